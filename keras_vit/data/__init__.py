@@ -1,0 +1,1 @@
+"""Images on their way to the model: read, judged, cut to one size, shuffled, augmented, batched."""
