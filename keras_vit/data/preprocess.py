@@ -1,0 +1,145 @@
+"""THE preprocessing: one TensorFlow function for training, prediction and the served graph, on every backend.
+
+An image is decoded, brought to gray or RGB, resized, and its pixels scaled to [-1, 1]. The steps are apart
+because augmentation stands between the resize and the scaling; `preprocess` is all of them in a row.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from keras_vit.errors import InputError
+
+Aspect = Literal["stretch", "crop", "pad"]
+
+# ITU-R BT.601, what PIL's convert("L") and tf.image.rgb_to_grayscale use.
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image of any size becomes an array of one size.
+
+    Args:
+        image_shape: (height, width, channels) of what the model gets; 1 channel is gray, 3 is RGB.
+        aspect: what happens to an image of another aspect ratio. `"stretch"` resizes both sides on their
+            own; `"crop"` keeps the ratio and cuts the longer side at the centre; `"pad"` keeps the ratio
+            and fills the shorter side with zeros.
+    """
+
+    image_shape: tuple[int, int, int]
+    aspect: Aspect = "stretch"
+
+    def __post_init__(self):
+        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+            raise InputError(
+                "image_shape must be (height, width, channels), each 1 or more. "
+                f"Received: image_shape={self.image_shape}"
+            )
+        if self.image_shape[2] not in (1, 3):
+            raise InputError(
+                "Image files are read as 1 (gray) or 3 (RGB) channels. "
+                f"Received: image_shape={self.image_shape}"
+            )
+        if self.aspect not in ("stretch", "crop", "pad"):
+            raise InputError(f'aspect must be "stretch", "crop" or "pad". Received: aspect={self.aspect!r}')
+
+
+def decode_image(encoded):
+    """The bytes of a JPEG, PNG, BMP, GIF or WebP file as pixels.
+
+    Only the first frame of an animation is read.
+
+    Args:
+        encoded: scalar string tensor.
+
+    Returns:
+        uint8 tensor (height, width, channels) with 1, 2, 3 or 4 channels, as the file has them.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are no such file, or are cut short.
+    """
+    import tensorflow as tf
+
+    return tf.io.decode_image(encoded, channels=0, expand_animations=False)
+
+
+def to_channels(pixels, channels):
+    """Pixels with 1, 2, 3 or 4 channels as gray or RGB; alpha is dropped, as PIL's convert does.
+
+    The number of channels may be unknown until the graph runs: one graph serves gray and colour files.
+
+    Args:
+        pixels: tensor (height, width, 1 | 2 | 3 | 4), any number type.
+        channels: 1 or 3.
+
+    Returns:
+        float32 tensor (height, width, channels) with the same range.
+    """
+    import tensorflow as tf
+
+    pixels = tf.cast(pixels, tf.float32)
+    found = tf.shape(pixels)[-1]
+    gray = tf.where(tf.equal(found, 2), 1, found)  # gray with alpha
+    colors = pixels[..., : tf.minimum(gray, 3)]
+    red_green_blue = tf.broadcast_to(colors, tf.concat([tf.shape(colors)[:-1], [3]], axis=0))
+    if channels == 3:
+        return red_green_blue
+    luma = tf.reduce_sum(red_green_blue * tf.constant(LUMA), axis=-1, keepdims=True)
+    # A gray file keeps its very values: the weights only sum to 1 up to rounding.
+    return tf.where(tf.equal(tf.shape(colors)[-1], 1), colors[..., :1], luma)
+
+
+def resize_image(pixels, preprocessing):
+    """Pixels of any size at the model's size, antialiased, still in 0..255.
+
+    Args:
+        pixels: float32 tensor (height, width, channels).
+        preprocessing: a `Preprocessing`.
+
+    Returns:
+        float32 tensor `preprocessing.image_shape`.
+    """
+    import tensorflow as tf
+
+    height, width, channels = preprocessing.image_shape
+    if preprocessing.aspect == "stretch":
+        resized = tf.image.resize(pixels, (height, width), antialias=True)
+    elif preprocessing.aspect == "pad":
+        resized = tf.image.resize_with_pad(pixels, height, width, antialias=True)
+    else:
+        resized = tf.image.resize(central_window(pixels, height, width), (height, width), antialias=True)
+    return tf.ensure_shape(resized, (height, width, channels))
+
+
+def central_window(pixels, height, width):
+    """The largest window at the centre of `pixels` with the ratio height : width."""
+    import tensorflow as tf
+
+    found = tf.cast(tf.shape(pixels)[:2], tf.float32)
+    side = tf.minimum(found[0] / height, found[1] / width)
+    window = tf.maximum(1, tf.cast(tf.round([side * height, side * width]), tf.int32))
+    start = (tf.shape(pixels)[:2] - window) // 2
+    return tf.image.crop_to_bounding_box(pixels, start[0], start[1], window[0], window[1])
+
+
+def scale_pixels(pixels):
+    """Pixels from 0..255 to the [-1, 1] that the models get."""
+    return pixels / 127.5 - 1.0
+
+
+def prepare_pixels(pixels, preprocessing):
+    """Decoded pixels at the model's size and channels, still in 0..255, before augmentation."""
+    return resize_image(to_channels(pixels, preprocessing.image_shape[2]), preprocessing)
+
+
+def preprocess(encoded, preprocessing):
+    """From the bytes of one image file to what the model gets.
+
+    Args:
+        encoded: scalar string tensor.
+        preprocessing: a `Preprocessing`.
+
+    Returns:
+        float32 tensor `preprocessing.image_shape` in [-1, 1].
+    """
+    return scale_pixels(prepare_pixels(decode_image(encoded), preprocessing))

@@ -1,0 +1,60 @@
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class AddCLS(layers.Layer):
+    """Puts the class token, and registers, before the patch tokens.
+
+    The class token is BERT's, as in Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929). Registers
+    are Darcet et al. 2023 (https://arxiv.org/abs/2309.16588): free tokens that keep global information
+    out of the patch tokens.
+
+    Args:
+        use_cls: whether there is a class token. Without one the layer adds registers only.
+        num_registers: how many registers follow the class token.
+
+    Input shape:
+        `(batch, patches, dim)`.
+
+    Output shape:
+        `(batch, use_cls + num_registers + patches, dim)`: class token, registers, patches.
+
+    Example:
+        >>> AddCLS(num_registers=4)(keras.random.normal((2, 49, 64))).shape
+        (2, 54, 64)
+    """
+
+    def __init__(self, use_cls=True, num_registers=0, **kwargs):
+        super().__init__(**kwargs)
+        if num_registers < 0:
+            raise ValueError(f"num_registers must be 0 or more. Received: num_registers={num_registers}")
+        if not use_cls and num_registers == 0:
+            raise ValueError("AddCLS must add something. Received: use_cls=False, num_registers=0")
+        self.use_cls = use_cls
+        self.num_registers = num_registers
+
+    @property
+    def num_added(self):
+        return int(self.use_cls) + self.num_registers
+
+    def build(self, input_shape):
+        self.tokens = self.add_weight(
+            shape=(1, self.num_added, input_shape[-1]),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="tokens",
+        )
+
+    def call(self, patches):
+        shape = (ops.shape(patches)[0], self.num_added, patches.shape[-1])
+        tokens = ops.broadcast_to(ops.cast(self.tokens, patches.dtype), shape)  # b k d
+        return ops.concatenate([tokens, patches], axis=1)  # b k+n d
+
+    def compute_output_shape(self, input_shape):
+        batch, patches, dim = input_shape
+        return (batch, None if patches is None else self.num_added + patches, dim)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(use_cls=self.use_cls, num_registers=self.num_registers)
+        return config
