@@ -21,7 +21,8 @@ class EncoderBlock(layers.Layer):
             that an image skips a branch in training.
         layer_scale: the first value of LayerScale (Touvron et al. 2021, https://arxiv.org/abs/2103.17239),
             a learned weight a channel on each branch; `None` for none.
-        remat: whether training computes the block again in the backward pass to save memory.
+        remat: whether training computes the branches again in the backward pass to save memory. Not together
+            with dropout; stochastic depth is drawn outside and works.
 
     Input shape:
         `(batch, tokens, dim)`.
@@ -50,6 +51,12 @@ class EncoderBlock(layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if remat and (dropout_rate or attention_dropout_rate):
+            raise ValueError(
+                "remat=True computes a branch twice, and dropout inside it would be drawn twice: use "
+                f"drop_path_rate instead. Received: dropout_rate={dropout_rate}, "
+                f"attention_dropout_rate={attention_dropout_rate}"
+            )
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
         self.head_dim = head_dim
@@ -92,28 +99,25 @@ class EncoderBlock(layers.Layer):
             self.mlp_scale = self.add_weight(shape=shape, initializer=initializer, name="mlp_scale")
 
     def call(self, x, training=None):
-        def forward(x):
-            return self._forward(x, training, return_attention=False)[0]
+        def attention_branch(x):
+            return self._scale(self.attention(self.attention_norm(x), training=training), "attention_scale")
 
-        return keras.remat(forward)(x) if self.remat and training else forward(x)
+        def mlp_branch(x):
+            return self._scale(self.mlp(self.mlp_norm(x), training=training), "mlp_scale")
+
+        if self.remat and training:
+            attention_branch, mlp_branch = keras.remat(attention_branch), keras.remat(mlp_branch)
+        x = x + self.drop_path(attention_branch(x), training=training)  # b n d
+        return x + self.drop_path(mlp_branch(x), training=training)  # b n d
 
     def attend(self, x):
-        """The output, and the attention (batch, heads, tokens, tokens), by the explicit path."""
-        return self._forward(x, training=False, return_attention=True)
+        """The output and the attention, (batch, heads, tokens, tokens), by the explicit path; no dropout."""
+        branch, attention = self.attention.attend(self.attention_norm(x))
+        x = x + self._scale(branch, "attention_scale")
+        return x + self._scale(self.mlp(self.mlp_norm(x)), "mlp_scale"), attention
 
-    def _forward(self, x, training, return_attention):
-        attention, branch = None, self.attention_norm(x)
-        if return_attention:
-            branch, attention = self.attention.attend(branch)
-        else:
-            branch = self.attention(branch, training=training)
-        if self.layer_scale is not None:
-            branch = branch * self.attention_scale
-        x = x + self.drop_path(branch, training=training)  # b n d
-        branch = self.mlp(self.mlp_norm(x), training=training)
-        if self.layer_scale is not None:
-            branch = branch * self.mlp_scale
-        return x + self.drop_path(branch, training=training), attention  # b n d, b h n n
+    def _scale(self, branch, name):
+        return branch if self.layer_scale is None else branch * getattr(self, name)
 
     def compute_output_shape(self, input_shape):
         return input_shape

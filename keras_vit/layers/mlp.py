@@ -6,6 +6,7 @@ from keras import layers, ops
 ACTIVATIONS = ("gelu", "swiglu")
 
 
+@keras.saving.register_keras_serializable(package="keras_vit")
 def gelu(x):
     """The exact GELU (Hendrycks and Gimpel 2016), written with erf so that every export format has it."""
     return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))

@@ -86,13 +86,12 @@ class SelfAttention(layers.Layer):
         return self._merge(out, training)  # b n d
 
     def attend(self, x, training=None):
-        """The output and the attention, (batch, heads, tokens, tokens), which sums to 1 over the last axis."""
+        """The output and the attention: float32 (batch, heads, tokens, tokens), the last axis sums to 1."""
         query, key, value = self._split(x)
         scores = ops.einsum("bqhk,bvhk->bhqv", query, key) * self.width**-0.5  # b h n n
         # Half precision loses the small weights of a long row.
         attention = ops.softmax(ops.cast(scores, "float32"), axis=-1)
-        attention = ops.cast(attention, value.dtype)
-        dropped = self.attention_dropout(attention, training=training)
+        dropped = self.attention_dropout(ops.cast(attention, value.dtype), training=training)
         out = ops.einsum("bhqv,bvhk->bqhk", dropped, value)  # b n h k
         return self._merge(out, training), attention
 
