@@ -1,0 +1,250 @@
+"""A run as one HTML page: no network, no script, plots and pictures inside it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_vit.evaluation import plots
+
+MATRIX_WITH_NUMBERS = 20  # with more classes than this the confusion matrix becomes a picture
+FREQUENT_CONFUSIONS = 10
+LISTED = 20  # of a longer list in the audit only the first are shown
+
+CONFIG_KEYS = ("model", "image_shape", "seed", "backend", "device", "seconds", "model_config", "recipe")
+CONFIG_ELSEWHERE = ("data", "versions", "command")
+
+
+def render_report(
+    *,
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+    history: dict[str, list[float]],
+    layer_table: dict[str, Any] | None,
+    audit: dict[str, Any] | None,
+    mistake_images: list[np.ndarray],
+) -> str:
+    """The page of a run, as text to be written in UTF-8.
+
+    Args:
+        config: what was run: `model`, `image_shape`, `data` (`source`, `class_names`, `counts` a part),
+            `seed`, `backend`, `device`, `seconds`, `model_config`, `recipe`, `versions`, `command`. What is
+            missing is left out, what is more is shown.
+        metrics: what `judge` returned.
+        history: one list a quantity, one value an epoch, named as Keras names them (`loss`, `val_loss`, and
+            an accuracy). NaN, or None, leaves a gap in the curve.
+        layer_table: `rows`, each with `name`, `type`, `output_shape`, `parameters`, `mult_adds`, and `totals`
+            (`parameters`, `mult_adds`); None leaves the section out.
+        audit: what the audit of the data found, any JSON; None leaves the section out.
+        mistake_images: for each of `metrics["mistakes"]` its uint8 pixels (height, width, 1 or 3).
+
+    Raises:
+        ValueError: where there is not one picture a mistake, or a picture has another shape or dtype.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    mistakes, calibration = metrics["mistakes"], metrics["calibration"]
+    if len(mistakes) != len(mistake_images):
+        raise ValueError(
+            f"mistake_images must be one a mistake, {len(mistakes)}. Received: {len(mistake_images)}"
+        )
+    matrix = metrics["best"]["confusion_matrix"]
+    house = Environment(
+        loader=PackageLoader("keras_vit.evaluation", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    house.filters |= {
+        "percent": percent,
+        "decimal": decimal,
+        "count": count,
+        "compact": compact,
+        "shape": shape,
+        "words": words,
+    }
+    return house.get_template("report.html.jinja").render(
+        config=config,
+        metrics=metrics,
+        best=metrics["best"],
+        last=metrics["last"],
+        calibration=calibration,
+        chosen=calibration["validation_images"] > 0,
+        most_frequent=max(row["support"] for row in metrics["best"]["per_class"]) / metrics["best"]["images"],
+        facts=facts(config),
+        curves=learning_curves(history, metrics["best"]["epoch"]),
+        shades=shades(matrix) if len(matrix) <= MATRIX_WITH_NUMBERS else None,
+        confusion_map=plots.confusion_map(matrix) if len(matrix) > MATRIX_WITH_NUMBERS else None,
+        confusions=frequent_confusions(matrix),
+        reliability=[
+            (
+                "Before",
+                calibration["ece_before"],
+                plots.reliability("before", calibration["reliability_before"]),
+            ),
+            ("After", calibration["ece_after"], plots.reliability("after", calibration["reliability_after"])),
+        ],
+        mistakes=[
+            (mistake, plots.picture(pixels)) for mistake, pixels in zip(mistakes, mistake_images, strict=True)
+        ],
+        layer_table=layer_table,
+        audit=audit,
+        listed=LISTED,
+    )
+
+
+def facts(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """What was run as titled lists of (name, value): the plain values first, then a list for each group."""
+    known = [key for key in CONFIG_KEYS if key in config]
+    more = [key for key in config if key not in (*CONFIG_KEYS, *CONFIG_ELSEWHERE)]
+    plain, groups = [], []
+    for key in known + more:
+        if isinstance(config[key], Mapping):
+            groups.append((plain_name(key), flat(config[key])))
+        else:
+            plain.append((plain_name(key), READ_AS.get(key, words)(config[key])))
+    return [("", plain), *groups]
+
+
+def flat(mapping: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as one list of (name, text), `{"a": {"b": 1}}` as `("a: b", "1")`."""
+    rows = []
+    for key, value in mapping.items():
+        name = f"{before}{plain_name(key)}"
+        rows += flat(value, f"{name}: ") if isinstance(value, Mapping) else [(name, words(value))]
+    return rows
+
+
+def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> list[tuple[str, str]]:
+    """The loss and the accuracy as (alternative text, data URI), as far as the history has them."""
+    accuracy = next((k for k in history if k.endswith("accuracy") and not k.startswith("val_")), "accuracy")
+    drawn = []
+    for key, title, in_percent in (("loss", "Loss", False), (accuracy, "Accuracy", True)):
+        train, validation = finite(history.get(key, ())), finite(history.get(f"val_{key}", ()))
+        if len(train) or len(validation):
+            told = "; ".join(
+                f"{name} from {decimal(values[0])} in epoch 1 to {decimal(values[-1])} in epoch {len(values)}"
+                for name, values in (("train", train), ("validation", validation))
+                if len(values)
+            )
+            drawn.append(
+                (f"{title} by epoch: {told}", plots.curve(title, train, validation, best_epoch, in_percent))
+            )
+    return drawn
+
+
+def finite(values: Sequence[float | None]) -> np.ndarray:
+    """As float64, with NaN for None and for infinity, which no axis can show."""
+    numbers = np.array([math.nan if v is None else v for v in values], dtype=np.float64)
+    return np.where(np.isfinite(numbers), numbers, math.nan)
+
+
+def shades(matrix: Sequence[Sequence[int]]) -> list[list[str]]:
+    """The CSS of each cell: deeper for a larger share of its row, blue where right, vermilion where wrong."""
+    return [
+        [
+            shade(plots.BLUE if i == j else plots.ORANGE, number / max(sum(row), 1))
+            for j, number in enumerate(row)
+        ]
+        for i, row in enumerate(matrix)
+    ]
+
+
+def shade(colour: str, share: float) -> str:
+    """`colour` mixed with white, and black or white on it, whichever has more contrast (at least 4.5)."""
+    if share == 0:
+        return "color: #6b6b6b"
+    full = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    mixed = np.rint(255 + (full - 255) * (0.1 + 0.9 * share)).astype(int)
+    text = "#000" if relative_luminance(mixed) > 0.179 else "#fff"
+    return f"background: rgb({mixed[0]}, {mixed[1]}, {mixed[2]}); color: {text}"
+
+
+def relative_luminance(rgb: np.ndarray) -> float:
+    """Of an sRGB colour in 0..255, 0 for black to 1 for white (Web Content Accessibility Guidelines 2.2)."""
+    linear = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def frequent_confusions(matrix: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
+    """The (true, predicted, images) of the largest counts off the diagonal, the most frequent first."""
+    wrong = [
+        (i, j, number) for i, row in enumerate(matrix) for j, number in enumerate(row) if i != j and number
+    ]
+    return sorted(wrong, key=lambda confusion: -confusion[2])[:FREQUENT_CONFUSIONS]
+
+
+# Numbers in words. A space before a unit is one that does not break (U+00A0); not known is an en dash.
+
+UNKNOWN = "\u2013"
+
+
+def percent(fraction: float | None) -> str:
+    """0.8639 as "86.4 %". What is not all is never called 100 %, what is not nothing never 0 %."""
+    if fraction is None or math.isnan(fraction):
+        return UNKNOWN
+    if 0 < fraction < 0.0005:
+        return "< 0.1\u00a0%"
+    if 0.9995 <= fraction < 1:
+        return "> 99.9\u00a0%"
+    return f"{100 * fraction:.1f}\u00a0%"
+
+
+def decimal(number: float | None) -> str:
+    """0.86391 as "0.864"."""
+    return UNKNOWN if number is None or math.isnan(number) else f"{number:.3f}"
+
+
+def count(number: int | None) -> str:
+    """508166 as "508,166"."""
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def compact(number: float | None) -> str:
+    """32320000 as "32.32 M"."""
+    if number is None:
+        return UNKNOWN
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.2f}\u00a0{unit}"
+    return f"{number:g}"
+
+
+def shape(sizes) -> str:
+    """(None, 49, 64) as "49 × 64", without the batch; text and None as they are."""
+    if sizes is None or isinstance(sizes, str):
+        return sizes or UNKNOWN
+    if any(isinstance(size, Sequence) for size in sizes):
+        return ", ".join(shape(size) for size in sizes)
+    return " \u00d7 ".join(str(size) for size in sizes if size is not None) or UNKNOWN
+
+
+def duration(seconds: float) -> str:
+    """312.4 as "5 min 12 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}\u00a0h {minutes}\u00a0min"
+    return f"{minutes}\u00a0min {rest}\u00a0s" if minutes else f"{seconds:.1f}\u00a0s"
+
+
+def plain_name(key: Any) -> str:
+    """`weight_decay` as "weight decay"."""
+    return str(key).replace("_", " ")
+
+
+def words(value: Any) -> str:
+    """A plain value as a person writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(words(v) for v in value) or "none"
+    return str(value)
+
+
+READ_AS = {"image_shape": shape, "seconds": duration}
