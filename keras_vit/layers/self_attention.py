@@ -79,7 +79,7 @@ class SelfAttention(layers.Layer):
             self.key_norm.build((batch, tokens, self.num_heads, self.width))
 
     def call(self, x, training=None):
-        if training and self.attention_dropout_rate:
+        if (training and self.attention_dropout_rate) or self._is_jax_float16():
             return self.attend(x, training=training)[0]
         query, key, value = self._split(x)
         out = ops.dot_product_attention(query, key, value)  # b n h k
@@ -94,6 +94,10 @@ class SelfAttention(layers.Layer):
         dropped = self.attention_dropout(ops.cast(attention, value.dtype), training=training)
         out = ops.einsum("bhqv,bvhk->bqhk", dropped, value)  # b n h k
         return self._merge(out, training), attention
+
+    def _is_jax_float16(self):
+        # JAX's fused attention asks for a float16 product that CPUs do not have.
+        return keras.backend.backend() == "jax" and self.compute_dtype == "float16"
 
     def _split(self, x):
         qkv = ops.reshape(self.qkv(x), (-1, x.shape[1], 3, self.num_heads, self.width))  # b n 3 h k
