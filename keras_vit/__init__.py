@@ -22,7 +22,7 @@ _HOMES = {
     "Preprocessing": "data.preprocess",
     "load_data": "data.pipeline",
     "load_image_set": "data.images",
-    "Augmentation": "training.recipe",
+    "Augmentation": "data.augmentation",
     "Recipe": "training.recipe",
     "RECIPES": "training.recipe",
     "train": "training.run",

@@ -7,3 +7,14 @@ class InputError(ValueError):
     The message is one sentence or two that name the thing and the mend. The command line prints it
     without a traceback and leaves with exit code 2.
     """
+
+
+def check_range(name, value, low, high, open_low=False):
+    """Raises InputError where a number is outside low..high; `None` as value is fine."""
+    if value is None:
+        return
+    too_low = value <= low if open_low else value < low
+    if too_low or not value < float("inf") or (high is not None and value > high):
+        above = f"above {low}" if open_low else f"{low} or more"
+        upto = "" if high is None else f" and {high} at most"
+        raise InputError(f"{name} must be {above}{upto}. Received: {name}={value}")

@@ -92,8 +92,7 @@ class ViT(keras.Model):
             raise ValueError(f'pooling must be "token", "gap" or "map". Received: pooling={pooling!r}')
         if num_classes < 1 or depth < 1:
             raise ValueError(
-                "num_classes and depth must be 1 or more. "
-                f"Received: num_classes={num_classes}, depth={depth}"
+                f"num_classes and depth must be 1 or more. Received: num_classes={num_classes}, depth={depth}"
             )
         dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype or keras.config.dtype_policy()
         mlp_dim = mlp_dim or 4 * dim
@@ -105,9 +104,9 @@ class ViT(keras.Model):
         x = PatchEmbed(dim, patch_size, stem=stem, dtype=dtype, name="patch_embed")(images)  # b n d
         if num_first:
             x = AddCLS(use_cls, num_registers, dtype=dtype, name="add_cls")(x)  # b k+n d
-        x = PositionEmbedding(
-            grid, position, use_cls, num_registers, dtype=dtype, name="position_embedding"
-        )(x)
+        x = PositionEmbedding(grid, position, use_cls, num_registers, dtype=dtype, name="position_embedding")(
+            x
+        )
         x = layers.Dropout(dropout_rate, dtype=dtype, name="embedding_dropout")(x)
         for i in range(depth):
             x = EncoderBlock(

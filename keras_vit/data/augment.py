@@ -1,0 +1,140 @@
+"""Augmentation of batches inside tf.data, made of keras.layers.
+
+Keras's layers keep their random state in a variable, which a parallel or resumed pipeline would draw from in
+another order. Here every batch draws from its own seed, a function of the run's seed, the epoch and the step:
+a resumed run sees the very images that an uncut one sees.
+"""
+
+import keras
+
+from keras_vit.errors import InputError
+
+
+class BatchSeed(keras.random.SeedGenerator):
+    """The random seeds of one batch, without a state that outlives it."""
+
+    def __init__(self, seed):
+        # Not the parent's: its state would be a variable of the training backend.
+        self.seed, self.drawn = seed, 0
+
+    def next(self, ordered=True):
+        import tensorflow as tf
+
+        self.drawn += 1
+        return tf.random.experimental.stateless_fold_in(self.seed, self.drawn)
+
+
+def make_augment(augmentation, image_shape):
+    """The function that augments a batch.
+
+    Args:
+        augmentation: an `Augmentation`.
+        image_shape: (height, width, channels).
+
+    Returns:
+        A function of images (batch, height, width, channels) float32 in 0..255, labels one-hot
+        (batch, classes) and an int32 seed (2,), for use in tf.data, that returns images and labels. What
+        it does depends on its arguments alone.
+
+    Raises:
+        InputError: transpose is asked for images that are not square.
+    """
+    height, width, channels = image_shape
+    if augmentation.transpose and height != width:
+        raise InputError(
+            f"transpose needs square images, these are {height}x{width}: use --no-transpose, or one image size."
+        )
+    steps = _image_layers(augmentation, image_shape)
+    mixes = _mix_layers(augmentation)
+
+    def augment(images, labels, seed):
+        import tensorflow as tf
+
+        seeds = BatchSeed(seed)
+        if augmentation.transpose:
+            images = _transpose_half(images, seeds.next())
+        for layer in steps:
+            images = _with_seed(layer, seeds)(images)
+        if augmentation.rand_augment:
+            images = _rand_augment(images, augmentation.rand_augment, seeds.next())
+        images = tf.clip_by_value(images, 0.0, 255.0)
+        if len(mixes) == 2:
+            first = tf.random.stateless_uniform((), seeds.next()) < 0.5
+            inner = BatchSeed(seeds.next())
+            images, labels = tf.cond(
+                first,
+                lambda: _mix(mixes[0], images, labels, inner),
+                lambda: _mix(mixes[1], images, labels, inner),
+            )
+        elif mixes:
+            images, labels = _mix(mixes[0], images, labels, seeds)
+        return tf.ensure_shape(images, (None, height, width, channels)), labels
+
+    return augment
+
+
+def _image_layers(augmentation, image_shape):
+    layers = []
+    if augmentation.flip != "none":
+        mode = {"both": "horizontal_and_vertical"}.get(augmentation.flip, augmentation.flip)
+        layers.append(keras.layers.RandomFlip(mode))
+    if augmentation.crop:
+        # Whole pixels: interpolation would blur what tells textures apart.
+        layers.append(
+            keras.layers.RandomTranslation(
+                augmentation.crop, augmentation.crop, fill_mode="reflect", interpolation="nearest"
+            )
+        )
+    if augmentation.brightness:
+        layers.append(keras.layers.RandomBrightness(augmentation.brightness))
+    if augmentation.contrast:
+        layers.append(keras.layers.RandomContrast(augmentation.contrast))
+    if augmentation.erasing:
+        layers.append(keras.layers.RandomErasing(factor=0.5, scale=(0.02, max(0.02, augmentation.erasing))))
+    return layers
+
+
+def _mix_layers(augmentation):
+    layers = []
+    if augmentation.mixup:
+        layers.append(keras.layers.MixUp(alpha=augmentation.mixup))
+    if augmentation.cutmix:
+        layers.append(keras.layers.CutMix(factor=augmentation.cutmix))
+    return layers
+
+
+def _mix(layer, images, labels, seeds):
+    mixed = _with_seed(layer, seeds)({"images": images, "labels": labels})
+    return mixed["images"], mixed["labels"]
+
+
+def _with_seed(layer, seeds):
+    # The hook that Keras names for data layers with randomness.
+    layer._get_seed_generator = lambda backend=None: seeds
+    return layer
+
+
+def _transpose_half(images, seed):
+    import tensorflow as tf
+
+    chosen = tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed) < 0.5
+    return tf.where(chosen, tf.transpose(images, (0, 2, 1, 3)), images)
+
+
+def _rand_augment(images, magnitude, seed):
+    """RandAugment, which Keras draws once a call, with a draw of its own for each image."""
+    import tensorflow as tf
+
+    # Its colour operations need three channels.
+    channels = images.shape[-1]
+    layer = keras.layers.RandAugment(num_ops=2, factor=magnitude)
+
+    def one(item):
+        image, number = item
+        seeds = BatchSeed(tf.random.experimental.stateless_fold_in(seed, number))
+        return _with_seed(layer, seeds)(image)
+
+    colored = images if channels == 3 else tf.repeat(images, 3, axis=-1)
+    numbers = tf.range(tf.shape(images)[0])
+    colored = tf.map_fn(one, (colored, numbers), fn_output_signature=tf.float32)
+    return colored if channels == 3 else tf.reduce_mean(colored, axis=-1, keepdims=True)

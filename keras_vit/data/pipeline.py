@@ -1,0 +1,251 @@
+"""From an `ImageSet` to batches that `model.fit` takes, on every backend: tf.data does the work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit.data.augmentation import Augmentation
+from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
+from keras_vit.data.preprocess import Preprocessing, decode_image, prepare_pixels, scale_pixels
+from keras_vit.data.split import Split, split_image_set
+from keras_vit.errors import InputError
+
+# Prepared images above this many bytes are read again each epoch instead of kept in memory.
+CACHE_BYTES = 2 * 2**30
+EVALUATION_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """The three parts of an image set, as batches for training and judgement.
+
+    Args:
+        image_set: all images.
+        split: which of them are for what.
+        preprocessing: how they become arrays.
+        batch_size: images a training step.
+        seed: decides the order of the images and their augmentation.
+        augmentation: of the training images.
+    """
+
+    image_set: ImageSet
+    split: Split
+    preprocessing: Preprocessing
+    batch_size: int = 64
+    seed: int = 0
+    augmentation: Augmentation = Augmentation()
+
+    def __post_init__(self):
+        if len(self.split.train) < self.batch_size:
+            raise InputError(
+                f"batch_size {self.batch_size} is more than the {len(self.split.train)} training images: "
+                "use a smaller one."
+            )
+
+    @property
+    def class_names(self):
+        return self.image_set.class_names
+
+    @property
+    def image_shape(self):
+        return self.preprocessing.image_shape
+
+    @property
+    def steps_per_epoch(self):
+        """Whole batches an epoch; the images of the last, partial one change with each epoch."""
+        return len(self.split.train) // self.batch_size
+
+    @property
+    def train(self):
+        """Endless training batches from epoch 0 on: pass `steps_per_epoch` to fit as well."""
+        return self.train_batches(0)
+
+    @property
+    def validation(self):
+        """All validation images, each once, in order; `None` where there are none."""
+        return self.batches("validation") if len(self.split.validation) else None
+
+    @property
+    def test(self):
+        """All test images, each once, in order."""
+        return self.batches("test")
+
+    def labels(self, part):
+        """int64 (n,) of one part."""
+        return self.image_set.labels[getattr(self.split, part)]
+
+    def names(self, part):
+        return tuple(self.image_set.names[i] for i in getattr(self.split, part))
+
+    def pixels(self, part):
+        """Prepared images of one part, before augmentation and scaling: float32 (n, h, w, c) in 0..255."""
+        return read_pixels(self.image_set.take(getattr(self.split, part)).images, self.preprocessing)
+
+    def train_batches(self, first_epoch):
+        """Endless training batches from an epoch on.
+
+        Order and augmentation of epoch e depend on the seed and e alone: a run that goes on at epoch e gets
+        what an uncut run gets there.
+
+        Returns:
+            tf.data.Dataset of images (batch, h, w, c) in [-1, 1] and one-hot labels (batch, classes).
+        """
+        import tensorflow as tf
+
+        from keras_vit.data.augment import make_augment
+
+        augment = make_augment(self.augmentation, self.image_shape)
+        read = self._train_reader
+        labels = tf.one_hot(self.labels("train"), len(self.class_names))
+        count, batch_size, steps = len(self.split.train), self.batch_size, self.steps_per_epoch
+
+        def epoch_of(epoch):
+            seed = tf.random.experimental.stateless_fold_in(
+                tf.constant([self.seed % 2**31, 0], tf.int32), tf.cast(epoch, tf.int32)
+            )
+            order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
+            batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+            seeds = tf.map_fn(
+                lambda step: tf.random.experimental.stateless_fold_in(seed, step + 1), tf.range(steps)
+            )
+            return tf.data.Dataset.from_tensor_slices((batches, seeds))
+
+        def batch_of(indices, seed):
+            images, targets = augment(read(indices), tf.gather(labels, indices), seed)
+            return scale_pixels(images), targets
+
+        dataset = tf.data.Dataset.counter(first_epoch).flat_map(epoch_of)
+        # One batch at a time leaves the cores to the training; prefetch overlaps the two.
+        return dataset.map(batch_of, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+    def batches(self, part):
+        """All images of one part, each once, in order, with one-hot labels."""
+        import tensorflow as tf
+
+        images = self.image_set.take(getattr(self.split, part)).images
+        labels = tf.one_hot(self.labels(part), len(self.class_names))
+        pixels = pixel_dataset(images, self.preprocessing).map(scale_pixels)
+        dataset = tf.data.Dataset.zip(pixels, tf.data.Dataset.from_tensor_slices(labels))
+        return dataset.batch(EVALUATION_BATCH_SIZE).cache().prefetch(tf.data.AUTOTUNE)
+
+    @cached_property
+    def _train_reader(self):
+        return make_reader(self.image_set.take(self.split.train).images, self.preprocessing)
+
+
+def load_data(
+    data: str | Path | ImageSet | None = None,
+    image_shape: tuple[int, int, int] = (28, 28, 1),
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+    aspect="stretch",
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.1,
+) -> ImageData:
+    """Images from anywhere, split and ready for `model.fit`.
+
+    Args:
+        data: what `load_image_set` takes, or an `ImageSet`.
+        image_shape: (height, width, channels) the images are brought to; 1 channel is gray, 3 is RGB.
+        batch_size: images a training step.
+        seed: of the split, the order and the augmentation.
+        augmentation: an `Augmentation`; `None` for none.
+        aspect: see `Preprocessing`.
+        test_fraction: share of each class kept for the test.
+        validation_fraction: share of each class's rest kept for validation.
+
+    Raises:
+        InputError: the images cannot be used; the message says which and what to do.
+
+    Example:
+        >>> data = keras_vit.load_data("images", (28, 28, 1))
+        >>> model.fit(data.train, steps_per_epoch=data.steps_per_epoch, validation_data=data.validation)
+    """
+    from keras_vit.data.images import load_image_set
+
+    image_set = data if isinstance(data, ImageSet) else load_image_set(data)
+    split = split_image_set(
+        image_set, seed=seed, test_fraction=test_fraction, validation_fraction=validation_fraction
+    )
+    return ImageData(
+        image_set,
+        split,
+        Preprocessing(tuple(image_shape), aspect),
+        batch_size,
+        seed,
+        augmentation or Augmentation(),
+    )
+
+
+def pixel_dataset(images: Sequence[Image], preprocessing: Preprocessing):
+    """A tf.data.Dataset of prepared images, float32 `image_shape` in 0..255, in order."""
+    import tensorflow as tf
+
+    def prepare_encoded(encoded):
+        return prepare_pixels(decode_image(encoded), preprocessing)
+
+    def prepare_decoded(pixels):
+        return prepare_pixels(pixels, preprocessing)
+
+    first = images[0]
+    if isinstance(first, np.ndarray):
+        dataset = tf.data.Dataset.from_tensor_slices(np.stack(images)).map(
+            prepare_decoded, num_parallel_calls=tf.data.AUTOTUNE
+        )
+    elif isinstance(first, bytes):
+        dataset = tf.data.Dataset.from_tensor_slices(list(images)).map(
+            prepare_encoded, num_parallel_calls=tf.data.AUTOTUNE
+        )
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices([str(path) for path in images]).map(
+            lambda path: prepare_encoded(tf.io.read_file(path)), num_parallel_calls=tf.data.AUTOTUNE
+        )
+    return dataset
+
+
+def read_pixels(images: Sequence[Image], preprocessing: Preprocessing) -> np.ndarray:
+    """Prepared images in memory: float32 (n, height, width, channels) in 0..255."""
+    import tensorflow as tf
+
+    if not len(images):
+        return np.zeros((0, *preprocessing.image_shape), "float32")
+    batches = pixel_dataset(images, preprocessing).batch(256).prefetch(tf.data.AUTOTUNE)
+    return np.concatenate(list(batches.as_numpy_iterator()))
+
+
+def make_reader(images: Sequence[Image], preprocessing: Preprocessing):
+    """A function from indices (b,) to prepared images (b, h, w, c): from memory, or where they do not fit, files."""
+    import tensorflow as tf
+
+    bytes_needed = len(images) * int(np.prod(preprocessing.image_shape)) * 4
+    if bytes_needed <= CACHE_BYTES:
+        with tf.device("CPU"):
+            pixels = tf.constant(read_pixels(images, preprocessing))
+        return lambda indices: tf.gather(pixels, indices)
+    if isinstance(images[0], np.ndarray):
+        source, decode = tf.constant(np.stack(images)), tf.identity
+    elif isinstance(images[0], bytes):
+        source, decode = tf.constant(list(images)), decode_image
+    else:
+        source = tf.constant([str(path) for path in images])
+
+        def decode(path):
+            return decode_image(tf.io.read_file(path))
+
+    def read(indices):
+        return tf.map_fn(
+            lambda index: prepare_pixels(decode(source[index]), preprocessing),
+            indices,
+            fn_output_signature=tf.TensorSpec(preprocessing.image_shape, tf.float32),
+        )
+
+    return read
+
+
+def counts_by_part(split: Split) -> dict[str, int]:
+    return {part: len(getattr(split, part)) for part in SPLIT_PARTS}

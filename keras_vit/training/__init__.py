@@ -1,0 +1,1 @@
+"""From images, a model and a recipe to a run folder."""
