@@ -1,7 +1,7 @@
 """A run as one HTML page: no network, no script, plots and pictures inside it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from keras_vit.evaluation import plots
 MATRIX_WITH_NUMBERS = 20  # with more classes than this the confusion matrix becomes a picture
 FREQUENT_CONFUSIONS = 10
 LISTED = 20  # of a longer list in the audit only the first are shown
+
+RELIABILITY = (("before", "As trained"), ("after", "With the temperature"))
 
 CONFIG_KEYS = ("model", "image_shape", "seed", "backend", "device", "seconds", "model_config", "recipe")
 CONFIG_ELSEWHERE = ("data", "versions", "command")
@@ -28,9 +30,9 @@ def render_report(
     """The page of a run, as text to be written in UTF-8.
 
     Args:
-        config: what was run: `model`, `image_shape`, `data` (`source`, `class_names`, `counts` a part),
-            `seed`, `backend`, `device`, `seconds`, `model_config`, `recipe`, `versions`, `command`. What is
-            missing is left out, what is more is shown.
+        config: what was run: `model` and `data` (`source`, and `counts`, a mapping of part to images); then,
+            as far as there is, `image_shape`, `seed`, `backend`, `device`, `seconds`, `model_config`,
+            `recipe`, `versions`, `command`. What is more is shown too.
         metrics: what `judge` returned.
         history: one list a quantity, one value an epoch, named as Keras names them (`loss`, `val_loss`, and
             an accuracy). NaN, or None, leaves a gap in the curve.
@@ -45,11 +47,13 @@ def render_report(
     from jinja2 import Environment, PackageLoader
 
     mistakes, calibration = metrics["mistakes"], metrics["calibration"]
+    fitted = calibration["fitted_on"] == "validation"
     if len(mistakes) != len(mistake_images):
         raise ValueError(
             f"mistake_images must be one a mistake, {len(mistakes)}. Received: {len(mistake_images)}"
         )
     matrix = metrics["best"]["confusion_matrix"]
+    many = len(matrix) > MATRIX_WITH_NUMBERS
     house = Environment(
         loader=PackageLoader("keras_vit.evaluation", "."),
         autoescape=True,
@@ -57,6 +61,7 @@ def render_report(
         lstrip_blocks=True,
     )
     house.filters |= {
+        "breakable": breakable,
         "percent": percent,
         "decimal": decimal,
         "count": count,
@@ -70,20 +75,17 @@ def render_report(
         best=metrics["best"],
         last=metrics["last"],
         calibration=calibration,
+        fitted=fitted,
         chosen=calibration["validation_images"] > 0,
         most_frequent=max(row["support"] for row in metrics["best"]["per_class"]) / metrics["best"]["images"],
         facts=facts(config),
         curves=learning_curves(history, metrics["best"]["epoch"]),
-        shades=shades(matrix) if len(matrix) <= MATRIX_WITH_NUMBERS else None,
-        confusion_map=plots.confusion_map(matrix) if len(matrix) > MATRIX_WITH_NUMBERS else None,
+        shades=None if many else shades(matrix),
+        confusion_map=plots.confusion_map(matrix) if many else None,
         confusions=frequent_confusions(matrix),
         reliability=[
-            (
-                "Before",
-                calibration["ece_before"],
-                plots.reliability("before", calibration["reliability_before"]),
-            ),
-            ("After", calibration["ece_after"], plots.reliability("after", calibration["reliability_after"])),
+            (title, calibration[f"ece_{when}"], plots.reliability(title, calibration[f"reliability_{when}"]))
+            for when, title in RELIABILITY[: 2 if fitted else 1]
         ],
         mistakes=[
             (mistake, plots.picture(pixels)) for mistake, pixels in zip(mistakes, mistake_images, strict=True)
@@ -91,29 +93,27 @@ def render_report(
         layer_table=layer_table,
         audit=audit,
         listed=LISTED,
+        many=many,
     )
 
 
-def facts(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """What was run as titled lists of (name, value): the plain values first, then a list for each group."""
+def facts(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What was run, as titled lists of (name, text): first the plain values, then a list for each group."""
     known = [key for key in CONFIG_KEYS if key in config]
     more = [key for key in config if key not in (*CONFIG_KEYS, *CONFIG_ELSEWHERE)]
-    plain, groups = [], []
-    for key in known + more:
-        if isinstance(config[key], Mapping):
-            groups.append((plain_name(key), flat(config[key])))
-        else:
-            plain.append((plain_name(key), READ_AS.get(key, words)(config[key])))
-    return [("", plain), *groups]
+    return groups({key: config[key] for key in known + more})
 
 
-def flat(mapping: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """A nested mapping as one list of (name, text), `{"a": {"b": 1}}` as `("a: b", "1")`."""
-    rows = []
+def groups(mapping: Mapping[str, Any], title: str = "") -> list[tuple[str, list[tuple[str, str]]]]:
+    """A nested mapping as one titled list a level: `{"a": 1, "b": {"c": 2}}` as those of "" and "b"."""
+    plain, deeper = [], []
     for key, value in mapping.items():
-        name = f"{before}{plain_name(key)}"
-        rows += flat(value, f"{name}: ") if isinstance(value, Mapping) else [(name, words(value))]
-    return rows
+        name = NAMES.get(key, str(key).replace("_", " "))
+        if isinstance(value, Mapping):
+            deeper += groups(value, f"{title}, {name}" if title else name)
+        else:
+            plain.append((name, READ_AS.get(key, words)(value)))
+    return [(title, plain), *deeper]
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> list[tuple[str, str]]:
@@ -185,9 +185,9 @@ def percent(fraction: float | None) -> str:
     if fraction is None or math.isnan(fraction):
         return UNKNOWN
     if 0 < fraction < 0.0005:
-        return "< 0.1\u00a0%"
+        return "<\u00a00.1\u00a0%"
     if 0.9995 <= fraction < 1:
-        return "> 99.9\u00a0%"
+        return ">\u00a099.9\u00a0%"
     return f"{100 * fraction:.1f}\u00a0%"
 
 
@@ -220,6 +220,13 @@ def shape(sizes) -> str:
     return " \u00d7 ".join(str(size) for size in sizes if size is not None) or UNKNOWN
 
 
+def breakable(name: str) -> str:
+    """A class or file name as HTML, escaped, that may go to a new line after `_` and `/`."""
+    from markupsafe import Markup, escape
+
+    return escape(name).replace("_", Markup("_<wbr>")).replace("/", Markup("/<wbr>"))
+
+
 def duration(seconds: float) -> str:
     """312.4 as "5 min 12 s"."""
     minutes, rest = divmod(round(seconds), 60)
@@ -227,11 +234,6 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}\u00a0h {minutes}\u00a0min"
     return f"{minutes}\u00a0min {rest}\u00a0s" if minutes else f"{seconds:.1f}\u00a0s"
-
-
-def plain_name(key: Any) -> str:
-    """`weight_decay` as "weight decay"."""
-    return str(key).replace("_", " ")
 
 
 def words(value: Any) -> str:
@@ -247,4 +249,5 @@ def words(value: Any) -> str:
     return str(value)
 
 
-READ_AS = {"image_shape": shape, "seconds": duration}
+NAMES = {"seconds": "duration", "model_config": "model settings"}
+READ_AS: dict[str, Callable[[Any], str]] = {"image_shape": shape, "seconds": duration}
