@@ -78,7 +78,7 @@ class NeuDet(tfds.core.GeneratorBasedBuilder):
             yield (
                 key,
                 {
-                    "image": image if isinstance(image, bytes) else Path(image).read_bytes(),
+                    "image": image.read_bytes() if isinstance(image, Path) else image,
                     "label": image_set.class_names[image_set.labels[i]],
                     "file_name": image_set.names[i],
                 },

@@ -1,0 +1,270 @@
+"""What is in an image set, before a model learns from it: counts, sizes, broken files, copies."""
+
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from itertools import combinations
+
+import numpy as np
+
+from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
+from keras_vit.data.look import look_at_all
+from keras_vit.data.near_duplicates import LIMIT, find_near_duplicates
+from keras_vit.data.split import Split
+from keras_vit.errors import InputError
+
+LISTED = 10  # lines of one kind in the printed table and in an error
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that cannot be decoded, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Two images that are the same (`exact`) or nearly so, with their parts where the split is known.
+
+    `likeness` is 1 for exact copies; see `near_duplicates.find_near_duplicates` for the others.
+    """
+
+    first: str
+    second: str
+    likeness: float
+    exact: bool
+    first_part: str | None = None
+    second_part: str | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `audit_images` found. `str(audit)` is a table to read, `to_dict()` is ready for JSON.
+
+    Args:
+        source: what the user asked for.
+        images: how many images, readable or not.
+        classes: class name -> part -> number of images; `"all"` is always there. Unreadable ones count.
+        height, width: min, median and max in pixels over the readable images; empty if there are none.
+        sizes: the most frequent sizes, `"200 x 200"` (height x width) -> number of images.
+        kinds: `"JPEG, 3 channels"` -> number of images; `"array, ..."` for pixels in memory.
+        unreadable: in the order of the image set.
+        exact_duplicates: groups of names with the same decoded pixels; three equal channels count as one.
+        near_duplicates: pairs that show the same thing, most alike first; exact copies are not repeated here.
+        near_duplicates_found: how many there are; the list ends at `near_duplicates.LISTED_PAIRS`.
+        near_duplicates_skipped: why they were not looked for, or None.
+        leaks: pairs, exact or near, of which one image is in another part of the split than the other.
+        label_conflicts: groups of exact duplicates that are in more than one class.
+        imbalance: the largest class divided by the smallest; infinite where a class is empty.
+    """
+
+    source: str
+    images: int
+    classes: dict[str, dict[str, int]]
+    height: dict[str, float]
+    width: dict[str, float]
+    sizes: dict[str, int]
+    kinds: dict[str, int]
+    unreadable: tuple[Unreadable, ...]
+    exact_duplicates: tuple[tuple[str, ...], ...]
+    near_duplicates: tuple[Copy, ...]
+    near_duplicates_found: int
+    near_duplicates_skipped: str | None
+    leaks: tuple[Copy, ...]
+    label_conflicts: tuple[tuple[str, ...], ...]
+    imbalance: float
+
+    def to_dict(self) -> dict:
+        """The audit as dicts, lists, texts and numbers; an infinite imbalance is None."""
+        plain = asdict(self)
+        plain["imbalance"] = self.imbalance if np.isfinite(self.imbalance) else None
+        for key, value in plain.items():
+            if isinstance(value, tuple):
+                plain[key] = [list(item) if isinstance(item, tuple) else item for item in value]
+        return plain
+
+    def __str__(self) -> str:
+        return "\n".join([*self._head(), *self._findings()])
+
+    def _head(self):
+        parts = [part for part in ("all", *SPLIT_PARTS) if any(part in row for row in self.classes.values())]
+        width = max(len("class"), *(len(name) for name in self.classes))
+        yield f"{self.source}: {self.images:,} images, {len(self.classes)} classes"
+        yield f"  {'class':{width}}" + "".join(f"{part:>12}" for part in parts)
+        for name, row in self.classes.items():
+            yield f"  {name:{width}}" + "".join(f"{row.get(part, 0):>12,}" for part in parts)
+        yield f"  largest class / smallest class: {self.imbalance:.3g}"
+        if self.sizes:
+            yield "  sizes (height x width): " + ", ".join(f"{k} ({n:,})" for k, n in self.sizes.items())
+        if len(self.sizes) > 1:
+            for side, found in (("height", self.height), ("width", self.width)):
+                yield f"  {side}: {found['min']:g} to {found['max']:g}, median {found['median']:g}"
+        if self.kinds:
+            yield "  files: " + ", ".join(f"{kind} ({n:,})" for kind, n in self.kinds.items())
+
+    def _findings(self):
+        yield f"  unreadable: {len(self.unreadable) or 'none'}"
+        yield from _some(f"{item.name}: {item.reason}" for item in self.unreadable)
+        yield f"  exact duplicates: {_groups(len(self.exact_duplicates))}"
+        yield from _some(" = ".join(group) for group in self.exact_duplicates)
+        if self.label_conflicts:
+            yield f"  of these in more than one class: {_groups(len(self.label_conflicts))}"
+            yield from _some(" = ".join(group) for group in self.label_conflicts)
+        found = self.near_duplicates_found
+        pairs = f"{found:,} pair{'s' * (found > 1)}" if found else "none"
+        yield f"  near duplicates: {self.near_duplicates_skipped or pairs}"
+        yield from _some(f"{c.first} ~ {c.second} ({c.likeness:.2f})" for c in self.near_duplicates)
+        if any(set(row) - {"all"} for row in self.classes.values()):
+            yield f"  duplicates across the split: {len(self.leaks) or 'none'}"
+            yield from _some(
+                f"{c.first} ({c.first_part}) {'=' if c.exact else '~'} {c.second} ({c.second_part})"
+                for c in self.leaks
+            )
+
+
+def audit_images(image_set: ImageSet, split: Split | None = None) -> Audit:
+    """Reads and decodes every image once and says what a person should know before training.
+
+    Takes about four seconds for 1,800 images of 200x200 on two cores.
+
+    Args:
+        image_set: an `ImageSet`.
+        split: its split, for the counts and the duplicates across it; without one `image_set.parts` is used.
+
+    Returns:
+        An `Audit`. Broken images are in it, not raised: `require_readable` raises.
+    """
+    looks, reasons = look_at_all(image_set.images)
+    parts = _parts(image_set, split)
+    good = [look for look in looks if look is not None]
+    groups = _same_pixels(looks)
+    near, found, skipped = _near(image_set, looks, parts)
+    counts = np.bincount(image_set.labels, minlength=len(image_set.class_names)).tolist()
+    sizes = Counter(f"{look.height} x {look.width}" for look in good)
+    kinds = Counter(f"{look.kind}, {look.channels} channel{'s' * (look.channels > 1)}" for look in good)
+    across = [pair for group in groups for pair in _across(image_set, group, parts)]
+    return Audit(
+        source=image_set.source,
+        images=len(image_set),
+        classes=_classes(image_set, parts),
+        height=_range([look.height for look in good]),
+        width=_range([look.width for look in good]),
+        sizes=dict(sizes.most_common(5)),
+        kinds=dict(kinds.most_common()),
+        unreadable=tuple(Unreadable(image_set.names[i], r) for i, r in enumerate(reasons) if r is not None),
+        exact_duplicates=_names(image_set, groups),
+        near_duplicates=near,
+        near_duplicates_found=found,
+        near_duplicates_skipped=skipped,
+        leaks=(*across, *(pair for pair in near if pair.first_part != pair.second_part)),
+        label_conflicts=_names(image_set, [g for g in groups if len({image_set.labels[i] for i in g}) > 1]),
+        imbalance=max(counts) / min(counts) if min(counts) else float("inf"),
+    )
+
+
+def require_readable(audit: Audit) -> None:
+    """Raises an `InputError` that names up to ten unreadable images and the mend, if there are any."""
+    if not audit.unreadable:
+        return
+    lines = "\n".join(_some(f"{item.name}: {item.reason}" for item in audit.unreadable))
+    number = len(audit.unreadable)
+    raise InputError(
+        f"{number} of the {audit.images:,} images in {audit.source} cannot be read. Remove or replace "
+        f"{'them' if number > 1 else 'it'}, or leave {'them' if number > 1 else 'it'} out with "
+        f"--skip-unreadable:\n{lines}"
+    )
+
+
+def drop_unreadable(image_set: ImageSet, audit: Audit) -> ImageSet:
+    """The image set without the images that its audit calls unreadable."""
+    broken = {item.name for item in audit.unreadable}
+    return image_set.take([i for i, name in enumerate(image_set.names) if name not in broken])
+
+
+def _parts(image_set, split):
+    """The part of each image; None where no split is known or the split leaves the image out."""
+    if split is None:
+        return image_set.parts or (None,) * len(image_set)
+    parts: list[str | None] = [None] * len(image_set)
+    for part in SPLIT_PARTS:
+        for i in getattr(split, part):
+            parts[i] = part
+    return tuple(parts)
+
+
+def _classes(image_set, parts):
+    classes = {name: {"all": 0} for name in image_set.class_names}
+    for part in SPLIT_PARTS:
+        if part in parts:
+            for row in classes.values():
+                row[part] = 0
+    for label, part in zip(image_set.labels, parts, strict=True):
+        row = classes[image_set.class_names[label]]
+        row["all"] += 1
+        if part is not None:
+            row[part] += 1
+    return classes
+
+
+def _range(values):
+    if not values:
+        return {}
+    return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
+
+
+def _same_pixels(looks):
+    groups = defaultdict(list)
+    for i, look in enumerate(looks):
+        if look is not None:
+            groups[look.digest].append(i)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _names(image_set, groups):
+    return tuple(tuple(image_set.names[i] for i in group) for group in groups)
+
+
+def _across(image_set, group, parts):
+    """The pairs of a group of exact copies that lie in different parts."""
+    for i, j in combinations(group, 2):
+        if parts[i] != parts[j]:
+            yield Copy(image_set.names[i], image_set.names[j], 1.0, True, parts[i], parts[j])
+
+
+def _near(image_set, looks, parts):
+    """(pairs, how many were found, why none were looked for)."""
+    readable = [i for i, look in enumerate(looks) if look is not None]
+    if len(readable) > LIMIT:
+        return (), 0, f"not looked for: more than {LIMIT:,} images take too long"
+    if not readable:
+        return (), 0, None
+    firsts, seconds, likeness, found = find_near_duplicates(
+        np.stack([looks[i].thumbnail for i in readable]), [looks[i].digest for i in readable]
+    )
+    pairs = []
+    for i, j, like in zip(firsts, seconds, likeness, strict=True):
+        first, second = readable[i], readable[j]
+        pairs.append(
+            Copy(
+                image_set.names[first],
+                image_set.names[second],
+                round(float(like), 4),
+                False,
+                parts[first],
+                parts[second],
+            )
+        )
+    return tuple(pairs), found, None
+
+
+def _groups(number):
+    return f"{number:,} group{'s' * (number > 1)}" if number else "none"
+
+
+def _some(lines):
+    """The first lines, indented, and how many more there are."""
+    found = list(lines)
+    yield from (f"    {line}" for line in found[:LISTED])
+    if len(found) > LISTED:
+        yield f"    and {len(found) - LISTED:,} more"
