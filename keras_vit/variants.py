@@ -65,3 +65,8 @@ def variant_arguments(variant):
 def default_image_size(variant):
     """Side in pixels that a variant is used at when nothing else is said."""
     return DEFECT_IMAGE_SIZE if str(variant).startswith("defect") else DEFAULT_IMAGE_SIZE
+
+
+def default_channels(variant):
+    """1 (gray) for the defect sizes, which began with gray images; else 3 (RGB)."""
+    return 1 if str(variant).startswith("defect") else 3

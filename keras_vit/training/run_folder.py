@@ -1,0 +1,138 @@
+"""The folder that a training run leaves, and that every other verb takes."""
+
+import csv
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from keras_vit.data.preprocess import Preprocessing
+from keras_vit.errors import InputError
+
+CONFIG, MODEL, HISTORY, METRICS, REPORT = (
+    "config.json",
+    "model.keras",
+    "history.csv",
+    "metrics.json",
+    "report.html",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        path: its folder.
+        config: `config.json`: all that is needed to repeat it, versions too.
+    """
+
+    path: Path
+    config: dict
+
+    @cached_property
+    def model(self):
+        """The best model by validation, a `keras.Model` that returns logits.
+
+        Raises:
+            InputError: the file is damaged, or holds code.
+        """
+        return load_model(self.path / MODEL)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.config["data"]["class_names"])
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(tuple(self.config["image_shape"]), self.config["train"]["aspect"])
+
+    @cached_property
+    def metrics(self) -> dict:
+        """`metrics.json`: see `keras_vit.evaluation.judge`."""
+        return read_json(self.path / METRICS)
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by to give calibrated probabilities."""
+        return self.metrics["calibration"]["temperature"]
+
+
+def load_run(path) -> Run:
+    """Opens a run folder.
+
+    Args:
+        path: the folder that `train` made.
+
+    Raises:
+        InputError: there is no such folder, the run is not finished, or a file is missing.
+    """
+    path = Path(path)
+    if partial_of(path).is_dir() and not path.is_dir():
+        raise InputError(
+            f"The run {path} is not finished: go on with `keras-vit train --out {path} --resume`."
+        )
+    if not path.is_dir():
+        raise InputError(f"There is no run folder {path}: give the folder that `keras-vit train` made.")
+    for name in (CONFIG, MODEL, METRICS):
+        if not (path / name).is_file():
+            raise InputError(
+                f"{path} is no run folder, it has no {name}: give one that `keras-vit train` made."
+            )
+    return Run(path, read_json(path / CONFIG))
+
+
+def load_model(path):
+    """A `.keras` file of this package, with Keras's safe mode on.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds code (a Lambda layer).
+    """
+    import keras
+
+    import keras_vit.vit  # noqa: F401  (registers ViT and its layers)
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises many kinds, and not always its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "Lambda" in str(error) or "unsafe" in str(error).lower():
+            raise InputError(
+                f"{path} holds code (a Lambda layer), which is not run: save the model without Lambda layers."
+            ) from error
+        raise InputError(f"{path} cannot be read as a Keras model ({reason}): train it again.") from error
+
+
+def partial_of(folder: Path) -> Path:
+    """Where a run lives until it is finished: a sibling, so that the last step is a rename."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def read_json(path: Path):
+    """Raises InputError where the file is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): train the run again.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: beside, then renamed."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_history(path: Path, history: list[dict]) -> None:
+    """One row an epoch."""
+    beside = path.with_name(path.name + ".new")
+    with open(beside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+    os.replace(beside, path)
