@@ -45,10 +45,10 @@ def is_hidden(path: PurePosixPath) -> bool:
     return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db") for part in path.parts)
 
 
-def natural_key(text: str) -> list:
+def natural_key(text: str) -> tuple:
     """Sorts `a_2` before `a_10`."""
     pieces = re.split(r"([0-9]+)", text)
-    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] + [text]
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], text
 
 
 def arrange(source: str, files: Files, *, is_archive: bool = False) -> ImageSet:
@@ -69,7 +69,7 @@ def arrange(source: str, files: Files, *, is_archive: bool = False) -> ImageSet:
     unread = [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES and not is_hidden(path)]
     if unread:
         raise InputError(
-            f"{source} holds {_images(len(unread))} of a kind that is not read, the first {unread[0]}. "
+            f"{source} holds {_images(len(unread))} of a kind that is not read, the first {min(unread)}. "
             f"{IMAGE_KINDS} are read: convert the others to PNG, or take them away."
         )
     paths = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path)]

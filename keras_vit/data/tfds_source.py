@@ -62,7 +62,7 @@ def _builder(tfds, name):
 
 
 def _prepare(builder, name):
-    if builder.is_prepared():
+    if builder.info.splits:
         return
     if name.split("/")[0].split(":")[0] == "neu_det":
         raise InputError(
@@ -112,8 +112,10 @@ def _features(tfds, builder, name):
 
 def _read(tfds, builder, name):
     image_key, label_key, name_key = _features(tfds, builder, name)
-    wanted = {key: True for key in (image_key, label_key, name_key) if key is not None}
-    decoders = tfds.decode.PartialDecoding(wanted, decoders={image_key: tfds.decode.SkipDecoding()})
+    features = builder.info.features
+    decoders = {
+        key: tfds.decode.SkipDecoding() for key in features if isinstance(features[key], tfds.features.Image)
+    }
     found = list(builder.info.splits)
     splits = (
         {split: PART_FOLDERS.get(split.lower()) for split in found} if len(found) > 1 else {found[0]: "train"}
@@ -129,7 +131,7 @@ def _read(tfds, builder, name):
             rows.append((example[image_key], called, int(example[label_key]), splits[split]))
     rows = [row for row in rows if row[2] >= 0]
     labels = np.array([row[2] for row in rows], dtype=np.int64)
-    class_names = tuple(builder.info.features[label_key].names or ())
+    class_names = tuple(features[label_key].names or ())
     if len(np.unique(labels)) < 2:
         raise InputError(
             f"tfds:{name} holds fewer than two classes with images. A classifier needs two or more."

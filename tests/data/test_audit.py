@@ -46,7 +46,7 @@ def png_header(width, height):
 
 
 def black_png(width, height, given_rows=None):
-    """A black PNG, one bit a pixel, in some kilobytes; with fewer rows than it says if `given_rows` is set."""
+    """A black PNG, one bit a pixel, in some kilobytes; with fewer rows than it says if asked."""
     rows = zlib.compressobj()
     row = bytes(1 + (width + 7) // 8)
     data = b"".join(rows.compress(row) for _ in range(given_rows or height)) + rows.flush()
