@@ -1,0 +1,308 @@
+"""The command keras-vit: one subcommand a verb, no logic of its own.
+
+Nothing here imports Keras before a verb runs: `--help` answers at once.
+"""
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import sys
+import warnings
+from dataclasses import dataclass, field
+from inspect import getdoc
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, subcommand
+
+from keras_vit.errors import InputError
+from keras_vit.training.config import TrainConfig
+from keras_vit.training.recipe import RECIPES
+
+FINE, FAILED, WRONG_USAGE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a ViT on images and leave a run folder with the model and its report.
+
+    Examples:
+      keras-vit train
+      keras-vit train --data images --model S/16 --epochs 50 --out runs/s16
+      keras-vit train --data images --recipe lab --model defect/4 --seed 1
+      keras-vit train --out runs/s16 --resume
+    """
+
+    recipe: Literal["default", "lab"] = "default"
+    """the recipe that the options below change; lab is the reference study's"""
+    run: TrainConfig = field(default_factory=TrainConfig)
+    json: bool = False
+    """print the folder, the report and the figures as JSON"""
+
+    def __call__(self):
+        from keras_vit.training.run import train
+
+        run = train(self.run)
+        best, last = run.metrics["best"], run.metrics["last"]
+        if self.json:
+            answer = {"run": str(run.path), "report": str(run.path / "report.html")}
+            for name, found in (("best", best), ("last", last)):
+                answer[name] = {key: found[key] for key in ("epoch", "accuracy", "accuracy_interval")}
+            print(json.dumps(answer))
+            return
+        for name, found in (("best by validation", best), ("last", last)):
+            print(f"test accuracy, {name + ' epoch':24} {found['epoch']:4}: {_accuracy(found)}")
+        print(f"report: {run.path / 'report.html'}")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge the model of a run on its test images, or on other images.
+
+    Examples:
+      keras-vit evaluate runs/first
+      keras-vit evaluate runs/first --data more_images --json
+    """
+
+    run: Positional[Path]
+    """a run folder"""
+    data: str | None = None
+    """other images, all of them judged; without it, the run's own test images"""
+    json: bool = False
+    """print all figures as JSON"""
+
+    def __call__(self):
+        from keras_vit.evaluation.verbs import evaluate
+
+        found = evaluate(self.run, self.data)
+        if self.json:
+            print(json.dumps(found))
+            return
+        print(f"{found['source']}: accuracy {_accuracy(found)}")
+        width = max(len(row["name"]) for row in found["per_class"])
+        print(f"{'class':{width}}  precision  recall      F1  images")
+        for row in found["per_class"]:
+            shares = "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
+            print(f"{row['name']:{width}}   {shares} {row['support']:7}")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify image files with the model of a run.
+
+    Examples:
+      keras-vit predict runs/first strip_17.jpg strip_18.png
+      keras-vit predict runs/first strip_17.jpg --json
+    """
+
+    run: Positional[Path]
+    """a run folder"""
+    images: Positional[tuple[Path, ...]]
+    """image files"""
+    json: bool = False
+    """print a JSON list with all probabilities"""
+
+    def __call__(self):
+        from keras_vit.evaluation.verbs import predict
+
+        if not self.images:
+            raise InputError("Give at least one image file after the run folder.")
+        found = predict(self.run, self.images)
+        if self.json:
+            print(json.dumps([dataclasses.asdict(item) for item in found]))
+        else:
+            width = max(len(item.image) for item in found)
+            for item in found:
+                print(f"{item.image:{width}}  {item.error or f'{item.label}  {item.confidence:.1%}'}")
+        return FAILED if any(item.error for item in found) else FINE
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Show the layers of a model: output shapes, parameters, mult-adds, memory.
+
+    Examples:
+      keras-vit summary B/16
+      keras-vit summary defect/4 --image-shape 28 28 1 --num-classes 6 --batch-size 64
+    """
+
+    model: Positional[str]
+    """size/patch, such as B/16, or a run folder, or a .keras file"""
+    image_shape: tuple[int, int, int] | None = None
+    """height, width and channels; by default those the size is used at"""
+    num_classes: int = 1000
+    """logits"""
+    batch_size: int = 1
+    """images a batch, for mult-adds and memory"""
+    json: bool = False
+    """print the table as JSON"""
+
+    def __call__(self):
+        table = self._table()
+        print(json.dumps(table.to_dict()) if self.json else table)
+
+    def _table(self):
+        from keras_vit.summary import summary
+        from keras_vit.training.run_folder import load_model, load_run
+        from keras_vit.variants import default_channels, default_image_size
+        from keras_vit.vit import ViT
+
+        if Path(self.model).is_dir():
+            return _or_input_error(summary, load_run(self.model).model, self.batch_size)
+        if self.model.endswith(".keras"):
+            return _or_input_error(summary, load_model(Path(self.model)), self.batch_size)
+        size = default_image_size(self.model)
+        shape = self.image_shape or (size, size, default_channels(self.model))
+        model = _or_input_error(ViT.from_variant, self.model, image_shape=shape, num_classes=self.num_classes)
+        return _or_input_error(summary, model, self.batch_size)
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Look over images before training: classes, sizes, unreadable files, duplicates.
+
+    Examples:
+      keras-vit inspect images
+      keras-vit inspect images.zip --json
+    """
+
+    data: Positional[str | None] = None
+    """what train --data takes; without it, the drawn steel defects"""
+    seed: int = 0
+    """of the split that duplicates are looked for across"""
+    json: bool = False
+    """print the findings as JSON"""
+
+    def __call__(self):
+        from keras_vit.data.audit import audit_images
+        from keras_vit.data.images import load_image_set
+        from keras_vit.data.split import split_image_set
+
+        image_set = load_image_set(self.data)
+        audit = audit_images(image_set, split_image_set(image_set, seed=self.seed))
+        print(json.dumps(audit.to_dict()) if self.json else audit)
+        return FAILED if audit.unreadable else FINE
+
+
+def _or_input_error(make, *arguments, **options):
+    """What a layer or model refuses is here a mistake of the person who typed it."""
+    try:
+        return make(*arguments, **options)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _accuracy(found) -> str:
+    low, high = found["accuracy_interval"]
+    return (
+        f"{found['accuracy']:.1%} ({found['correct']} of {found['images']}; "
+        f"95 % interval {low:.1%} to {high:.1%})"
+    )
+
+
+def _share(value) -> str:
+    return f"{'-' if value is None else format(value, '.3f'):>8}"
+
+
+def parse(arguments: list[str]):
+    """The verb that the arguments ask for, ready to be called.
+
+    Raises:
+        SystemExit: 0 after --help, 2 for arguments that do not fit.
+        InputError: a value is out of its range.
+    """
+    train = Train(recipe=(name := _recipe_name(arguments)), run=TrainConfig(recipe=RECIPES[name]))
+    verbs = (
+        Annotated[Train, subcommand("train", default=train, description=getdoc(Train))]
+        | Annotated[Evaluate, subcommand("evaluate", description=getdoc(Evaluate))]
+        | Annotated[Predict, subcommand("predict", description=getdoc(Predict))]
+        | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
+        | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
+    )
+    return tyro.cli(
+        verbs,  # type: ignore[arg-type]
+        prog="keras-vit",
+        description="Vision Transformers for your own images: train, judge, ask.",
+        args=arguments,
+        config=(OmitArgPrefixes,),
+    )
+
+
+def _recipe_name(arguments) -> str:
+    """The recipe asked for, read before the rest: it sets the defaults that --help shows."""
+    for i, word in enumerate(arguments):
+        name = word.removeprefix("--recipe=") if word.startswith("--recipe=") else None
+        if word == "--recipe" and i + 1 < len(arguments):
+            name = arguments[i + 1]
+        if name in RECIPES:
+            return name
+    return "default"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: the words after `keras-vit`; `None` takes them from the command line.
+
+    Returns:
+        The exit code: 0 fine, 1 failed, 2 wrong usage.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        verb = parse(arguments)
+        _import_quietly()
+        return verb() or FINE
+    except InputError as error:
+        return _complain(str(error), WRONG_USAGE)
+    except KeyboardInterrupt:
+        return _complain("Stopped. A run that was training goes on with the same --out and --resume.", FAILED)
+    except BrokenPipeError:
+        # The reader of our output is gone; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" at {error.filename}" if error.filename else ""
+            return _complain(
+                f"The disk is full{where}: make room, then go on with the same --out and --resume.", FAILED
+            )
+        if error.filename is None:
+            raise
+        return _complain(f"{error.filename}: {error.strerror}.", FAILED)
+
+
+def _complain(sentence, code) -> int:
+    print(f"keras-vit: {sentence}", file=sys.stderr)
+    return code
+
+
+def _import_quietly():
+    """Imports the backend without TensorFlow's lines about the hardware, which no log level reaches.
+
+    Whoever sets TF_CPP_MIN_LOG_LEVEL sees what it lets through.
+    """
+    warnings.filterwarnings("ignore", module=r"(keras|tensorflow|jax|torch|tensorboard)\b.*")
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()  # looks for GPUs, and says so
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

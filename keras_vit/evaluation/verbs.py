@@ -1,0 +1,141 @@
+"""What is done with a finished run: judge it again, or ask it about images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit.data.images import load_image_set
+from keras_vit.data.look import look_at_all
+from keras_vit.data.pipeline import pixel_dataset
+from keras_vit.data.preprocess import scale_pixels
+from keras_vit.data.split import split_image_set
+from keras_vit.errors import InputError
+from keras_vit.evaluation.calibration import softmax
+from keras_vit.evaluation.metrics import classification_metrics
+from keras_vit.training.run_folder import Run, load_run
+
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of one image.
+
+    Args:
+        image: its name.
+        label: the likeliest class; `None` where the image cannot be read.
+        confidence: the calibrated probability of `label`.
+        probabilities: class name -> calibrated probability.
+        error: why the image cannot be read, or `None`.
+    """
+
+    image: str
+    label: str | None
+    confidence: float | None
+    probabilities: dict[str, float]
+    error: str | None = None
+
+
+def predict(run: Run | str | Path, images: Sequence[str | Path]) -> list[Prediction]:
+    """Classifies image files with the best model of a run.
+
+    Args:
+        run: a run or its folder.
+        images: paths of image files.
+
+    Returns:
+        One `Prediction` an image, in order. An image that cannot be read has an `error` and spoils no other.
+
+    Raises:
+        InputError: the run cannot be used.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    paths = [Path(image) for image in images]
+    _, errors = look_at_all(paths)
+    readable = [path for path, error in zip(paths, errors, strict=True) if error is None]
+    logits = predict_logits(run, readable)
+    probabilities = iter(softmax(logits / run.temperature) if len(logits) else ())
+    return [
+        Prediction(str(path), None, None, {}, error)
+        if error
+        else _prediction(str(path), run.class_names, next(probabilities))
+        for path, error in zip(paths, errors, strict=True)
+    ]
+
+
+def _prediction(name, class_names, probabilities):
+    best = int(np.argmax(probabilities))
+    by_class = {key: float(value) for key, value in zip(class_names, probabilities, strict=True)}
+    return Prediction(name, class_names[best], float(probabilities[best]), by_class)
+
+
+def evaluate(run: Run | str | Path, data: str | None = None) -> dict:
+    """Judges the best model of a run on its test images, or on all images of other data.
+
+    Args:
+        run: a run or its folder.
+        data: what `load_image_set` takes, with classes that the run knows; `None` for the run's own test
+            images, which must be where they were.
+
+    Returns:
+        What `keras_vit.evaluation.metrics.classification_metrics` gives, and `source`.
+
+    Raises:
+        InputError: the run or the images cannot be used, or the classes differ.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    own = data is None
+    image_set = load_image_set(run.config["train"]["data"] if own else data)
+    unknown = sorted(set(image_set.class_names) - set(run.class_names))
+    if unknown:
+        raise InputError(
+            f"{image_set.source} has classes that the run was not trained on ({', '.join(unknown)}): "
+            f"give images of {', '.join(run.class_names)}."
+        )
+    image_set = _readable(image_set, skip=own and run.config["train"]["skip_unreadable"])
+    if own:
+        image_set = _own_test(run, image_set)
+    place = {name: i for i, name in enumerate(run.class_names)}
+    labels = np.array([place[image_set.class_names[label]] for label in image_set.labels])
+    probabilities = softmax(predict_logits(run, image_set.images) / run.temperature)
+    return {
+        "source": image_set.source,
+        **classification_metrics(labels, probabilities, run.class_names),
+    }
+
+
+def _readable(image_set, skip):
+    _, errors = look_at_all(image_set.images)
+    bad = [name for name, error in zip(image_set.names, errors, strict=True) if error]
+    if bad and not skip:
+        raise InputError(
+            f"{image_set.source} has {len(bad)} unreadable images ({', '.join(bad[:10])}): remove them."
+        )
+    return image_set.take([i for i, error in enumerate(errors) if not error])
+
+
+def _own_test(run, image_set):
+    settings = run.config["train"]
+    split = split_image_set(
+        image_set,
+        seed=settings["seed"],
+        test_fraction=settings["test_fraction"],
+        validation_fraction=settings["validation_fraction"],
+    )
+    found, known = len(split.test), run.config["data"]["counts"]["test"]
+    if found != known:
+        raise InputError(
+            f"{image_set.source} gives {found} test images, the run had {known}: the data have changed. "
+            "Train again, or judge them as other data with --data."
+        )
+    return image_set.take(split.test)
+
+
+def predict_logits(run: Run, images) -> np.ndarray:
+    """Logits (n, classes) of images that are known to be readable."""
+    if not len(images):
+        return np.zeros((0, len(run.class_names)), "float32")
+    batches = pixel_dataset(images, run.preprocessing).map(scale_pixels).batch(BATCH_SIZE)
+    return run.model.predict(batches, verbose=0)
