@@ -65,7 +65,8 @@ def check_layer(
     check_saving(model, x)
     for policy in MIXED_PRECISION:
         check_mixed_precision(layer_class, init_kwargs, layer, x, y, policy)
-    check_fit(model, twin, x, y, no_gradient)
+    if expected_weights > expected_non_trainable:
+        check_fit(model, twin, x, y, no_gradient)
 
 
 def check_config(layer_class, init_kwargs, layer):
@@ -104,7 +105,7 @@ def check_mixed_precision(layer_class, init_kwargs, layer, x, y, policy):
     dtype, tolerance = MIXED_PRECISION[policy]
     mixed = layer_class(**init_kwargs, dtype=policy)
     mixed.build((None, *x.shape[1:]))
-    assert {weight.dtype for weight in mixed.weights} == {"float32"}
+    assert all(weight.dtype == "float32" for weight in mixed.weights)
     mixed.set_weights(layer.get_weights())
     out = mixed(x)
     assert keras.backend.standardize_dtype(out.dtype) == dtype
