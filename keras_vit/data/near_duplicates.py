@@ -81,7 +81,7 @@ def _window(details, dy, dx):
 
 
 def _likeness(a, b=None):
-    """The largest correlation over the displacements, float32 (len(a), len(b)); without b, of a with itself."""
+    """The largest correlation over displacements, float32 (len(a), len(b)); of a with itself if b is None."""
     a_middle = _window(a, 0, 0)
     b_middle = a_middle if b is None else _window(b, 0, 0)
     best = a_middle @ b_middle.T
