@@ -10,7 +10,7 @@ from keras_vit.evaluation import plots
 
 MATRIX_WITH_NUMBERS = 20  # with more classes than this the confusion matrix becomes a picture
 FREQUENT_CONFUSIONS = 10
-LISTED = 20  # of a longer list in the audit only the first are shown
+LISTED = 10  # of a longer list in the audit only the first are shown
 
 RELIABILITY = (("before", "As trained"), ("after", "With the temperature"))
 
@@ -67,7 +67,7 @@ def render_report(
         "count": count,
         "compact": compact,
         "shape": shape,
-        "words": words,
+        "lines": lines,
     }
     return house.get_template("report.html.jinja").render(
         config=config,
@@ -244,9 +244,20 @@ def words(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {words(v)}" for k, v in value.items() if v is not None) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(words(v) for v in value) or "none"
     return str(value)
+
+
+def lines(value: Any) -> list[str]:
+    """As lines: one for each group in a list, or for each name of nested mappings; else it is one line."""
+    if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
+        return [f"{k}: {words(v)}" for k, v in value.items()]
+    if isinstance(value, (list, tuple)) and any(isinstance(v, (Mapping, list, tuple)) for v in value):
+        return [words(v) for v in value]
+    return [words(value)]
 
 
 NAMES = {"seconds": "duration", "model_config": "model settings"}

@@ -118,7 +118,9 @@ def run(class_names=NEU, *, images=120, validation=60, epochs=30, all_right=Fals
             "images": 1800,
             "unreadable": [],
             "exact_duplicates": [["patches/a.jpg", "patches/b.jpg"]],
-            "classes": {"pitted_surface": 300},
+            "classes": {"pitted_surface": {"all": 300, "train": 240}, "scratches": {"all": 299}},
+            "sizes": {"200 x 200": 1800},
+            "imbalance": None,
             "across_split": [{"train": "c.jpg", "test": f"d{i}.jpg"} for i in range(25)],
         },
         "mistake_images": [
@@ -238,9 +240,11 @@ def test_what_was_run_is_told():
         "49 \u00d7 64",
         "508,166",
         "32.32 M",
-        "pitted_surface",
+        "pitted_surface: all 300, train 240",
+        "200 x 200 1800",
+        "train c.jpg, test d9.jpg",
         "patches/a.jpg, patches/b.jpg",
-        "and 5 more",
+        "and 15 more",
         "exact duplicates",
     ):
         assert told in text.replace("\u00a0", " "), told
@@ -259,6 +263,17 @@ def test_words_follow_the_run(kind, told, not_told):
     text = page_of(**kind).text
     assert told in text
     assert not_told not in text
+
+
+@pytest.mark.parametrize("validation", [0, 60])
+def test_calibration_is_told_before_and_after_where_it_was_fitted(validation):
+    given = run(validation=validation)
+    page = Page(render_report(**given))
+    text, calibration = "".join(page.texts), given["metrics"]["calibration"]
+    assert report.percent(calibration["ece_before"]) in text
+    after = f"{report.percent(calibration['ece_after'])} with the logits divided by the temperature"
+    assert (after in text) == (validation > 0)
+    assert sum(image["alt"].startswith("Reliability") for image in page.all("img")) == 1 + (validation > 0)
 
 
 @pytest.mark.parametrize("gone", ["layer_table", "audit"])
@@ -297,7 +312,7 @@ def test_everything_given_is_escaped():
     for key in ("config", "layer_table", "audit"):
         given[key] = everywhere(given[key])
     given["config"]["recipe"][EVIL] = 1
-    given["audit"]["classes"][EVIL] = 1
+    given["audit"]["classes"][EVIL] = {EVIL: 1}
     given["metrics"]["class_names"] = everywhere(given["metrics"]["class_names"])
     for row in given["metrics"]["best"]["per_class"] + given["metrics"]["mistakes"]:
         row["name"] += EVIL
