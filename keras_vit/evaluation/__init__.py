@@ -1,6 +1,6 @@
 """A trained model judged: how often it is right, how far to believe it, and the page that says so.
 
-Pure functions of numpy arrays: nothing here knows Keras, and scikit-learn, matplotlib and jinja2 are imported
+Pure functions of numpy arrays, which know nothing of Keras (`verbs`, not imported here, asks a run); scikit-learn, matplotlib and jinja2 are imported
 by the functions that use them.
 """
 

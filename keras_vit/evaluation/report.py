@@ -245,7 +245,7 @@ def words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {words(v)}" for k, v in value.items() if v is not None) or "none"
+        return ", ".join(f"{k}: {words(v)}" for k, v in value.items() if v is not None) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(words(v) for v in value) or "none"
     return str(value)
@@ -254,7 +254,7 @@ def words(value: Any) -> str:
 def lines(value: Any) -> list[str]:
     """As lines: one for each group in a list, or for each name of nested mappings; else it is one line."""
     if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
-        return [f"{k}: {words(v)}" for k, v in value.items()]
+        return [f"{k} ({words(v)})" for k, v in value.items()]
     if isinstance(value, (list, tuple)) and any(isinstance(v, (Mapping, list, tuple)) for v in value):
         return [words(v) for v in value]
     return [words(value)]

@@ -97,7 +97,7 @@ def channel(value):
         (report.words, [], "none"),
         (report.words, (1, 0.5), "1, 0.5"),
         (report.words, 3e-4, "0.0003"),
-        (report.words, {"name": "a.jpg", "part": None, "likeness": 0.5}, "name a.jpg, likeness 0.5"),
+        (report.words, {"name": "a.jpg", "part": None, "likeness": 0.5}, "name: a.jpg, likeness: 0.5"),
         (report.words, {}, "none"),
     ],
 )
@@ -112,9 +112,9 @@ def test_numbers_in_words(write, value, expected):
         ([], ["none"]),
         (["a", "b"], ["a, b"]),
         ([["a", "b"], ["c", "d"]], ["a, b", "c, d"]),
-        ([{"name": "a"}], ["name a"]),
-        ({"a": 1, "b": 2}, ["a 1, b 2"]),
-        ({"a": {"all": 1}, "b": {}}, ["a: all 1", "b: none"]),
+        ([{"name": "a"}], ["name: a"]),
+        ({"a": 1, "b": 2}, ["a: 1, b: 2"]),
+        ({"a": {"all": 1}, "b": {}}, ["a (all: 1)", "b (none)"]),
     ],
 )
 def test_lines(value, expected):
