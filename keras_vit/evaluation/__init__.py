@@ -1,7 +1,7 @@
 """A trained model judged: how often it is right, how far to believe it, and the page that says so.
 
-Pure functions of numpy arrays, which know nothing of Keras (`verbs`, not imported here, asks a run); scikit-learn, matplotlib and jinja2 are imported
-by the functions that use them.
+Pure functions of numpy arrays, which know nothing of Keras (`verbs`, not imported here, asks a run);
+scikit-learn, matplotlib and jinja2 are imported by the functions that use them.
 """
 
 from keras_vit.evaluation.calibration import (

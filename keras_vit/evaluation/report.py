@@ -15,7 +15,7 @@ LISTED = 10  # of a longer list in the audit only the first are shown
 RELIABILITY = (("before", "As trained"), ("after", "With the temperature"))
 
 CONFIG_KEYS = ("model", "image_shape", "seed", "backend", "device", "seconds", "model_config", "recipe")
-CONFIG_ELSEWHERE = ("data", "versions", "command")
+CONFIG_ELSEWHERE = ("data", "versions", "command", "train")  # told in their own place, or told already
 
 
 def render_report(
@@ -32,7 +32,8 @@ def render_report(
     Args:
         config: what was run: `model` and `data` (`source`, and `counts`, a mapping of part to images); then,
             as far as there is, `image_shape`, `seed`, `backend`, `device`, `seconds`, `model_config`,
-            `recipe`, `versions`, `command`. What is more is shown too.
+            `recipe`, `versions`, `command`. What is more is shown too, but for `train`, the
+            arguments of the run, which say the same once more.
         metrics: what `judge` returned.
         history: one list a quantity, one value an epoch, named as Keras names them (`loss`, `val_loss`, and
             an accuracy). NaN, or None, leaves a gap in the curve.
