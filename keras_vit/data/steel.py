@@ -84,23 +84,27 @@ def _between(rng, low, high):
 
 
 @lru_cache(maxsize=64)
-def _spline_weights(pixels, cells):
-    """(pixels, cells): cubic B-spline weights of `cells` knots, rows of unit 2-norm."""
-    # 2-norm, not sum: white noise at the knots then has variance 1 at every pixel.
-    place = (np.arange(pixels) + 0.5) / pixels * (cells - 3) + 1
-    # The second derivative is continuous: no trace of the knots' grid is seen.
-    away = np.abs(place[:, None] - np.arange(cells))
-    weights = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.clip(2 - away, 0, None) ** 3 / 6)
-    return weights / np.sqrt((weights**2).sum(axis=1, keepdims=True))
+def _spline(pixels, cells):
+    """The (pixels, cells) matrix that makes smooth pixels of `cells` knots: cubic B-splines."""
+    from scipy.sparse import csr_array  # comes with scikit-learn
+
+    place = (np.arange(pixels)[:, None] + 0.5) / pixels * (cells - 3) + 1
+    knots = place.astype(np.int64) + np.arange(-1, 3)  # (pixels, 4): those a pixel lies under
+    away = np.abs(place - knots)
+    weights = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, (2 - away) ** 3 / 6)
+    # 2-norm 1, not sum 1: white noise at the knots then has variance 1 at every pixel.
+    weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
+    # Sparse, for speed, and because BLAS threads for a dense product fight over a busy machine.
+    return csr_array((weights.ravel(), knots.ravel(), 4 * np.arange(pixels + 1)), shape=(pixels, cells))
 
 
 def _noise(rng, size, length_y, length_x, slope=0.0):
     """Smooth noise, mean 0, variance 1, of these correlation lengths; columns slide by slope in [-1, 1]."""
     height = 1 if slope == 0 else 2  # sliding needs a second image to take the pixels from
-    cells_y = round(height * SIDE / length_y) + 3
-    cells_x = round(SIDE / length_x) + 3
-    knots = rng.standard_normal((cells_y, cells_x))
-    noise = _spline_weights(height * size, cells_y) @ knots @ _spline_weights(size, cells_x).T
+    cells_y = max(1, round(height * SIDE / length_y)) + 3  # a spline reaches over 4 knots
+    cells_x = max(1, round(SIDE / length_x)) + 3
+    knots = rng.standard_normal((cells_x, cells_y))
+    noise = _spline(height * size, cells_y) @ (_spline(size, cells_x) @ knots).T
     if slope == 0:
         return noise
     columns = np.arange(size)
