@@ -46,6 +46,11 @@ def make_augment(augmentation, image_shape):
         )
     steps = _image_layers(augmentation, image_shape)
     mixes = _mix_layers(augmentation)
+    rand_augment = (
+        keras.layers.RandAugment(num_ops=2, factor=augmentation.rand_augment)
+        if augmentation.rand_augment
+        else None
+    )
 
     def augment(images, labels, seed):
         import tensorflow as tf
@@ -55,8 +60,8 @@ def make_augment(augmentation, image_shape):
             images = _transpose_half(images, seeds.next())
         for layer in steps:
             images = _with_seed(layer, seeds)(images)
-        if augmentation.rand_augment:
-            images = _rand_augment(images, augmentation.rand_augment, seeds.next())
+        if rand_augment:
+            images = _each_on_its_own(rand_augment, images, seeds.next())
         images = tf.clip_by_value(images, 0.0, 255.0)
         if len(mixes) == 2:
             first = tf.random.stateless_uniform((), seeds.next()) < 0.5
@@ -75,9 +80,11 @@ def make_augment(augmentation, image_shape):
 
 def _image_layers(augmentation, image_shape):
     layers = []
-    if augmentation.flip != "none":
-        mode = {"both": "horizontal_and_vertical"}.get(augmentation.flip, augmentation.flip)
-        layers.append(keras.layers.RandomFlip(mode))
+    # Two layers, because Keras's "horizontal_and_vertical" draws once for both: it only turns by 180 degrees.
+    if augmentation.flip in ("horizontal", "both"):
+        layers.append(keras.layers.RandomFlip("horizontal"))
+    if augmentation.flip in ("vertical", "both"):
+        layers.append(keras.layers.RandomFlip("vertical"))
     if augmentation.crop:
         # Whole pixels: interpolation would blur what tells textures apart.
         layers.append(
@@ -90,7 +97,9 @@ def _image_layers(augmentation, image_shape):
     if augmentation.contrast:
         layers.append(keras.layers.RandomContrast(augmentation.contrast))
     if augmentation.erasing:
-        layers.append(keras.layers.RandomErasing(factor=0.5, scale=(0.02, max(0.02, augmentation.erasing))))
+        # A pair is a range to draw from: Keras takes a single number as the range from 0 to it.
+        smallest = min(0.02, augmentation.erasing)
+        layers.append(keras.layers.RandomErasing(factor=(0.5, 0.5), scale=(smallest, augmentation.erasing)))
     return layers
 
 
@@ -99,7 +108,7 @@ def _mix_layers(augmentation):
     if augmentation.mixup:
         layers.append(keras.layers.MixUp(alpha=augmentation.mixup))
     if augmentation.cutmix:
-        layers.append(keras.layers.CutMix(factor=augmentation.cutmix))
+        layers.append(keras.layers.CutMix(factor=(augmentation.cutmix, augmentation.cutmix)))
     return layers
 
 
@@ -121,19 +130,16 @@ def _transpose_half(images, seed):
     return tf.where(chosen, tf.transpose(images, (0, 2, 1, 3)), images)
 
 
-def _rand_augment(images, magnitude, seed):
-    """RandAugment, which Keras draws once a call, with a draw of its own for each image."""
+def _each_on_its_own(layer, images, seed):
+    """A layer that draws once a call, as RandAugment does, with a draw of its own for each image."""
     import tensorflow as tf
-
-    # Its colour operations need three channels.
-    channels = images.shape[-1]
-    layer = keras.layers.RandAugment(num_ops=2, factor=magnitude)
 
     def one(item):
         image, number = item
-        seeds = BatchSeed(tf.random.experimental.stateless_fold_in(seed, number))
-        return _with_seed(layer, seeds)(image)
+        return _with_seed(layer, BatchSeed(tf.random.experimental.stateless_fold_in(seed, number)))(image)
 
+    # Its colour operations need three channels.
+    channels = images.shape[-1]
     colored = images if channels == 3 else tf.repeat(images, 3, axis=-1)
     numbers = tf.range(tf.shape(images)[0])
     colored = tf.map_fn(one, (colored, numbers), fn_output_signature=tf.float32)

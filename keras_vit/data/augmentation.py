@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from keras_vit.errors import check_range
+from keras_vit.errors import InputError, check_range
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,15 @@ class Augmentation:
     mixup: float = 0.0
     """alpha of MixUp (Zhang et al. 2017); with cutmix too, each batch gets one of the two"""
     cutmix: float = 0.0
-    """alpha of CutMix (Yun et al. 2019)"""
+    """alpha, 0 to 1, of CutMix (Yun et al. 2019)"""
     erasing: float = 0.0
     """largest share of an image that random erasing blanks (Zhong et al. 2017)"""
 
     def __post_init__(self):
-        for name in ("crop", "brightness", "contrast", "rand_augment", "erasing"):
+        if self.flip not in ("none", "horizontal", "vertical", "both"):
+            raise InputError(
+                f'flip must be "none", "horizontal", "vertical" or "both". Received: flip={self.flip!r}'
+            )
+        for name in ("crop", "brightness", "contrast", "rand_augment", "cutmix", "erasing"):
             check_range(name, getattr(self, name), 0.0, 1.0)
-        for name in ("mixup", "cutmix"):
-            check_range(name, getattr(self, name), 0.0, 10.0)
+        check_range("mixup", self.mixup, 0.0, 10.0)

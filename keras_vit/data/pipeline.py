@@ -11,7 +11,7 @@ from keras_vit.data.augmentation import Augmentation
 from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
 from keras_vit.data.preprocess import Preprocessing, decode_image, prepare_pixels, scale_pixels
 from keras_vit.data.split import Split, split_image_set
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, check_range
 
 # Prepared images above this many bytes are read again each epoch instead of kept in memory.
 CACHE_BYTES = 2 * 2**30
@@ -39,6 +39,7 @@ class ImageData:
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self):
+        check_range("batch_size", self.batch_size, 1, None)
         if len(self.split.train) < self.batch_size:
             raise InputError(
                 f"batch_size {self.batch_size} is more than the {len(self.split.train)} training images: "
@@ -98,7 +99,6 @@ class ImageData:
         from keras_vit.data.augment import make_augment
 
         augment = make_augment(self.augmentation, self.image_shape)
-        read = self._train_reader
         labels = tf.one_hot(self.labels("train"), len(self.class_names))
         count, batch_size, steps = len(self.split.train), self.batch_size, self.steps_per_epoch
 
@@ -113,13 +113,15 @@ class ImageData:
             )
             return tf.data.Dataset.from_tensor_slices((batches, seeds))
 
-        def batch_of(indices, seed):
-            images, targets = augment(read(indices), tf.gather(labels, indices), seed)
+        def finish(images, step):
+            indices, seed = step
+            images, targets = augment(images, tf.gather(labels, indices), seed)
             return scale_pixels(images), targets
 
-        dataset = tf.data.Dataset.counter(first_epoch).flat_map(epoch_of)
-        # One batch at a time leaves the cores to the training; prefetch overlaps the two.
-        return dataset.map(batch_of, num_parallel_calls=2, deterministic=True).prefetch(4)
+        steps_of_run = tf.data.Dataset.counter(first_epoch).flat_map(epoch_of)
+        images = self._read_train(steps_of_run.map(lambda indices, seed: indices))
+        batches = tf.data.Dataset.zip(images, steps_of_run)
+        return batches.map(finish, num_parallel_calls=2, deterministic=True).prefetch(4)
 
     def batches(self, part):
         """All images of one part, each once, in order, with one-hot labels."""
@@ -129,10 +131,13 @@ class ImageData:
         labels = tf.one_hot(self.labels(part), len(self.class_names))
         pixels = pixel_dataset(images, self.preprocessing).map(scale_pixels)
         dataset = tf.data.Dataset.zip(pixels, tf.data.Dataset.from_tensor_slices(labels))
-        return dataset.batch(EVALUATION_BATCH_SIZE).cache().prefetch(tf.data.AUTOTUNE)
+        dataset = dataset.batch(EVALUATION_BATCH_SIZE)
+        if fits_in_memory(len(images), self.preprocessing):
+            dataset = dataset.cache()
+        return dataset.prefetch(tf.data.AUTOTUNE)
 
     @cached_property
-    def _train_reader(self):
+    def _read_train(self):
         return make_reader(self.image_set.take(self.split.train).images, self.preprocessing)
 
 
@@ -182,30 +187,38 @@ def load_data(
     )
 
 
+def fits_in_memory(count: int, preprocessing: Preprocessing) -> bool:
+    """Whether so many prepared images are kept, rather than read again each epoch."""
+    return count * int(np.prod(preprocessing.image_shape)) * 4 <= CACHE_BYTES
+
+
+def make_source(images: Sequence[Image], preprocessing: Preprocessing):
+    """Images as one tensor, and the function that prepares an element of it: float32 in 0..255."""
+    import tensorflow as tf
+
+    def from_pixels(pixels):
+        return prepare_pixels(pixels, preprocessing)
+
+    def from_bytes(encoded):
+        return from_pixels(decode_image(encoded))
+
+    def from_path(path):
+        return from_bytes(tf.io.read_file(path))
+
+    with tf.device("CPU"):
+        if isinstance(images[0], np.ndarray):
+            return tf.constant(np.stack(images)), from_pixels
+        if isinstance(images[0], bytes):
+            return tf.constant(list(images)), from_bytes
+        return tf.constant([str(path) for path in images]), from_path
+
+
 def pixel_dataset(images: Sequence[Image], preprocessing: Preprocessing):
     """A tf.data.Dataset of prepared images, float32 `image_shape` in 0..255, in order."""
     import tensorflow as tf
 
-    def prepare_encoded(encoded):
-        return prepare_pixels(decode_image(encoded), preprocessing)
-
-    def prepare_decoded(pixels):
-        return prepare_pixels(pixels, preprocessing)
-
-    first = images[0]
-    if isinstance(first, np.ndarray):
-        dataset = tf.data.Dataset.from_tensor_slices(np.stack(images)).map(
-            prepare_decoded, num_parallel_calls=tf.data.AUTOTUNE
-        )
-    elif isinstance(first, bytes):
-        dataset = tf.data.Dataset.from_tensor_slices(list(images)).map(
-            prepare_encoded, num_parallel_calls=tf.data.AUTOTUNE
-        )
-    else:
-        dataset = tf.data.Dataset.from_tensor_slices([str(path) for path in images]).map(
-            lambda path: prepare_encoded(tf.io.read_file(path)), num_parallel_calls=tf.data.AUTOTUNE
-        )
-    return dataset
+    source, prepare = make_source(images, preprocessing)
+    return tf.data.Dataset.from_tensor_slices(source).map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def read_pixels(images: Sequence[Image], preprocessing: Preprocessing) -> np.ndarray:
@@ -219,30 +232,25 @@ def read_pixels(images: Sequence[Image], preprocessing: Preprocessing) -> np.nda
 
 
 def make_reader(images: Sequence[Image], preprocessing: Preprocessing):
-    """A function from indices (b,) to prepared images (b, h, w, c): from memory, or where they do not fit, files."""
+    """A function from a dataset of indices (b,) to one of prepared images (b, h, w, c).
+
+    They come from memory or, where they do not fit, from their files, decoded on all cores.
+    """
     import tensorflow as tf
 
-    bytes_needed = len(images) * int(np.prod(preprocessing.image_shape)) * 4
-    if bytes_needed <= CACHE_BYTES:
+    if fits_in_memory(len(images), preprocessing):
         with tf.device("CPU"):
             pixels = tf.constant(read_pixels(images, preprocessing))
-        return lambda indices: tf.gather(pixels, indices)
-    if isinstance(images[0], np.ndarray):
-        source, decode = tf.constant(np.stack(images)), tf.identity
-    elif isinstance(images[0], bytes):
-        source, decode = tf.constant(list(images)), decode_image
-    else:
-        source = tf.constant([str(path) for path in images])
+        return lambda batches: batches.map(lambda indices: tf.gather(pixels, indices))
 
-        def decode(path):
-            return decode_image(tf.io.read_file(path))
+    source, prepare = make_source(images, preprocessing)
 
-    def read(indices):
-        return tf.map_fn(
-            lambda index: prepare_pixels(decode(source[index]), preprocessing),
-            indices,
-            fn_output_signature=tf.TensorSpec(preprocessing.image_shape, tf.float32),
+    def read(batches):
+        size = batches.element_spec.shape[0]
+        prepared = batches.unbatch().map(
+            lambda index: prepare(source[index]), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
+        return prepared.batch(size, drop_remainder=True)
 
     return read
 

@@ -60,7 +60,34 @@ def decode_image(encoded):
     """
     import tensorflow as tf
 
-    return tf.io.decode_image(encoded, channels=0, expand_animations=False)
+    pixels = tf.io.decode_image(encoded, channels=0, expand_animations=False)
+    is_indexed = tf.logical_and(
+        tf.equal(tf.strings.substr(encoded, 0, 2), b"BM"), tf.equal(tf.shape(pixels)[-1], 1)
+    )
+    return tf.cond(is_indexed, lambda: apply_bmp_palette(pixels, encoded), lambda: pixels)
+
+
+def apply_bmp_palette(indices, encoded):
+    """The colours of a BMP with 8 bits a pixel, whose indices TensorFlow takes for gray levels.
+
+    Args:
+        indices: uint8 tensor (height, width, 1).
+        encoded: scalar string tensor, the file.
+
+    Returns:
+        uint8 tensor (height, width, 1 or 3), gray where the palette is.
+    """
+    import tensorflow as tf
+
+    def number(at):
+        return tf.io.decode_raw(tf.strings.substr(encoded, at, 4), tf.int32)[0]
+
+    # The palette lies between the header and the pixels, blue, green, red and a filler for each colour.
+    start, end = 14 + number(14), number(10)
+    palette = tf.strings.substr(encoded, start, (end - start) // 4 * 4)
+    colors = tf.reshape(tf.io.decode_raw(palette, tf.uint8), (-1, 4))[:, 2::-1]
+    is_gray = tf.reduce_all(tf.equal(colors, colors[:, :1]))
+    return tf.gather(colors[:, : tf.where(is_gray, 1, 3)], tf.cast(indices[..., 0], tf.int32))
 
 
 def to_channels(pixels, channels):
@@ -105,7 +132,7 @@ def resize_image(pixels, preprocessing):
     if preprocessing.aspect == "stretch":
         resized = tf.image.resize(pixels, (height, width), antialias=True)
     elif preprocessing.aspect == "pad":
-        resized = tf.image.resize_with_pad(pixels, height, width, antialias=True)
+        resized = resize_with_border(pixels, height, width)
     else:
         resized = tf.image.resize(central_window(pixels, height, width), (height, width), antialias=True)
     return tf.ensure_shape(resized, (height, width, channels))
@@ -120,6 +147,21 @@ def central_window(pixels, height, width):
     window = tf.maximum(1, tf.cast(tf.round([side * height, side * width]), tf.int32))
     start = (tf.shape(pixels)[:2] - window) // 2
     return tf.image.crop_to_bounding_box(pixels, start[0], start[1], window[0], window[1])
+
+
+def resize_with_border(pixels, height, width):
+    """`pixels` in their own ratio, as large as height x width allows, with zeros round them.
+
+    tf.image.resize_with_pad fails where the shorter side would come out below one pixel.
+    """
+    import tensorflow as tf
+
+    found = tf.cast(tf.shape(pixels)[:2], tf.float32)
+    scale = tf.minimum(height / found[0], width / found[1])
+    size = tf.maximum(1, tf.cast(tf.round(found * scale), tf.int32))
+    resized = tf.image.resize(pixels, size, antialias=True)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return tf.image.pad_to_bounding_box(resized, top, left, height, width)
 
 
 def scale_pixels(pixels):
