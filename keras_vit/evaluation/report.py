@@ -38,7 +38,9 @@ def render_report(
         history: one list a quantity, one value an epoch, named as Keras names them (`loss`, `val_loss`, and
             an accuracy). NaN, or None, leaves a gap in the curve.
         layer_table: `rows`, each with `name`, `type`, `output_shape`, `parameters`, `mult_adds`, and `totals`
-            (`parameters`, `mult_adds`); None leaves the section out.
+            (`parameters`, `mult_adds`). A row's `depth`, if it has one, says how deep it lies in the rows
+            above it; `batch_size` among the totals, what the mult-adds are counted for. None leaves the
+            section out.
         audit: what the audit of the data found, any JSON; None leaves the section out.
         mistake_images: for each of `metrics["mistakes"]` its uint8 pixels (height, width, 1 or 3).
 
@@ -67,7 +69,7 @@ def render_report(
         "decimal": decimal,
         "count": count,
         "compact": compact,
-        "shape": shape,
+        "output_shape": output_shape,
         "lines": lines,
     }
     return house.get_template("report.html.jinja").render(
@@ -212,13 +214,18 @@ def compact(number: float | None) -> str:
     return f"{number:g}"
 
 
-def shape(sizes) -> str:
-    """(None, 49, 64) as "49 × 64", without the batch; text and None as they are."""
+def shape(sizes: Sequence[int]) -> str:
+    """(28, 28, 1) as "28 \u00d7 28 \u00d7 1"."""
+    return " \u00d7 ".join(str(size) for size in sizes) or UNKNOWN
+
+
+def output_shape(sizes) -> str:
+    """(None, 49, 64), or (1, 49, 64), as "49 \u00d7 64": without the batch. Text stays as it is."""
     if sizes is None or isinstance(sizes, str):
         return sizes or UNKNOWN
     if any(isinstance(size, Sequence) for size in sizes):
-        return ", ".join(shape(size) for size in sizes)
-    return " \u00d7 ".join(str(size) for size in sizes if size is not None) or UNKNOWN
+        return ", ".join(output_shape(size) for size in sizes)
+    return shape(sizes[1:])
 
 
 def breakable(name: str) -> str:
