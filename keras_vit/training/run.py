@@ -1,8 +1,10 @@
 """train(): images, a model and a recipe in; a run folder out."""
 
+import contextlib
 import dataclasses
 import os
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -79,15 +81,19 @@ def train(config: TrainConfig | None = None, **changes) -> Run:
     keras.utils.set_random_seed(config.seed)
     model = build_model(config, len(data.class_names))
     compile_model(model, config.recipe, data.steps_per_epoch)
+    written = _describe(config, data, model)
+    if config.resume:
+        _check_same_data(partial, written)
     made = _make_folder(partial)
     try:
-        written = _describe(config, data, model)
         run_folder.write_json(partial / run_folder.CONFIG, written)
         history, best, last = fit(model, data, config.recipe, partial)
         _finish(partial, written, model, data, audit, history, best, last)
-    except BaseException:
-        if made and not (partial / CHECKPOINT).exists() and not (partial / BEST).exists():
-            shutil.rmtree(partial, ignore_errors=True)  # no epoch was finished: there is nothing to resume
+    except BaseException as error:
+        if made and not (partial / CHECKPOINT).exists():
+            _remove(partial, made)  # no epoch was kept: there is nothing to resume
+        else:
+            error.add_note(f"The run goes on with: keras-vit train --out {shlex.quote(str(folder))} --resume")
         raise
     os.replace(partial, folder)
     return load_run(folder)
@@ -202,26 +208,50 @@ def _check_place(folder, partial, resume):
         raise InputError(
             f"{partial} holds a run that was cut off: add --resume to go on with it, or remove it."
         )
-    if resume and not (partial / run_folder.CONFIG).is_file():
+    if resume and not partial.is_dir():
         raise InputError(f"There is no cut-off run {partial} to resume: leave out --resume to begin one.")
+    if resume and not (partial / run_folder.CONFIG).is_file():
+        raise InputError(
+            f"{partial} holds no {run_folder.CONFIG}, so nothing to resume: remove it, and leave out --resume."
+        )
 
 
-def _make_folder(partial) -> bool:
-    """Whether the folder had to be made."""
-    if partial.is_dir():
-        return False
+def _make_folder(partial) -> list[Path]:
+    """Makes the folder and its parents; those that were not there, the deepest first."""
+    made = [folder for folder in (partial, *partial.parents) if not folder.exists()]
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        _remove(partial, made)
         raise InputError(f"{partial} cannot be made ({error.strerror}): choose another --out.") from error
-    return True
+    return made
+
+
+def _remove(partial, made):
+    """Takes away a run that came to nothing, and the parents made for it that hold nothing else."""
+    if made:
+        shutil.rmtree(partial, ignore_errors=True)
+    for folder in made[1:]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _check_same_data(partial, written):
+    begun = run_folder.read_json(partial / run_folder.CONFIG)
+    if begun.get("data") != written["data"]:
+        raise InputError(
+            f"{written['data']['source']} has changed since {partial} was begun: bring the images back to "
+            "resume it, or begin a new run with another --out."
+        )
 
 
 def _stored_config(partial, config) -> TrainConfig:
     """The config a run was begun with, after making sure that nothing else is asked for now."""
-    stored = from_dict(
-        run_folder.read_json(partial / run_folder.CONFIG)["train"], out=config.out, resume=True
-    )
+    path = partial / run_folder.CONFIG
+    try:
+        stored = from_dict(run_folder.read_json(path)["train"], out=config.out, resume=True)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: remove {partial}, and leave out --resume.") from error
     asked = dict(differences(config, stored))
     wanted = dict(differences(config, TrainConfig()))
     for name in asked.keys() & wanted.keys():
@@ -303,8 +333,8 @@ def _finish(partial, written, model, data, audit, history, best, last_weights):
         ],
     )
     run_folder.write_text(partial / run_folder.REPORT, report)
-    for name in (CHECKPOINT, BEST):
-        (partial / name).unlink(missing_ok=True)
+    for leftover in (*partial.glob("*.npz"), *partial.glob("*.new")):
+        leftover.unlink()
 
 
 def _save_model(model, path):
