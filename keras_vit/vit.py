@@ -98,15 +98,15 @@ class ViT(keras.Model):
         mlp_dim = mlp_dim or 4 * dim
         use_cls = pooling == "token"
         num_first = int(use_cls) + num_registers
-        grid = (image_shape[0] // patch_size, image_shape[1] // patch_size)
 
         images = keras.Input(tuple(image_shape), name="images")
-        x = PatchEmbed(dim, patch_size, stem=stem, dtype=dtype, name="patch_embed")(images)  # b n d
-        if num_first:
+        patch_embed = PatchEmbed(dim, patch_size, stem=stem, dtype=dtype, name="patch_embed")
+        x = patch_embed(images)  # b n d
+        if use_cls or num_registers:
             x = AddCLS(use_cls, num_registers, dtype=dtype, name="add_cls")(x)  # b k+n d
-        x = PositionEmbedding(grid, position, use_cls, num_registers, dtype=dtype, name="position_embedding")(
-            x
-        )
+        x = PositionEmbedding(
+            patch_embed.grid, position, use_cls, num_registers, dtype=dtype, name="position_embedding"
+        )(x)
         x = layers.Dropout(dropout_rate, dtype=dtype, name="embedding_dropout")(x)
         for i in range(depth):
             x = EncoderBlock(
