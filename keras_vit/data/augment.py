@@ -42,15 +42,12 @@ def make_augment(augmentation, image_shape):
     height, width, channels = image_shape
     if augmentation.transpose and height != width:
         raise InputError(
-            f"transpose needs square images, these are {height}x{width}: use --no-transpose, or one image size."
+            f"transpose needs square images, these are {height}x{width}: "
+            "use --no-transpose, or one image size."
         )
     steps = _image_layers(augmentation, image_shape)
     mixes = _mix_layers(augmentation)
-    rand_augment = (
-        keras.layers.RandAugment(num_ops=2, factor=augmentation.rand_augment)
-        if augmentation.rand_augment
-        else None
-    )
+    rand_augment = _rand_augment(augmentation.rand_augment) if augmentation.rand_augment else None
 
     def augment(images, labels, seed):
         import tensorflow as tf
@@ -128,6 +125,14 @@ def _transpose_half(images, seed):
 
     chosen = tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed) < 0.5
     return tf.where(chosen, tf.transpose(images, (0, 2, 1, 3)), images)
+
+
+def _rand_augment(magnitude):
+    layer = keras.layers.RandAugment(num_ops=2, factor=magnitude)
+    # Keras's own keeps int(8 * magnitude) bits: a low magnitude would leave a gray image blank. The paper's
+    # range is 8 bits down to 4.
+    layer.random_posterization = keras.layers.RandomPosterization(factor=8 - round(4 * magnitude))
+    return layer
 
 
 def _each_on_its_own(layer, images, seed):

@@ -1,7 +1,7 @@
 """From an `ImageSet` to batches that `model.fit` takes, on every backend: tf.data does the work."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class ImageData:
     preprocessing: Preprocessing
     batch_size: int = 64
     seed: int = 0
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self):
         check_range("batch_size", self.batch_size, 1, None)
