@@ -3,8 +3,10 @@
 Nothing here imports Keras before a verb runs: `--help` answers at once.
 """
 
+import contextlib
 import dataclasses
 import errno
+import io
 import json
 import logging
 import os
@@ -45,7 +47,9 @@ class Train:
     def __call__(self):
         from keras_vit.training.run import train
 
-        run = train(self.run)
+        # A script that asks for JSON reads nothing else on the standard output.
+        with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
+            run = train(self.run)
         best, last = run.metrics["best"], run.metrics["last"]
         if self.json:
             answer = {"run": str(run.path), "report": str(run.path / "report.html")}
@@ -222,13 +226,24 @@ def parse(arguments: list[str]):
         | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
         | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
     )
-    return tyro.cli(
-        verbs,  # type: ignore[arg-type]
-        prog="keras-vit",
-        description="Vision Transformers for your own images: train, judge, ask.",
-        args=arguments,
-        config=(OmitArgPrefixes,),
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                verbs,  # type: ignore[arg-type]
+                prog="keras-vit",
+                description="Vision Transformers for your own images: train, judge, ask.",
+                args=arguments,
+                config=(OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        behind: BaseException | None = stop
+        while behind is not None and not isinstance(behind, InputError):
+            behind = behind.__context__
+        if behind is not None:
+            raise behind from None  # its sentence is clearer than the box that tyro puts it in
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
 
 
 def _recipe_name(arguments) -> str:
@@ -258,8 +273,8 @@ def main(arguments: list[str] | None = None) -> int:
         return verb() or FINE
     except InputError as error:
         return _complain(str(error), WRONG_USAGE)
-    except KeyboardInterrupt:
-        return _complain("Stopped. A run that was training goes on with the same --out and --resume.", FAILED)
+    except KeyboardInterrupt as stop:
+        return _complain("Stopped.", FAILED, stop)
     except BrokenPipeError:
         # The reader of our output is gone; Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -267,16 +282,15 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             where = f" at {error.filename}" if error.filename else ""
-            return _complain(
-                f"The disk is full{where}: make room, then go on with the same --out and --resume.", FAILED
-            )
+            return _complain(f"The disk is full{where}: make room.", FAILED, error)
         if error.filename is None:
             raise
-        return _complain(f"{error.filename}: {error.strerror}.", FAILED)
+        return _complain(f"{error.filename}: {error.strerror}.", FAILED, error)
 
 
-def _complain(sentence, code) -> int:
-    print(f"keras-vit: {sentence}", file=sys.stderr)
+def _complain(sentence, code, error=None) -> int:
+    """Says what went wrong, and what `train` noted on the error: how its run goes on."""
+    print(" ".join(["keras-vit:", sentence, *getattr(error, "__notes__", ())]), file=sys.stderr)
     return code
 
 

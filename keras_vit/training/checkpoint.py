@@ -2,10 +2,13 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
+
+from keras_vit.errors import InputError
 
 CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
 
@@ -107,15 +110,25 @@ def load_best(folder: Path) -> list[np.ndarray]:
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], state: dict) -> None:
     """Writes arrays and a JSON-ready state as one file, whole or not at all."""
     beside = path.with_name(path.name + ".new")
-    with open(beside, "wb") as file:
-        np.savez(file, state=np.array(json.dumps(state)), **arrays)  # type: ignore[arg-type]
-    os.replace(beside, path)
+    try:
+        with open(beside, "wb") as file:
+            np.savez(file, state=np.array(json.dumps(state)), **arrays)  # type: ignore[arg-type]
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)  # on a full disk it would take the room that is left
+        raise
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return arrays, json.loads(str(arrays.pop("state")))
+    """Raises InputError where the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return arrays, json.loads(str(arrays.pop("state")))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): remove {path.parent}, and leave out --resume."
+        ) from error
 
 
 def _values(variables):

@@ -53,13 +53,15 @@ class TrainConfig:
         check_range("seed", self.seed, 0, 2**31 - 1)
         if min(self.image_shape) < 1:
             raise InputError(f"image_size must be 1 or more. Received: image_size={self.image_size}")
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"channels must be 1 (gray) or 3 (RGB). Received: channels={self.channels}")
         if self.resume and self.out is None:
             raise InputError("Say which run to resume: give its folder with --out.")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of what the model gets."""
-        size = self.image_size or default_image_size(self.model)
+        size = default_image_size(self.model) if self.image_size is None else self.image_size
         height, width = (size, size) if isinstance(size, int) else size
         return (height, width, self.channels or default_channels(self.model))
 
@@ -106,7 +108,7 @@ def command_of(config: TrainConfig) -> str:
         words += ["--recipe", nearest]
     for name, value in candidates[nearest]:
         flag = name.replace("_", "-")
-        if isinstance(value, bool):
+        if isinstance(value, bool) and name != "xla":  # xla may also be None: it takes a word
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             values = value if isinstance(value, list | tuple) else [value]

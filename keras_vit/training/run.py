@@ -25,7 +25,6 @@ from keras_vit.evaluation.report import render_report
 from keras_vit.summary import summary
 from keras_vit.training import run_folder
 from keras_vit.training.checkpoint import (
-    BEST,
     CHECKPOINT,
     Checkpoint,
     KeepBest,
@@ -184,8 +183,8 @@ def fit(model, data: ImageData, recipe, folder: Path):
         )
     if not np.isfinite(history[-1]["loss"]):
         raise InputError(
-            f"The loss is no number any more in epoch {history[-1]['epoch']}: lower --learning-rate, or leave "
-            "mixed_float16 out."
+            f"The loss is no number any more in epoch {history[-1]['epoch']}: lower --learning-rate, or "
+            "leave mixed_float16 out."
         )
     return history, best, best.last_weights or model.get_weights()
 
@@ -212,7 +211,7 @@ def _check_place(folder, partial, resume):
         raise InputError(f"There is no cut-off run {partial} to resume: leave out --resume to begin one.")
     if resume and not (partial / run_folder.CONFIG).is_file():
         raise InputError(
-            f"{partial} holds no {run_folder.CONFIG}, so nothing to resume: remove it, and leave out --resume."
+            f"{partial} has no {run_folder.CONFIG}, so nothing to resume: remove it, and leave out --resume."
         )
 
 
@@ -256,8 +255,8 @@ def _stored_config(partial, config) -> TrainConfig:
     wanted = dict(differences(config, TrainConfig()))
     for name in asked.keys() & wanted.keys():
         raise InputError(
-            f"{config.out} was begun with another {name} than {wanted[name]}: leave that option out to resume "
-            "it, or begin a new run with another --out."
+            f"{config.out} was begun with another {name} than {wanted[name]}: leave that option out to "
+            "resume it, or begin a new run with another --out."
         )
     return stored
 

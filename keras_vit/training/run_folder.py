@@ -69,7 +69,7 @@ def load_run(path) -> Run:
         InputError: there is no such folder, the run is not finished, or a file is missing.
     """
     path = Path(path)
-    if partial_of(path).is_dir() and not path.is_dir():
+    if not path.is_dir() and partial_of(path).is_dir():
         raise InputError(
             f"The run {path} is not finished: go on with `keras-vit train --out {path} --resume`."
         )
@@ -80,7 +80,14 @@ def load_run(path) -> Run:
             raise InputError(
                 f"{path} is no run folder, it has no {name}: give one that `keras-vit train` made."
             )
-    return Run(path, read_json(path / CONFIG))
+    run = Run(path, read_json(path / CONFIG))
+    try:
+        _ = run.class_names, run.preprocessing, run.temperature
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} has a damaged {CONFIG} or {METRICS} (no {error}): train the run again."
+        ) from error
+    return run
 
 
 def load_model(path):
@@ -106,6 +113,7 @@ def load_model(path):
 
 def partial_of(folder: Path) -> Path:
     """Where a run lives until it is finished: a sibling, so that the last step is a rename."""
+    folder = folder if folder.name else folder.absolute()  # `.` has no name of its own
     return folder.with_name(folder.name + ".partial")
 
 

@@ -1,0 +1,171 @@
+"""What a run is made from: values, their limits, and the command that repeats it."""
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from keras_vit.cli import parse
+from keras_vit.data.augmentation import Augmentation
+from keras_vit.errors import InputError
+from keras_vit.training.config import TrainConfig, command_of, default_folder, differences, from_dict, to_dict
+from keras_vit.training.recipe import RECIPES, Recipe
+
+LAB = RECIPES["lab"]
+FULL = TrainConfig(
+    data="my images",
+    model="S/16",
+    image_size=(32, 48),
+    channels=1,
+    aspect="pad",
+    test_fraction=0.25,
+    validation_fraction=0.0,
+    skip_unreadable=True,
+    recipe=Recipe(
+        optimizer="sgd",
+        learning_rate=0.02,
+        schedule="constant",
+        warmup_epochs=0.5,
+        weight_decay=1e-5,
+        clip_norm=None,
+        label_smoothing=0.05,
+        ema_decay=0.9,
+        epochs=7,
+        batch_size=3,
+        early_stopping=2,
+        precision="mixed_bfloat16",
+        xla=False,
+        augmentation=Augmentation(
+            flip="vertical",
+            crop=0.3,
+            brightness=0.31,
+            contrast=0.32,
+            rand_augment=0.33,
+            mixup=0.34,
+            cutmix=0.35,
+            erasing=0.36,
+        ),
+    ),
+    seed=5,
+    out=Path("runs/a run"),
+)
+CONFIGS = {
+    "defaults": TrainConfig(),
+    "lab": TrainConfig(recipe=LAB, model="defect/4"),
+    "xla on": TrainConfig(recipe=dataclasses.replace(RECIPES["default"], xla=True)),
+    "xla off": TrainConfig(recipe=dataclasses.replace(LAB, xla=False)),
+    "one size": TrainConfig(image_size=32),
+    "no augmentation": TrainConfig(
+        recipe=dataclasses.replace(RECIPES["default"], augmentation=Augmentation())
+    ),
+    "everything": FULL,
+}
+
+
+def test_lab_is_the_reference_recipe():
+    assert (LAB.optimizer, LAB.learning_rate, LAB.batch_size, LAB.epochs) == ("adam", 3e-4, 64, 30)
+
+
+def test_lab_has_nothing_else():
+    assert (LAB.schedule, LAB.warmup_epochs, LAB.weight_decay) == ("constant", 0.0, 0.0)
+    assert (LAB.clip_norm, LAB.label_smoothing, LAB.ema_decay, LAB.early_stopping) == (None, 0.0, None, None)
+    assert LAB.precision == "float32"
+    assert LAB.augmentation == Augmentation()
+
+
+def test_the_default_recipe_is_adamw_with_warmup_cosine_decay_smoothing_and_augmentation():
+    recipe = RECIPES["default"]
+    assert (recipe.optimizer, recipe.schedule) == ("adamw", "cosine")
+    assert min(recipe.warmup_epochs, recipe.weight_decay, recipe.label_smoothing) > 0
+    assert recipe.augmentation != Augmentation()
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_config_survives_json(config):
+    plain = json.loads(json.dumps(to_dict(config)))
+    assert from_dict(plain, out=config.out) == config
+
+
+def test_to_dict_says_what_and_not_where():
+    assert {"out", "resume"}.isdisjoint(to_dict(FULL))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_command_of_repeats_the_run(config):
+    words = shlex.split(command_of(config))
+    assert words[0] == "keras-vit"
+    assert parse(words[1:]).run == config
+
+
+def test_command_of_names_no_defaults():
+    assert command_of(TrainConfig(recipe=LAB, model="defect/4")) == (
+        "keras-vit train --model defect/4 --recipe lab"
+    )
+
+
+def test_differences_by_option():
+    other = dataclasses.replace(FULL, seed=6, recipe=dataclasses.replace(FULL.recipe, epochs=8))
+    assert differences(FULL, other) == [("seed", 5), ("epochs", 7)]
+    assert differences(FULL, FULL) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"),
+    [
+        (dict(model="defect/4"), (28, 28, 1)),
+        (dict(model="defect-conv/4"), (28, 28, 1)),
+        (dict(model="B/16"), (224, 224, 3)),
+        (dict(model="defect/4", image_size=32, channels=3), (32, 32, 3)),
+        (dict(model="S/16", image_size=(32, 64), channels=1), (32, 64, 1)),
+    ],
+)
+def test_image_shape(given, shape):
+    assert TrainConfig(**given).image_shape == shape
+
+
+def test_the_default_folder_is_named_after_the_time_and_the_model():
+    folder = default_folder(TrainConfig(model="defect/4"))
+    assert folder.parent == Path("runs")
+    assert folder.name.endswith("-defect-4")
+
+
+WRONG = {
+    "unknown model": (TrainConfig, dict(model="nosuch/4"), "sizes are Ti, S, B"),
+    "no patch size": (TrainConfig, dict(model="defect"), "such as B/16"),
+    "patch 0": (TrainConfig, dict(model="defect/0"), "such as B/16"),
+    "test_fraction 0": (TrainConfig, dict(test_fraction=0.0), "test_fraction must be above 0"),
+    "test_fraction 1": (TrainConfig, dict(test_fraction=1.0), "test_fraction must be"),
+    "validation_fraction": (
+        TrainConfig,
+        dict(validation_fraction=-0.1),
+        "validation_fraction must be 0.0 or",
+    ),
+    "seed": (TrainConfig, dict(seed=-1), "seed must be 0 or more"),
+    "image_size 0": (TrainConfig, dict(image_size=0), "image_size must be 1 or more"),
+    "image_size -4": (TrainConfig, dict(image_size=(28, -4)), "image_size must be 1 or more"),
+    "channels": (TrainConfig, dict(channels=2), "channels must be 1 (gray) or 3 (RGB). Received: channels=2"),
+    "channels 0": (TrainConfig, dict(channels=0), "channels must be 1 (gray) or 3 (RGB)"),
+    "resume what": (TrainConfig, dict(resume=True), "give its folder with --out"),
+    "learning_rate 0": (Recipe, dict(learning_rate=0.0), "learning_rate must be above 0"),
+    "learning_rate nan": (Recipe, dict(learning_rate=float("nan")), "Received: learning_rate=nan"),
+    "learning_rate inf": (Recipe, dict(learning_rate=float("inf")), "Received: learning_rate=inf"),
+    "warmup_epochs": (Recipe, dict(warmup_epochs=-1.0), "warmup_epochs must be 0"),
+    "weight_decay": (Recipe, dict(weight_decay=-0.1), "weight_decay must be 0"),
+    "clip_norm": (Recipe, dict(clip_norm=0.0), "clip_norm must be above 0"),
+    "label_smoothing": (Recipe, dict(label_smoothing=1.0), "label_smoothing must be 0"),
+    "ema_decay": (Recipe, dict(ema_decay=1.0), "ema_decay must be above 0"),
+    "epochs": (Recipe, dict(epochs=0), "epochs must be 1 or more"),
+    "batch_size": (Recipe, dict(batch_size=0), "batch_size must be 1 or more"),
+    "early_stopping": (Recipe, dict(early_stopping=0), "early_stopping must be 1 or more"),
+    "crop": (Augmentation, dict(crop=1.5), "crop must be 0"),
+    "mixup": (Augmentation, dict(mixup=-1.0), "mixup must be 0"),
+}
+
+
+@pytest.mark.parametrize(("make", "given", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_values(make, given, message):
+    with pytest.raises(InputError) as caught:
+        make(**given)
+    assert message in str(caught.value)
