@@ -20,12 +20,16 @@ _HOMES = {
     "InputError": "errors",
     "ImageSet": "data.image_set",
     "Preprocessing": "data.preprocess",
+    "ImageData": "data.pipeline",
     "load_data": "data.pipeline",
+    "draw_steel_defects": "data.steel",
     "load_image_set": "data.images",
     "Augmentation": "data.augmentation",
     "Recipe": "training.recipe",
     "RECIPES": "training.recipe",
+    "TrainConfig": "training.config",
     "train": "training.run",
+    "Run": "training.run_folder",
     "evaluate": "evaluation.verbs",
     "predict": "evaluation.verbs",
     "load_run": "training.run_folder",
@@ -46,7 +50,15 @@ def __dir__():
     return __all__
 
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
+    from keras_vit.data.augmentation import Augmentation
+    from keras_vit.data.image_set import ImageSet
+    from keras_vit.data.images import load_image_set
+    from keras_vit.data.pipeline import ImageData, load_data
+    from keras_vit.data.preprocess import Preprocessing
+    from keras_vit.data.steel import draw_steel_defects
+    from keras_vit.errors import InputError
+    from keras_vit.evaluation.verbs import evaluate, predict
     from keras_vit.layers import (
         MLP,
         AddCLS,
@@ -56,4 +68,9 @@ if TYPE_CHECKING:
         PositionEmbedding,
         SelfAttention,
     )
+    from keras_vit.summary import summary
+    from keras_vit.training.config import TrainConfig
+    from keras_vit.training.recipe import RECIPES, Recipe
+    from keras_vit.training.run import train
+    from keras_vit.training.run_folder import Run, load_run
     from keras_vit.vit import ViT

@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass, field
 from inspect import getdoc
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
@@ -52,7 +52,7 @@ class Train:
             run = train(self.run)
         best, last = run.metrics["best"], run.metrics["last"]
         if self.json:
-            answer = {"run": str(run.path), "report": str(run.path / "report.html")}
+            answer: dict[str, Any] = {"run": str(run.path), "report": str(run.path / "report.html")}
             for name, found in (("best", best), ("last", last)):
                 answer[name] = {key: found[key] for key in ("epoch", "accuracy", "accuracy_interval")}
             print(json.dumps(answer))
@@ -218,7 +218,8 @@ def parse(arguments: list[str]):
         SystemExit: 0 after --help, 2 for arguments that do not fit.
         InputError: a value is out of its range.
     """
-    train = Train(recipe=(name := _recipe_name(arguments)), run=TrainConfig(recipe=RECIPES[name]))
+    name = _recipe_name(arguments)
+    train = Train(recipe=name, run=TrainConfig(recipe=RECIPES[name]))  # type: ignore[arg-type]
     verbs = (
         Annotated[Train, subcommand("train", default=train, description=getdoc(Train))]
         | Annotated[Evaluate, subcommand("evaluate", description=getdoc(Evaluate))]

@@ -6,9 +6,11 @@ g Zhai et al. 2021 (https://arxiv.org/abs/2106.04560). `defect` is the study of 
 package began with.
 """
 
+from typing import Any
+
 from keras_vit.errors import InputError
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "Ti": dict(dim=192, depth=12, num_heads=3, mlp_dim=768),
     "S": dict(dim=384, depth=12, num_heads=6, mlp_dim=1536),
     "B": dict(dim=768, depth=12, num_heads=12, mlp_dim=3072),
@@ -53,13 +55,13 @@ def variant_arguments(variant):
     Raises:
         InputError: no such size, or no patch size after the slash.
     """
-    size, slash, patch_size = str(variant).partition("/")
+    size, _, patch_size = str(variant).partition("/")
     if size not in SIZES or not patch_size.isdecimal() or int(patch_size) < 1:
         raise InputError(
             f"The model must be a size and a patch size, such as B/16; sizes are {', '.join(SIZES)}. "
             f"Received: {variant!r}"
         )
-    return dict(SIZES[size], patch_size=int(patch_size))
+    return {**SIZES[size], "patch_size": int(patch_size)}
 
 
 def default_image_size(variant):

@@ -192,7 +192,7 @@ class ViT(keras.Model):
         Args:
             what: `"features"`, (batch, dim): what the head sees; `"patch_tokens"`, (batch, patches, dim):
                 the normalised tokens of the patches, row by row; `"attention"`, a list of one
-                (batch, heads, tokens, tokens) a block, computed on an explicit path in place of the fused one.
+                (batch, heads, tokens, tokens) a block, computed step by step in place of the fused path.
 
         Returns:
             A `keras.Model` from images.

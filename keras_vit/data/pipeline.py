@@ -180,7 +180,7 @@ def load_data(
     return ImageData(
         image_set,
         split,
-        Preprocessing(tuple(image_shape), aspect),
+        Preprocessing(image_shape, aspect),
         batch_size,
         seed,
         augmentation or Augmentation(),
@@ -207,7 +207,7 @@ def make_source(images: Sequence[Image], preprocessing: Preprocessing):
 
     with tf.device("CPU"):
         if isinstance(images[0], np.ndarray):
-            return tf.constant(np.stack(images)), from_pixels
+            return tf.constant(np.stack(list(images))), from_pixels  # type: ignore[arg-type]
         if isinstance(images[0], bytes):
             return tf.constant(list(images)), from_bytes
         return tf.constant([str(path) for path in images]), from_path

@@ -40,9 +40,7 @@ class AttentionPool(layers.Layer):
     def build(self, input_shape):
         batch, _, dim = input_shape
         if dim % self.num_heads:
-            raise ValueError(
-                f"num_heads must divide dim. Received: num_heads={self.num_heads}, dim={dim}"
-            )
+            raise ValueError(f"num_heads must divide dim. Received: num_heads={self.num_heads}, dim={dim}")
         self.probe = self.add_weight(shape=(1, 1, dim), initializer="glorot_uniform", name="probe")
         dtype = self.dtype_policy
         self.query = layers.Dense(dim, dtype=dtype, name="query")

@@ -78,9 +78,7 @@ class PositionEmbedding(layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        config.update(
-            grid=self.grid, kind=self.kind, use_cls=self.use_cls, num_registers=self.num_registers
-        )
+        config.update(grid=self.grid, kind=self.kind, use_cls=self.use_cls, num_registers=self.num_registers)
         return config
 
 

@@ -64,9 +64,7 @@ class SelfAttention(layers.Layer):
             )
         self.width = self.head_dim or dim // self.num_heads
         inner = self.num_heads * self.width
-        self.qkv = layers.Dense(
-            3 * inner, use_bias=self.qkv_bias, dtype=self.dtype_policy, name="qkv"
-        )
+        self.qkv = layers.Dense(3 * inner, use_bias=self.qkv_bias, dtype=self.dtype_policy, name="qkv")
         self.projection = layers.Dense(dim, dtype=self.dtype_policy, name="projection")
         self.qkv.build(input_shape)
         self.projection.build((batch, tokens, inner))

@@ -78,8 +78,8 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(plain: dict[str, Any], **changes) -> TrainConfig:
-    recipe = dict(plain["recipe"])
-    recipe = Recipe(**{**recipe, "augmentation": Augmentation(**recipe["augmentation"])})
+    augmentation = Augmentation(**plain["recipe"]["augmentation"])
+    recipe = Recipe(**{**plain["recipe"], "augmentation": augmentation})
     size = plain["image_size"]
     size = tuple(size) if isinstance(size, list) else size
     return TrainConfig(**{**plain, "recipe": recipe, "image_size": size, **changes})
