@@ -76,6 +76,7 @@ def make_augment(augmentation, image_shape):
 
 
 def _image_layers(augmentation, image_shape):
+    # Where a layer gets a pair, Keras would take a single number x for the range 0 to x.
     layers = []
     # Two layers, because Keras's "horizontal_and_vertical" draws once for both: it only turns by 180 degrees.
     if augmentation.flip in ("horizontal", "both"):
@@ -92,9 +93,8 @@ def _image_layers(augmentation, image_shape):
     if augmentation.brightness:
         layers.append(keras.layers.RandomBrightness(augmentation.brightness))
     if augmentation.contrast:
-        layers.append(keras.layers.RandomContrast(augmentation.contrast))
+        layers.append(keras.layers.RandomContrast((augmentation.contrast, augmentation.contrast)))
     if augmentation.erasing:
-        # A pair is a range to draw from: Keras takes a single number as the range from 0 to it.
         smallest = min(0.02, augmentation.erasing)
         layers.append(keras.layers.RandomErasing(factor=(0.5, 0.5), scale=(smallest, augmentation.erasing)))
     return layers
@@ -129,9 +129,10 @@ def _transpose_half(images, seed):
 
 def _rand_augment(magnitude):
     layer = keras.layers.RandAugment(num_ops=2, factor=magnitude)
-    # Keras's own keeps int(8 * magnitude) bits: a low magnitude would leave a gray image blank. The paper's
-    # range is 8 bits down to 4.
-    layer.random_posterization = keras.layers.RandomPosterization(factor=8 - round(4 * magnitude))
+    # Keras's own keeps int(8 * magnitude) bits at most: a low magnitude would leave a gray image blank. The
+    # paper's range is 8 bits down to 4.
+    bits = 8 - round(4 * magnitude)
+    layer.random_posterization = keras.layers.RandomPosterization(factor=(bits, bits))
     return layer
 
 
