@@ -169,7 +169,12 @@ def load_data(
 
     Example:
         >>> data = keras_vit.load_data("images", (28, 28, 1))
-        >>> model.fit(data.train, steps_per_epoch=data.steps_per_epoch, validation_data=data.validation)
+        >>> model.fit(
+        ...     data.train,
+        ...     steps_per_epoch=data.steps_per_epoch,
+        ...     validation_data=data.validation,
+        ...     shuffle=False,  # they are shuffled already
+        ... )
     """
     from keras_vit.data.images import load_image_set
 

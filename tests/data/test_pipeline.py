@@ -1,0 +1,291 @@
+"""Batches for model.fit: whole, in an order that seed and epoch decide, from memory and from files alike."""
+
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import keras_vit
+from keras_vit.data import pipeline
+from keras_vit.data.augmentation import Augmentation
+from keras_vit.data.image_set import ImageSet
+from keras_vit.data.pipeline import ImageData, load_data, read_pixels
+from keras_vit.data.preprocess import Preprocessing
+from keras_vit.data.split import Split
+from keras_vit.errors import InputError
+
+COUNT, BATCH = 50, 8
+CLASSES = ("dark", "middle", "bright")
+TRAIN, VALIDATION, TEST = np.arange(0, 35), np.arange(35, 41), np.arange(41, 50)
+KINDS = ("array", "bytes", "path")
+AUGMENTATION = Augmentation(flip="both", transpose=True, crop=0.2, brightness=0.1, mixup=0.2, cutmix=0.5)
+
+
+def gray_levels(number):
+    """An image that tells its number: its mean is 4 times that."""
+    return np.full((12, 12, 1), 4 * number, np.uint8)
+
+
+def image_set(kind="array", folder=None, make=gray_levels):
+    images = []
+    for number in range(COUNT):
+        pixels = make(number)
+        if kind != "array":
+            buffer = io.BytesIO()
+            Image.fromarray(pixels[..., 0]).save(buffer, "PNG")
+            pixels = buffer.getvalue()
+        if kind == "path":
+            path = Path(folder) / f"{number}.png"
+            path.write_bytes(pixels)
+            pixels = path
+        images.append(pixels)
+    labels = np.arange(COUNT) % 3
+    return ImageSet("test", CLASSES, images, tuple(f"{n}.png" for n in range(COUNT)), labels)
+
+
+def image_data(images=None, **changes):
+    arguments = dict(preprocessing=Preprocessing((12, 12, 1)), batch_size=BATCH, seed=0)
+    return ImageData(images or image_set(), Split(TRAIN, VALIDATION, TEST), **{**arguments, **changes})
+
+
+def take(dataset, count):
+    return list(dataset.take(count).as_numpy_iterator())
+
+
+def numbers(x):
+    """Which images these are."""
+    return np.rint((x.mean(axis=(1, 2, 3)) + 1) * 127.5 / 4).astype(int)
+
+
+def order(data, epoch, epochs=1):
+    batches = take(data.train_batches(epoch), epochs * data.steps_per_epoch)
+    return np.concatenate([numbers(x) for x, _ in batches])
+
+
+def assert_same(one, other):
+    for (x, y), (x2, y2) in zip(one, other, strict=True):
+        np.testing.assert_array_equal(x, x2)
+        np.testing.assert_array_equal(y, y2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_training_batches(channels):
+    data = image_data(preprocessing=Preprocessing((8, 6, channels)), augmentation=Augmentation(flip="both"))
+    assert data.steps_per_epoch == 4
+    assert data.image_shape == (8, 6, channels)
+    assert data.class_names == CLASSES
+    assert data.train.element_spec[0].shape == (BATCH, 8, 6, channels)
+    for x, y in take(data.train, 6):
+        assert x.shape == (BATCH, 8, 6, channels)
+        assert y.shape == (BATCH, 3)
+        assert x.dtype == y.dtype == np.float32
+        assert -1 <= x.min() <= x.max() <= 1
+        np.testing.assert_array_equal(y, np.eye(3)[numbers(x) % 3])
+
+
+def test_an_epoch_holds_distinct_training_images():
+    data = image_data()
+    epochs = order(data, 0, epochs=12).reshape(12, -1)
+    assert epochs.shape == (12, 32)
+    for epoch in epochs:
+        assert len(set(epoch)) == 32
+        assert set(epoch) <= set(TRAIN)
+    # The three that are left out change, so that none is never seen.
+    assert set(epochs.ravel()) == set(TRAIN)
+    left_out = {frozenset(set(TRAIN) - set(epoch)) for epoch in epochs}
+    assert len(left_out) > 8
+
+
+def test_order_is_new_in_each_epoch_and_for_each_seed():
+    orders = [tuple(order(image_data(seed=seed), epoch)) for seed in (0, 1, 2**32 - 1) for epoch in (0, 1, 2)]
+    assert len(set(orders)) == len(orders)
+    assert tuple(order(image_data(seed=1), 2)) == orders[5]
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_epoch_is_the_same_wherever_training_began(epoch):
+    data = image_data(image_set(make=textured), augmentation=AUGMENTATION)
+    steps = data.steps_per_epoch
+    uncut = take(data.train_batches(0), (epoch + 2) * steps)[epoch * steps :]
+    resumed = take(
+        image_data(image_set(make=textured), augmentation=AUGMENTATION).train_batches(epoch), 2 * steps
+    )
+    assert_same(resumed, uncut)
+    assert not np.array_equal(resumed[0][0], resumed[steps][0])
+
+
+def textured(number):
+    return np.random.default_rng(number).integers(0, 256, (20, 16, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_from_files_come_the_same_batches_as_from_memory(kind, tmp_path, monkeypatch):
+    images = image_set(kind, tmp_path, textured)
+    kept = image_data(images, augmentation=AUGMENTATION)
+    expected = take(kept.train_batches(2), 9)
+    judged = list(kept.test.as_numpy_iterator())
+
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    streamed = image_data(images, augmentation=AUGMENTATION)
+    assert_same(take(streamed.train_batches(2), 9), expected)
+    assert_same(streamed.test.as_numpy_iterator(), judged)
+    # All kinds hold the same pixels.
+    assert_same(
+        take(image_data(image_set(make=textured), augmentation=AUGMENTATION).train_batches(2), 9), expected
+    )
+
+
+def exhaust(batches):
+    for _ in range(20):
+        next(batches)
+
+
+def test_what_fits_in_memory_is_read_once(tmp_path, monkeypatch):
+    images = image_set("path", tmp_path)
+    size = len(TRAIN) * 12 * 12 * 4
+    for limit, kept in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(pipeline, "CACHE_BYTES", limit)
+        data = image_data(images)
+        batches = iter(data.train_batches(0))
+        next(batches)
+        moved = tmp_path.rename(tmp_path.with_name(f"moved_{limit}"))
+        if kept:
+            exhaust(batches)
+        else:
+            with pytest.raises(tf.errors.NotFoundError):
+                exhaust(batches)
+        moved.rename(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "positions"), [("train", TRAIN), ("validation", VALIDATION), ("test", TEST)]
+)
+@pytest.mark.parametrize("size", [4, 256])
+def test_judged_are_all_images_once_in_order(part, positions, size, monkeypatch):
+    monkeypatch.setattr(pipeline, "EVALUATION_BATCH_SIZE", size)
+    data = image_data(augmentation=AUGMENTATION)
+    dataset = data.batches(part)
+    for _ in range(2):  # a second pass too, from the cache
+        batches = list(dataset.as_numpy_iterator())
+        assert [len(x) for x, _ in batches[:-1]] == [size] * (len(batches) - 1)
+        np.testing.assert_array_equal(np.concatenate([numbers(x) for x, _ in batches]), positions)
+        labels = np.concatenate([y for _, y in batches])
+        np.testing.assert_array_equal(labels, np.eye(3)[positions % 3])
+    np.testing.assert_array_equal(data.labels(part), positions % 3)
+    assert data.names(part) == tuple(f"{n}.png" for n in positions)
+    pixels = data.pixels(part)
+    assert pixels.dtype == np.float32
+    np.testing.assert_array_equal(pixels, np.stack([gray_levels(n) for n in positions]))
+
+
+def test_no_validation_part():
+    none = np.zeros(0, np.int64)
+    data = ImageData(image_set(), Split(TRAIN, none, TEST), Preprocessing((12, 12, 1)), BATCH)
+    assert data.validation is None
+    assert data.names("validation") == ()
+    assert data.pixels("validation").shape == (0, 12, 12, 1)
+
+
+def test_arrays_with_and_without_colour():
+    gray = textured(0)
+    colour = np.repeat(gray, 3, axis=-1)
+    preprocessing = Preprocessing((20, 16, 3))
+    np.testing.assert_array_equal(read_pixels([gray], preprocessing), read_pixels([colour], preprocessing))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(batch_size=36), "batch_size 36 is more than the 35 training images: use a smaller one"),
+        (dict(batch_size=0), "batch_size must be 1 or more. Received: batch_size=0"),
+        (dict(batch_size=-4), "batch_size must be 1 or more"),
+    ],
+    ids=str,
+)
+def test_wrong_batch_size(changes, message):
+    with pytest.raises(InputError, match=message):
+        image_data(**changes)
+
+
+def test_one_batch_an_epoch():
+    assert image_data(batch_size=35).steps_per_epoch == 1
+    assert set(order(image_data(batch_size=35), 0)) == set(TRAIN)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Class folders: horizontal and vertical stripes, 30 images each."""
+    rng = np.random.default_rng(0)
+    for name in ("horizontal", "vertical"):
+        (tmp_path / name).mkdir()
+        for number in range(30):
+            stripes = np.where(np.arange(16)[:, None] % 8 < 4, 60, 190) + rng.normal(0, 20, (16, 16))
+            stripes = np.roll(stripes, rng.integers(8), axis=0)
+            pixels = np.clip(stripes if name == "horizontal" else stripes.T, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.jpg")
+    return tmp_path
+
+
+def test_load_data_of_a_folder(folder):
+    data = load_data(folder, (16, 16, 3), batch_size=6, seed=1, aspect="crop", augmentation=AUGMENTATION)
+    assert data.class_names == ("horizontal", "vertical")
+    assert [len(data.labels(part)) for part in ("train", "validation", "test")] == [44, 4, 12]
+    assert data.names("test")[0].startswith("horizontal/")
+    assert (data.batch_size, data.seed, data.augmentation) == (6, 1, AUGMENTATION)
+    assert data.preprocessing == Preprocessing((16, 16, 3), "crop")
+    assert load_data(folder, (16, 16, 1), batch_size=6).names("test") != data.names("test")  # another seed
+    again = load_data(data.image_set, [16, 16, 3], batch_size=6, seed=1)
+    assert again.names("test") == data.names("test")
+    assert again.augmentation == Augmentation()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(batch_size=64), "batch_size 64 is more than the 44 training images"),
+        (dict(image_shape=(16, 16, 2)), "read as 1"),
+        (dict(aspect="squash"), "aspect must be"),
+        (dict(test_fraction=1.5), "test_fraction must be above 0"),
+    ],
+    ids=str,
+)
+def test_load_data_with_wrong_arguments(folder, arguments, message):
+    with pytest.raises(InputError, match=message):
+        load_data(folder, **arguments)
+
+
+def test_plain_fit_in_a_script(folder):
+    """What README shows."""
+    data = keras_vit.load_data(folder, (16, 16, 1), batch_size=8, augmentation=Augmentation(flip="both"))
+    model = keras_vit.ViT(
+        image_shape=data.image_shape,
+        num_classes=len(data.class_names),
+        patch_size=4,
+        dim=16,
+        depth=1,
+        num_heads=2,
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(3e-3),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    history = model.fit(
+        data.train,
+        steps_per_epoch=data.steps_per_epoch,
+        validation_data=data.validation,
+        epochs=4,
+        shuffle=False,  # the batches are: Keras warns otherwise
+        verbose=0,
+    ).history
+    assert np.isfinite(history["loss"] + history["val_loss"]).all()
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+    found = model.evaluate(data.test, verbose=0, return_dict=True)
+    logits = model.predict(data.test, verbose=0)
+    assert logits.shape == (12, 2)
+    assert found["accuracy"] == pytest.approx((logits.argmax(axis=1) == data.labels("test")).mean())
