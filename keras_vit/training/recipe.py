@@ -21,7 +21,7 @@ class Recipe:
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     """sgd has a Nesterov momentum of 0.9"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """the highest one of the schedule"""
     schedule: Literal["constant", "cosine"] = "cosine"
     """cosine falls to zero at the last step"""
@@ -37,7 +37,7 @@ class Recipe:
     """judge and keep a moving average of the weights with this decay a step, such as 0.99"""
     epochs: int = 30
     """passes over the training images"""
-    batch_size: int = 64
+    batch_size: int = 32
     """images a step"""
     early_stopping: int | None = None
     """stop after so many epochs without a better validation accuracy"""
@@ -69,8 +69,9 @@ RECIPES = {
         weight_decay=0.0,
         clip_norm=None,
         label_smoothing=0.0,
+        batch_size=64,
     ),
-    "default": Recipe(
-        augmentation=Augmentation(flip="both", transpose=True, crop=0.08, brightness=0.2, contrast=0.2)
-    ),
+    # Chosen on validation images of NEU (seeds 3 and 4): a batch of 32, 2e-3 and no change of brightness or
+    # contrast were worth four points there after 30 epochs; brightness tells these classes apart.
+    "default": Recipe(augmentation=Augmentation(flip="both", transpose=True, crop=0.1)),
 }
