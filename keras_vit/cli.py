@@ -249,13 +249,14 @@ def parse(arguments: list[str]):
 
 def _recipe_name(arguments) -> str:
     """The recipe asked for, read before the rest: it sets the defaults that --help shows."""
+    found = "default"  # of several the last counts, as for every option
     for i, word in enumerate(arguments):
         name = word.removeprefix("--recipe=") if word.startswith("--recipe=") else None
         if word == "--recipe" and i + 1 < len(arguments):
             name = arguments[i + 1]
         if name in RECIPES:
-            return name
-    return "default"
+            found = name
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -122,7 +122,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray], state: dict) -> None:
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """Raises InputError where the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return arrays, json.loads(str(arrays.pop("state")))
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

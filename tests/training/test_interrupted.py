@@ -1,0 +1,385 @@
+"""A run that is cut off, at any moment and however hard, goes on with --resume and ends as an uncut one."""
+
+import csv
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from keras_vit.cli import FAILED, FINE, WRONG_USAGE, main
+from keras_vit.training import checkpoint, run_folder
+from keras_vit.training import run as training
+from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
+from keras_vit.training.run_folder import load_run
+
+TESTS = Path(__file__).parent.parent
+EPOCHS = 3
+
+# The command, in a process that gets a signal in the middle of an epoch.
+SIGNALLED = """
+import os, sys
+import tiny
+from keras_vit.cli import main
+from keras_vit.training import run
+
+class Signal(run.EpochSeconds):
+    epoch = 0
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        self.epoch = epoch
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == ({epoch}, 1):
+            os.kill(os.getpid(), {signal})
+
+run.EpochSeconds = Signal
+with tiny.size():
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Cut(BaseException):
+    """What no code under test knows, and so cannot catch: as hard as a test can cut inside a process."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_size():
+    with tiny.size():
+        yield
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return tiny.draw(tmp_path_factory.mktemp("images") / "images")
+
+
+MOVING_AVERAGE = ("--recipe", "default", "--ema-decay", "0.8")
+
+
+@pytest.fixture(scope="module")
+def uncut(images, tmp_path_factory):
+    """options -> the run that nothing cut; each is made once."""
+    made = {}
+
+    def find(options=()):
+        if options not in made:
+            out = tmp_path_factory.mktemp("uncut") / "run"
+            assert main(tiny.words(images, out, *options, epochs=EPOCHS)) == FINE
+            made[options] = load_run(out)
+        return made[options]
+
+    return find
+
+
+def history_of(run):
+    with open(run.path / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(run, other):
+    """The same weights, history and judgement, and nothing left of the cut."""
+    assert sorted(p.name for p in run.path.iterdir()) == sorted(p.name for p in other.path.iterdir())
+    assert not run_folder.partial_of(run.path).exists()
+    for ours, theirs in zip(run.model.get_weights(), other.model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    rows, expected = history_of(run), history_of(other)
+    assert len(rows) == EPOCHS
+    for row, found in zip(expected, rows, strict=True):
+        for name in set(row) - {"seconds"}:
+            assert float(found[name]) == pytest.approx(float(row[name]), rel=1e-4), name
+    for which in ("best", "last"):
+        assert run.metrics[which]["epoch"] == other.metrics[which]["epoch"]
+        assert run.metrics[which]["per_class"] == other.metrics[which]["per_class"]
+
+
+def signalled(number, words, epoch=1):
+    """The finished process of a command that got a signal in an epoch, counted from 0."""
+    return subprocess.run(
+        [sys.executable, "-c", SIGNALLED.format(epoch=epoch, signal=int(number)), *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.long
+def test_kill_in_an_epoch_then_the_same_command_with_resume(images, tmp_path, uncut):
+    words = tiny.words(images, tmp_path / "run", epochs=EPOCHS)
+    assert signalled(signal.SIGKILL, words).returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ["run.partial"]
+    assert main([*words, "--resume"]) == FINE
+    assert_same(load_run(tmp_path / "run"), uncut())
+
+
+@pytest.mark.long
+def test_ctrl_c_in_an_epoch_says_how_the_run_goes_on(images, tmp_path, uncut):
+    out = tmp_path / "run"
+    words = tiny.words(images, out, epochs=EPOCHS)
+    process = signalled(signal.SIGINT, words)
+    assert process.returncode == FAILED
+    assert process.stderr.splitlines()[-1] == (
+        f"keras-vit: Stopped. The run goes on with: keras-vit train --out {out} --resume"
+    )
+    assert "Traceback" not in process.stderr
+    # What the sentence says is enough: the run knows all its options.
+    assert main(["train", "--out", str(out), "--resume"]) == FINE
+    assert_same(load_run(out), uncut())
+
+
+def raising(error):
+    def stand_in(*arguments, **options):
+        raise error
+
+    return stand_in
+
+
+def at_batch(epoch, batch):
+    """A callback in the place of EpochSeconds that raises `Cut` in an epoch, counted from 0."""
+
+    class Cutting(training.EpochSeconds):
+        now = 0
+
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            self.now = epoch
+
+        def on_train_batch_end(self, number, logs=None):
+            if (self.now, number) == (epoch, batch):
+                raise Cut
+
+    return Cutting
+
+
+def replace_but(name, folder):
+    """os.replace that is cut before it puts a file of this name in place for the second time."""
+    seen = []
+
+    def replace(source, target):
+        if Path(target).name == name and Path(target).parent == folder:
+            seen.append(target)
+            if len(seen) == 2:
+                raise Cut
+        os.rename(source, target)
+
+    return replace
+
+
+MOMENTS = {
+    "putting the second checkpoint in place": lambda patch, out: patch.setattr(
+        checkpoint.os, "replace", replace_but(CHECKPOINT, run_folder.partial_of(out))
+    ),
+    "saving the model": lambda patch, out: patch.setattr(training, "_save_model", raising(Cut)),
+    "renaming the finished run": lambda patch, out: patch.setattr(training.os, "replace", keep_out(out)),
+}
+
+
+def keep_out(out):
+    def replace(source, target):
+        if Path(target) == out:
+            raise Cut
+        os.rename(source, target)
+
+    return replace
+
+
+@pytest.mark.parametrize("cut", MOMENTS.values(), ids=MOMENTS.keys())
+def test_a_run_cut_at_any_moment_ends_as_an_uncut_one(cut, images, tmp_path, uncut):
+    out = tmp_path / "run"
+    words = tiny.words(images, out, epochs=EPOCHS)
+    with pytest.MonkeyPatch.context() as patch:
+        cut(patch, out)
+        with pytest.raises(Cut):
+            main(words)
+    assert not out.exists()
+    assert main([*words, "--resume"]) == FINE
+    assert_same(load_run(out), uncut())
+
+
+def test_a_cut_run_with_a_moving_average_and_a_schedule(images, tmp_path, uncut):
+    out = tmp_path / "run"
+    words = tiny.words(images, out, *MOVING_AVERAGE, epochs=EPOCHS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "EpochSeconds", at_batch(2, 0))
+        with pytest.raises(Cut):
+            main(words)
+    assert main([*words, "--resume"]) == FINE
+    assert_same(load_run(out), uncut(MOVING_AVERAGE))
+
+
+def test_a_cut_in_the_first_epoch_leaves_nothing(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "EpochSeconds", at_batch(0, 0))
+    monkeypatch.setattr(sys.modules[__name__], "Cut", KeyboardInterrupt)
+    assert main(tiny.words(images, tmp_path / "runs" / "run")) == FAILED
+    assert capsys.readouterr().err.splitlines()[-1] == "keras-vit: Stopped."
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def partial(images, tmp_path_factory):
+    """The folder of a run of `words` that was cut in its second epoch."""
+    out = tmp_path_factory.mktemp("partial") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "EpochSeconds", at_batch(1, 1))
+        with pytest.raises(Cut):
+            main(tiny.words(images, out))
+    return run_folder.partial_of(out)
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def spoil_config(partial):
+    (partial / "config.json").write_text('{"train": {"model": ')
+
+
+def empty_config(partial):
+    (partial / "config.json").write_text('{"train": {}}')
+
+
+def nothing(partial):
+    pass
+
+
+AFTER_A_CUT = {
+    "without --resume": (nothing, (), "holds a run that was cut off: add --resume to go on with it"),
+    "another option": (
+        nothing,
+        ("--resume", "--epochs", "7"),
+        "was begun with another epochs than 7: leave that option out",
+    ),
+    "a damaged checkpoint": (
+        lambda partial: cut_short(partial / CHECKPOINT),
+        ("--resume",),
+        "checkpoint.npz is damaged",
+    ),
+    "a damaged config.json": (spoil_config, ("--resume",), "config.json cannot be read"),
+    "an empty config.json": (empty_config, ("--resume",), "config.json is damaged"),
+    "no config.json": (
+        lambda partial: (partial / "config.json").unlink(),
+        ("--resume",),
+        "has no config.json, so nothing to resume: remove it, and leave out --resume",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "more", "message"), AFTER_A_CUT.values(), ids=AFTER_A_CUT.keys())
+def test_what_a_cut_run_refuses(spoil, more, message, partial, images, tmp_path, capsys):
+    shutil.copytree(partial, tmp_path / "run.partial")
+    spoil(tmp_path / "run.partial")
+    before = tiny.tree(tmp_path)
+    assert main(tiny.words(images, tmp_path / "run", *more)) == WRONG_USAGE
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+    assert tiny.tree(tmp_path).keys() == before.keys()
+
+
+def test_images_that_changed_since_are_refused(partial, images, tmp_path, capsys):
+    shutil.copytree(images, tmp_path / "images")
+    shutil.copytree(partial, tmp_path / "run.partial")
+    config = tmp_path / "run.partial" / "config.json"
+    config.write_text(config.read_text().replace(str(images), str(tmp_path / "images")))
+    (tmp_path / "images" / "dots" / "0.png").unlink()
+    before = tiny.tree(tmp_path)
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == WRONG_USAGE
+    assert "images has changed since" in capsys.readouterr().err
+    assert tiny.tree(tmp_path) == before
+
+
+def test_nothing_to_resume(images, tmp_path, capsys):
+    assert main(tiny.words(images, tmp_path / "run", "--resume")) == WRONG_USAGE
+    assert "There is no cut-off run" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_verb_takes_an_unfinished_run(partial, capsys):
+    out = partial.with_name("run")
+    assert main(["evaluate", str(out)]) == WRONG_USAGE
+    assert f"The run {out} is not finished: go on with `keras-vit train --out {out} --resume`" in (
+        capsys.readouterr().err
+    )
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder of its own file system, 4 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, text=True
+        )
+        if shutil.which("mount")
+        else None
+    )
+    if mounted is None or mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted: {mounted.stderr.strip() if mounted else 'no mount'}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk, leave=0):
+    """Fills a file system but for so many bytes; the file that does it."""
+    ballast = disk / "ballast"
+    free = shutil.disk_usage(disk).free
+    with open(ballast, "wb") as file:
+        file.write(bytes(max(0, free - leave)))
+    return ballast
+
+
+def filling(disk, epoch, leave):
+    """A callback in the place of EpochSeconds that fills the disk when an epoch begins, counted from 0."""
+
+    class Filling(training.EpochSeconds):
+        def on_epoch_begin(self, number, logs=None):
+            super().on_epoch_begin(number, logs)
+            if number == epoch:
+                fill(disk, leave)
+
+    return Filling
+
+
+@pytest.mark.parametrize("leave", [0, 48 * 1024], ids=["0 KiB", "48 KiB"])
+def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uncut, capsys):
+    out = small_disk / "run"
+    words = tiny.words(images, out, epochs=EPOCHS)
+    with pytest.MonkeyPatch.context() as patch:
+        # The checkpoint of the first epoch is written after this callback; the disk is full from the next on.
+        patch.setattr(training, "EpochSeconds", filling(small_disk, 2, leave))
+        assert main(words) == FAILED
+    shown = capsys.readouterr().err
+    assert "keras-vit: The disk is full" in shown
+    assert f"The run goes on with: keras-vit train --out {out} --resume" in shown
+    assert "Traceback" not in shown
+    assert not out.exists()
+    assert load_arrays(run_folder.partial_of(out) / CHECKPOINT)[1]["history"]
+    (small_disk / "ballast").unlink()
+    assert main([*words, "--resume"]) == FINE
+    assert_same(load_run(out), uncut())
+
+
+def test_a_disk_that_is_full_from_the_start(small_disk, images, capsys):
+    fill(small_disk)
+    assert main(tiny.words(images, small_disk / "run")) == FAILED
+    assert "keras-vit: The disk is full" in capsys.readouterr().err
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
+def test_a_full_disk_wherever_it_shows(images, tmp_path, monkeypatch, capsys):
+    """The same without a disk: for those who may not mount one."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run.partial"))
+    monkeypatch.setattr(run_folder, "write_json", raising(full))
+    assert main(tiny.words(images, tmp_path / "run")) == FAILED
+    assert "The disk is full at" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
