@@ -382,7 +382,10 @@ def test_inspect_and_evaluate_refuse_them_too(name, run, tmp_path, capsys):
 
 
 BAD_OPTIONS = {
-    "image size": (("--image-size", "30"), "30"),
+    "image size": (
+        ("--image-size", "30"),
+        "patch_size must divide the height and the width of the image. Received: patch_size=4, image 30x30",
+    ),
     "image size 0": (("--image-size", "0"), "image_size must be 1 or more. Received: image_size=0"),
     "unknown model": (("--model", "nosuch/4"), "sizes are Ti, S, B"),
     "learning rate 0": (("--learning-rate", "0"), "learning_rate must be above 0.0"),
@@ -526,7 +529,7 @@ OTHER_MISTAKES = {
     "summary of no file": (["summary", "nosuch.keras"], "nosuch.keras"),
     "summary of a wrong shape": (
         ["summary", "defect/4", "--image-shape", "30", "28", "1"],
-        "30",
+        "patch_size must divide",
     ),
     "inspect what": (["inspect", "nosuch"], "No such file or folder: nosuch"),
 }
