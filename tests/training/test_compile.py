@@ -125,15 +125,12 @@ def test_no_weight_decay(kind, weight_decay):
     assert step_without_gradient(model, make_optimizer(model, recipe, STEPS)) == {}
 
 
-@pytest.mark.parametrize(
-    ("kind", "optimizer_class"),
-    [("adam", keras.optimizers.Adam), ("adamw", keras.optimizers.AdamW), ("sgd", keras.optimizers.SGD)],
-)
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
-def test_optimizer_of_a_recipe(kind, optimizer_class, ema_decay):
+def test_optimizer_of_a_recipe(kind, ema_decay):
     recipe = Recipe(optimizer=kind, ema_decay=ema_decay, learning_rate=0.2, warmup_epochs=2.0)
     optimizer = make_optimizer(linear_model(), recipe, STEPS)
-    assert type(optimizer) is optimizer_class
+    assert type(optimizer).__name__.lower() == kind  # on torch a subclass of the same name
     assert optimizer.use_ema == (ema_decay is not None)
     if ema_decay:
         assert optimizer.ema_momentum == ema_decay
