@@ -58,9 +58,8 @@ def check_layer(
     twin.set_weights(layer.get_weights())
     y = to_numpy(y)
     assert np.isfinite(y).all()
-    np.testing.assert_allclose(to_numpy(model(x)), y, atol=1e-5)
-    # The batch is free, and an image's output does not depend on its neighbours.
-    np.testing.assert_allclose(to_numpy(model(x[:1])), y[:1], atol=1e-5)
+    # Compiled as called. The last batch is smaller: an image's output does not depend on its neighbours.
+    np.testing.assert_allclose(predict(model, x, batch_size=len(x) - 1), y, atol=1e-5)
 
     check_saving(model, x)
     for policy in MIXED_PRECISION:
@@ -107,9 +106,9 @@ def check_mixed_precision(layer_class, init_kwargs, layer, x, y, policy):
     mixed.build((None, *x.shape[1:]))
     assert all(weight.dtype == "float32" for weight in mixed.weights)
     mixed.set_weights(layer.get_weights())
-    out = mixed(x)
-    assert keras.backend.standardize_dtype(out.dtype) == dtype
-    error = np.linalg.norm(to_numpy(out) - y) / np.linalg.norm(y)
+    model = functional(mixed, x.shape)
+    assert model.output.dtype == dtype
+    error = np.linalg.norm(predict(model, x) - y) / np.linalg.norm(y)
     assert error < tolerance, f"{policy}: {error}"
 
 
@@ -130,6 +129,11 @@ def check_fit(model, layer, x, y, no_gradient):
 def functional(layer, input_shape):
     images = keras.Input(input_shape[1:])
     return keras.Model(images, layer(images))
+
+
+def predict(model, x, batch_size=None):
+    # Not layer by layer: JAX compiles every operation of a direct call apart, which takes ten times as long.
+    return model.predict(x, batch_size=batch_size or len(x), verbose=0).astype("float32")
 
 
 def random_input(shape, seed=0):

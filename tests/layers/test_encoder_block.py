@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from checks import check_layer, functional, layer_norm, random_input, randomize, to_numpy
+from keras import ops
 
 from keras_vit import EncoderBlock
 
@@ -60,13 +61,15 @@ def test_is_two_residual_branches_with_norms_first(layer_scale):
     x = random_input((3, 5, 8))
     block.build(x.shape)
     randomize(block)
-    scales = (1, 1) if layer_scale is None else (to_numpy(block.attention_scale), to_numpy(block.mlp_scale))
+    scales = (
+        (1.0, 1.0) if layer_scale is None else (to_numpy(block.attention_scale), to_numpy(block.mlp_scale))
+    )
     normed = layer_norm(x, *block.attention_norm.get_weights()).astype("float32")
     middle = x + to_numpy(block.attention(normed)) * scales[0]
     normed = layer_norm(middle, *block.mlp_norm.get_weights()).astype("float32")
     expected = middle + to_numpy(block.mlp(normed)) * scales[1]
     np.testing.assert_allclose(to_numpy(block(x)), expected, atol=1e-4)
-    out, attention = block.attend(x)
+    out, attention = block.attend(ops.convert_to_tensor(x))
     np.testing.assert_allclose(to_numpy(out), expected, atol=1e-4)
     assert tuple(attention.shape) == (3, 2, 5, 5)
 
