@@ -71,7 +71,7 @@ RECIPES = {
         label_smoothing=0.0,
         batch_size=64,
     ),
-    # Chosen on validation images of NEU (seeds 3 and 4, 30 epochs; docs/decisions.md has the figures). Brightness
-    # and the rolling direction tell these classes apart: changing them at random cost points.
+    # Chosen on validation images of NEU; docs/decisions.md has the figures. Brightness and the rolling
+    # direction tell these classes apart: changing them at random cost points.
     "default": Recipe(augmentation=Augmentation(flip="both", crop=0.1)),
 }
