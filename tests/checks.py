@@ -132,7 +132,7 @@ def functional(layer, input_shape):
 
 
 def predict(model, x, batch_size=None):
-    # Not layer by layer: JAX compiles every operation of a direct call apart, which takes ten times as long.
+    # Compiled: some operations fail only then, and JAX compiles each one of a direct call by itself.
     return model.predict(x, batch_size=batch_size or len(x), verbose=0).astype("float32")
 
 

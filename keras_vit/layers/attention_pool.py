@@ -55,10 +55,12 @@ class AttentionPool(layers.Layer):
     def call(self, tokens):
         count, dim = tokens.shape[1:]
         head_dim = dim // self.num_heads
-        query = ops.reshape(self.query(self.probe), (1, 1, self.num_heads, head_dim))  # 1 1 h k
-        query = ops.broadcast_to(query, (ops.shape(tokens)[0], 1, self.num_heads, head_dim))  # b 1 h k
+        query = ops.reshape(self.query(self.probe), (self.num_heads, head_dim))  # h k
         key_value = ops.reshape(self.key_value(tokens), (-1, count, 2, self.num_heads, head_dim))
-        out = ops.dot_product_attention(query, key_value[:, :, 0], key_value[:, :, 1])  # b 1 h k
+        # One query is too little for fused attention to gain, and JAX's has no float16 on CPUs.
+        scores = ops.einsum("hk,bnhk->bhn", query, key_value[:, :, 0]) * head_dim**-0.5
+        attention = ops.softmax(ops.cast(scores, "float32"), axis=-1)  # b h n
+        out = ops.einsum("bhn,bnhk->bhk", ops.cast(attention, scores.dtype), key_value[:, :, 1])
         x = self.projection(ops.reshape(out, (-1, 1, dim)))  # b 1 d
         x = x + self.mlp(self.norm(x))
         return ops.squeeze(x, axis=1)  # b d
