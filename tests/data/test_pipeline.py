@@ -273,7 +273,6 @@ def test_plain_fit_in_a_script(folder):
         optimizer=keras.optimizers.Adam(3e-3),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=False,
     )
     history = model.fit(
         data.train,

@@ -86,16 +86,12 @@ def step_without_gradient(model, optimizer):
     return changed
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd"])
 @pytest.mark.parametrize(
-    "changes",
+    ("kind", "changes"),
     [
-        {},
-        {"stem": "conv", "patch_size": 4},
-        {"pooling": "map", "activation": "swiglu"},
-        {"pooling": "gap", "num_registers": 0},
+        ("adamw", {"stem": "conv"}),
+        ("sgd", {"pooling": "map", "activation": "swiglu"}),
     ],
-    ids=str,
 )
 def test_weight_decay_hits_every_kernel_and_nothing_else(kind, changes):
     model = tiny_vit(**changes)
@@ -120,7 +116,7 @@ def test_weight_decay_hits_every_kernel_and_nothing_else(kind, changes):
     ("kind", "weight_decay"), [("adam", 0.0), ("adam", 0.1), ("adamw", 0.0), ("sgd", 0.0)]
 )
 def test_no_weight_decay(kind, weight_decay):
-    model = tiny_vit()
+    model = linear_model()
     recipe = Recipe(**PLAIN, optimizer=kind, learning_rate=0.5, weight_decay=weight_decay)
     assert step_without_gradient(model, make_optimizer(model, recipe, STEPS)) == {}
 
