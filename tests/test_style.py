@@ -4,13 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same on every backend")
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize(
     "command",
     [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],

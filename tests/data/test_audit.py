@@ -17,6 +17,8 @@ from keras_vit.data.near_duplicates import LIMIT, find_near_duplicates
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.errors import InputError
 
+pytestmark = pytest.mark.same_on_every_backend
+
 NEU_DET = Path(__file__).parents[2].parent / "shared" / "data" / "neu-det"
 
 

@@ -18,6 +18,8 @@ from keras_vit.data.images import load_image_set
 from keras_vit.data.layout import NEU_CLASSES, natural_key
 from keras_vit.errors import InputError
 
+pytestmark = pytest.mark.same_on_every_backend
+
 
 def encoded(seed=0, kind="PNG", size=(8, 8)):
     pixels = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)

@@ -11,6 +11,8 @@ from keras_vit.data.images import load_image_set
 from keras_vit.data.layout import NEU_CLASSES, NEU_PREFIXES
 from keras_vit.errors import InputError
 
+pytestmark = pytest.mark.same_on_every_backend
+
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra tfds is not installed")
 
 

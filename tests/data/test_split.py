@@ -10,6 +10,8 @@ from keras_vit.data.images import load_image_set
 from keras_vit.data.split import Split, split_image_set, stratified_split
 from keras_vit.errors import InputError
 
+pytestmark = pytest.mark.same_on_every_backend
+
 NEU_DET = Path(__file__).parents[2].parent / "shared" / "data" / "neu-det"
 
 

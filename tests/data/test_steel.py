@@ -10,6 +10,8 @@ from PIL import Image
 
 from keras_vit.data.steel import draw_steel_defects
 
+pytestmark = pytest.mark.same_on_every_backend
+
 CLASSES = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
 
 DIGEST = """

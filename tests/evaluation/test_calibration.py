@@ -16,6 +16,8 @@ from keras_vit.evaluation import (
     softmax,
 )
 
+pytestmark = pytest.mark.same_on_every_backend
+
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
 def test_softmax_agrees_with_scipy(dtype):

@@ -8,6 +8,8 @@ from scipy.stats import binomtest
 
 from keras_vit.evaluation import classification_metrics, most_confident_mistakes, wilson_interval
 
+pytestmark = pytest.mark.same_on_every_backend
+
 # Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 17 (1998),
 # table I, method 3 (the score method without continuity correction).
 NEWCOMBE = [

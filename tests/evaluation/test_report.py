@@ -15,6 +15,8 @@ from PIL import Image
 
 from keras_vit.evaluation import judge, render_report, report
 
+pytestmark = pytest.mark.same_on_every_backend
+
 VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 NEU = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
 

@@ -10,6 +10,8 @@ from PIL import Image
 
 from keras_vit.evaluation import plots, report
 
+pytestmark = pytest.mark.same_on_every_backend
+
 
 @pytest.mark.parametrize(
     ("shape", "expected"),

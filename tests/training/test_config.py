@@ -13,6 +13,8 @@ from keras_vit.errors import InputError
 from keras_vit.training.config import TrainConfig, command_of, default_folder, differences, from_dict, to_dict
 from keras_vit.training.recipe import RECIPES, Recipe
 
+pytestmark = pytest.mark.same_on_every_backend
+
 LAB = RECIPES["lab"]
 FULL = TrainConfig(
     data="my images",
