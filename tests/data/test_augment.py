@@ -24,23 +24,23 @@ EVERY = {
     "crop": dict(crop=0.25),
     "brightness": dict(brightness=0.3),
     "contrast": dict(contrast=0.5),
-    "rand_augment": dict(rand_augment=0.5),
     "mixup": dict(mixup=0.8),
     "cutmix": dict(cutmix=1.0),
     "mixup or cutmix": dict(mixup=0.8, cutmix=1.0),
     "erasing": dict(erasing=0.4),
-    "all": dict(
+    "all of these": dict(
         flip="both",
         transpose=True,
         crop=0.1,
         brightness=0.2,
         contrast=0.2,
-        rand_augment=0.3,
         mixup=0.2,
         cutmix=1.0,
         erasing=0.2,
     ),
 }
+# Keras needs 10 s to trace it on JAX.
+RAND_AUGMENT = dict(rand_augment=0.5)
 
 
 def noise(channels=1, side=SIDE):
@@ -63,10 +63,12 @@ def many(count):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", EVERY)
-def test_every_augmentation(name, channels):
+@pytest.mark.parametrize(
+    "augmentation", [*EVERY.values(), pytest.param(RAND_AUGMENT, marks=pytest.mark.long)], ids=str
+)
+def test_every_augmentation(augmentation, channels):
     images = noise(channels)
-    x, y = augmented(images, [(1, 2), (1, 3), (1, 2)], **EVERY[name])
+    x, y = augmented(images, [(1, 2), (1, 3), (1, 2)], **augmentation)
     assert x.shape == (3, *images.shape)
     assert x.dtype == y.dtype == np.float32
     assert x.min() >= 0
@@ -77,10 +79,15 @@ def test_every_augmentation(name, channels):
     np.testing.assert_array_equal(y[0], y[2])
     assert not np.array_equal(x[0], x[1])
     assert not np.array_equal(x[0], images)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_global_random_state_has_no_part_in_it(name):
+    x, y = augmented(noise(), [(1, 2), (1, 3)], **EVERY[name])
     keras.utils.set_random_seed(12345)
-    again, labels = augmented(images, [(1, 2)], **EVERY[name])
-    np.testing.assert_array_equal(again[0], x[0])
-    np.testing.assert_array_equal(labels[0], y[0])
+    again, labels = augmented(noise(), [(1, 2), (1, 3)], **EVERY[name])
+    np.testing.assert_array_equal(again, x)
+    np.testing.assert_array_equal(labels, y)
 
 
 @pytest.mark.parametrize("name", sorted(set(EVERY) - {"mixup", "cutmix", "mixup or cutmix"}))
@@ -261,15 +268,13 @@ def test_with_both_each_batch_gets_one_of_the_two():
     assert 8 < blended.sum() < 32
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_rand_augment_keeps_images_recognisable(channels):
-    """Two gentle operations leave most of an image's contrast, and gray images gray levels."""
-    images = noise(channels, side=32)
+@pytest.mark.long
+def test_rand_augment_draws_for_each_image_and_keeps_it_recognisable():
+    images = np.repeat(noise(side=32)[:1], COUNT, axis=0)
     x, _ = augmented(images, many(3), rand_augment=0.1)
-    levels = np.array([len(np.unique(image.round())) for image in x.reshape(-1, 32, 32, channels)])
-    assert (levels > 8).all()
-    changed = (x != images).any(axis=(2, 3, 4))
-    assert changed.mean() > 0.7
+    assert len(np.unique(x[0].reshape(COUNT, -1), axis=0)) >= 20
+    # Two gentle operations leave gray images their levels.
+    assert min(len(np.unique(image.round())) for image in x.reshape(-1, 32, 32)) > 64
 
 
 @pytest.mark.parametrize("shape", [(16, 32, 1), (32, 16, 3)])
@@ -278,7 +283,7 @@ def test_transpose_needs_squares(shape):
         make_augment(Augmentation(transpose=True), shape)
 
 
-@pytest.mark.parametrize("name", sorted(set(EVERY) - {"transpose", "all"}))
+@pytest.mark.parametrize("name", sorted(set(EVERY) - {"transpose", "all of these"}))
 def test_images_that_are_not_square(name):
     images = np.random.default_rng(0).uniform(0, 255, (6, 8, 20, 1)).astype("float32")
     x, _ = augmented(images, many(2), **EVERY[name])
@@ -310,8 +315,7 @@ def test_wrong_arguments(arguments, message):
         dict(crop=1.0),
         dict(brightness=1.0),
         dict(contrast=1.0),
-        dict(rand_augment=0.01),
-        dict(rand_augment=1.0),
+        pytest.param(dict(rand_augment=1.0), marks=pytest.mark.long),
         dict(mixup=0.01),
         dict(mixup=10.0),
         dict(cutmix=0.01),
@@ -328,12 +332,17 @@ def test_the_ends_of_the_allowed_ranges(arguments):
     assert x.max() <= 255 + 1e-4
 
 
+def batches_of_every_kind():
+    x, y = augmented(noise(), many(4), **EVERY["all of these"])
+    rand_augmented, _ = augmented(noise(3), many(2), **RAND_AUGMENT)
+    return {"x": x, "y": y, "rand_augmented": rand_augmented}
+
+
 SAVE = """
 import sys
 import numpy as np
-from test_augment import EVERY, augmented, many, noise
-x, y = augmented(noise(), many(4), **EVERY["all"])
-np.savez(sys.argv[1], x=x, y=y)
+from test_augment import batches_of_every_kind
+np.savez(sys.argv[1], **batches_of_every_kind())
 """
 
 
@@ -348,7 +357,6 @@ def test_every_backend_augments_alike(other, tmp_path):
         env={**os.environ, "KERAS_BACKEND": other, "PYTHONPATH": path},
         check=True,
     )
-    x, y = augmented(noise(), many(4), **EVERY["all"])
     with np.load(tmp_path / "other.npz") as there:
-        np.testing.assert_array_equal(x, there["x"])
-        np.testing.assert_array_equal(y, there["y"])
+        for name, here in batches_of_every_kind().items():
+            np.testing.assert_array_equal(here, there[name], err_msg=name)
