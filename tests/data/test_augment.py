@@ -347,7 +347,7 @@ np.savez(sys.argv[1], **batches_of_every_kind())
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("other", sorted({"tensorflow", "jax", "torch"} - {BACKEND}))
+@pytest.mark.parametrize("other", ["jax", "torch"] if BACKEND == "tensorflow" else ["tensorflow"])
 def test_every_backend_augments_alike(other, tmp_path):
     if importlib.util.find_spec(other) is None:
         pytest.skip(f"{other} is not installed")
