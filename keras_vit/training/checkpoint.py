@@ -29,6 +29,18 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.path = folder / CHECKPOINT
         self.history = history
+        self.torch_random: dict[str, np.ndarray] = {}
+
+    def on_train_begin(self, logs=None):
+        if self.history:
+            arrays, _ = load_arrays(self.path)
+            self.torch_random = {name: arrays[name] for name in arrays if name.startswith("torch_")}
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not before: torch's loader draws from the generator when it begins.
+        if self.torch_random:
+            _set_torch_random(self.torch_random)
+            self.torch_random = {}
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}}
@@ -40,7 +52,7 @@ class Checkpoint(keras.callbacks.Callback):
             arrays = {f"model_{i}": value for i, value in enumerate(_values(self.model.variables))}
             optimizer = _values(self.model.optimizer.variables)
             arrays.update({f"optimizer_{i}": value for i, value in enumerate(optimizer)})
-            save_arrays(self.path, arrays, {"history": self.history})
+            save_arrays(self.path, arrays | _torch_random(), {"history": self.history})
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -129,6 +141,27 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         raise InputError(
             f"{path} is damaged ({error}): remove {path.parent}, and leave out --resume."
         ) from error
+
+
+def _torch_random() -> dict[str, np.ndarray]:
+    """The states of torch's own generators, which Keras's dropout draws from on that backend."""
+    if keras.backend.backend() != "torch":
+        return {}
+    import torch
+
+    on_gpus = torch.cuda.get_rng_state_all()
+    return {
+        "torch_cpu": torch.get_rng_state().numpy(),
+        **{f"torch_gpu_{i}": state.numpy() for i, state in enumerate(on_gpus)},
+    }
+
+
+def _set_torch_random(states):
+    import torch
+
+    torch.set_rng_state(torch.from_numpy(states["torch_cpu"]))
+    for i in range(min(len(states) - 1, torch.cuda.device_count())):
+        torch.cuda.set_rng_state(torch.from_numpy(states[f"torch_gpu_{i}"]), i)
 
 
 def _values(variables):

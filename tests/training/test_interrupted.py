@@ -24,7 +24,7 @@ EPOCHS = 3
 
 # The command, in a process that gets a signal in the middle of an epoch.
 SIGNALLED = """
-import os, sys
+import os, signal, sys
 import tiny
 from keras_vit.cli import main
 from keras_vit.training import run
@@ -39,6 +39,7 @@ class Signal(run.EpochSeconds):
             os.kill(os.getpid(), {signal})
 
 run.EpochSeconds = Signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with tiny.size():
     sys.exit(main(sys.argv[1:]))
 """
