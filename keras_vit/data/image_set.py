@@ -19,7 +19,7 @@ class ImageSet:
     Args:
         source: what the user asked for, as text: a path, `"tfds:mnist"`, `"drawn steel defects"`.
         class_names: one name a class; the label is the position in this tuple.
-        images: one a label. All of one kind, or mixed: see `Image`.
+        images: one a label, all of one kind (see `Image`); arrays of one size.
         names: one a label, unique: how messages and reports call the image (`"scratches/scratches_7.jpg"`).
         labels: int64 (n,).
         parts: for a source that comes with its own split, one of `"train"`, `"validation"`, `"test"`

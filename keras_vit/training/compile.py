@@ -44,9 +44,12 @@ def make_optimizer(model, recipe, steps_per_epoch):
 
 
 def make_schedule(recipe, steps_per_epoch):
-    """The learning rate by step: a linear climb from 0, then constant or a cosine down to 0."""
-    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    """The learning rate by step: a linear climb from 0, then constant or a cosine down to 0.
+
+    The climb takes half of a short run at most, so that the highest rate is reached.
+    """
     total = recipe.epochs * steps_per_epoch
+    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total // 2)
     if recipe.schedule == "constant":
         if not warmup:
             return recipe.learning_rate
@@ -55,7 +58,7 @@ def make_schedule(recipe, steps_per_epoch):
     if not warmup:
         return keras.optimizers.schedules.CosineDecay(recipe.learning_rate, total)
     return keras.optimizers.schedules.CosineDecay(
-        0.0, max(total - warmup, 1), warmup_target=recipe.learning_rate, warmup_steps=warmup
+        0.0, total - warmup, warmup_target=recipe.learning_rate, warmup_steps=warmup
     )
 
 

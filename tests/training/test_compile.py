@@ -68,7 +68,10 @@ def test_learning_rate_by_step(kind, warmup_epochs):
 
 def test_learning_rate_of_a_run_shorter_than_its_warmup():
     schedule = make_schedule(Recipe(schedule="cosine", warmup_epochs=3.0, epochs=1, learning_rate=0.3), STEPS)
-    assert rate(schedule, 9) == pytest.approx(0.3 * 9 / 30)
+    half = STEPS // 2
+    assert rate(schedule, half - 1) == pytest.approx(0.3 * (half - 1) / half)
+    assert rate(schedule, half) == pytest.approx(0.3)
+    assert rate(schedule, STEPS) == pytest.approx(0.0, abs=1e-7)
 
 
 def step_without_gradient(model, optimizer):
