@@ -1,0 +1,23 @@
+"""A short run on the images every figure is quoted on: the whole path learns what it should."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from keras_vit.training.config import TrainConfig
+from keras_vit.training.run import train
+
+NEU = Path(__file__).parents[3] / "shared" / "data" / "neu-det"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not NEU.is_dir(), reason="the NEU images are not beside the project")
+def test_ten_epochs_on_steel(tmp_path):
+    config = TrainConfig(data=str(NEU), out=tmp_path / "run")
+    run = train(config, recipe=dataclasses.replace(config.recipe, epochs=10))
+    counts = run.config["data"]["counts"]
+    assert counts == {"train": 1296, "validation": 144, "test": 360}
+    # Measured: 91 to 95 % on three backends. Chance is 17 %; a linear classifier on pixels reaches about half.
+    assert run.metrics["last"]["accuracy"] >= 0.85
+    assert run.metrics["calibration"]["ece_after"] < 0.15
