@@ -80,6 +80,8 @@ def train(config: TrainConfig | None = None, **changes) -> Run:
     keras.utils.set_random_seed(config.seed)
     model = build_model(config, len(data.class_names))
     compile_model(model, config.recipe, data.steps_per_epoch)
+    print(audit)
+    print(f"{config.model}: {model.count_params():,} parameters; to repeat this run: {command_of(config)}")
     written = _describe(config, data, model)
     if config.resume:
         _check_same_data(partial, written)
