@@ -18,3 +18,10 @@ def check_range(name, value, low, high, open_low=False):
         above = f"above {low}" if open_low else f"{low} or more"
         upto = "" if high is None else f" and {high} at most"
         raise InputError(f"{name} must be {above}{upto}. Received: {name}={value}")
+
+
+def check_choice(name, value, choices):
+    """Raises InputError where a word is none of the choices."""
+    if value not in choices:
+        allowed = ", ".join(repr(choice) for choice in choices)
+        raise InputError(f"{name} must be one of {allowed}. Received: {name}={value!r}")

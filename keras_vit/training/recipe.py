@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from keras_vit.data.augmentation import Augmentation
-from keras_vit.errors import check_range
+from keras_vit.errors import check_choice, check_range
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -48,6 +48,9 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self):
+        check_choice("optimizer", self.optimizer, ("adam", "adamw", "sgd"))
+        check_choice("schedule", self.schedule, ("constant", "cosine"))
+        check_choice("precision", self.precision, ("float32", "mixed_bfloat16", "mixed_float16"))
         check_range("learning_rate", self.learning_rate, 0.0, 10.0, open_low=True)
         check_range("warmup_epochs", self.warmup_epochs, 0.0, None)
         check_range("weight_decay", self.weight_decay, 0.0, 1.0)

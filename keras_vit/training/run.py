@@ -91,8 +91,8 @@ def train(config: TrainConfig | None = None, **changes) -> Run:
         history, best, last = fit(model, data, config.recipe, partial)
         _finish(partial, written, model, data, audit, history, best, last)
     except BaseException as error:
-        if made and not (partial / CHECKPOINT).exists():
-            _remove(partial, made)  # no epoch was kept: there is nothing to resume
+        if made and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
+            _remove(partial, made)  # it has diverged, or no epoch was kept: there is nothing to resume
         else:
             error.add_note(f"The run goes on with: keras-vit train --out {shlex.quote(str(folder))} --resume")
         raise

@@ -18,6 +18,6 @@ def test_ten_epochs_on_steel(tmp_path):
     run = train(config, recipe=dataclasses.replace(config.recipe, epochs=10))
     counts = run.config["data"]["counts"]
     assert counts == {"train": 1296, "validation": 144, "test": 360}
-    # Measured: 91 to 95 % on three backends. Chance is 17 %; a linear classifier on pixels reaches about half.
+    # Chance is 17 %.
     assert run.metrics["last"]["accuracy"] >= 0.85
     assert run.metrics["calibration"]["ece_after"] < 0.15
