@@ -51,6 +51,10 @@ class ImageData:
         return self.image_set.class_names
 
     @property
+    def num_classes(self):
+        return len(self.image_set.class_names)
+
+    @property
     def image_shape(self):
         return self.preprocessing.image_shape
 
