@@ -264,8 +264,25 @@ def lines(value: Any) -> list[str]:
     if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
         return [f"{k} ({words(v)})" for k, v in value.items()]
     if isinstance(value, (list, tuple)) and any(isinstance(v, (Mapping, list, tuple)) for v in value):
-        return [words(v) for v in value]
+        return [copy_line(v) if is_copy(v) else words(v) for v in value]
     return [words(value)]
+
+
+def is_copy(value: Any) -> bool:
+    """Whether this is one of the audit's pairs of images that show the same."""
+    return isinstance(value, Mapping) and {"first", "second", "exact"} <= value.keys()
+
+
+def copy_line(copy: Mapping[str, Any]) -> str:
+    """A pair of images that show the same, with the part of the split that each is in."""
+    places = [copy.get(f"{which}_part") for which in ("first", "second")]
+    first, second = (
+        f"{copy[which]} ({place})" if place else str(copy[which])
+        for which, place in zip(("first", "second"), places, strict=True)
+    )
+    if copy["exact"]:
+        return f"{first} = {second}"
+    return f"{first} ~ {second}, likeness {copy['likeness']:.2f}"
 
 
 NAMES = {"seconds": "duration", "model_config": "model settings"}

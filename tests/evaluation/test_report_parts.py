@@ -124,3 +124,22 @@ def test_numbers_in_words(write, value, expected):
 )
 def test_lines(value, expected):
     assert report.lines(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("copy", "line"),
+    [
+        (
+            {"first": "a.jpg", "second": "b.jpg", "likeness": 0.9779, "exact": False, "first_part": "train"}
+            | {"second_part": "test"},
+            "a.jpg (train) ~ b.jpg (test), likeness 0.98",
+        ),
+        (
+            {"first": "a.jpg", "second": "b.jpg", "likeness": 1.0, "exact": True, "first_part": None}
+            | {"second_part": None},
+            "a.jpg = b.jpg",
+        ),
+    ],
+)
+def test_pairs_of_the_audit_are_one_short_line(copy, line):
+    assert report.lines([copy]) == [line]
