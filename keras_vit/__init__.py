@@ -29,10 +29,10 @@ _HOMES = {
     "RECIPES": "training.recipe",
     "TrainConfig": "training.config",
     "train": "training.run",
-    "Run": "training.run_folder",
+    "Run": "run_folder",
     "evaluate": "evaluation.verbs",
     "predict": "evaluation.verbs",
-    "load_run": "training.run_folder",
+    "load_run": "run_folder",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])
@@ -68,9 +68,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
         PositionEmbedding,
         SelfAttention,
     )
+    from keras_vit.run_folder import Run, load_run
     from keras_vit.summary import summary
     from keras_vit.training.config import TrainConfig
     from keras_vit.training.recipe import RECIPES, Recipe
     from keras_vit.training.run import train
-    from keras_vit.training.run_folder import Run, load_run
     from keras_vit.vit import ViT

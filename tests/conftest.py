@@ -12,6 +12,23 @@ def seeded():
     keras.config.set_dtype_policy(policy)
 
 
+@pytest.fixture(scope="module")
+def tiny_size():
+    """The small size of the tests is a size like any other, for one module."""
+    import tiny
+
+    with tiny.size():
+        yield
+
+
+@pytest.fixture(scope="module")
+def images(tiny_size, tmp_path_factory):
+    """A folder of drawn images in class folders."""
+    import tiny
+
+    return tiny.draw(tmp_path_factory.mktemp("images") / "images")
+
+
 def pytest_collection_modifyitems(items):
     import keras
 

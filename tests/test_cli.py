@@ -20,21 +20,13 @@ from PIL import Image
 from keras_vit import ViT
 from keras_vit.cli import FAILED, FINE, WRONG_USAGE, main, parse
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.run_folder import load_run
 from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.training.run_folder import load_run
 
 VERBS = ("train", "evaluate", "predict", "summary", "inspect")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_size():
-    with tiny.size():
-        yield
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return tiny.draw(tmp_path_factory.mktemp("images") / "images")
+pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
 @pytest.fixture(scope="module")

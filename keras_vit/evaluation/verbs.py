@@ -14,7 +14,7 @@ from keras_vit.data.split import split_image_set
 from keras_vit.errors import InputError
 from keras_vit.evaluation.calibration import softmax
 from keras_vit.evaluation.metrics import classification_metrics
-from keras_vit.training.run_folder import Run, load_run
+from keras_vit.run_folder import Run, load_run
 
 BATCH_SIZE = 256
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_vit import run_folder
 from keras_vit.data.audit import audit_images, drop_unreadable, require_readable
 from keras_vit.data.images import load_image_set
 from keras_vit.data.pipeline import ImageData, counts_by_part
@@ -22,8 +23,8 @@ from keras_vit.data.split import split_image_set
 from keras_vit.errors import InputError
 from keras_vit.evaluation.judge import judge
 from keras_vit.evaluation.report import render_report
+from keras_vit.run_folder import Run, load_run, partial_of
 from keras_vit.summary import summary
-from keras_vit.training import run_folder
 from keras_vit.training.checkpoint import (
     CHECKPOINT,
     Checkpoint,
@@ -40,7 +41,6 @@ from keras_vit.training.config import (
     from_dict,
     to_dict,
 )
-from keras_vit.training.run_folder import Run, load_run, partial_of
 from keras_vit.vit import ViT
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn")

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import tiny
 
+from keras_vit import run_folder
 from keras_vit.cli import FAILED, FINE, WRONG_USAGE, main
-from keras_vit.training import checkpoint, run_folder
+from keras_vit.run_folder import load_run
+from keras_vit.training import checkpoint
 from keras_vit.training import run as training
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
-from keras_vit.training.run_folder import load_run
 
 TESTS = Path(__file__).parent.parent
 EPOCHS = 3
@@ -49,15 +50,7 @@ class Cut(BaseException):
     """What no code under test knows, and so cannot catch: as hard as a test can cut inside a process."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_size():
-    with tiny.size():
-        yield
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return tiny.draw(tmp_path_factory.mktemp("images") / "images")
+pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
 MOVING_AVERAGE = ("--recipe", "default", "--ema-decay", "0.8")

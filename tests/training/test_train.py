@@ -16,22 +16,14 @@ from keras_vit.data.pipeline import ImageData, read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.evaluation.verbs import evaluate, predict
+from keras_vit.run_folder import load_run
 from keras_vit.training.checkpoint import BEST, KeepBest, load_best, restore_checkpoint
 from keras_vit.training.run import prepare_data, train
-from keras_vit.training.run_folder import load_run
 
 FILES = ["config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_size():
-    with tiny.size():
-        yield
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return tiny.draw(tmp_path_factory.mktemp("images") / "images")
+pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
 @pytest.fixture(scope="module")
