@@ -45,7 +45,7 @@ def make_augment(augmentation, image_shape):
             f"transpose needs square images, these are {height}x{width}: "
             "use --no-transpose, or one image size."
         )
-    steps = _image_layers(augmentation, image_shape)
+    steps = _image_layers(augmentation)
     mixes = _mix_layers(augmentation)
     rand_augment = _rand_augment(augmentation.rand_augment) if augmentation.rand_augment else None
 
@@ -75,7 +75,7 @@ def make_augment(augmentation, image_shape):
     return augment
 
 
-def _image_layers(augmentation, image_shape):
+def _image_layers(augmentation):
     # Where a layer gets a pair, Keras would take a single number x for the range 0 to x.
     layers = []
     # Two layers, because Keras's "horizontal_and_vertical" draws once for both: it only turns by 180 degrees.

@@ -18,7 +18,7 @@ from keras_vit import run_folder
 from keras_vit.data.audit import audit_images, drop_unreadable, require_readable
 from keras_vit.data.images import load_image_set
 from keras_vit.data.pipeline import ImageData, counts_by_part
-from keras_vit.data.preprocess import Preprocessing
+from keras_vit.data.preprocess import Preprocessing, decode_image, to_channels
 from keras_vit.data.split import split_image_set
 from keras_vit.errors import InputError
 from keras_vit.evaluation.judge import judge
@@ -348,10 +348,8 @@ def _save_model(model, path):
 
 
 def original_pixels(image) -> np.ndarray:
-    """An image as it came, uint8 (height, width, channels), for a person to look at."""
-    if isinstance(image, np.ndarray):
-        return image
-    from keras_vit.data.preprocess import decode_image
-
-    encoded = image if isinstance(image, bytes) else Path(image).read_bytes()
-    return decode_image(encoded).numpy()
+    """An image at the size it came in, uint8 (height, width, 1 or 3), for a person to look at."""
+    if not isinstance(image, np.ndarray):
+        image = decode_image(image if isinstance(image, bytes) else Path(image).read_bytes())
+    channels = 1 if image.shape[-1] < 3 else 3  # two are gray with alpha, four RGB with alpha
+    return to_channels(image, channels).numpy().astype("uint8")

@@ -10,15 +10,17 @@ import keras
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from keras_vit.cli import main, parse
 from keras_vit.data.pipeline import ImageData, read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
+from keras_vit.evaluation import plots
 from keras_vit.evaluation.verbs import evaluate, predict
 from keras_vit.run_folder import load_run
 from keras_vit.training.checkpoint import BEST, KeepBest, load_best, restore_checkpoint
-from keras_vit.training.run import prepare_data, train
+from keras_vit.training.run import original_pixels, prepare_data, train
 
 FILES = ["config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"]
 
@@ -294,3 +296,13 @@ def test_plain_fit_in_a_script_of_ones_own(images):
     )
     assert set(history.history) == {"accuracy", "loss", "val_accuracy", "val_loss"}
     assert len(model.evaluate(data.test, verbose=0)) == 2
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3)])
+def test_pictures_of_mistakes_whatever_the_file_holds(mode, channels, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, len(mode)), dtype="uint8")
+    Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode).save(tmp_path / "image.png")
+    encoded = (tmp_path / "image.png").read_bytes()
+    for image in (tmp_path / "image.png", encoded, pixels):
+        np.testing.assert_array_equal(original_pixels(image), pixels[..., :channels])
+        plots.picture(original_pixels(image))
