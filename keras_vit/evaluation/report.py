@@ -282,7 +282,7 @@ def copy_line(copy: Mapping[str, Any]) -> str:
     )
     if copy["exact"]:
         return f"{first} = {second}"
-    return f"{first} ~ {second}, likeness {copy['likeness']:.2f}"
+    return f"{first} ~ {second}, {copy['likeness']:.2f}"
 
 
 NAMES = {"seconds": "duration", "model_config": "model settings"}

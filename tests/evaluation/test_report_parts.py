@@ -132,7 +132,7 @@ def test_lines(value, expected):
         (
             {"first": "a.jpg", "second": "b.jpg", "likeness": 0.9779, "exact": False, "first_part": "train"}
             | {"second_part": "test"},
-            "a.jpg (train) ~ b.jpg (test), likeness 0.98",
+            "a.jpg (train) ~ b.jpg (test), 0.98",
         ),
         (
             {"first": "a.jpg", "second": "b.jpg", "likeness": 1.0, "exact": True, "first_part": None}
