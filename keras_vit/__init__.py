@@ -16,6 +16,7 @@ _HOMES = {
     "PositionEmbedding": "layers",
     "SelfAttention": "layers",
     "ViT": "vit",
+    "distribute": "distribution",
     "summary": "summary",
     "InputError": "errors",
     "ImageSet": "data.image_set",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
     from keras_vit.data.pipeline import ImageData, load_data
     from keras_vit.data.preprocess import Preprocessing
     from keras_vit.data.steel import draw_steel_defects
+    from keras_vit.distribution import distribute
     from keras_vit.errors import InputError
     from keras_vit.evaluation.verbs import evaluate, predict
     from keras_vit.layers import (

@@ -1,4 +1,4 @@
-"""The one exception for a mistake of the person who uses the package."""
+"""The exceptions of the package."""
 
 
 class InputError(ValueError):
@@ -6,6 +6,13 @@ class InputError(ValueError):
 
     The message is one sentence or two that name the thing and the mend. The command line prints it
     without a traceback and leaves with exit code 2.
+    """
+
+
+class DistributionError(RuntimeError):
+    """Another process of a run on several has ended or cannot be reached.
+
+    Not a mistake in what was given: the command line leaves with exit code 1.
     """
 
 

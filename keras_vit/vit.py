@@ -1,7 +1,9 @@
 import keras
 from keras import layers
 
+from keras_vit.distribution.model import DistributedModel
 from keras_vit.layers import AddCLS, AttentionPool, EncoderBlock, PatchEmbed, PositionEmbedding
+from keras_vit.layers.dropout import Dropout
 from keras_vit.layers.encoder_block import NORM_EPSILON
 from keras_vit.layers.mlp import gelu
 from keras_vit.layers.patch_embed import resize_patch_kernel
@@ -13,7 +15,7 @@ EXTRACTS = ("features", "patch_tokens", "attention")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class ViT(keras.Model):
+class ViT(DistributedModel):
     """A Vision Transformer that classifies images: a functional `keras.Model` that returns logits.
 
     Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929); the options are described at the layers.
@@ -107,7 +109,7 @@ class ViT(keras.Model):
         x = PositionEmbedding(
             patch_embed.grid, position, use_cls, num_registers, dtype=dtype, name="position_embedding"
         )(x)
-        x = layers.Dropout(dropout_rate, dtype=dtype, name="embedding_dropout")(x)
+        x = Dropout(dropout_rate, dtype=dtype, name="embedding_dropout")(x)
         for i in range(depth):
             x = EncoderBlock(
                 num_heads,
@@ -135,7 +137,7 @@ class ViT(keras.Model):
         if head_hidden_dim:
             x = layers.Dense(head_hidden_dim, dtype=dtype, name="head_hidden")(x)
             x = layers.Activation(gelu, dtype=dtype, name="head_gelu")(x)
-            x = layers.Dropout(dropout_rate, dtype=dtype, name="head_dropout")(x)
+            x = Dropout(dropout_rate, dtype=dtype, name="head_dropout")(x)
         # Half-precision logits make the loss overflow.
         logits = layers.Dense(num_classes, dtype="float32", name="head")(x)  # b classes
         super().__init__(inputs=images, outputs=logits, name=name, **kwargs)

@@ -1,6 +1,7 @@
 import keras
 from keras import layers
 
+from keras_vit.layers.dropout import Dropout
 from keras_vit.layers.mlp import MLP
 from keras_vit.layers.self_attention import SelfAttention
 
@@ -85,7 +86,7 @@ class EncoderBlock(layers.Layer):
         self.mlp_norm = layers.LayerNormalization(epsilon=NORM_EPSILON, dtype=dtype, name="mlp_norm")
         self.mlp = MLP(mlp_dim, activation=activation, dropout_rate=dropout_rate, dtype=dtype, name="mlp")
         # One draw an image: the mask is (batch, 1, 1).
-        self.drop_path = layers.Dropout(drop_path_rate, noise_shape=(None, 1, 1), dtype=dtype)
+        self.drop_path = Dropout(drop_path_rate, noise_shape=(None, 1, 1), dtype=dtype)
 
     def build(self, input_shape):
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):

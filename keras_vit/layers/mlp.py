@@ -3,6 +3,8 @@ import math
 import keras
 from keras import layers, ops
 
+from keras_vit.layers.dropout import Dropout
+
 ACTIVATIONS = ("gelu", "swiglu")
 
 
@@ -47,7 +49,7 @@ class MLP(layers.Layer):
         self.dropout_rate = dropout_rate
         width = 2 * mlp_dim if activation == "swiglu" else mlp_dim
         self.expand = layers.Dense(width, dtype=self.dtype_policy, name="expand")
-        self.dropout = layers.Dropout(dropout_rate, dtype=self.dtype_policy)
+        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         self.contract = layers.Dense(input_shape[-1], dtype=self.dtype_policy, name="contract")

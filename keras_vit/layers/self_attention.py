@@ -1,6 +1,8 @@
 import keras
 from keras import layers, ops
 
+from keras_vit.layers.dropout import Dropout
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class SelfAttention(layers.Layer):
@@ -52,8 +54,8 @@ class SelfAttention(layers.Layer):
         self.qk_norm = qk_norm
         self.dropout_rate = dropout_rate
         self.attention_dropout_rate = attention_dropout_rate
-        self.dropout = layers.Dropout(dropout_rate, dtype=self.dtype_policy)
-        self.attention_dropout = layers.Dropout(attention_dropout_rate, dtype=self.dtype_policy)
+        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy)
+        self.attention_dropout = Dropout(attention_dropout_rate, dtype=self.dtype_policy)
 
     def build(self, input_shape):
         batch, tokens, dim = input_shape

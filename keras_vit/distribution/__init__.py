@@ -1,0 +1,9 @@
+"""One door to training on several devices and machines, whatever the backend.
+
+`distribute()` opens it. What a model does there is in `model.py`, what a backend does in its own file.
+"""
+
+from keras_vit.distribution.door import distribute
+from keras_vit.distribution.engine import Distribution, ProcessShare, current_distribution
+
+__all__ = ["Distribution", "ProcessShare", "current_distribution", "distribute"]

@@ -1,0 +1,123 @@
+"""Which processes belong to this run: read from what launchers leave in the environment."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from keras_vit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The place of this process among those of its run.
+
+    Args:
+        num_processes: of the run, on all machines.
+        process_id: of this one, from 0; process 0 is the chief, which alone writes files.
+        nodes: machines.
+        announced_by: the environment variable that says so.
+        addresses: `host:port` of the processes, or of the first one; empty where the launcher knows them.
+    """
+
+    num_processes: int = 1
+    process_id: int = 0
+    nodes: int = 1
+    announced_by: str = ""
+    addresses: tuple[str, ...] = ()
+
+
+def read_cluster(backend: str, environment: Mapping[str, str] = os.environ) -> Cluster:
+    """What the launcher of this process says of its run.
+
+    Args:
+        backend: `"tensorflow"` reads TF_CONFIG, `"jax"` KERAS_DISTRIBUTION_... or Slurm, `"torch"` what
+            torchrun sets.
+        environment: the environment variables.
+
+    Raises:
+        InputError: a variable cannot be understood, or asks for what does not work.
+    """
+    readers = {"tensorflow": _from_tf_config, "jax": _from_keras_variables, "torch": _from_torchrun}
+    cluster = readers[backend](environment)
+    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", default=1)
+    if cluster.num_processes > 1 or tasks == 1:
+        return cluster
+    if backend == "jax":  # JAX asks Slurm for the address itself
+        return Cluster(
+            tasks,
+            _number(environment, "SLURM_PROCID"),
+            _number(environment, "SLURM_STEP_NUM_NODES", default=tasks),
+            "SLURM_STEP_NUM_TASKS",
+        )
+    means = "TF_CONFIG" if backend == "tensorflow" else "torchrun"
+    raise InputError(
+        f"Slurm runs {tasks} tasks of this step, but they do not know of each other: start them with {means}, "
+        f"as examples/cluster/slurm_{backend}.sbatch does, or set --distribute none and --ntasks 1."
+    )
+
+
+def _from_tf_config(environment) -> Cluster:
+    text = environment.get("TF_CONFIG", "")
+    if not text.strip():
+        return Cluster()
+    try:
+        config = json.loads(text)
+        cluster = {str(kind): list(hosts) for kind, hosts in config.get("cluster", {}).items()}
+        task = config.get("task", {})
+        kind, index = str(task.get("type", "")), int(task.get("index", 0))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"TF_CONFIG is not the JSON that TensorFlow wants ({error}): see docs/cluster.md for one that is."
+        ) from error
+    if not cluster:
+        return Cluster()
+    if unusable := sorted(set(cluster) - {"chief", "worker"}):
+        raise InputError(
+            f"TF_CONFIG has {', '.join(unusable)} tasks, which model.fit of Keras 3 cannot use "
+            "(ParameterServerStrategy): give workers only."
+        )
+    addresses = tuple(cluster.get("chief", []) + cluster.get("worker", []))
+    place = index + (len(cluster.get("chief", [])) if kind == "worker" else 0)
+    if kind not in cluster or not 0 <= place < len(addresses):
+        raise InputError(
+            f"TF_CONFIG says this is task {kind!r} {index}, which its cluster of {len(addresses)} does not "
+            "have: give each process a type and an index of the cluster."
+        )
+    nodes = len({address.rsplit(":", 1)[0] for address in addresses})
+    return Cluster(len(addresses), place, nodes, "TF_CONFIG", addresses)
+
+
+def _from_keras_variables(environment) -> Cluster:
+    prefix = "KERAS_DISTRIBUTION_"
+    addresses = tuple(filter(None, environment.get(prefix + "JOB_ADDRESSES", "").split(",")))
+    processes = _number(environment, prefix + "NUM_PROCESSES", default=max(len(addresses), 1))
+    if processes == 1:
+        return Cluster()
+    if not addresses or prefix + "PROCESS_ID" not in environment:
+        raise InputError(
+            f"{prefix}NUM_PROCESSES is {processes}: set {prefix}JOB_ADDRESSES to host:port of the first "
+            f"process and {prefix}PROCESS_ID to this one's number as well."
+        )
+    place = _number(environment, prefix + "PROCESS_ID")
+    if not 0 <= place < processes:
+        raise InputError(f"{prefix}PROCESS_ID must be 0 to {processes - 1}. Received: {place}")
+    hosts = {address.rsplit(":", 1)[0] for address in addresses}
+    nodes = len(hosts) if len(addresses) == processes else processes
+    return Cluster(processes, place, nodes, prefix + "NUM_PROCESSES", addresses)
+
+
+def _from_torchrun(environment) -> Cluster:
+    processes = _number(environment, "WORLD_SIZE", default=1)
+    if processes == 1:
+        return Cluster()
+    here = _number(environment, "LOCAL_WORLD_SIZE", default=processes)
+    return Cluster(processes, _number(environment, "RANK"), max(processes // here, 1), "WORLD_SIZE")
+
+
+def _number(environment, name, default=None) -> int:
+    text = environment.get(name, default)
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a whole number. Received: {text!r}") from None

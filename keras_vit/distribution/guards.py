@@ -1,0 +1,87 @@
+"""Refusals that several backends share: what would silently differ from one device."""
+
+import keras
+
+from keras_vit.distribution.engine import ProcessShare
+from keras_vit.errors import InputError
+
+EQUAL_SHARES = ("sum_over_batch_size", "mean")
+
+
+def refuse(arguments: dict, name: str, engine: str, mend: str, allowed=(None, 1)) -> None:
+    """Refuses an argument of `compile` that does not work under an engine."""
+    if arguments.get(name) not in allowed:
+        raise InputError(f"{name}={arguments[name]} does not work under {engine}: {mend}.")
+
+
+def check_losses(arguments: dict, engine: str) -> None:
+    """Refuses losses whose mean over the replicas is not the loss of the whole batch."""
+    for loss in keras.tree.flatten(arguments.get("loss")):
+        reduction = getattr(loss, "reduction", EQUAL_SHARES[0])
+        if reduction not in EQUAL_SHARES:
+            raise InputError(
+                f"A loss with reduction={reduction!r} differs from one device under {engine}: use "
+                f"reduction={EQUAL_SHARES[0]!r}."
+            )
+
+
+def optimizer_of(arguments: dict):
+    """The optimizer given to `compile`, as an object."""
+    return keras.optimizers.get(arguments["optimizer"])
+
+
+def check_batches(distribution, arguments: dict) -> None:
+    """Refuses batches for `fit` that the replicas cannot share equally, the last, partial one too.
+
+    Raises:
+        InputError: with the size at fault and the mend.
+    """
+    x = arguments["x"]
+    if arguments.get("validation_split"):
+        raise InputError("validation_split does not work on several devices: give validation_data.")
+    if isinstance(x, ProcessShare):
+        size = batch_size_of(x.batches)
+        distribution.check_batch_size(size * distribution.num_processes)
+        return
+    if hasattr(x, "element_spec"):
+        distribution.check_batch_size(batch_size_of(x))
+        return
+    if distribution.num_processes > 1:
+        raise InputError(
+            f"fit in several processes takes a tf.data.Dataset of global batches, the same in each process. "
+            f"Received: x={type(x).__name__}"
+        )
+    if not hasattr(x, "shape"):
+        raise InputError(
+            f"fit on several devices takes arrays or a tf.data.Dataset. Received: x={type(x).__name__}"
+        )
+    size = arguments.get("batch_size") or 32
+    distribution.check_batch_size(size)
+    if len(x) % size:
+        raise InputError(
+            f"The last batch of {size} has only {len(x) % size} of {len(x)} images, which changes its "
+            f"weight on several devices: leave {len(x) % size} images out, or give a tf.data.Dataset that is "
+            "batched with drop_remainder=True."
+        )
+
+
+def batch_size_of(dataset) -> int:
+    """Raises InputError where a dataset's batches may differ in size."""
+    sizes = {spec.shape[0] if spec.shape.rank else None for spec in keras.tree.flatten(dataset.element_spec)}
+    if len(sizes) != 1 or None in sizes:
+        raise InputError(
+            "The last batch of this dataset may be a partial one, which changes its weight on several "
+            "devices: batch it with drop_remainder=True."
+        )
+    return int(sizes.pop() or 0)
+
+
+def process_share(distribution, x):
+    """This process's share of each global batch, as a dataset."""
+    if isinstance(x, ProcessShare):
+        return x.batches
+    if distribution.num_processes == 1:
+        return x
+    size = batch_size_of(x) // distribution.num_processes
+    first = size * distribution.process_id
+    return x.map(lambda *batch: keras.tree.map_structure(lambda rows: rows[first : first + size], batch))

@@ -1,0 +1,79 @@
+"""The model class that trains on several devices as on one."""
+
+import keras
+
+from keras_vit.distribution.engine import current_distribution
+from keras_vit.errors import InputError
+
+
+class DistributedModel(keras.Model):
+    """A `keras.Model` that stays with the `distribute()` it was built in.
+
+    `fit` takes global batches: of `batch_size` images for all devices together. `evaluate` and `predict`
+    answer for all images they are given, in every process.
+
+    Raises:
+        InputError: from `compile` and `fit`, before the first step, for whatever would not work like on one
+            device.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.distribution = current_distribution()
+        self.distribution.check_model(self)
+
+    def compile(self, optimizer="rmsprop", loss=None, **arguments):
+        self._check_scope()
+        with self.distribution.scope():
+            arguments = self.distribution.check_compile(
+                self, {"optimizer": optimizer, "loss": loss, **arguments}
+            )
+            super().compile(**arguments)
+            self.distribution.prepare_optimizer(self)
+
+    def fit(self, x=None, y=None, **arguments):
+        self._check_scope()
+        arguments = self.distribution.fit_arguments(self, {"x": x, "y": y, **arguments})
+        with self.distribution.scope():
+            return super().fit(**arguments)
+
+    def evaluate(self, x=None, y=None, **arguments):
+        self._check_scope()
+        with self.distribution.scope(), self.distribution.judging():
+            x, y = self.distribution.evaluate_input(x, y)
+            return super().evaluate(x, y, **arguments)
+
+    def predict(self, x, **arguments):
+        self._check_scope()
+        with self.distribution.scope(), self.distribution.judging():
+            return self.distribution.predict(self, super().predict, x, **arguments)
+
+    def get_weights(self):
+        return self.distribution.values(self.weights)
+
+    def train_step(self, *arguments):
+        return self.distribution.step_logs(super().train_step(*arguments))
+
+    def test_step(self, *arguments):
+        return self.distribution.step_logs(super().test_step(*arguments))
+
+    def compute_loss(self, *args, training=True, **kwargs):
+        loss = super().compute_loss(*args, training=training, **kwargs)
+        return self.distribution.tracked_loss(loss) if training else loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y, y_pred, sample_weight = self.distribution.gather((y, y_pred, sample_weight))
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras builds under TensorFlow's strategies from the mean of the replicas' batches, which fails for
+        # unequal ones and for several workers (keras#20585). This model is functional: it is built.
+        pass
+
+    def _check_scope(self):
+        current = current_distribution()
+        if current.num_devices > 1 and current is not self.distribution:
+            raise InputError(
+                "This model was built outside of this distribute(), so its weights are not on these devices: "
+                "build it inside."
+            )

@@ -1,0 +1,256 @@
+"""MirroredStrategy on one machine, MultiWorkerMirroredStrategy on several."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+from keras_vit.distribution import guards
+from keras_vit.distribution.cluster import Cluster
+from keras_vit.distribution.engine import Distribution
+from keras_vit.errors import DistributionError, InputError
+
+
+class Mirrored(Distribution):
+    """A copy of the model on each device of this machine (tf.distribute.MirroredStrategy)."""
+
+    kind = "data"
+    engine = "MirroredStrategy"
+
+    def __init__(self, devices: list[str]):
+        import tensorflow as tf
+
+        # Without it TensorFlow looks for a GPU's way to reduce, and warns on CPUs.
+        reduce = tf.distribute.HierarchicalCopyAllReduce if devices[0].startswith("CPU") else None
+        self.strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=reduce() if reduce else None)
+        self.num_devices = self.num_replicas = len(devices)
+
+    def scope(self):
+        return self.strategy.scope()
+
+    def check_model(self, model):
+        if keras.distribution.distribution() is not None:
+            raise InputError(
+                "keras.distribution does nothing on the tensorflow backend: leave it out, "
+                "keras_vit.distribute() is all that is needed."
+            )
+
+    def check_compile(self, model, arguments):
+        leave_out = f"leave it out under {self.engine}"
+        xla = arguments.get("jit_compile", "auto")
+        guards.refuse({"jit_compile": xla}, "jit_compile", self.engine, leave_out, ("auto", None, False))
+        guards.refuse(arguments, "steps_per_execution", self.engine, leave_out)
+        guards.check_losses(arguments, self.engine)
+        optimizer = guards.optimizer_of(arguments)
+        if optimizer.gradient_accumulation_steps:
+            raise InputError(
+                f"gradient_accumulation_steps does not work under {self.engine}: use a larger batch, or remat."
+            )
+        if not _is_distributed(optimizer.iterations.value):
+            raise InputError("This optimizer was made outside of distribute(): make it inside.")
+        if keras.DTypePolicy(model.dtype_policy.name).compute_dtype == "float16":
+            raise InputError(
+                f"mixed_float16 does not work under {self.engine}, its loss scale would differ between the "
+                "devices: use mixed_bfloat16."
+            )
+        return {**arguments, "optimizer": optimizer, "jit_compile": False}
+
+    def prepare_optimizer(self, model):
+        optimizer = model.optimizer
+        if any((optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)):
+            optimizer.apply = clip_together(optimizer)
+
+    def fit_arguments(self, model, arguments):
+        guards.check_batches(self, arguments)
+        if arguments.get("validation_data") is not None:
+            arguments["validation_data"], _ = self.evaluate_input(arguments["validation_data"])
+        return {**arguments, "x": guards.process_share(self, arguments["x"])}
+
+    def evaluate_input(self, x, y=None):
+        """Batches that each replica gets whole.
+
+        Shared ones would leave a replica without an image now and then, which convolutions on CPUs fail on.
+        Sums and counts grow alike, so that means are those of one device.
+        """
+        import tensorflow as tf
+
+        if isinstance(x, tf.distribute.DistributedDataset):  # made here, and handed on by fit
+            return x, None
+        copies = self.num_replicas // self.num_processes
+        batches = _as_batches((x, y) if y is not None else x)
+        return self._one_by_one(
+            batches.flat_map(lambda *b: tf.data.Dataset.from_tensors(b).repeat(copies))
+        ), None
+
+    def _one_by_one(self, batches):
+        """Each element is one replica's batch."""
+        return self.strategy.distribute_datasets_from_function(lambda _: batches)
+
+    def predict(self, model, keras_predict, x, **arguments):
+        """On one device of each process: Keras's own would gather the rows of all workers."""
+        import tensorflow as tf
+
+        forward = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+        batches = _as_batches(x, arguments.get("batch_size") or 32)
+        only_images = (batch[0] if isinstance(batch, tuple) else batch for batch in batches)
+        return np.concatenate([forward(images).numpy() for images in only_images])
+
+
+class MultiWorker(Mirrored):
+    """A copy of the model on each device of each machine (tf.distribute.MultiWorkerMirroredStrategy)."""
+
+    engine = "MultiWorkerMirroredStrategy"
+
+    def __init__(self, cluster: Cluster):
+        import tensorflow as tf
+
+        try:
+            self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except RuntimeError as error:
+            raise InputError(
+                "TensorFlow has worked already in this process, and wants to know of the other ones before: "
+                "enter distribute() first."
+            ) from error
+        self.num_devices = self.num_replicas = self.strategy.num_replicas_in_sync
+        self.num_processes, self.process_id = cluster.num_processes, cluster.process_id
+
+    def fit_arguments(self, model, arguments):
+        arguments = super().fit_arguments(model, arguments)
+        size = guards.batch_size_of(arguments["x"]) * self.num_processes // self.num_replicas
+        # TensorFlow would otherwise share the files or the batches once more.
+        return {**arguments, "x": self._one_by_one(arguments["x"].rebatch(size, drop_remainder=True))}
+
+    def step_logs(self, logs):
+        # Keras reduces what the workers report along an axis, which a scalar has not.
+        import tensorflow as tf
+
+        return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+
+    def broadcast(self, array):
+        import tensorflow as tf
+
+        given = tf.constant(array if self.is_chief else np.zeros_like(array))
+
+        def on_replica():
+            first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+            return tf.where(first, given, tf.zeros_like(given))
+
+        return self.strategy.reduce("SUM", self.strategy.run(on_replica), axis=None).numpy()
+
+    def lost(self, error):
+        import tensorflow as tf
+
+        kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError)
+        kinds += (
+            tf.errors.CancelledError,
+            tf.errors.DeadlineExceededError,
+            tf.errors.FailedPreconditionError,
+        )
+        return DistributionError(lost_sentence(error)) if isinstance(error, kinds) else None
+
+
+def lost_sentence(error: Exception) -> str:
+    """What a process says when another one is gone."""
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return (
+        f"Another process of this run has ended or cannot be reached ({reason}). Start all processes again "
+        "with the same command: training goes on from the last finished epoch."
+    )
+
+
+def tensorflow_distribution(kind: str, devices: int | None, cluster: Cluster) -> Distribution:
+    """See `distribute`."""
+    import tensorflow as tf
+
+    if kind == "model":
+        raise InputError(
+            "TensorFlow under Keras 3 cannot cut a model over devices, keras.distribution does nothing there: "
+            "use the JAX backend (KERAS_BACKEND=jax) for kind 'model', or kind 'data'."
+        )
+    gpus = tf.config.list_physical_devices("GPU")
+    if cluster.num_processes > 1:
+        _keep_gpus(gpus, devices)
+        return MultiWorker(cluster)
+    if gpus:
+        if devices and devices > len(gpus):
+            raise InputError(f"devices={devices} is more than the {len(gpus)} GPUs here: ask for fewer.")
+        names = [f"GPU:{i}" for i in range(devices or len(gpus))]
+    else:
+        names = _logical_cpus(devices or 1)
+    return Mirrored(names) if len(names) > 1 else Distribution()
+
+
+def _keep_gpus(gpus, devices):
+    import tensorflow as tf
+
+    if devices is None:
+        return
+    if devices > max(len(gpus), 1):
+        raise InputError(
+            f"devices={devices} is more than the {len(gpus) or 'one CPU'} that TensorFlow can use in each of "
+            "several processes: ask for fewer, or start more processes."
+        )
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started: MultiWorker says so
+        tf.config.set_visible_devices(gpus[:devices], "GPU")
+
+
+def _logical_cpus(count) -> list[str]:
+    """The names of so many CPU devices, which TensorFlow makes of one before it starts."""
+    import tensorflow as tf
+
+    if count > 1:
+        one = tf.config.list_physical_devices("CPU")[0]
+        configuration = [tf.config.LogicalDeviceConfiguration()] * count
+        try:
+            tf.config.set_logical_device_configuration(one, configuration)
+        except RuntimeError as error:
+            found = len(tf.config.list_logical_devices("CPU"))
+            if found < count:
+                raise InputError(
+                    f"TensorFlow has started with {found} CPU device{'s' * (found > 1)}, it is too late for "
+                    f"{count}: enter distribute(devices={count}) before anything else uses TensorFlow."
+                ) from error
+    return [f"CPU:{i}" for i in range(count)]
+
+
+def clip_together(optimizer):
+    """An `optimizer.apply` that clips the gradient of the whole batch instead of each replica's."""
+    keras_apply = optimizer.apply
+
+    def apply(grads, trainable_variables=None):
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+        clipped = clip(summed, optimizer)
+        # Keras sums over the replicas once more. Its own clipping finds nothing left to clip.
+        shares = [gradient / context.num_replicas_in_sync for gradient in clipped]
+        return keras_apply(shares, trainable_variables)
+
+    return apply
+
+
+def clip(gradients, optimizer):
+    """Gradients clipped as the optimizer would."""
+    import tensorflow as tf
+
+    if optimizer.clipnorm:
+        return [tf.clip_by_norm(gradient, optimizer.clipnorm) for gradient in gradients]
+    if optimizer.global_clipnorm:
+        return tf.clip_by_global_norm(gradients, optimizer.global_clipnorm)[0]
+    return [tf.clip_by_value(gradient, -optimizer.clipvalue, optimizer.clipvalue) for gradient in gradients]
+
+
+def _as_batches(x, batch_size=32):
+    """A dataset of batches, made of arrays where it is none yet."""
+    import tensorflow as tf
+
+    if isinstance(x, tf.data.Dataset):
+        return x
+    return tf.data.Dataset.from_tensor_slices(tuple(x) if isinstance(x, list) else x).batch(batch_size)
+
+
+def _is_distributed(variable) -> bool:
+    import tensorflow as tf
+
+    return isinstance(variable, tf.distribute.DistributedValues)

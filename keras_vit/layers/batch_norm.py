@@ -1,0 +1,38 @@
+import keras
+from keras import layers, ops
+
+from keras_vit.distribution.replicas import mean_over_replicas, num_replicas
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class BatchNorm(layers.BatchNormalization):
+    """Batch normalization by the statistics of the whole batch, however many replicas share it.
+
+    Ioffe and Szegedy 2015 (https://arxiv.org/abs/1502.03167). Keras's own takes those of each replica, or,
+    with `synchronized=True`, of all, but on TensorFlow only.
+
+    Args:
+        See `keras.layers.BatchNormalization`.
+
+    Input shape:
+        `(batch, ..., channels)`.
+
+    Output shape:
+        That of the input.
+
+    Example:
+        >>> BatchNorm()(np.ones((2, 7, 7, 8))).shape
+        (2, 7, 7, 8)
+    """
+
+    def call(self, inputs, training=None):
+        if not training or not self.trainable or num_replicas() == 1:
+            return super().call(inputs, training=training)
+        x = ops.cast(inputs, "float32")
+        axes = tuple(range(len(x.shape) - 1))
+        mean = mean_over_replicas(ops.mean(x, axes))
+        variance = mean_over_replicas(ops.mean(ops.square(x - mean), axes))
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + ops.stop_gradient(now) * (1.0 - self.momentum))
+        x = ops.batch_normalization(x, mean, variance, -1, self.beta, self.gamma, self.epsilon)
+        return ops.cast(x, self.compute_dtype)
