@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
-from keras_vit.errors import InputError
+from keras_vit.errors import DistributionError, InputError
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.recipe import RECIPES
 
@@ -45,11 +45,14 @@ class Train:
     """print the folder, the report and the figures as JSON"""
 
     def __call__(self):
+        from keras_vit.distribution.cluster import current_process_is_chief
         from keras_vit.training.run import train
 
         # A script that asks for JSON reads nothing else on the standard output.
         with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
             run = train(self.run)
+        if not current_process_is_chief():
+            return
         best, last = run.metrics["best"], run.metrics["last"]
         if self.json:
             answer: dict[str, Any] = {"run": str(run.path), "report": str(run.path / "report.html")}
@@ -272,7 +275,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         verb = parse(arguments)
         _import_quietly()
+        if isinstance(verb, Train):
+            _start_processes(verb.run, arguments)
         return verb() or FINE
+    except DistributionError as error:
+        code = _complain(str(error), FAILED)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # the backends would wait for the lost process once more
     except InputError as error:
         return _complain(str(error), WRONG_USAGE)
     except KeyboardInterrupt as stop:
@@ -288,6 +298,19 @@ def main(arguments: list[str] | None = None) -> int:
         if error.filename is None:
             raise
         return _complain(f"{error.filename}: {error.strerror}.", FAILED, error)
+
+
+def _start_processes(config, arguments):
+    """On torch, where each device has a process of its own, goes on as torchrun with the same arguments."""
+    import keras
+
+    if keras.backend.backend() == "torch":
+        from keras_vit.distribution.torch_engine import torchrun_command
+
+        command = torchrun_command(config.distribute, config.devices, ["-m", "keras_vit", *arguments])
+        if command:
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+            os.execv(command[0], command)
 
 
 def _complain(sentence, code, error=None) -> int:

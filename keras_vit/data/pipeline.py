@@ -89,14 +89,21 @@ class ImageData:
         """Prepared images of one part, before augmentation and scaling: float32 (n, h, w, c) in 0..255."""
         return read_pixels(self.image_set.take(getattr(self.split, part)).images, self.preprocessing)
 
-    def train_batches(self, first_epoch):
+    def train_batches(self, first_epoch, process_id=0, num_processes=1):
         """Endless training batches from an epoch on.
 
         Order and augmentation of epoch e depend on the seed and e alone: a run that goes on at epoch e gets
-        what an uncut run gets there.
+        what an uncut run gets there. Of several processes each reads its own images of every batch, and
+        augments them with a seed of its own.
+
+        Args:
+            first_epoch: from 0.
+            process_id: of the process that asks, from 0.
+            num_processes: processes that share each batch; they divide the batch size.
 
         Returns:
-            tf.data.Dataset of images (batch, h, w, c) in [-1, 1] and one-hot labels (batch, classes).
+            tf.data.Dataset of images (batch / num_processes, h, w, c) in [-1, 1] and one-hot labels
+            (batch / num_processes, classes).
         """
         import tensorflow as tf
 
@@ -105,6 +112,8 @@ class ImageData:
         augment = make_augment(self.augmentation, self.image_shape)
         labels = tf.one_hot(self.labels("train"), len(self.class_names))
         count, batch_size, steps = len(self.split.train), self.batch_size, self.steps_per_epoch
+        share = batch_size // num_processes
+        mine = slice(share * process_id, share * (process_id + 1))
 
         def epoch_of(epoch):
             seed = tf.random.experimental.stateless_fold_in(
@@ -115,10 +124,12 @@ class ImageData:
             seeds = tf.map_fn(
                 lambda step: tf.random.experimental.stateless_fold_in(seed, step + 1), tf.range(steps)
             )
-            return tf.data.Dataset.from_tensor_slices((batches, seeds))
+            return tf.data.Dataset.from_tensor_slices((batches[:, mine], seeds))
 
         def finish(images, step):
             indices, seed = step
+            if num_processes > 1:
+                seed = tf.random.experimental.stateless_fold_in(seed, process_id)
             images, targets = augment(images, tf.gather(labels, indices), seed)
             return scale_pixels(images), targets
 

@@ -52,9 +52,16 @@ def read_cluster(backend: str, environment: Mapping[str, str] = os.environ) -> C
         )
     means = "TF_CONFIG" if backend == "tensorflow" else "torchrun"
     raise InputError(
-        f"Slurm runs {tasks} tasks of this step, but they do not know of each other: start them with {means}, "
-        f"as examples/cluster/slurm_{backend}.sbatch does, or set --distribute none and --ntasks 1."
+        f"Slurm runs {tasks} tasks of this step, but they do not know of each other: start them with "
+        f"{means}, as examples/cluster/slurm_{backend}.sbatch does, or set --distribute none and --ntasks 1."
     )
+
+
+def current_process_is_chief() -> bool:
+    """Whether this process is the one that writes and prints, or the only one."""
+    import keras
+
+    return read_cluster(keras.backend.backend()).process_id == 0
 
 
 def _from_tf_config(environment) -> Cluster:

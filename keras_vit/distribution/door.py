@@ -35,8 +35,8 @@ def distribute(
             processors can be asked for, to try things out.
         model_devices: devices over which a copy of the model is cut; `None` for all of a process.
         nodes: machines the run must have; `None` for any.
-        layout: more rules for kind `"model"`: a regular expression for the path of a weight -> for each of its
-            axes `"model"` or `None`.
+        layout: more rules for kind `"model"`: a regular expression for the path of a weight -> for each of
+            its axes `"model"` or `None`.
 
     Returns:
         A `Distribution`, to be used as a context manager. Models built inside stay on its devices.

@@ -181,9 +181,9 @@ class Distribution:
         """A context in which every process sees all images, for `evaluate` and `predict`."""
         return contextlib.nullcontext()
 
-    def evaluate_input(self, x, y=None):
-        """`x` and `y` as `evaluate` of Keras is to get them."""
-        return x, y
+    def evaluate_arguments(self, arguments: dict) -> dict:
+        """The arguments of `evaluate` as Keras is to get them."""
+        return arguments
 
     def predict(self, model, keras_predict, x, **arguments):
         return keras_predict(x, **arguments)

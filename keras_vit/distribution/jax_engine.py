@@ -84,8 +84,9 @@ class Sharded(Distribution):
         for size, axis in zip(variable.shape, axes, strict=True):
             if axis == "model" and size % self.model_devices:
                 raise InputError(
-                    f"{variable.path} of shape {tuple(variable.shape)} cannot be cut over {self.model_devices} "
-                    f"devices, they do not divide {size}: use fewer model_devices, or another width."
+                    f"{variable.path} of shape {tuple(variable.shape)} cannot be cut over "
+                    f"{self.model_devices} devices, they do not divide {size}: use fewer "
+                    "model_devices, or another width."
                 )
 
     def check_compile(self, model, arguments):
@@ -147,8 +148,8 @@ def jax_distribution(
     here = jax.local_device_count()
     if devices and devices > here:
         raise InputError(
-            f"devices={devices} is more than the {here} that JAX has here: ask for fewer, or, for CPUs, enter "
-            "distribute() before anything else uses JAX."
+            f"devices={devices} is more than the {here} that JAX has here: ask for fewer, or, for CPUs, "
+            "enter distribute() before anything else uses JAX."
         )
     chosen = [d for d in jax.devices() if devices is None or _place_in_process(d) < devices]
     if len(chosen) == 1:
@@ -160,8 +161,8 @@ def jax_distribution(
     cut = model_devices or per_process
     if per_process % cut:
         raise InputError(
-            f"model_devices={cut} does not divide the {per_process} devices of a process, inside which a copy "
-            "of the model stays: choose a divisor."
+            f"model_devices={cut} does not divide the {per_process} devices of a process, inside which a "
+            "copy of the model stays: choose a divisor."
         )
     return Sharded("model", names, cluster, cut, {**LAYOUT, **(layout or {})})
 
@@ -185,6 +186,6 @@ def _join(cluster: Cluster):
         keras.distribution.initialize(address, *known)
     except RuntimeError as error:
         raise InputError(
-            f"The processes of this run could not join ({str(error).splitlines()[0]}): start all of them, and "
-            "enter distribute() before anything else uses JAX."
+            f"The processes of this run could not join ({str(error).splitlines()[0]}): start all of them, "
+            "and enter distribute() before anything else uses JAX."
         ) from error

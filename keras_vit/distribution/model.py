@@ -40,8 +40,7 @@ class DistributedModel(keras.Model):
     def evaluate(self, x=None, y=None, **arguments):
         self._check_scope()
         with self.distribution.scope(), self.distribution.judging():
-            x, y = self.distribution.evaluate_input(x, y)
-            return super().evaluate(x, y, **arguments)
+            return super().evaluate(**self.distribution.evaluate_arguments({"x": x, "y": y, **arguments}))
 
     def predict(self, x, **arguments):
         self._check_scope()

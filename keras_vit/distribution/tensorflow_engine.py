@@ -44,7 +44,8 @@ class Mirrored(Distribution):
         optimizer = guards.optimizer_of(arguments)
         if optimizer.gradient_accumulation_steps:
             raise InputError(
-                f"gradient_accumulation_steps does not work under {self.engine}: use a larger batch, or remat."
+                f"gradient_accumulation_steps does not work under {self.engine}: use a larger batch, or "
+                "remat."
             )
         if not _is_distributed(optimizer.iterations.value):
             raise InputError("This optimizer was made outside of distribute(): make it inside.")
@@ -63,10 +64,25 @@ class Mirrored(Distribution):
     def fit_arguments(self, model, arguments):
         guards.check_batches(self, arguments)
         if arguments.get("validation_data") is not None:
-            arguments["validation_data"], _ = self.evaluate_input(arguments["validation_data"])
+            whole = _as_batches(arguments["validation_data"])
+            arguments["validation_data"] = self._whole_batches(whole)
+            arguments.setdefault("validation_steps", _count(whole))
         return {**arguments, "x": guards.process_share(self, arguments["x"])}
 
-    def evaluate_input(self, x, y=None):
+    def evaluate_arguments(self, arguments):
+        import tensorflow as tf
+
+        x, y = arguments["x"], arguments.pop("y")
+        if isinstance(x, tf.distribute.DistributedDataset):  # made in fit_arguments
+            return arguments
+        whole = _as_batches(x if y is None else (x, y), arguments.get("batch_size") or 32)
+        return {
+            **arguments,
+            "x": self._whole_batches(whole),
+            "steps": arguments.get("steps") or _count(whole),
+        }
+
+    def _whole_batches(self, batches):
         """Batches that each replica gets whole.
 
         Shared ones would leave a replica without an image now and then, which convolutions on CPUs fail on.
@@ -74,13 +90,8 @@ class Mirrored(Distribution):
         """
         import tensorflow as tf
 
-        if isinstance(x, tf.distribute.DistributedDataset):  # made here, and handed on by fit
-            return x, None
         copies = self.num_replicas // self.num_processes
-        batches = _as_batches((x, y) if y is not None else x)
-        return self._one_by_one(
-            batches.flat_map(lambda *b: tf.data.Dataset.from_tensors(b).repeat(copies))
-        ), None
+        return self._one_by_one(batches.flat_map(lambda *b: tf.data.Dataset.from_tensors(b).repeat(copies)))
 
     def _one_by_one(self, batches):
         """Each element is one replica's batch."""
@@ -116,9 +127,12 @@ class MultiWorker(Mirrored):
 
     def fit_arguments(self, model, arguments):
         arguments = super().fit_arguments(model, arguments)
-        size = guards.batch_size_of(arguments["x"]) * self.num_processes // self.num_replicas
+        batches = arguments["x"]
+        size = guards.batch_size_of(batches) * self.num_processes // self.num_replicas
+        if not arguments.get("steps_per_epoch"):
+            arguments["steps_per_epoch"], batches = _count(batches), batches.repeat()
         # TensorFlow would otherwise share the files or the batches once more.
-        return {**arguments, "x": self._one_by_one(arguments["x"].rebatch(size, drop_remainder=True))}
+        return {**arguments, "x": self._one_by_one(batches.rebatch(size, drop_remainder=True))}
 
     def step_logs(self, logs):
         # Keras reduces what the workers report along an axis, which a scalar has not.
@@ -129,24 +143,23 @@ class MultiWorker(Mirrored):
     def broadcast(self, array):
         import tensorflow as tf
 
-        given = tf.constant(array if self.is_chief else np.zeros_like(array))
+        # Integers as the one kind that all reductions know.
+        kind = array.dtype if np.issubdtype(array.dtype, np.floating) else np.int64
+        given = tf.constant((array if self.is_chief else np.zeros_like(array)).astype(kind))
 
         def on_replica():
             first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
             return tf.where(first, given, tf.zeros_like(given))
 
-        return self.strategy.reduce("SUM", self.strategy.run(on_replica), axis=None).numpy()
+        found = self.strategy.reduce("SUM", self.strategy.run(on_replica), axis=None)
+        return found.numpy().astype(array.dtype)
 
     def lost(self, error):
         import tensorflow as tf
 
-        kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError)
-        kinds += (
-            tf.errors.CancelledError,
-            tf.errors.DeadlineExceededError,
-            tf.errors.FailedPreconditionError,
-        )
-        return DistributionError(lost_sentence(error)) if isinstance(error, kinds) else None
+        kinds = ("Unavailable", "Aborted", "Internal", "Cancelled", "DeadlineExceeded", "FailedPrecondition")
+        gone = isinstance(error, tuple(getattr(tf.errors, f"{kind}Error") for kind in kinds))
+        return DistributionError(lost_sentence(error)) if gone else None
 
 
 def lost_sentence(error: Exception) -> str:
@@ -164,8 +177,8 @@ def tensorflow_distribution(kind: str, devices: int | None, cluster: Cluster) ->
 
     if kind == "model":
         raise InputError(
-            "TensorFlow under Keras 3 cannot cut a model over devices, keras.distribution does nothing there: "
-            "use the JAX backend (KERAS_BACKEND=jax) for kind 'model', or kind 'data'."
+            "TensorFlow under Keras 3 cannot cut a model over devices, keras.distribution does nothing "
+            "there: use the JAX backend (KERAS_BACKEND=jax) for kind 'model', or kind 'data'."
         )
     gpus = tf.config.list_physical_devices("GPU")
     if cluster.num_processes > 1:
@@ -248,6 +261,12 @@ def _as_batches(x, batch_size=32):
     if isinstance(x, tf.data.Dataset):
         return x
     return tf.data.Dataset.from_tensor_slices(tuple(x) if isinstance(x, list) else x).batch(batch_size)
+
+
+def _count(batches) -> int | None:
+    """How many batches there are, where the dataset knows."""
+    count = int(batches.cardinality())
+    return count if count >= 0 else None
 
 
 def _is_distributed(variable) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from datetime import timedelta
 
 import keras
@@ -164,7 +165,26 @@ def torch_distribution(kind: str, devices: int | None, cluster: Cluster) -> Dist
     here = int(os.environ.get("LOCAL_WORLD_SIZE", cluster.num_processes))
     if devices and devices != here:
         raise InputError(
-            f"torchrun started {here} processes on this machine, one a device, and devices={devices} are asked "
-            f"for: use --nproc-per-node {devices}, or leave devices out."
+            f"torchrun started {here} processes on this machine, one a device, and devices={devices} are "
+            f"asked for: use --nproc-per-node {devices}, or leave devices out."
         )
     return Processes(cluster)
+
+
+def torchrun_command(kind: str, devices: int | None, arguments: list[str]) -> list[str] | None:
+    """What to run in place of this process, so that each device has one of its own.
+
+    Args:
+        kind, devices: see `distribute`.
+        arguments: of Python, as each of the processes is to get them.
+
+    Returns:
+        The words of torchrun's command; `None` where one process is enough, or torchrun has started this one.
+    """
+    if kind not in ("auto", "data") or "WORLD_SIZE" in os.environ:
+        return None
+    count = devices or torch.cuda.device_count()
+    if count < 2:
+        return None
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    return [*run, *arguments]

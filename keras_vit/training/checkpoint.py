@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_vit.distribution import Distribution
 from keras_vit.errors import InputError
 
 CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
@@ -20,6 +21,8 @@ class Checkpoint(keras.callbacks.Callback):
     the history. Written at the start of the next epoch, when weights that a moving average had replaced for
     the validation are back.
 
+    Of several processes the chief writes; the others only keep the history.
+
     Args:
         folder: the run's folder while it trains.
         history: a list of one dict an epoch, which this callback fills.
@@ -29,18 +32,6 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.path = folder / CHECKPOINT
         self.history = history
-        self.torch_random: dict[str, np.ndarray] = {}
-
-    def on_train_begin(self, logs=None):
-        if self.history:
-            arrays, _ = load_arrays(self.path)
-            self.torch_random = {name: arrays[name] for name in arrays if name.startswith("torch_")}
-
-    def on_train_batch_begin(self, batch, logs=None):
-        # Not before: torch's loader draws from the generator when it begins.
-        if self.torch_random:
-            _set_torch_random(self.torch_random)
-            self.torch_random = {}
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}}
@@ -48,11 +39,14 @@ class Checkpoint(keras.callbacks.Callback):
         self.history.append(row)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.history:
-            arrays = {f"model_{i}": value for i, value in enumerate(_values(self.model.variables))}
-            optimizer = _values(self.model.optimizer.variables)
-            arrays.update({f"optimizer_{i}": value for i, value in enumerate(optimizer)})
-            save_arrays(self.path, arrays | _torch_random(), {"history": self.history})
+        distribution = self.model.distribution
+        if self.history and distribution.is_chief:
+            arrays = {
+                f"{kind}_{i}": value
+                for kind, variables in _state(self.model)
+                for i, value in enumerate(distribution.values(variables))
+            }
+            save_arrays(self.path, arrays, {"history": self.history})
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -73,12 +67,11 @@ class KeepBest(keras.callbacks.Callback):
         self.epoch: int | None = None
         self.last_weights: list[np.ndarray] = []
 
-    def restore(self, before_epoch: int) -> None:
+    def restore(self, before_epoch: int, distribution: Distribution) -> None:
         """Takes up what an earlier part of the run kept, unless it is of an epoch that is run again."""
-        if self.path.is_file():
-            _, state = load_arrays(self.path)
-            if state["epoch"] <= before_epoch:
-                self.best, self.epoch = tuple(state["best"]), state["epoch"]
+        state = distribution.from_chief(lambda: load_arrays(self.path)[1] if self.path.is_file() else None)
+        if state and state["epoch"] <= before_epoch:
+            self.best, self.epoch = tuple(state["best"]), state["epoch"]
 
     def on_epoch_end(self, epoch, logs=None):
         # By now the weights are those to be judged: the moving average where the recipe has one.
@@ -87,10 +80,14 @@ class KeepBest(keras.callbacks.Callback):
         found = (logs.get("val_accuracy", float(epoch)), -logs.get("val_loss", 0.0))
         if self.best is None or found > self.best:
             self.best, self.epoch = found, epoch + 1
-            arrays = {f"model_{i}": value for i, value in enumerate(self.last_weights)}
-            save_arrays(self.path, arrays, {"epoch": self.epoch, "best": [float(x) for x in found]})
-        elif self.early_stopping and epoch + 1 - self.epoch >= self.early_stopping:
-            self.model.stop_training = True
+            if self.model.distribution.is_chief:
+                arrays = {f"model_{i}": value for i, value in enumerate(self.last_weights)}
+                save_arrays(self.path, arrays, {"epoch": self.epoch, "best": [float(x) for x in found]})
+        if self.early_stopping:
+            late = epoch + 1 - self.epoch >= self.early_stopping
+            # The last digits of a loss may differ between machines; all must stop at the same epoch.
+            if self.model.distribution.from_chief(lambda: bool(late)):
+                self.model.stop_training = True
 
 
 def restore_checkpoint(folder: Path, model) -> list[dict]:
@@ -103,20 +100,30 @@ def restore_checkpoint(folder: Path, model) -> list[dict]:
     Returns:
         The history so far; empty, and the model left alone, where no epoch was finished.
     """
-    if not (folder / CHECKPOINT).is_file():
-        return []
-    arrays, state = load_arrays(folder / CHECKPOINT)
-    model.optimizer.build(model.trainable_variables)
-    for kind, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
-        for i, variable in enumerate(variables):
-            variable.assign(arrays[f"{kind}_{i}"])
-    return state["history"]
+    distribution = model.distribution
+    arrays: dict[str, np.ndarray] = {}
+    state: dict = {"history": []}
+    if distribution.is_chief and (folder / CHECKPOINT).is_file():
+        arrays, state = load_arrays(folder / CHECKPOINT)
+    history = distribution.from_chief(lambda: state["history"])
+    if history:
+        with distribution.scope():
+            model.optimizer.build(model.trainable_variables)
+            for kind, variables in _state(model):
+                for i, variable in enumerate(variables):
+                    found = arrays.get(f"{kind}_{i}", np.zeros(variable.shape, variable.dtype))
+                    variable.assign(distribution.broadcast(found))
+    return history
 
 
-def load_best(folder: Path) -> list[np.ndarray]:
-    """The weights of the best epoch, as `model.set_weights` takes them."""
-    arrays, _ = load_arrays(folder / BEST)
-    return [arrays[f"model_{i}"] for i in range(len(arrays))]
+def load_best(folder: Path, model) -> list[np.ndarray]:
+    """The weights of the best epoch, as `set_weights` takes them; in every process, from the chief's file."""
+    distribution = model.distribution
+    weights = model.get_weights()
+    if distribution.is_chief:
+        arrays, _ = load_arrays(folder / BEST)
+        weights = [arrays[f"model_{i}"] for i in range(len(weights))]
+    return [distribution.broadcast(array) for array in weights]
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], state: dict) -> None:
@@ -143,26 +150,6 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         ) from error
 
 
-def _torch_random() -> dict[str, np.ndarray]:
-    """The states of torch's own generators, which Keras's dropout draws from on that backend."""
-    if keras.backend.backend() != "torch":
-        return {}
-    import torch
-
-    on_gpus = torch.cuda.get_rng_state_all()
-    return {
-        "torch_cpu": torch.get_rng_state().numpy(),
-        **{f"torch_gpu_{i}": state.numpy() for i, state in enumerate(on_gpus)},
-    }
-
-
-def _set_torch_random(states):
-    import torch
-
-    torch.set_rng_state(torch.from_numpy(states["torch_cpu"]))
-    for i in range(min(len(states) - 1, torch.cuda.device_count())):
-        torch.cuda.set_rng_state(torch.from_numpy(states[f"torch_gpu_{i}"]), i)
-
-
-def _values(variables):
-    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+def _state(model):
+    """All variables that training changes, by the names they have in the file."""
+    return ("model", model.variables), ("optimizer", model.optimizer.variables)

@@ -20,7 +20,7 @@ def compile_model(model, recipe, steps_per_epoch):
         optimizer=make_optimizer(model, recipe, steps_per_epoch),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=choose_xla(recipe.xla),
+        jit_compile=choose_xla(recipe.xla, model.distribution.num_devices),
     )
 
 
@@ -62,7 +62,7 @@ def make_schedule(recipe, steps_per_epoch):
     )
 
 
-def choose_xla(asked):
+def choose_xla(asked, num_devices=1):
     """What `jit_compile` is to be: `asked`, or by default what is known to be safe and fast.
 
     Keras's own "auto" leaves XLA off on CPUs, where TensorFlow trains this model four times faster with
@@ -75,4 +75,4 @@ def choose_xla(asked):
         return False
     if backend == "jax":
         return "auto" if asked is None else asked
-    return True if asked is None else asked
+    return num_devices == 1 if asked is None else asked

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keras_vit.data.augmentation import Augmentation
-from keras_vit.errors import InputError, check_range
+from keras_vit.errors import InputError, check_choice, check_range
 from keras_vit.training.recipe import RECIPES, Recipe
 from keras_vit.variants import default_channels, default_image_size, variant_arguments
+
+DEVICES = ("distribute", "devices", "model_devices", "nodes")
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,24 @@ class TrainConfig:
     """the run folder to make; by default runs/ and the date"""
     resume: bool = False
     """go on with the run in --out that was cut off"""
+    distribute: Literal["auto", "none", "data", "model"] = "auto"
+    """share each batch among devices (data), or cut the model over them as well (model, JAX only); auto
+    takes all GPUs, and the processes that the launcher announces"""
+    devices: int | None = None
+    """of each process; all GPUs or one CPU by default"""
+    model_devices: int | None = None
+    """devices that a copy of the model is cut over, with --distribute model; all by default"""
+    nodes: int | None = None
+    """machines that the run must have; see docs/cluster.md"""
 
     def __post_init__(self):
         variant_arguments(self.model)
         check_range("test_fraction", self.test_fraction, 0.0, 0.9, open_low=True)
         check_range("validation_fraction", self.validation_fraction, 0.0, 0.9)
         check_range("seed", self.seed, 0, 2**31 - 1)
+        check_choice("distribute", self.distribute, ("auto", "none", "data", "model"))
+        for name in ("devices", "model_devices", "nodes"):
+            check_range(name, getattr(self, name), 1, None)
         if min(self.image_shape) < 1:
             raise InputError(f"image_size must be 1 or more. Received: image_size={self.image_size}")
         if self.channels not in (None, 1, 3):
@@ -71,9 +85,10 @@ def default_folder(config: TrainConfig) -> Path:
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """JSON-ready; the folder and `resume` are left out: they say where, not what."""
+    """JSON-ready; the folder, `resume` and the devices are left out: they say where, not what."""
     plain = dataclasses.asdict(config)
-    del plain["out"], plain["resume"]
+    for name in ("out", "resume", *DEVICES):
+        del plain[name]
     return plain
 
 
@@ -113,6 +128,9 @@ def command_of(config: TrainConfig) -> str:
         else:
             values = value if isinstance(value, list | tuple) else [value]
             words += [f"--{flag}", *map(str, values)]
+    for name in DEVICES:
+        if getattr(config, name) != getattr(TrainConfig, name):
+            words += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
     if config.out is not None:
         words += ["--out", str(config.out)]
     return shlex.join(words)

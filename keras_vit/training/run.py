@@ -1,11 +1,10 @@
 """train(): images, a model and a recipe in; a run folder out."""
 
-import contextlib
 import dataclasses
+import hashlib
 import os
 import platform
 import shlex
-import shutil
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +19,7 @@ from keras_vit.data.images import load_image_set
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.preprocess import Preprocessing, decode_image, to_channels
 from keras_vit.data.split import split_image_set
+from keras_vit.distribution import Distribution, ProcessShare, distribute
 from keras_vit.errors import InputError
 from keras_vit.evaluation.judge import judge
 from keras_vit.evaluation.report import render_report
@@ -33,14 +33,8 @@ from keras_vit.training.checkpoint import (
     restore_checkpoint,
 )
 from keras_vit.training.compile import compile_model
-from keras_vit.training.config import (
-    TrainConfig,
-    command_of,
-    default_folder,
-    differences,
-    from_dict,
-    to_dict,
-)
+from keras_vit.training.config import TrainConfig, command_of, default_folder, to_dict
+from keras_vit.training.place import begin_or_resume, check_same_data, make_folder, remove, stored_config
 from keras_vit.vit import ViT
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
@@ -67,37 +61,80 @@ def train(config: TrainConfig | None = None, **changes) -> Run:
         >>> run.metrics["best"]["accuracy"]
     """
     config = dataclasses.replace(config or TrainConfig(), **changes)
-    folder = Path(config.out) if config.out else default_folder(config)
-    config = dataclasses.replace(config, out=folder)
-    partial = partial_of(folder)
-    if config.resume and folder.is_dir():
-        return load_run(folder)
-    _check_place(folder, partial, config.resume)
-    if config.resume:
-        config = _stored_config(partial, config)
+    distribution = distribute(
+        config.distribute, config.devices, model_devices=config.model_devices, nodes=config.nodes
+    )
+    try:
+        return _train(config, distribution)
+    except Exception as error:
+        lost = distribution.lost(error)
+        if lost is None:
+            raise
+        raise lost from error
+
+
+def _train(config: TrainConfig, distribution: Distribution) -> Run:
+    distribution.check_batch_size(config.recipe.batch_size)
+    folder = Path(distribution.from_chief(lambda: str(config.out or default_folder(config))))
+    config, partial = dataclasses.replace(config, out=folder), partial_of(folder)
+    restarted = distribution.num_processes > 1
+    found = distribution.from_chief(lambda: begin_or_resume(config, folder, restarted))
+    if "finished" in found:
+        return Run(folder, found["finished"])
+    begun = found["begun"]
+    if begun:
+        config = stored_config(begun, config)
 
     data, audit = prepare_data(config)
     keras.utils.set_random_seed(config.seed)
-    model = build_model(config, len(data.class_names))
-    compile_model(model, config.recipe, data.steps_per_epoch)
-    print(audit)
-    print(f"{config.model}: {model.count_params():,} parameters; to repeat this run: {command_of(config)}")
+    with distribution:
+        model = build_model(config, len(data.class_names))
+        compile_model(model, config.recipe, data.steps_per_epoch)
     written = _describe(config, data, model)
-    if config.resume:
-        _check_same_data(partial, written)
-    made = _make_folder(partial)
+    _check_same_images(distribution, data)
+    if begun:
+        check_same_data(begun, written, partial)
+    if distribution.is_chief:
+        print(audit)
+        print(
+            f"{config.model}: {model.count_params():,} parameters; to repeat this run: {command_of(config)}"
+        )
+        print(_progress_line(config, distribution))
+    made = make_folder(partial) if distribution.is_chief else []
     try:
-        run_folder.write_json(partial / run_folder.CONFIG, written)
+        if distribution.is_chief:
+            run_folder.write_json(partial / run_folder.CONFIG, written)
         history, best, last = fit(model, data, config.recipe, partial)
-        _finish(partial, written, model, data, audit, history, best, last)
+        _finish(folder, written, model, data, audit, history, best, last)
     except BaseException as error:
         if made and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
-            _remove(partial, made)  # it has diverged, or no epoch was kept: there is nothing to resume
-        else:
+            remove(partial, made)  # it has diverged, or no epoch was kept: there is nothing to resume
+        elif distribution.num_processes == 1:
             error.add_note(f"The run goes on with: keras-vit train --out {shlex.quote(str(folder))} --resume")
         raise
-    os.replace(partial, folder)
-    return load_run(folder)
+    return Run(folder, distribution.from_chief(lambda: load_run(folder).config))
+
+
+def _progress_line(config, distribution) -> str:
+    batch = config.recipe.batch_size
+    if distribution.num_devices == 1:
+        return f"one device, {batch} images a step"
+    each = batch // distribution.num_replicas
+    return (
+        f"{distribution}: {batch} images a step, {each} for each copy of the model; learning rate "
+        f"{config.recipe.learning_rate:g} as on one device, since the global batch is the same"
+    )
+
+
+def _check_same_images(distribution, data):
+    """Raises InputError where this process does not see the images that the chief sees."""
+    names = "\n".join([*data.class_names, *data.image_set.names, *map(str, data.image_set.labels)])
+    mine = hashlib.sha256(names.encode()).hexdigest()
+    if distribution.from_chief(lambda: mine) != mine:
+        raise InputError(
+            f"{data.image_set.source} on the machine of process {distribution.process_id} does not hold the "
+            "images that process 0 has: copy them, or use a shared disk."
+        )
 
 
 def prepare_data(config: TrainConfig):
@@ -159,29 +196,29 @@ def fit(model, data: ImageData, recipe, folder: Path):
     Returns:
         history (a list of one dict an epoch), the `KeepBest` callback, and the weights after the last epoch.
     """
+    distribution = model.distribution
     history = restore_checkpoint(folder, model)
     best = KeepBest(folder, recipe.early_stopping)
-    best.restore(before_epoch=len(history))
+    best.restore(len(history), distribution)
     # The order matters: the checkpoint wants the weights that are trained, the others those that are judged.
     callbacks: list[keras.callbacks.Callback] = [EpochSeconds()]
     if recipe.ema_decay:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    callbacks += [
-        Checkpoint(folder, history),
-        best,
-        keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False),
-        keras.callbacks.TerminateOnNaN(),
-    ]
+    callbacks += [Checkpoint(folder, history), best, keras.callbacks.TerminateOnNaN()]
+    if distribution.is_chief:
+        callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
     if len(history) < recipe.epochs:
+        process = (distribution.process_id, distribution.num_processes)
+        batches = data.train_batches(len(history), *process)
         model.fit(
-            data.train_batches(len(history)),
+            ProcessShare(batches) if distribution.num_processes > 1 else batches,
             steps_per_epoch=data.steps_per_epoch,
             initial_epoch=len(history),
             epochs=recipe.epochs,
             validation_data=data.validation,
             callbacks=callbacks,
             shuffle=False,  # tf.data does it
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=(1 if sys.stdout.isatty() else 2) if distribution.is_chief else 0,
         )
     if not np.isfinite(history[-1]["loss"]):
         raise InputError(
@@ -202,67 +239,6 @@ class EpochSeconds(keras.callbacks.Callback):
             logs["seconds"] = round(time.perf_counter() - self.start, 2)
 
 
-def _check_place(folder, partial, resume):
-    if folder.exists():
-        raise InputError(f"{folder} is there already: choose another --out, or remove it.")
-    if partial.is_dir() and not resume:
-        raise InputError(
-            f"{partial} holds a run that was cut off: add --resume to go on with it, or remove it."
-        )
-    if resume and not partial.is_dir():
-        raise InputError(f"There is no cut-off run {partial} to resume: leave out --resume to begin one.")
-    if resume and not (partial / run_folder.CONFIG).is_file():
-        raise InputError(
-            f"{partial} has no {run_folder.CONFIG}, so nothing to resume: remove it, and leave out --resume."
-        )
-
-
-def _make_folder(partial) -> list[Path]:
-    """Makes the folder and its parents; those that were not there, the deepest first."""
-    made = [folder for folder in (partial, *partial.parents) if not folder.exists()]
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _remove(partial, made)
-        raise InputError(f"{partial} cannot be made ({error.strerror}): choose another --out.") from error
-    return made
-
-
-def _remove(partial, made):
-    """Takes away a run that came to nothing, and the parents made for it that hold nothing else."""
-    if made:
-        shutil.rmtree(partial, ignore_errors=True)
-    for folder in made[1:]:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def _check_same_data(partial, written):
-    begun = run_folder.read_json(partial / run_folder.CONFIG)
-    if begun.get("data") != written["data"]:
-        raise InputError(
-            f"{written['data']['source']} has changed since {partial} was begun: bring the images back to "
-            "resume it, or begin a new run with another --out."
-        )
-
-
-def _stored_config(partial, config) -> TrainConfig:
-    """The config a run was begun with, after making sure that nothing else is asked for now."""
-    path = partial / run_folder.CONFIG
-    try:
-        stored = from_dict(run_folder.read_json(path)["train"], out=config.out, resume=True)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: remove {partial}, and leave out --resume.") from error
-    asked = dict(differences(config, stored))
-    wanted = dict(differences(config, TrainConfig()))
-    for name in asked.keys() & wanted.keys():
-        raise InputError(
-            f"{config.out} was begun with another {name} than {wanted[name]}: leave that option out to "
-            "resume it, or begin a new run with another --out."
-        )
-    return stored
-
-
 def _describe(config, data, model) -> dict:
     """What config.json holds: all that is needed to repeat the run."""
     return {
@@ -278,6 +254,7 @@ def _describe(config, data, model) -> dict:
         "seed": config.seed,
         "command": command_of(config),
         "backend": keras.backend.backend(),
+        "distribution": model.distribution.describe(config.recipe.batch_size),
         "device": f"{platform.machine()}, {os.cpu_count()} processors",
         "python": platform.python_version(),
         "versions": _versions(),
@@ -297,27 +274,38 @@ def _versions():
     return found
 
 
-def _finish(partial, written, model, data, audit, history, best, last_weights):
-    """Judges the run and writes what it leaves; the checkpoints go last, when all else is there."""
+def _finish(folder, written, model, data, audit, history, best, last_weights):
+    """Judges the run in every process; the chief writes what it leaves."""
+    partial = partial_of(folder)
     model.set_weights(last_weights)
     last_logits = model.predict(data.test, verbose=0)
-    model.set_weights(load_best(partial))
+    model.set_weights(load_best(partial, model))
     best_logits = model.predict(data.test, verbose=0)
     has_validation = data.validation is not None
-    metrics = judge(
-        class_names=data.class_names,
-        test_labels=data.labels("test"),
-        test_names=data.names("test"),
-        test_logits_best=best_logits,
-        test_logits_last=last_logits,
-        validation_labels=data.labels("validation"),
-        validation_logits_best=model.predict(data.validation, verbose=0)
-        if has_validation
-        else np.zeros((0, len(data.class_names)), "float32"),
-        best_epoch=best.epoch,
-        last_epoch=history[-1]["epoch"],
-    )
-    written = {**written, "seconds": round(sum(row["seconds"] for row in history), 1)}
+    nothing = np.zeros((0, len(data.class_names)), "float32")
+    validation_logits = model.predict(data.validation, verbose=0) if has_validation else nothing
+
+    def write():
+        metrics = judge(
+            class_names=data.class_names,
+            test_labels=data.labels("test"),
+            test_names=data.names("test"),
+            test_logits_best=best_logits,
+            test_logits_last=last_logits,
+            validation_labels=data.labels("validation"),
+            validation_logits_best=validation_logits,
+            best_epoch=best.epoch,
+            last_epoch=history[-1]["epoch"],
+        )
+        seconds = round(sum(row["seconds"] for row in history), 1)
+        _write(partial, {**written, "seconds": seconds}, model, data, audit, history, metrics)
+        os.replace(partial, folder)
+
+    model.distribution.from_chief(write)
+
+
+def _write(partial, written, model, data, audit, history, metrics):
+    """The files of a run; the checkpoints go last, when all else is there."""
     run_folder.write_json(partial / run_folder.CONFIG, written)
     run_folder.write_history(partial / run_folder.HISTORY, history)
     run_folder.write_json(partial / run_folder.METRICS, metrics)
