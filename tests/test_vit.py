@@ -8,6 +8,7 @@ from checks import random_input, randomize, to_numpy
 
 from keras_vit import ViT
 from keras_vit.errors import InputError
+from keras_vit.layers.dropout import Dropout
 
 SMALL = dict(image_shape=(8, 12, 3), num_classes=5, patch_size=4, dim=16, depth=2, num_heads=2, mlp_dim=24)
 
@@ -55,7 +56,7 @@ def test_the_parameters_of_the_reference(reference):
         "head": 774,
     }
     assert reference.count_params() == 508_166
-    assert {layer.rate for layer in reference.layers if isinstance(layer, keras.layers.Dropout)} == {0.1}
+    assert {layer.rate for layer in reference.layers if isinstance(layer, Dropout)} == {0.1}
 
 
 def test_options(model):

@@ -17,14 +17,16 @@ class ReplicaSeed(keras.random.SeedGenerator):
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class Dropout(layers.Dropout):
+class Dropout(layers.Layer):
     """Dropout with other masks on each replica: Keras's has the same ones under MirroredStrategy.
 
-    Its seed is a variable on every backend, so that a model that goes on draws what an uncut one draws.
+    Its random state is a variable on every backend, so that a run that goes on draws what an uncut one draws.
+    Srivastava et al. 2014 (https://jmlr.org/papers/v15/srivastava14a.html).
 
     Args:
-        rate: share of the values set to zero in training.
-        noise_shape: see `keras.layers.Dropout`.
+        rate: share of the values set to zero in training, 0 up to and without 1.
+        noise_shape: shape of the mask, with 1 where values share their fate; `None` for each its own.
+            `(None, 1, 1)` is stochastic depth (https://arxiv.org/abs/1603.09382).
 
     Input shape:
         Any.
@@ -32,12 +34,33 @@ class Dropout(layers.Dropout):
     Output shape:
         That of the input.
 
+    Raises:
+        ValueError: `rate` is outside its range.
+
     Example:
         >>> Dropout(0.5)(np.ones((2, 8)), training=True).shape
         (2, 8)
     """
 
-    def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
-        super().__init__(rate, noise_shape=noise_shape, seed=seed, **kwargs)
-        if self.rate > 0:
-            self.seed_generator = ReplicaSeed(random.randint(1, 10**9) if seed is None else seed)
+    def __init__(self, rate, noise_shape=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be 0 or more and below 1. Received: rate={rate}")
+        self.rate = rate
+        self.noise_shape = noise_shape
+        if rate:
+            # A seed of its own: without one, torch would draw from its global generator.
+            self.seed_generator = ReplicaSeed(random.randint(1, 10**9))
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs, training=False):
+        if not training or not self.rate:
+            return inputs
+        return keras.random.dropout(inputs, self.rate, self.noise_shape, self.seed_generator)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "noise_shape": self.noise_shape}

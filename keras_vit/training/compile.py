@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
 
 
@@ -20,7 +21,7 @@ def compile_model(model, recipe, steps_per_epoch):
         optimizer=make_optimizer(model, recipe, steps_per_epoch),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=choose_xla(recipe.xla, model.distribution.num_devices),
+        jit_compile=choose_xla(recipe.xla, current_distribution().num_devices),
     )
 
 

@@ -1,0 +1,85 @@
+"""Trains 20 steps on given devices, in a process of its own: python steps.py JSON.
+
+The JSON: {"cases": [{"out": file or null, "distribute": {...}, "optimizer": {...}, "model": {...}}, ...]}.
+Each case writes the weights, the loss after each step, and what evaluate and predict say, from the chief.
+"""
+
+import json
+import sys
+
+import keras
+import numpy as np
+
+import keras_vit
+
+STEPS, BATCH, IMAGES_TO_JUDGE = 20, 8, 21  # 21: neither the batch nor the devices divide it
+
+
+def images():
+    random = np.random.default_rng(0)
+    count = STEPS * BATCH
+    pixels = random.random((count, 16, 16, 1)).astype("float32")
+    return pixels, np.eye(3, dtype="float32")[random.integers(0, 3, count)]
+
+
+class Losses(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.found.append(float(logs["loss"]))
+
+
+def train(case):
+    import tensorflow as tf
+
+    distribution = keras_vit.distribute(**case.get("distribute", {}))
+    keras.utils.set_random_seed(1)
+    with distribution:
+        model = keras_vit.ViT(
+            image_shape=(16, 16, 1),
+            num_classes=3,
+            **{
+                "patch_size": 4,
+                "dim": 16,
+                "depth": 1,
+                "num_heads": 4,
+                "stem": "conv",
+                **case.get("model", {}),
+            },
+        )
+        settings = {"weight_decay": 0.05, "use_ema": True, "ema_momentum": 0.9, **case.get("optimizer", {})}
+        model.compile(
+            keras.optimizers.AdamW(1e-3, **settings),
+            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
+            metrics=["accuracy"],
+            **case.get("compile", {}),
+        )
+    pixels, labels = images()
+    batches = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(BATCH, drop_remainder=True)
+    judged = tf.data.Dataset.from_tensor_slices((pixels, labels)).take(IMAGES_TO_JUDGE).batch(10)
+    losses = Losses()
+    history = model.fit(
+        batches, validation_data=judged, shuffle=False, verbose=0, callbacks=[losses], epochs=1
+    ).history
+    averages = distribution.values(model.optimizer.variables)  # before JAX gives their memory to others
+    evaluated = model.evaluate(judged, verbose=0)
+    predicted = model.predict(judged, verbose=0)
+    weights = model.get_weights()
+    if distribution.is_chief:
+        np.savez(
+            case["out"],
+            devices=distribution.num_devices,
+            losses=losses.found,
+            history=[history[name][-1] for name in sorted(history)],
+            evaluated=evaluated,
+            predicted=predicted,
+            **{f"weight_{i}": value for i, value in enumerate(weights)},
+            **{f"optimizer_{i}": value for i, value in enumerate(averages)},
+        )
+
+
+if __name__ == "__main__":
+    for one in json.loads(sys.argv[1])["cases"]:
+        train(one)

@@ -1,0 +1,58 @@
+"""20 steps of AdamW with a moving average, clipped, with batch norms: on several devices as on one."""
+
+import json
+
+import numpy as np
+import pytest
+from processes import BACKEND, TESTS, finish, start
+
+pytestmark = pytest.mark.long
+
+CLIPPED = {"optimizer": {"global_clipnorm": 0.5}}
+ON_ONE = {"one": {"distribute": {"kind": "none"}, **CLIPPED}}
+IN_ONE_PROCESS = {
+    "tensorflow": {"two": {"distribute": {"devices": 2}, **CLIPPED}},
+    "jax": {
+        # First the four: JAX starts with as many as the first asks for.
+        "four": {"distribute": {"devices": 4}, **CLIPPED},
+        "two": {"distribute": {"devices": 2}, **CLIPPED},
+        "two, cut": {"distribute": {"kind": "model", "devices": 2}, **CLIPPED},
+        "four, cut in twos": {"distribute": {"kind": "model", "devices": 4, "model_devices": 2}, **CLIPPED},
+    },
+    "torch": {},
+}[BACKEND]
+IN_TWO_PROCESSES = {
+    "tensorflow": {"two processes": {"distribute": {}, **CLIPPED}},
+    "jax": {
+        "two processes": {"distribute": {"devices": 2}, **CLIPPED},
+        "two processes, cut in each": {"distribute": {"kind": "model", "devices": 2}, **CLIPPED},
+    },
+    "torch": {"two processes": {"distribute": {}, **CLIPPED}},
+}[BACKEND]
+# Of several JAX processes each has two devices here.
+DEVICES = {"four": 4, "four, cut in twos": 4, **dict.fromkeys(IN_TWO_PROCESSES, 4 if BACKEND == "jax" else 2)}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """What each case wrote, by name."""
+    folder = tmp_path_factory.mktemp("steps")
+    one_process, two_processes = (
+        [{**case, "out": str(folder / f"{name}.npz")} for name, case in cases.items()]
+        for cases in ({**IN_ONE_PROCESS, **ON_ONE}, IN_TWO_PROCESSES)
+    )
+    script = TESTS / "distribution" / "steps.py"
+    finish(start([script, json.dumps({"cases": one_process})]))
+    finish(start([script, json.dumps({"cases": two_processes})], 2))
+    return {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
+
+
+@pytest.mark.parametrize("name", [*IN_ONE_PROCESS, *IN_TWO_PROCESSES])
+def test_as_on_one_device(runs, name):
+    expected, found = runs["one"], runs[name]
+    assert expected["devices"] == 1
+    assert found["devices"] == DEVICES.get(name, 2)
+    assert found.keys() == expected.keys()
+    assert len(found["losses"]) == 20
+    for key in expected.keys() - {"devices"}:
+        np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=1e-5, err_msg=key)
