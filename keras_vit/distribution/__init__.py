@@ -4,6 +4,11 @@
 """
 
 from keras_vit.distribution.door import distribute
-from keras_vit.distribution.engine import Distribution, ProcessShare, current_distribution
+from keras_vit.distribution.engine import (
+    Distribution,
+    ProcessShare,
+    current_distribution,
+    distribution_of,
+)
 
-__all__ = ["Distribution", "ProcessShare", "current_distribution", "distribute"]
+__all__ = ["Distribution", "ProcessShare", "current_distribution", "distribute", "distribution_of"]

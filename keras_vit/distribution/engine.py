@@ -19,6 +19,11 @@ def current_distribution() -> "Distribution":
     return _current[-1] if _current else Distribution()
 
 
+def distribution_of(model) -> "Distribution":
+    """The devices that a model was built on; one device for a model that is not of this package."""
+    return getattr(model, "distribution", Distribution())
+
+
 @dataclass(frozen=True)
 class ProcessShare:
     """Batches that hold only this process's share of each global batch, in the same order everywhere.

@@ -1,5 +1,6 @@
 """Processes that torchrun has started, each with a device and a copy of the model (torch.distributed)."""
 
+import atexit
 import contextlib
 import os
 import sys
@@ -146,6 +147,7 @@ def _join():
         # Keras's "cuda" is the current device.
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    atexit.register(dist.destroy_process_group)  # its threads abort a process that ends without it
 
 
 def torch_distribution(kind: str, devices: int | None, cluster: Cluster) -> Distribution:

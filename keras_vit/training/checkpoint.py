@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vit.distribution import Distribution
+from keras_vit.distribution import Distribution, distribution_of
 from keras_vit.errors import InputError
 
 CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
@@ -39,7 +39,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.history.append(row)
 
     def on_epoch_begin(self, epoch, logs=None):
-        distribution = self.model.distribution
+        distribution = distribution_of(self.model)
         if self.history and distribution.is_chief:
             arrays = {
                 f"{kind}_{i}": value
@@ -80,13 +80,13 @@ class KeepBest(keras.callbacks.Callback):
         found = (logs.get("val_accuracy", float(epoch)), -logs.get("val_loss", 0.0))
         if self.best is None or found > self.best:
             self.best, self.epoch = found, epoch + 1
-            if self.model.distribution.is_chief:
+            if distribution_of(self.model).is_chief:
                 arrays = {f"model_{i}": value for i, value in enumerate(self.last_weights)}
                 save_arrays(self.path, arrays, {"epoch": self.epoch, "best": [float(x) for x in found]})
         if self.early_stopping:
             late = epoch + 1 - self.epoch >= self.early_stopping
             # The last digits of a loss may differ between machines; all must stop at the same epoch.
-            if self.model.distribution.from_chief(lambda: bool(late)):
+            if distribution_of(self.model).from_chief(lambda: bool(late)):
                 self.model.stop_training = True
 
 
@@ -100,7 +100,7 @@ def restore_checkpoint(folder: Path, model) -> list[dict]:
     Returns:
         The history so far; empty, and the model left alone, where no epoch was finished.
     """
-    distribution = model.distribution
+    distribution = distribution_of(model)
     arrays: dict[str, np.ndarray] = {}
     state: dict = {"history": []}
     if distribution.is_chief and (folder / CHECKPOINT).is_file():
@@ -118,8 +118,8 @@ def restore_checkpoint(folder: Path, model) -> list[dict]:
 
 def load_best(folder: Path, model) -> list[np.ndarray]:
     """The weights of the best epoch, as `set_weights` takes them; in every process, from the chief's file."""
-    distribution = model.distribution
-    weights = model.get_weights()
+    distribution = distribution_of(model)
+    weights = distribution.values(model.weights)
     if distribution.is_chief:
         arrays, _ = load_arrays(folder / BEST)
         weights = [arrays[f"model_{i}"] for i in range(len(weights))]

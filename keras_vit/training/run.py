@@ -19,7 +19,7 @@ from keras_vit.data.images import load_image_set
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.preprocess import Preprocessing, decode_image, to_channels
 from keras_vit.data.split import split_image_set
-from keras_vit.distribution import Distribution, ProcessShare, distribute
+from keras_vit.distribution import Distribution, ProcessShare, distribute, distribution_of
 from keras_vit.errors import InputError
 from keras_vit.evaluation.judge import judge
 from keras_vit.evaluation.report import render_report
@@ -105,14 +105,19 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
         if distribution.is_chief:
             run_folder.write_json(partial / run_folder.CONFIG, written)
         history, best, last = fit(model, data, config.recipe, partial)
-        _finish(folder, written, model, data, audit, history, best, last)
+        _finish(partial, written, model, data, audit, history, best, last)
     except BaseException as error:
         if made and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
             remove(partial, made)  # it has diverged, or no epoch was kept: there is nothing to resume
         elif distribution.num_processes == 1:
             error.add_note(f"The run goes on with: keras-vit train --out {shlex.quote(str(folder))} --resume")
         raise
-    return Run(folder, distribution.from_chief(lambda: load_run(folder).config))
+    return Run(folder, distribution.from_chief(lambda: _put_in_place(partial, folder)))
+
+
+def _put_in_place(partial, folder) -> dict:
+    os.replace(partial, folder)
+    return load_run(folder).config
 
 
 def _progress_line(config, distribution) -> str:
@@ -196,7 +201,7 @@ def fit(model, data: ImageData, recipe, folder: Path):
     Returns:
         history (a list of one dict an epoch), the `KeepBest` callback, and the weights after the last epoch.
     """
-    distribution = model.distribution
+    distribution = distribution_of(model)
     history = restore_checkpoint(folder, model)
     best = KeepBest(folder, recipe.early_stopping)
     best.restore(len(history), distribution)
@@ -274,9 +279,8 @@ def _versions():
     return found
 
 
-def _finish(folder, written, model, data, audit, history, best, last_weights):
+def _finish(partial, written, model, data, audit, history, best, last_weights):
     """Judges the run in every process; the chief writes what it leaves."""
-    partial = partial_of(folder)
     model.set_weights(last_weights)
     last_logits = model.predict(data.test, verbose=0)
     model.set_weights(load_best(partial, model))
@@ -299,7 +303,6 @@ def _finish(folder, written, model, data, audit, history, best, last_weights):
         )
         seconds = round(sum(row["seconds"] for row in history), 1)
         _write(partial, {**written, "seconds": seconds}, model, data, audit, history, metrics)
-        os.replace(partial, folder)
 
     model.distribution.from_chief(write)
 

@@ -50,13 +50,20 @@ def environment(process_id=None, ports=()):
     return found
 
 
-def start(arguments, count=None):
-    """`count` processes of one run, or one process that belongs to none."""
+def start(arguments, count=None, dying=()):
+    """`count` processes of one run, or one process that belongs to none.
+
+    `train.py` kills those of the numbers `dying` in their second epoch or, with {number: epoch}, in another.
+    """
     ports = free_ports(count or 0)
+    dying = dying if isinstance(dying, dict) else dict.fromkeys(dying, 1)
     return [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", *map(str, arguments)],
-            env=environment(i, ports) if count else environment(),
+            env={
+                **(environment(i, ports) if count else environment()),
+                **({"DIES_IN_EPOCH": str(dying[i])} if i in dying else {}),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

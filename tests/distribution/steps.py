@@ -14,6 +14,8 @@ import keras_vit
 
 STEPS, BATCH, IMAGES_TO_JUDGE = 20, 8, 21  # 21: neither the batch nor the devices divide it
 
+MODEL = {"patch_size": 4, "dim": 16, "depth": 1, "num_heads": 4, "stem": "conv"}
+
 
 def images():
     random = np.random.default_rng(0)
@@ -40,14 +42,7 @@ def train(case):
         model = keras_vit.ViT(
             image_shape=(16, 16, 1),
             num_classes=3,
-            **{
-                "patch_size": 4,
-                "dim": 16,
-                "depth": 1,
-                "num_heads": 4,
-                "stem": "conv",
-                **case.get("model", {}),
-            },
+            **{**MODEL, **case.get("model", {})},
         )
         settings = {"weight_decay": 0.05, "use_ema": True, "ema_momentum": 0.9, **case.get("optimizer", {})}
         model.compile(

@@ -233,7 +233,7 @@ def test_which_epoch_is_best(rows, patience, best, stops, tmp_path):
         model.set_weights([np.full((1, 1), epoch + 1.0)])
         keep.on_epoch_end(epoch, None if row is None else dict(val_accuracy=row[0], val_loss=row[1]))
     assert keep.epoch == best
-    assert load_best(tmp_path)[0].item() == best
+    assert load_best(tmp_path, model)[0].item() == best
     assert model.stop_training == stops
     assert [path.name for path in tmp_path.iterdir()] == [BEST]
 

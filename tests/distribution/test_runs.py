@@ -1,0 +1,81 @@
+"""Whole runs on several devices and processes: one folder, one report, however they end."""
+
+import csv
+import json
+import signal
+
+import numpy as np
+import pytest
+import tiny
+from processes import BACKEND, LIMIT, TESTS, finish, start
+
+import keras_vit
+from keras_vit.cli import FAILED, FINE, main
+from keras_vit.run_folder import load_run, partial_of
+
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("tiny_size")]
+
+SCRIPT = TESTS / "distribution" / "train.py"
+# On torch each device has a process.
+COUNT = 2 if BACKEND == "torch" else None
+ON_TWO = () if BACKEND == "torch" else ("--devices", "2")
+# What a process says whose neighbour is gone. JAX's own client ends it where its coordinator was lost.
+LOST = ("Another process of this run has ended", "JAX distributed service detected fatal errors")
+
+
+def rows(run):
+    with open(run / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_on_two_devices_that_is_cut_goes_on_with_one(images, tmp_path):
+    run = tmp_path / "run"
+    words = tiny.words(images, run, "--distribute", "data", *ON_TWO)
+    for process in start([SCRIPT, *words], COUNT, dying=range(COUNT or 1)):
+        said, _ = process.communicate(timeout=LIMIT)
+        assert process.returncode == -signal.SIGKILL, said
+    begun = json.loads((partial_of(run) / "config.json").read_text())
+    assert begun["distribution"]["devices"] == 2
+    assert begun["distribution"]["global_batch_size"] == 8
+    assert begun["distribution"]["batch_size_per_replica"] == 4
+    assert main(["train", "--out", str(run), "--resume", "--distribute", "none"]) == FINE
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+def test_two_processes_that_lose_one_another_go_on_from_the_last_epoch(images, tmp_path):
+    run = tmp_path / "run"
+    command = [SCRIPT, *tiny.words(images, run, "--distribute", "data")]
+    for dying, epoch in ((0, 1), (1, 2)):  # first the chief, then the other
+        processes = start(command, 2, {dying: epoch})
+        said = [process.communicate(timeout=LIMIT)[0] for process in processes]
+        assert processes[dying].returncode == -signal.SIGKILL, said[dying]
+        left = 1 - dying
+        assert processes[left].returncode in (FAILED, -signal.SIGABRT), said[left]
+        assert any(sentence in said[left] for sentence in LOST), said[left]
+        assert not run.exists()
+        assert partial_of(run).is_dir()
+    chief, other = finish(start(command, 2))
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+    assert not partial_of(run).exists()
+    # The chief goes on in the epoch that was cut, and alone speaks.
+    assert "Epoch 3/3" in chief
+    assert "Epoch 2/3" not in chief
+    assert f"report: {run / 'report.html'}" in chief
+    assert "Epoch" not in other
+    assert "report:" not in other
+
+
+def test_a_model_of_two_devices_is_a_model_of_one(images, tmp_path):
+    out = tmp_path / "run"
+    said = finish(
+        start([SCRIPT, *tiny.words(images, out, "--distribute", "data", *ON_TWO, epochs=1)], COUNT)
+    )[0]
+    assert "8 images a step, 4 for each copy of the model; learning rate 0.0003 as on one device" in said
+    run = load_run(out)
+    assert run.model.distribution.num_devices == 1
+    found = keras_vit.evaluate(run)
+    assert found["accuracy"] == run.metrics["best"]["accuracy"]
+    files = {path.name for path in out.iterdir()}
+    assert files >= {"config.json", "model.keras", "history.csv", "metrics.json", "report.html"}
+    assert not [name for name in files if name.endswith((".npz", ".new"))]
+    assert np.isfinite(float(rows(out)[0]["loss"]))
