@@ -55,8 +55,9 @@ def trained(layer, x):
     )
 
 
-@cases
-def test_is_a_layer(kwargs, shape):
+@pytest.mark.parametrize("case", ["images", "vectors, another epsilon"])
+def test_is_a_layer(case):
+    kwargs, shape = CASES[case]
     layer, x = made(kwargs, shape)
     check_weights(layer, count=4, parameters=16, non_trainable=2)
     twin = BatchNorm.from_config(layer.get_config())
