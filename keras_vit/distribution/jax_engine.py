@@ -42,7 +42,16 @@ class _DataParallel(_Judging, keras.distribution.DataParallel):
 
 
 class _ModelParallel(_Judging, keras.distribution.ModelParallel):
-    pass
+    def get_variable_layout(self, variable):
+        layout = super().get_variable_layout(variable)
+        pieces = dict(zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True))
+        for size, axis in zip(variable.shape, layout.axes, strict=True):
+            if axis and size % pieces[axis]:
+                raise InputError(
+                    f"{variable.path} of shape {tuple(variable.shape)} cannot be cut over {pieces[axis]} "
+                    f"devices, they do not divide {size}: use fewer model_devices, or another width."
+                )
+        return layout
 
 
 class Sharded(Distribution):
@@ -70,23 +79,11 @@ class Sharded(Distribution):
         return self.sharding.scope()
 
     def check_model(self, model):
-        for pattern, axes in self.layout.items():
-            found = [variable for variable in model.weights if re.fullmatch(pattern, variable.path)]
-            if not found:
+        for pattern in self.layout:
+            if not any(re.fullmatch(pattern, variable.path) for variable in model.weights):
                 raise InputError(
                     f"The layout rule {pattern!r} matches no weight of this model, which would stay whole on "
                     f"every device: mend the rule; a weight is named like {model.weights[0].path!r}."
-                )
-            for variable in found:
-                self._check_divides(variable, axes)
-
-    def _check_divides(self, variable, axes):
-        for size, axis in zip(variable.shape, axes, strict=True):
-            if axis == "model" and size % self.model_devices:
-                raise InputError(
-                    f"{variable.path} of shape {tuple(variable.shape)} cannot be cut over "
-                    f"{self.model_devices} devices, they do not divide {size}: use fewer "
-                    "model_devices, or another width."
                 )
 
     def check_compile(self, model, arguments):
@@ -96,7 +93,7 @@ class Sharded(Distribution):
             )
         optimizer = guards.optimizer_of(arguments)
         mine = set(self.sharding.device_mesh.backend_mesh.devices.flat)
-        if optimizer.iterations.value.sharding.device_set != mine:
+        if optimizer.variables[0].value.sharding.device_set != mine:
             raise InputError("This optimizer was made outside of distribute(): make it inside.")
         return {**arguments, "optimizer": optimizer}
 

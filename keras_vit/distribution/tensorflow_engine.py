@@ -47,12 +47,12 @@ class Mirrored(Distribution):
                 f"gradient_accumulation_steps does not work under {self.engine}: use a larger batch, or "
                 "remat."
             )
-        if not _is_distributed(optimizer.iterations.value):
+        if not _is_distributed(optimizer.variables[0].value):
             raise InputError("This optimizer was made outside of distribute(): make it inside.")
-        if keras.DTypePolicy(model.dtype_policy.name).compute_dtype == "float16":
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             raise InputError(
-                f"mixed_float16 does not work under {self.engine}, its loss scale would differ between the "
-                "devices: use mixed_bfloat16."
+                f"LossScaleOptimizer does not work under {self.engine}, its scale would differ between the "
+                "devices: use mixed_bfloat16 and leave it out."
             )
         return {**arguments, "optimizer": optimizer, "jit_compile": False}
 

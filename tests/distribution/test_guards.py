@@ -1,0 +1,94 @@
+"""Whatever would differ from one device, or fail in the middle of a run, is refused before the first step."""
+
+import json
+
+import pytest
+from processes import BACKEND, TESTS, finish, start
+
+FINE = None
+REFUSED_ALIKE = {
+    "sum_of_losses": "A loss with reduction='sum' differs from one device",
+    "partial_batch_of_a_dataset": "batch it with drop_remainder=True",
+    "indivisible_batch": "A batch of 3 images cannot be shared equally by 2 devices: use a batch size of 2",
+    "validation_split": "validation_split does not work on several devices: give validation_data",
+    "within_another": "This is inside another distribute(): leave that one first",
+    "model_from_outside": "This model was built outside of this distribute()",
+    "compiled_model_from_outside": "This model was built outside of this distribute()",
+}
+ONE_PROCESS = {
+    "partial_batch_of_arrays": "The last batch of 6 has only 4 of 16 images",
+    "indivisible_batch_of_arrays": "A batch of 5 images cannot be shared equally by 2 devices",
+    "a_generator": "takes arrays or a tf.data.Dataset. Received: x=list_iterator",
+    "optimizer_from_outside": "This optimizer was made outside of distribute(): make it inside",
+    "too_many_devices": "devices",
+}
+CUT = ("cut_model", "rule_without_a_match", "indivisible_kernel")
+NO_CUT_MODELS = dict.fromkeys(CUT, "use the JAX backend")
+EXPECTED = {
+    "tensorflow": {
+        **REFUSED_ALIKE,
+        **ONE_PROCESS,
+        **NO_CUT_MODELS,
+        "indivisible_devices": "use the JAX backend",
+        "xla": "jit_compile=True does not work under MirroredStrategy",
+        "steps_per_execution": "steps_per_execution=2 does not work under MirroredStrategy",
+        "gradient_accumulation": "gradient_accumulation_steps does not work under MirroredStrategy",
+        "scaled_loss": "LossScaleOptimizer does not work under MirroredStrategy",
+        "too_many_devices": "TensorFlow has started with 2 CPU devices, it is too late for 64",
+        "keras_distribution": "keras.distribution does nothing on the tensorflow backend",
+        "central_storage": "TensorFlow's own CentralStorageStrategy",
+        "own_mirrored": "TensorFlow's own MirroredStrategy",
+    },
+    "jax": {
+        **REFUSED_ALIKE,
+        **ONE_PROCESS,
+        "xla": FINE,
+        "steps_per_execution": FINE,
+        "gradient_accumulation": FINE,
+        "scaled_loss": FINE,
+        "sum_of_losses": FINE,  # JAX computes the loss of the whole batch
+        "cut_model": FINE,
+        "rule_without_a_match": "The layout rule '.*expert.*' matches no weight of this model",
+        "indivisible_kernel": "mlp/expand/kernel of shape (8, 15) cannot be cut over 2 devices",
+        "indivisible_devices": "model_devices=3 does not divide the 2 devices of a process",
+        "too_many_devices": "devices=64 is more than the 2 that JAX has here",
+    },
+    "torch": {
+        **REFUSED_ALIKE,
+        **NO_CUT_MODELS,
+        "indivisible_devices": "use the JAX backend",
+        "xla": "jit_compile=True does not work under torch.distributed",
+        "steps_per_execution": "steps_per_execution=2 does not work under torch.distributed",
+        "gradient_accumulation": FINE,
+        "scaled_loss": FINE,
+        "partial_batch_of_arrays": "fit in several processes takes a tf.data.Dataset",
+        "indivisible_batch_of_arrays": "fit in several processes takes a tf.data.Dataset",
+        "a_generator": "fit in several processes takes a tf.data.Dataset",
+        "optimizer_from_outside": FINE,  # it makes its variables when it first meets a model
+        "too_many_devices": "torchrun started 2 processes on this machine",
+        "keras_distribution": "keras.distribution does nothing on the torch backend",
+    },
+}[BACKEND]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each case was told."""
+    file = tmp_path_factory.mktemp("guards") / "found.json"
+    script = TESTS / "distribution" / "provoke.py"
+    finish(start([script, file], 2 if BACKEND == "torch" else None))
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_refused_with_the_reason(found, name):
+    expected = EXPECTED[name]
+    if expected is FINE:
+        assert found[name] is None
+    else:
+        assert found[name] is not None
+        assert expected in found[name]
+
+
+def test_every_case_is_expected(found):
+    assert found.keys() == EXPECTED.keys()
