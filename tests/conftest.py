@@ -1,4 +1,16 @@
+import os
+import tempfile
+
 import pytest
+
+
+def pytest_configure(config):
+    """JAX compiles the same tiny models again and again: the processes of one run of the tests share them."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = tempfile.TemporaryDirectory(prefix="jax-cache-")
+        config.add_cleanup(cache.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(autouse=True)

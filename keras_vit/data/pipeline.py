@@ -104,10 +104,19 @@ class ImageData:
         Returns:
             tf.data.Dataset of images (batch / num_processes, h, w, c) in [-1, 1] and one-hot labels
             (batch / num_processes, classes).
+
+        Raises:
+            InputError: the processes do not divide the batch size.
         """
         import tensorflow as tf
 
         from keras_vit.data.augment import make_augment
+
+        if self.batch_size % num_processes:
+            raise InputError(
+                f"{num_processes} processes cannot share a batch of {self.batch_size} equally: choose a "
+                f"batch size that {num_processes} divides."
+            )
 
         augment = make_augment(self.augmentation, self.image_shape)
         labels = tf.one_hot(self.labels("train"), len(self.class_names))

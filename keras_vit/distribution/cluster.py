@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, check_range
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,17 @@ def read_cluster(backend: str, environment: Mapping[str, str] = os.environ) -> C
         InputError: a variable cannot be understood, or asks for what does not work.
     """
     readers = {"tensorflow": _from_tf_config, "jax": _from_keras_variables, "torch": _from_torchrun}
+    if backend not in readers:
+        return Cluster()
     cluster = readers[backend](environment)
-    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", default=1)
+    tasks = _count(environment, "SLURM_STEP_NUM_TASKS", default=1)
     if cluster.num_processes > 1 or tasks == 1:
         return cluster
     if backend == "jax":  # JAX asks Slurm for the address itself
         return Cluster(
             tasks,
-            _number(environment, "SLURM_PROCID"),
-            _number(environment, "SLURM_STEP_NUM_NODES", default=tasks),
+            _place(environment, "SLURM_PROCID", tasks),
+            _count(environment, "SLURM_STEP_NUM_NODES", default=tasks),
             "SLURM_STEP_NUM_TASKS",
         )
     means = "TF_CONFIG" if backend == "tensorflow" else "torchrun"
@@ -70,7 +72,9 @@ def _from_tf_config(environment) -> Cluster:
         return Cluster()
     try:
         config = json.loads(text)
-        cluster = {str(kind): list(hosts) for kind, hosts in config.get("cluster", {}).items()}
+        cluster = {str(kind): hosts for kind, hosts in config.get("cluster", {}).items()}
+        if not all(isinstance(hosts, list) for hosts in cluster.values()):
+            raise TypeError("the hosts of a kind of task are a list")
         task = config.get("task", {})
         kind, index = str(task.get("type", "")), int(task.get("index", 0))
     except (ValueError, TypeError, AttributeError) as error:
@@ -86,7 +90,7 @@ def _from_tf_config(environment) -> Cluster:
         )
     addresses = tuple(cluster.get("chief", []) + cluster.get("worker", []))
     place = index + (len(cluster.get("chief", [])) if kind == "worker" else 0)
-    if kind not in cluster or not 0 <= place < len(addresses):
+    if not 0 <= index < len(cluster.get(kind, [])):
         raise InputError(
             f"TF_CONFIG says this is task {kind!r} {index}, which its cluster of {len(addresses)} does not "
             "have: give each process a type and an index of the cluster."
@@ -97,8 +101,9 @@ def _from_tf_config(environment) -> Cluster:
 
 def _from_keras_variables(environment) -> Cluster:
     prefix = "KERAS_DISTRIBUTION_"
-    addresses = tuple(filter(None, environment.get(prefix + "JOB_ADDRESSES", "").split(",")))
-    processes = _number(environment, prefix + "NUM_PROCESSES", default=max(len(addresses), 1))
+    given = environment.get(prefix + "JOB_ADDRESSES", "").split(",")
+    addresses = tuple(filter(None, map(str.strip, given)))
+    processes = _count(environment, prefix + "NUM_PROCESSES", default=max(len(addresses), 1))
     if processes == 1:
         return Cluster()
     if not addresses or prefix + "PROCESS_ID" not in environment:
@@ -106,20 +111,20 @@ def _from_keras_variables(environment) -> Cluster:
             f"{prefix}NUM_PROCESSES is {processes}: set {prefix}JOB_ADDRESSES to host:port of the first "
             f"process and {prefix}PROCESS_ID to this one's number as well."
         )
-    place = _number(environment, prefix + "PROCESS_ID")
-    if not 0 <= place < processes:
-        raise InputError(f"{prefix}PROCESS_ID must be 0 to {processes - 1}. Received: {place}")
+    place = _place(environment, prefix + "PROCESS_ID", processes)
     hosts = {address.rsplit(":", 1)[0] for address in addresses}
     nodes = len(hosts) if len(addresses) == processes else processes
     return Cluster(processes, place, nodes, prefix + "NUM_PROCESSES", addresses)
 
 
 def _from_torchrun(environment) -> Cluster:
-    processes = _number(environment, "WORLD_SIZE", default=1)
+    processes = _count(environment, "WORLD_SIZE", default=1)
     if processes == 1:
         return Cluster()
-    here = _number(environment, "LOCAL_WORLD_SIZE", default=processes)
-    return Cluster(processes, _number(environment, "RANK"), max(processes // here, 1), "WORLD_SIZE")
+    here = _count(environment, "LOCAL_WORLD_SIZE", default=processes)
+    # torchrun counts its machines; other launchers have the same number of processes on each.
+    nodes = _count(environment, "GROUP_WORLD_SIZE", default=max(processes // here, 1))
+    return Cluster(processes, _place(environment, "RANK", processes), nodes, "WORLD_SIZE")
 
 
 def _number(environment, name, default=None) -> int:
@@ -128,3 +133,16 @@ def _number(environment, name, default=None) -> int:
         return int(text)
     except (TypeError, ValueError):
         raise InputError(f"{name} must be a whole number. Received: {text!r}") from None
+
+
+def _count(environment, name, default=None) -> int:
+    count = _number(environment, name, default)
+    check_range(name, count, 1, None)
+    return count
+
+
+def _place(environment, name, count) -> int:
+    place = _number(environment, name)
+    if not 0 <= place < count:
+        raise InputError(f"{name} must be 0 to {count - 1}. Received: {place}")
+    return place

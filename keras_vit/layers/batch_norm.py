@@ -12,7 +12,8 @@ class BatchNorm(layers.BatchNormalization):
     with `synchronized=True`, of all, but on TensorFlow only.
 
     Args:
-        See `keras.layers.BatchNormalization`.
+        momentum: share of the moving statistics that a step keeps.
+        epsilon: added to the variance.
 
     Input shape:
         `(batch, ..., channels)`.
@@ -24,6 +25,13 @@ class BatchNorm(layers.BatchNormalization):
         >>> BatchNorm()(np.ones((2, 7, 7, 8))).shape
         (2, 7, 7, 8)
     """
+
+    def __init__(self, momentum=0.99, epsilon=1e-3, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+
+    def get_config(self):
+        config = layers.Layer.get_config(self)
+        return {**config, "momentum": self.momentum, "epsilon": self.epsilon}
 
     def call(self, inputs, training=None):
         if not training or not self.trainable or num_replicas() == 1:

@@ -13,7 +13,8 @@ class ReplicaSeed(keras.random.SeedGenerator):
         seed = super().next(ordered)
         if num_replicas() == 1:
             return seed
-        return seed + ops.cast(ops.stack([replica_id(), 0]), seed.dtype)
+        # Far apart: on torch, Keras adds both halves of a seed, of which the second counts the calls.
+        return seed + ops.cast(ops.stack([replica_id() * 10_000_019, 0]), seed.dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -47,7 +48,7 @@ class Dropout(layers.Layer):
         if not 0 <= rate < 1:
             raise ValueError(f"rate must be 0 or more and below 1. Received: rate={rate}")
         self.rate = rate
-        self.noise_shape = noise_shape
+        self.noise_shape = noise_shape and tuple(noise_shape)  # a file gives a list
         if rate:
             # A seed of its own: without one, torch would draw from its global generator.
             self.seed_generator = ReplicaSeed(random.randint(1, 10**9))

@@ -308,7 +308,6 @@ OUTSIDE = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="read_cluster lets them through, or fails without a sentence")
 @pytest.mark.same_on_every_backend
 @pytest.mark.parametrize(("backend", "environment", "message"), OUTSIDE.values(), ids=OUTSIDE.keys())
 def test_numbers_outside_are_named(backend, environment, message):
@@ -317,7 +316,6 @@ def test_numbers_outside_are_named(backend, environment, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="read_cluster takes the space for a part of the host's name")
 @pytest.mark.same_on_every_backend
 def test_addresses_may_have_spaces_between():
     found = read_cluster("jax", keras_variables("a:1, a:2", 2, 1))

@@ -1,6 +1,5 @@
 """Dropout: its masks by their definition, and others on each replica from the same random state."""
 
-import keras
 import numpy as np
 import pytest
 from checks import check_layer, random_input, to_numpy
@@ -27,12 +26,7 @@ def masks(layer, calls=1, shape=(64, 32)):
     return [to_numpy(layer(np.ones(shape, "float32"), training=True)) != 0 for _ in range(calls)]
 
 
-A_LIST = pytest.mark.xfail(strict=True, reason="noise_shape comes back from a file as a list")
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=A_LIST if "noise_shape" in CASES[case][0] else ()) for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_is_a_layer(case):
     kwargs, shape = CASES[case]
     check_layer(
@@ -129,11 +123,6 @@ def test_replica_0_draws_what_one_device_draws(monkeypatch):
     np.testing.assert_array_equal(replica_masks(monkeypatch, 0, 2)[0], alone)
 
 
-@pytest.mark.xfail(
-    keras.backend.backend() == "torch",
-    strict=True,
-    reason="Keras adds the two halves of a seed there: replica 1 draws what replica 0 draws in the next step",
-)
 def test_no_replica_repeats_what_another_drew_in_another_step(monkeypatch):
     one, other = (replica_masks(monkeypatch, replica, 5)[0] for replica in (0, 1))
     repeated = [(i, j) for i in range(5) for j in range(5) if np.array_equal(one[i], other[j])]
