@@ -65,17 +65,19 @@ def test_two_processes_that_lose_one_another_go_on_from_the_last_epoch(images, t
     assert "report:" not in other
 
 
-def test_a_model_of_two_devices_is_a_model_of_one(images, tmp_path):
-    out = tmp_path / "run"
-    said = finish(
-        start([SCRIPT, *tiny.words(images, out, "--distribute", "data", *ON_TWO, epochs=1)], COUNT)
-    )[0]
+def test_a_run_on_two_devices_is_the_run_of_one_and_loads_on_one(images, tmp_path):
+    options = ("--ema-decay", "0.8", "--clip-norm", "0.1", "--early-stopping", "2", "--model", tiny.STILL)
+    words = [tiny.words(images, tmp_path / name, *options, epochs=2) for name in ("one", "two")]
+    assert main([*words[0], "--distribute", "none"]) == FINE
+    said = finish(start([SCRIPT, *words[1], "--distribute", "data", *ON_TWO], COUNT))[0]
     assert "8 images a step, 4 for each copy of the model; learning rate 0.0003 as on one device" in said
-    run = load_run(out)
+    for expected, found in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        for name in expected.keys() - {"seconds"}:
+            np.testing.assert_allclose(float(found[name]), float(expected[name]), atol=1e-5, err_msg=name)
+
+    run = load_run(tmp_path / "two")
     assert run.model.distribution.num_devices == 1
-    found = keras_vit.evaluate(run)
-    assert found["accuracy"] == run.metrics["best"]["accuracy"]
-    files = {path.name for path in out.iterdir()}
+    assert keras_vit.evaluate(run)["accuracy"] == run.metrics["best"]["accuracy"]
+    files = {path.name for path in run.path.iterdir()}
     assert files >= {"config.json", "model.keras", "history.csv", "metrics.json", "report.html"}
     assert not [name for name in files if name.endswith((".npz", ".new"))]
-    assert np.isfinite(float(rows(out)[0]["loss"]))
