@@ -24,6 +24,13 @@ def images():
     return pixels, np.eye(3, dtype="float32")[random.integers(0, 3, count)]
 
 
+def make_optimizer(sgd=False, **settings):
+    averaged = {"use_ema": True, "ema_momentum": 0.9, **settings}
+    if sgd:  # the length of its steps is that of the gradient, where Adam's hardly depends on it
+        return keras.optimizers.SGD(0.1, **averaged)
+    return keras.optimizers.AdamW(1e-3, weight_decay=0.05, **averaged)
+
+
 class Losses(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()
@@ -44,9 +51,8 @@ def train(case):
             num_classes=3,
             **{**MODEL, **case.get("model", {})},
         )
-        settings = {"weight_decay": 0.05, "use_ema": True, "ema_momentum": 0.9, **case.get("optimizer", {})}
         model.compile(
-            keras.optimizers.AdamW(1e-3, **settings),
+            make_optimizer(**case.get("optimizer", {})),
             keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
             metrics=["accuracy"],
             **case.get("compile", {}),

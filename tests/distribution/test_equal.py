@@ -9,9 +9,15 @@ from processes import BACKEND, TESTS, finish, start
 pytestmark = pytest.mark.long
 
 CLIPPED = {"optimizer": {"global_clipnorm": 0.5}}
+BY_VALUE = {"optimizer": {"sgd": True, "clipvalue": 1e-3}, "model": {"stem": "linear"}}
 ON_ONE = {"one": {"distribute": {"kind": "none"}, **CLIPPED}}
+if BACKEND == "tensorflow":  # which clips before it sums, if it is not kept from it
+    ON_ONE["one, clipped by value"] = {"distribute": {"kind": "none"}, **BY_VALUE}
 IN_ONE_PROCESS = {
-    "tensorflow": {"two": {"distribute": {"devices": 2}, **CLIPPED}},
+    "tensorflow": {
+        "two": {"distribute": {"devices": 2}, **CLIPPED},
+        "two, clipped by value": {"distribute": {"devices": 2}, **BY_VALUE},
+    },
     "jax": {
         # First the four: JAX starts with as many as the first asks for.
         "four": {"distribute": {"devices": 4}, **CLIPPED},
@@ -49,7 +55,7 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [*IN_ONE_PROCESS, *IN_TWO_PROCESSES])
 def test_as_on_one_device(runs, name):
-    expected, found = runs["one"], runs[name]
+    expected, found = runs["one, clipped by value" if "by value" in name else "one"], runs[name]
     assert expected["devices"] == 1
     assert found["devices"] == DEVICES.get(name, 2)
     assert found.keys() == expected.keys()
