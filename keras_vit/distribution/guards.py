@@ -14,11 +14,11 @@ def refuse(arguments: dict, name: str, engine: str, mend: str, allowed=(None, 1)
         raise InputError(f"{name}={arguments[name]} does not work under {engine}: {mend}.")
 
 
-def check_losses(arguments: dict, engine: str) -> None:
-    """Refuses losses whose mean over the replicas is not the loss of the whole batch."""
+def check_losses(arguments: dict, engine: str, allowed=EQUAL_SHARES) -> None:
+    """Refuses losses that the replicas' gradients together do not belong to."""
     for loss in keras.tree.flatten(arguments.get("loss")):
         reduction = getattr(loss, "reduction", EQUAL_SHARES[0])
-        if reduction not in EQUAL_SHARES:
+        if reduction not in allowed:
             raise InputError(
                 f"A loss with reduction={reduction!r} differs from one device under {engine}: use "
                 f"reduction={EQUAL_SHARES[0]!r}."

@@ -80,7 +80,8 @@ class Sharded(Distribution):
 
     def check_model(self, model):
         for pattern in self.layout:
-            if not any(re.fullmatch(pattern, variable.path) for variable in model.weights):
+            optional = pattern in LAYOUT and pattern.endswith("bias")  # a ViT may go without
+            if not optional and not any(re.fullmatch(pattern, variable.path) for variable in model.weights):
                 raise InputError(
                     f"The layout rule {pattern!r} matches no weight of this model, which would stay whole on "
                     f"every device: mend the rule; a weight is named like {model.weights[0].path!r}."

@@ -40,7 +40,7 @@ class Mirrored(Distribution):
         xla = arguments.get("jit_compile", "auto")
         guards.refuse({"jit_compile": xla}, "jit_compile", self.engine, leave_out, ("auto", None, False))
         guards.refuse(arguments, "steps_per_execution", self.engine, leave_out)
-        guards.check_losses(arguments, self.engine)
+        guards.check_losses(arguments, self.engine, (*guards.EQUAL_SHARES, "sum"))
         optimizer = guards.optimizer_of(arguments)
         if optimizer.gradient_accumulation_steps:
             raise InputError(

@@ -78,6 +78,11 @@ def sum_of_losses():
 
 
 @inside
+def weighted_mean_of_losses():
+    compiled(loss=keras.losses.CategoricalCrossentropy(True, reduction="mean_with_sample_weight"))
+
+
+@inside
 def scaled_loss():
     compiled(keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW()))
 
@@ -143,6 +148,12 @@ def optimizer_from_outside():
 def cut_model():
     with keras_vit.distribute("model", **TWO):
         compiled()
+
+
+@case
+def cut_model_without_biases():
+    with keras_vit.distribute("model", **TWO):
+        compiled(model=build(qkv_bias=False))
 
 
 @case

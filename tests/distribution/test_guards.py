@@ -7,7 +7,7 @@ from processes import BACKEND, TESTS, finish, start
 
 FINE = None
 REFUSED_ALIKE = {
-    "sum_of_losses": "A loss with reduction='sum' differs from one device",
+    "weighted_mean_of_losses": "A loss with reduction='mean_with_sample_weight' differs from one device",
     "partial_batch_of_a_dataset": "batch it with drop_remainder=True",
     "indivisible_batch": "A batch of 3 images cannot be shared equally by 2 devices: use a batch size of 2",
     "validation_split": "validation_split does not work on several devices: give validation_data",
@@ -22,7 +22,7 @@ ONE_PROCESS = {
     "optimizer_from_outside": "This optimizer was made outside of distribute(): make it inside",
     "too_many_devices": "devices",
 }
-CUT = ("cut_model", "rule_without_a_match", "indivisible_kernel")
+CUT = ("cut_model", "cut_model_without_biases", "rule_without_a_match", "indivisible_kernel")
 NO_CUT_MODELS = dict.fromkeys(CUT, "use the JAX backend")
 EXPECTED = {
     "tensorflow": {
@@ -30,6 +30,7 @@ EXPECTED = {
         **ONE_PROCESS,
         **NO_CUT_MODELS,
         "indivisible_devices": "use the JAX backend",
+        "sum_of_losses": FINE,  # Keras sums over the replicas
         "xla": "jit_compile=True does not work under MirroredStrategy",
         "steps_per_execution": "steps_per_execution=2 does not work under MirroredStrategy",
         "gradient_accumulation": "gradient_accumulation_steps does not work under MirroredStrategy",
@@ -47,7 +48,9 @@ EXPECTED = {
         "gradient_accumulation": FINE,
         "scaled_loss": FINE,
         "sum_of_losses": FINE,  # JAX computes the loss of the whole batch
+        "weighted_mean_of_losses": FINE,
         "cut_model": FINE,
+        "cut_model_without_biases": FINE,
         "rule_without_a_match": "The layout rule '.*expert.*' matches no weight of this model",
         "indivisible_kernel": "mlp/expand/kernel of shape (8, 15) cannot be cut over 2 devices",
         "indivisible_devices": "model_devices=3 does not divide the 2 devices of a process",
@@ -57,6 +60,7 @@ EXPECTED = {
         **REFUSED_ALIKE,
         **NO_CUT_MODELS,
         "indivisible_devices": "use the JAX backend",
+        "sum_of_losses": "A loss with reduction='sum' differs from one device",
         "xla": "jit_compile=True does not work under torch.distributed",
         "steps_per_execution": "steps_per_execution=2 does not work under torch.distributed",
         "gradient_accumulation": FINE,
