@@ -30,4 +30,4 @@ def test_the_python_way(tmp_path, monkeypatch):
 def test_the_commands_are_understood():
     lines = re.findall(r"^\.venv/bin/keras-vit (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
     verbs = [parse(line.split()) for line in lines]
-    assert [type(verb).__name__ for verb in verbs] == ["Inspect", "Train", "Evaluate", "Predict"]
+    assert [type(verb).__name__ for verb in verbs] == ["Inspect", "Train", "Evaluate", "Predict", "Train"]

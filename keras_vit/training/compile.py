@@ -17,8 +17,13 @@ def compile_model(model, recipe, steps_per_epoch):
     Raises:
         InputError: the recipe asks for XLA where the backend has none that works.
     """
+    optimizer = make_optimizer(model, recipe, steps_per_epoch)
+    if recipe.precision == "mixed_float16":
+        # Small gradients would vanish. Keras scales by itself only where the whole model has this policy, and
+        # the logits of ours are float32.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
-        optimizer=make_optimizer(model, recipe, steps_per_epoch),
+        optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         jit_compile=choose_xla(recipe.xla, current_distribution().num_devices),

@@ -244,7 +244,7 @@ def test_a_folder_without_checkpoint_leaves_the_model_alone(tmp_path):
 
 def test_a_run_that_diverges_says_so_and_leaves_nothing(images, tmp_path, monkeypatch):
     # No learning rate makes a model of this size diverge for sure; such images do.
-    monkeypatch.setattr(ImageData, "train_batches", lambda data, first_epoch: not_a_number(data))
+    monkeypatch.setattr(ImageData, "train_batches", lambda data, *where: not_a_number(data))
     config = parse(tiny.words(images, tmp_path / "runs" / "first")).run
     with pytest.raises(InputError, match="lower --learning-rate"):
         train(config)
