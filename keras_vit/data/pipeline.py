@@ -1,5 +1,6 @@
 """From an `ImageSet` to batches that `model.fit` takes, on every backend: tf.data does the work."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -146,6 +147,12 @@ class ImageData:
         images = self._read_train(steps_of_run.map(lambda indices, seed: indices))
         batches = tf.data.Dataset.zip(images, steps_of_run)
         return batches.map(finish, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+    def with_batches(self, batch_size: int, augmentation: Augmentation) -> "ImageData":
+        """The same images in other batches; what was read into memory is shared."""
+        other = dataclasses.replace(self, batch_size=batch_size, augmentation=augmentation)
+        other.__dict__["_read_train"] = self._read_train
+        return other
 
     def batches(self, part):
         """All images of one part, each once, in order, with one-hot labels."""

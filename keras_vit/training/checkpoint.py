@@ -39,14 +39,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.history.append(row)
 
     def on_epoch_begin(self, epoch, logs=None):
-        distribution = distribution_of(self.model)
-        if self.history and distribution.is_chief:
-            arrays = {
-                f"{kind}_{i}": value
-                for kind, variables in _state(self.model)
-                for i, value in enumerate(distribution.values(variables))
-            }
-            save_arrays(self.path, arrays, {"history": self.history})
+        if self.history:
+            save_checkpoint(self.path.parent, self.model, self.history)
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -88,6 +82,24 @@ class KeepBest(keras.callbacks.Callback):
             # The last digits of a loss may differ between machines; all must stop at the same epoch.
             if distribution_of(self.model).from_chief(lambda: bool(late)):
                 self.model.stop_training = True
+
+
+def save_checkpoint(folder: Path, model, history: list[dict]) -> None:
+    """Writes all that a compiled model needs to go on; of several processes the chief does.
+
+    Args:
+        folder: where; one that is there is replaced.
+        model: after some training.
+        history: one dict an epoch, so far.
+    """
+    distribution = distribution_of(model)
+    if distribution.is_chief:
+        arrays = {
+            f"{kind}_{i}": value
+            for kind, variables in _state(model)
+            for i, value in enumerate(distribution.values(variables))
+        }
+        save_arrays(folder / CHECKPOINT, arrays, {"history": history})
 
 
 def restore_checkpoint(folder: Path, model) -> list[dict]:

@@ -1,0 +1,164 @@
+"""KerasTuner's Hyperband whose promoted trials go on where they stopped."""
+
+from pathlib import Path
+
+import keras
+import keras_tuner
+
+from keras_vit.data.pipeline import ImageData
+from keras_vit.errors import InputError
+from keras_vit.search.space import SearchSpace, count_parameters, recipe_at, vit_arguments
+from keras_vit.training.checkpoint import restore_checkpoint, save_checkpoint
+from keras_vit.training.compile import compile_model
+from keras_vit.training.recipe import RECIPES, Recipe
+from keras_vit.vit import ViT
+
+
+class ViTHyperModel(keras_tuner.HyperModel):
+    """A ViT and its training at a point of a space, for any tuner of KerasTuner.
+
+    Args:
+        data: images; batch size and augmentation are those of the point.
+        space: what is searched.
+        recipe: what the space does not know: optimizer, loss, precision.
+        seed: of the first weights; the order of the images follows `data.seed`.
+
+    Raises:
+        InputError: a patch size does not divide the image.
+
+    Example:
+        >>> model = ViTHyperModel(keras_vit.load_data())
+        >>> tuner = keras_tuner.RandomSearch(model, objective="val_accuracy", max_trials=10)
+        >>> tuner.search()
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        space: SearchSpace | None = None,
+        recipe: Recipe = RECIPES["default"],
+        seed: int = 0,
+    ):
+        super().__init__(name="vit")
+        self.data = data
+        self.space = space or SearchSpace()
+        self.recipe = recipe
+        self.seed = seed
+        sizes = getattr(self.space.patch_size, "values", (self.space.patch_size,))
+        for size in sizes:
+            if data.image_shape[0] % size or data.image_shape[1] % size:
+                raise InputError(f"patch_size {size} does not divide images of {data.image_shape[:2]}.")
+
+    def declare_hyperparameters(self, hp):
+        self.space.declare(hp)
+
+    def build(self, hp):
+        values = self.space.declare(hp)
+        self._check_budget(values)
+        keras.utils.set_random_seed(self.seed)
+        model = ViT(
+            image_shape=self.data.image_shape,
+            num_classes=self.data.num_classes,
+            dtype=self.recipe.precision,
+            **vit_arguments(values),
+        )
+        compile_model(model, self._recipe(values), self._data(values).steps_per_epoch)
+        # So that KerasTuner's own Hyperband can load the optimizer that it saved with the weights.
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def fit(self, hp, model, *args, callbacks=(), epochs=None, initial_epoch=0, **kwargs):
+        """`model.fit` on the images, from epoch `initial_epoch` up to `epochs`, by default the space's."""
+        values = self.space.declare(hp)
+        data = self._data(values)
+        averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if self.recipe.ema_decay else []
+        return model.fit(
+            data.train_batches(initial_epoch),
+            steps_per_epoch=data.steps_per_epoch,
+            validation_data=data.validation,
+            initial_epoch=initial_epoch,
+            epochs=epochs or self.space.epochs,
+            shuffle=False,
+            # Those given first see the weights that are trained; averaging then puts others in their place.
+            callbacks=[*callbacks, *averaging],
+            **kwargs,
+        )
+
+    def _recipe(self, values):
+        return recipe_at(values, self.space.epochs, self.recipe)
+
+    def _data(self, values):
+        recipe = self._recipe(values)
+        return self.data.with_batches(recipe.batch_size, recipe.augmentation)
+
+    def _check_budget(self, values):
+        limit = self.space.max_parameters
+        count = count_parameters(values, self.data.image_shape, self.data.num_classes)
+        if limit and count > limit:
+            raise keras_tuner.errors.FailedTrialError(
+                f"{count:,} parameters are more than the {limit:,} of the budget."
+            )
+
+
+class ViTHyperband(keras_tuner.Hyperband):
+    """Hyperband (Li et al. 2018, https://jmlr.org/papers/v18/16-558.html) with real promotions.
+
+    KerasTuner's own begins a promoted trial with the weights of its best epoch and a new optimizer, so that
+    warm-up and schedule start again. Here it goes on with model, optimizer, step count, schedule and moving
+    averages: a trial promoted from 3 to 9 epochs is the one trained for 9.
+
+    Args:
+        hypermodel: a `ViTHyperModel`; `max_epochs` is its space's `epochs`.
+        **options: of `keras_tuner.Hyperband`.
+
+    Raises:
+        InputError: `max_epochs` is another number than the space's.
+    """
+
+    def __init__(self, hypermodel: ViTHyperModel, objective="val_accuracy", **options):
+        epochs = hypermodel.space.epochs
+        if options.setdefault("max_epochs", epochs) != epochs:
+            raise InputError(
+                f"max_epochs={options['max_epochs']} differs from the {epochs} epochs of the space, over "
+                "which the schedule is laid out: set SearchSpace(epochs=...)."
+            )
+        super().__init__(hypermodel, objective=objective, **options)
+
+    def run_trial(self, trial, *fit_args, **fit_kwargs):
+        values = trial.hyperparameters.values
+        promoted = values.get("tuner/trial_id")
+        state = TrialState(
+            save_to=Path(self.get_trial_dir(trial.trial_id)),
+            restore_from=Path(self.get_trial_dir(promoted)) if promoted else None,
+        )
+        given = list(fit_kwargs.pop("callbacks", None) or [])
+        return super().run_trial(trial, *fit_args, callbacks=[state, *given], **fit_kwargs)
+
+    def _build_hypermodel(self, hp):
+        # Not Hyperband's, which loads the weights of the best epoch: TrialState brings the last one back.
+        return keras_tuner.Tuner._build_hypermodel(self, hp)
+
+
+class TrialState(keras.callbacks.Callback):
+    """Brings back what a promoted trial had at its end, and keeps what this one has.
+
+    Args:
+        save_to: folder of this trial.
+        restore_from: folder of the trial that is promoted, or `None`.
+    """
+
+    def __init__(self, save_to: Path, restore_from: Path | None = None):
+        super().__init__()
+        self.save_to = save_to
+        self.restore_from = restore_from
+
+    def __deepcopy__(self, memo):  # KerasTuner copies callbacks for each execution
+        return TrialState(self.save_to, self.restore_from)
+
+    def on_train_begin(self, logs=None):
+        if self.restore_from is not None and not restore_checkpoint(self.restore_from, self.model):
+            raise InputError(f"{self.restore_from} has lost the state of its trial: run it again.")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == self.params["epochs"]:
+            save_checkpoint(self.save_to, self.model, [{"epoch": epoch + 1}])
