@@ -7,11 +7,15 @@ import keras_tuner
 
 from keras_vit.data.pipeline import ImageData
 from keras_vit.errors import InputError
+from keras_vit.run_folder import write_json
+from keras_vit.search.oracle import ViTOracle
 from keras_vit.search.space import SearchSpace, count_parameters, recipe_at, vit_arguments
-from keras_vit.training.checkpoint import restore_checkpoint, save_checkpoint
+from keras_vit.training.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
 from keras_vit.training.compile import compile_model
 from keras_vit.training.recipe import RECIPES, Recipe
 from keras_vit.vit import ViT
+
+KEEP = 3
 
 
 class ViTHyperModel(keras_tuner.HyperModel):
@@ -24,7 +28,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         seed: of the first weights; the order of the images follows `data.seed`.
 
     Raises:
-        InputError: a patch size does not divide the image.
+        InputError: a patch size does not divide the image, or the default model is over the budget.
 
     Example:
         >>> model = ViTHyperModel(keras_vit.load_data())
@@ -49,12 +53,23 @@ class ViTHyperModel(keras_tuner.HyperModel):
             if data.image_shape[0] % size or data.image_shape[1] % size:
                 raise InputError(f"patch_size {size} does not divide images of {data.image_shape[:2]}.")
 
+        default = self.space.declare(keras_tuner.HyperParameters())
+        if not self.fits_budget(default):  # KerasTuner's tuners begin with building it
+            count = count_parameters(default, data.image_shape, data.num_classes)
+            raise InputError(
+                f"The defaults of the space make a model of {count:,} parameters, more than the "
+                f"{self.space.max_parameters:,} of the budget: choose smaller defaults for depth and dim."
+            )
+
     def declare_hyperparameters(self, hp):
         self.space.declare(hp)
 
     def build(self, hp):
         values = self.space.declare(hp)
-        self._check_budget(values)
+        if not self.fits_budget(values):
+            raise keras_tuner.errors.FailedTrialError(
+                f"This point has more than the {self.space.max_parameters:,} parameters of the budget."
+            )
         keras.utils.set_random_seed(self.seed)
         model = ViT(
             image_shape=self.data.image_shape,
@@ -91,13 +106,15 @@ class ViTHyperModel(keras_tuner.HyperModel):
         recipe = self._recipe(values)
         return self.data.with_batches(recipe.batch_size, recipe.augmentation)
 
-    def _check_budget(self, values):
+    def fits_budget(self, values) -> bool:
+        """Whether the model at a point is within the space's budget.
+
+        Args:
+            values: by the names of the fields, at least those that are searched.
+        """
         limit = self.space.max_parameters
-        count = count_parameters(values, self.data.image_shape, self.data.num_classes)
-        if limit and count > limit:
-            raise keras_tuner.errors.FailedTrialError(
-                f"{count:,} parameters are more than the {limit:,} of the budget."
-            )
+        known = {**vars(self.space), **values}
+        return not limit or count_parameters(known, self.data.image_shape, self.data.num_classes) <= limit
 
 
 class ViTHyperband(keras_tuner.Hyperband):
@@ -107,22 +124,75 @@ class ViTHyperband(keras_tuner.Hyperband):
     warm-up and schedule start again. Here it goes on with model, optimizer, step count, schedule and moving
     averages: a trial promoted from 3 to 9 epochs is the one trained for 9.
 
+    The oracle's files survive a kill at any moment, models over the budget are not drawn, and what losing
+    trials leave is removed: the weights of the best `KEEP` stay.
+
     Args:
-        hypermodel: a `ViTHyperModel`; `max_epochs` is its space's `epochs`.
-        **options: of `keras_tuner.Hyperband`.
+        hypermodel: a `ViTHyperModel`; the longest trial has its space's `epochs`.
+        objective: see `keras_tuner.Hyperband`.
+        factor, hyperband_iterations, seed, max_retries_per_trial, max_consecutive_failed_trials: of the same.
+        **options: of `keras_tuner.Tuner`, such as `directory`, `project_name`, `overwrite`.
 
     Raises:
         InputError: `max_epochs` is another number than the space's.
     """
 
-    def __init__(self, hypermodel: ViTHyperModel, objective="val_accuracy", **options):
+    def __init__(
+        self,
+        hypermodel: ViTHyperModel,
+        objective="val_accuracy",
+        max_epochs=None,
+        factor=3,
+        hyperband_iterations=1,
+        seed=None,
+        max_retries_per_trial=0,
+        max_consecutive_failed_trials=3,
+        **options,
+    ):
         epochs = hypermodel.space.epochs
-        if options.setdefault("max_epochs", epochs) != epochs:
+        if max_epochs not in (None, epochs):
             raise InputError(
-                f"max_epochs={options['max_epochs']} differs from the {epochs} epochs of the space, over "
-                "which the schedule is laid out: set SearchSpace(epochs=...)."
+                f"max_epochs={max_epochs} differs from the {epochs} epochs of the space, over which the "
+                "schedule is laid out: set SearchSpace(epochs=...)."
             )
-        super().__init__(hypermodel, objective=objective, **options)
+        oracle = ViTOracle(
+            hypermodel.fits_budget,
+            objective=objective,
+            max_epochs=epochs,
+            factor=factor,
+            hyperband_iterations=hyperband_iterations,
+            seed=seed,
+            max_retries_per_trial=max_retries_per_trial,
+            max_consecutive_failed_trials=max_consecutive_failed_trials,
+        )
+        # Not Hyperband's, which makes an oracle of its own.
+        keras_tuner.Tuner.__init__(self, oracle=oracle, hypermodel=hypermodel, **options)
+
+    def save(self):
+        if not self._is_worker():
+            self.oracle.save()
+        write_json(Path(self._get_tuner_fname()), self.get_state())
+
+    def reload(self):
+        # The tuner's own file is empty; a cut may have left less than that.
+        if not self._is_worker():
+            self.oracle.reload()
+
+    def on_trial_end(self, trial):
+        super().on_trial_end(trial)
+        if not self._is_worker():
+            self._remove_what_losers_left()
+
+    def _remove_what_losers_left(self):
+        best = {trial.trial_id for trial in self.oracle.get_best_trials(KEEP)}
+        resumable = self.oracle.resumable()
+        ongoing = {trial.trial_id for trial in self.oracle.ongoing_trials.values()}
+        for trial_id in self.oracle.trials.keys() - ongoing:
+            folder = Path(self.get_trial_dir(trial_id))
+            if trial_id not in resumable:
+                (folder / CHECKPOINT).unlink(missing_ok=True)
+            if trial_id not in best:
+                Path(self._get_checkpoint_fname(trial_id)).unlink(missing_ok=True)
 
     def run_trial(self, trial, *fit_args, **fit_kwargs):
         values = trial.hyperparameters.values

@@ -12,6 +12,7 @@ from keras_vit.data.images import load_image_set
 from keras_vit.data.pipeline import load_data
 from keras_vit.errors import InputError
 from keras_vit.search import Choice, Range, SearchSpace, ViTHyperband, ViTHyperModel
+from keras_vit.search.space import count_parameters
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
 from keras_vit.training.recipe import Recipe
 
@@ -63,6 +64,13 @@ def test_a_promoted_trial_is_one_that_was_never_cut(data, tmp_path):
         np.testing.assert_allclose(histories["promoted"][name], row[1:], atol=1e-6, err_msg=name)
 
 
+def reopened(tuner, directory):
+    """The search as a process finds it that starts after the oracle's file was cut short."""
+    file = directory / "untitled_project" / "oracle.json"
+    file.write_text(file.read_text()[:100])
+    return ViTHyperband(tuner.hypermodel, directory=directory)
+
+
 @pytest.mark.same_on_every_backend
 @pytest.mark.parametrize("tuner", [keras_tuner.Hyperband, keras_tuner.RandomSearch, ViTHyperband])
 def test_a_search_finds_its_best(tuner, data, tmp_path):
@@ -73,14 +81,26 @@ def test_a_search_finds_its_best(tuner, data, tmp_path):
     trials = found.oracle.get_best_trials(10)
     assert trials
     assert all(one.status == "COMPLETED" for one in trials)
+    assert found.get_best_models()[0].built
+    if tuner is ViTHyperband:
+        # Nothing can be promoted any more, and only the best keep their weights.
+        assert not list(tmp_path.rglob(CHECKPOINT))
+        assert len(list(tmp_path.rglob("*.weights.h5"))) == 3
+        again = reopened(found, tmp_path)
+        assert {one.trial_id: one.score for one in again.oracle.trials.values()} == {
+            one.trial_id: one.score for one in found.oracle.trials.values()
+        }
     assert found.get_best_hyperparameters()[0].get("dim") in (8, 10)
 
 
-def test_a_model_over_the_budget_is_not_built(data, monkeypatch):
-    space = SearchSpace(**{**vars(SPACE), "max_parameters": 100})
+def test_a_model_over_the_budget_is_not_built(data):
+    small = SearchSpace(**{**vars(SPACE), "max_parameters": 2_000})
     hp = keras_tuner.HyperParameters()
-    with pytest.raises(keras_tuner.errors.FailedTrialError, match="more than the 100 of the budget"):
-        ViTHyperModel(data, space, RECIPE).build(hp)
+    hp.values["dim"] = 16
+    with pytest.raises(keras_tuner.errors.FailedTrialError, match="more than the 2,000 parameters of the"):
+        ViTHyperModel(data, small, RECIPE).build(hp)
+    with pytest.raises(InputError, match=r"The defaults of the space make a model of .* choose smaller"):
+        ViTHyperModel(data, SearchSpace(max_parameters=100), RECIPE)
 
 
 def test_what_cannot_be_searched_is_refused(data, tmp_path):
@@ -96,3 +116,36 @@ def test_the_images_in_memory_are_shared(data):
     assert other._read_train is data._read_train
     images, _ = next(iter(other.train))
     assert keras.ops.shape(images)[0] == 4
+
+
+@pytest.mark.same_on_every_backend
+def test_a_cut_oracle_file_loses_no_trial(data, tmp_path):
+    tuner = ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path)
+    for score in (0.5, 0.7):
+        one = tuner.oracle.create_trial("tuner0")
+        tuner.oracle.update_trial(one.trial_id, {"val_accuracy": score})
+        one.status = "COMPLETED"
+        tuner.on_trial_end(one)
+    running = tuner.oracle.create_trial("tuner0")
+    again = reopened(tuner, tmp_path)
+    assert [one.score for one in again.oracle.get_best_trials(2)] == [0.7, 0.5]
+    # The one that was running comes again, with its number and once.
+    assert again.oracle.create_trial("tuner0").trial_id == running.trial_id
+    assert len(again.oracle.trials) == 3
+
+    for name in ("oracle.json", "oracle.good.json"):
+        (tmp_path / "untitled_project" / name).write_text("{")
+    with pytest.raises(InputError, match=r"oracle.json and its copy are damaged: begin the search anew"):
+        ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path)
+
+
+@pytest.mark.same_on_every_backend
+def test_no_model_over_the_budget_is_drawn(data, tmp_path):
+    space = SearchSpace(depth=Range(2, 8, default=2), dim=Range(32, 128, default=32), max_parameters=100_000)
+    tuner = ViTHyperband(ViTHyperModel(data, space, RECIPE), directory=tmp_path)
+    for i in range(30):
+        values = tuner.oracle.create_trial(f"tuner{i}").hyperparameters.values
+        assert count_parameters({**vars(space), **values}, data.image_shape, 3) <= 100_000
+    tuner.oracle.fits = lambda values: False
+    with pytest.raises(InputError, match="None of 1000 points drawn is within the budget"):
+        tuner.oracle.create_trial("one more")
