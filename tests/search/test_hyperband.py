@@ -141,7 +141,12 @@ def test_a_cut_oracle_file_loses_no_trial(data, tmp_path):
 
 @pytest.mark.same_on_every_backend
 def test_no_model_over_the_budget_is_drawn(data, tmp_path):
-    space = SearchSpace(depth=Range(2, 8, default=2), dim=Range(32, 128, default=32), max_parameters=100_000)
+    space = SearchSpace(
+        depth=Range(2, 8, default=2),
+        dim=Range(32, 128, default=32),
+        batch_size=8,
+        max_parameters=100_000,
+    )
     tuner = ViTHyperband(ViTHyperModel(data, space, RECIPE), directory=tmp_path)
     for i in range(30):
         values = tuner.oracle.create_trial(f"tuner{i}").hyperparameters.values
