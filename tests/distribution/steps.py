@@ -24,7 +24,9 @@ def images():
     return pixels, np.eye(3, dtype="float32")[random.integers(0, 3, count)]
 
 
-def make_optimizer(sgd=False, **settings):
+def make_optimizer(sgd=False, scaled=False, **settings):
+    if scaled:
+        return keras.optimizers.LossScaleOptimizer(make_optimizer(sgd, **settings), initial_scale=256.0)
     averaged = {"use_ema": True, "ema_momentum": 0.9, **settings}
     if sgd:  # the length of its steps is that of the gradient, where Adam's hardly depends on it
         return keras.optimizers.SGD(0.1, **averaged)
