@@ -31,21 +31,23 @@ class DistributedModel(keras.Model):
             super().compile(**arguments)
             self.distribution.prepare_optimizer(self)
 
-    def fit(self, x=None, y=None, **arguments):
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, **arguments):
         self._check_scope()
-        arguments = self.distribution.fit_arguments(self, {"x": x, "y": y, **arguments})
+        given = {"x": x, "y": y, "batch_size": batch_size, "epochs": epochs, **arguments}
+        arguments = self.distribution.fit_arguments(self, given)
         with self.distribution.scope():
             return super().fit(**arguments)
 
-    def evaluate(self, x=None, y=None, **arguments):
+    def evaluate(self, x=None, y=None, batch_size=None, **arguments):
         self._check_scope()
         with self.distribution.scope(), self.distribution.judging():
-            return super().evaluate(**self.distribution.evaluate_arguments({"x": x, "y": y, **arguments}))
+            given = {"x": x, "y": y, "batch_size": batch_size, **arguments}
+            return super().evaluate(**self.distribution.evaluate_arguments(given))
 
-    def predict(self, x, **arguments):
+    def predict(self, x, batch_size=None, **arguments):
         self._check_scope()
         with self.distribution.scope(), self.distribution.judging():
-            return self.distribution.predict(self, super().predict, x, **arguments)
+            return self.distribution.predict(self, super().predict, x, batch_size=batch_size, **arguments)
 
     def get_weights(self):
         return self.distribution.values(self.weights)
