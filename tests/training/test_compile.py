@@ -239,3 +239,10 @@ def test_a_resumed_optimizer_goes_on_with_the_schedule(kind):
         second.train_on_batch(x, y)
         for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+@pytest.mark.parametrize(("precision", "scaled"), [("float32", False), ("mixed_float16", True)])
+def test_only_float16_scales_its_loss(precision, scaled):
+    model = tiny_vit(dtype=precision)
+    compile_model(model, Recipe(precision=precision), STEPS)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == scaled
