@@ -206,6 +206,15 @@ class Distribution:
         return values
 
 
+def lost_process(error: Exception) -> DistributionError:
+    """The clear error for one that the end of another process has caused."""
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return DistributionError(
+        f"Another process of this run has ended or cannot be reached ({reason}). Start all processes again "
+        "with the same command: training goes on from the last finished epoch."
+    )
+
+
 def _refuse_foreign_scopes():
     """Refuses ways to distribute that Keras takes without a word and gets wrong."""
     if keras.backend.backend() != "jax" and keras.distribution.distribution() is not None:

@@ -8,10 +8,16 @@ from keras_vit.errors import InputError
 EQUAL_SHARES = ("sum_over_batch_size", "mean")
 
 
-def refuse(arguments: dict, name: str, engine: str, mend: str, allowed=(None, 1)) -> None:
+def refuse(arguments: dict, name: str, engine: str, allowed=(None, 1)) -> None:
     """Refuses an argument of `compile` that does not work under an engine."""
     if arguments.get(name) not in allowed:
-        raise InputError(f"{name}={arguments[name]} does not work under {engine}: {mend}.")
+        raise InputError(f"{name}={arguments[name]} does not work under {engine}: leave it out.")
+
+
+def check_compiled_steps(arguments: dict, engine: str) -> None:
+    """Refuses XLA, and several steps in one call."""
+    refuse(arguments, "jit_compile", engine, allowed=(None, "auto", False))
+    refuse(arguments, "steps_per_execution", engine)
 
 
 def check_losses(arguments: dict, engine: str, allowed=EQUAL_SHARES) -> None:

@@ -10,9 +10,8 @@ import numpy as np
 
 from keras_vit.distribution import guards
 from keras_vit.distribution.cluster import Cluster
-from keras_vit.distribution.engine import Distribution
-from keras_vit.distribution.tensorflow_engine import lost_sentence
-from keras_vit.errors import DistributionError, InputError
+from keras_vit.distribution.engine import Distribution, lost_process
+from keras_vit.errors import InputError
 
 # Where a kernel of a ViT is cut: into the branch by columns, out of it by rows, so that what is between
 # needs no exchange. The classifying head stays whole: a class count seldom divides.
@@ -89,9 +88,7 @@ class Sharded(Distribution):
 
     def check_compile(self, model, arguments):
         if self.num_processes > 1:
-            guards.refuse(
-                arguments, "steps_per_execution", "several JAX processes", "leave it out", allowed=(None, 1)
-            )
+            guards.refuse(arguments, "steps_per_execution", "several JAX processes")
         optimizer = guards.optimizer_of(arguments)
         mine = set(self.sharding.device_mesh.backend_mesh.devices.flat)
         if optimizer.variables[0].value.sharding.device_set != mine:
@@ -123,7 +120,7 @@ class Sharded(Distribution):
             word in str(error)
             for word in ("Gloo", "UNAVAILABLE", "DEADLINE", "heartbeat", "NCCL", "closed by")
         )
-        return DistributionError(lost_sentence(error)) if gone and self.num_processes > 1 else None
+        return lost_process(error) if gone and self.num_processes > 1 else None
 
 
 def _whole(value) -> np.ndarray:

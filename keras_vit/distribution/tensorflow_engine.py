@@ -7,8 +7,8 @@ import numpy as np
 
 from keras_vit.distribution import guards
 from keras_vit.distribution.cluster import Cluster
-from keras_vit.distribution.engine import Distribution
-from keras_vit.errors import DistributionError, InputError
+from keras_vit.distribution.engine import Distribution, lost_process
+from keras_vit.errors import InputError
 
 
 class Mirrored(Distribution):
@@ -36,10 +36,7 @@ class Mirrored(Distribution):
             )
 
     def check_compile(self, model, arguments):
-        leave_out = f"leave it out under {self.engine}"
-        xla = arguments.get("jit_compile", "auto")
-        guards.refuse({"jit_compile": xla}, "jit_compile", self.engine, leave_out, ("auto", None, False))
-        guards.refuse(arguments, "steps_per_execution", self.engine, leave_out)
+        guards.check_compiled_steps(arguments, self.engine)
         guards.check_losses(arguments, self.engine, (*guards.EQUAL_SHARES, "sum"))
         optimizer = guards.optimizer_of(arguments)
         if optimizer.gradient_accumulation_steps:
@@ -159,16 +156,7 @@ class MultiWorker(Mirrored):
 
         kinds = ("Unavailable", "Aborted", "Internal", "Cancelled", "DeadlineExceeded", "FailedPrecondition")
         gone = isinstance(error, tuple(getattr(tf.errors, f"{kind}Error") for kind in kinds))
-        return DistributionError(lost_sentence(error)) if gone else None
-
-
-def lost_sentence(error: Exception) -> str:
-    """What a process says when another one is gone."""
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    return (
-        f"Another process of this run has ended or cannot be reached ({reason}). Start all processes again "
-        "with the same command: training goes on from the last finished epoch."
-    )
+        return lost_process(error) if gone else None
 
 
 def tensorflow_distribution(kind: str, devices: int | None, cluster: Cluster) -> Distribution:

@@ -13,9 +13,8 @@ import torch.distributed as dist
 
 from keras_vit.distribution import guards
 from keras_vit.distribution.cluster import Cluster
-from keras_vit.distribution.engine import Distribution
-from keras_vit.distribution.tensorflow_engine import lost_sentence
-from keras_vit.errors import DistributionError, InputError
+from keras_vit.distribution.engine import Distribution, lost_process
+from keras_vit.errors import InputError
 
 # A process that is alive but answers nothing for so long counts as lost.
 TIMEOUT = timedelta(minutes=10)
@@ -41,10 +40,7 @@ class Processes(Distribution):
         self.judges = False
 
     def check_compile(self, model, arguments):
-        leave_out = f"leave it out under {self.engine}"
-        guards.refuse(arguments, "steps_per_execution", self.engine, leave_out)
-        xla = arguments.get("jit_compile", "auto")
-        guards.refuse({"jit_compile": xla}, "jit_compile", self.engine, leave_out, ("auto", None, False))
+        guards.check_compiled_steps(arguments, self.engine)
         guards.check_losses(arguments, self.engine)
         return {**arguments, "jit_compile": False}
 
@@ -106,7 +102,7 @@ class Processes(Distribution):
             isinstance(error, RuntimeError)
             and any(word in text for word in ("gloo", "Connection closed", "Connection reset", "Timed out"))
         )
-        return DistributionError(lost_sentence(error)) if gone else None
+        return lost_process(error) if gone else None
 
 
 class _DifferentiableMean(torch.autograd.Function):

@@ -42,9 +42,10 @@ class Range:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def declare(self, hp, name):
-        if self.whole:
-            return hp.Int(name, self.low, self.high, step=int(self.step or 1), default=int(self.default))
         sampling = "log" if self.log else "linear"
+        if self.whole:
+            step = None if self.log else int(self.step or 1)
+            return hp.Int(name, self.low, self.high, step=step, sampling=sampling, default=int(self.default))
         return hp.Float(
             name, self.low, self.high, step=self.step, sampling=sampling, default=float(self.default)
         )

@@ -76,6 +76,13 @@ def test_only_what_is_not_frozen_is_searched():
     assert "dim" in space.searched()
 
 
+def test_whole_numbers_on_a_log_scale():
+    space = SearchSpace(depth=Range(1, 64, default=4, log=True))
+    depths = [values["depth"] for values in points(space, 1000)]
+    assert all(isinstance(depth, int) and 1 <= depth <= 64 for depth in depths)
+    assert 0.35 < sum(depth < 8 for depth in depths) / 1000 < 0.65  # of whole octaves 3 of 6 lie below 8
+
+
 WRONG = {
     "range": (lambda: Range(3, 3, default=3), "low must be below high"),
     "log from 0": (lambda: Range(0.0, 1.0, default=0.5, log=True), "low above 0 must be below high"),
