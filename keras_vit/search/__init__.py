@@ -5,7 +5,8 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("keras_vit.search needs KerasTuner: install the extra `tune`.") from error
 
-from keras_vit.search.hyperband import ViTHyperband, ViTHyperModel
+from keras_vit.search.hyperband import ViTHyperband
+from keras_vit.search.hypermodel import ViTHyperModel
 from keras_vit.search.space import Choice, Range, SearchSpace
 
 __all__ = ["Choice", "Range", "SearchSpace", "ViTHyperModel", "ViTHyperband"]

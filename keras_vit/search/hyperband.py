@@ -5,116 +5,13 @@ from pathlib import Path
 import keras
 import keras_tuner
 
-from keras_vit.data.pipeline import ImageData
 from keras_vit.errors import InputError
 from keras_vit.run_folder import write_json
+from keras_vit.search.hypermodel import ViTHyperModel
 from keras_vit.search.oracle import ViTOracle
-from keras_vit.search.space import SearchSpace, count_parameters, recipe_at, vit_arguments
 from keras_vit.training.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
-from keras_vit.training.compile import compile_model
-from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.vit import ViT
 
 KEEP = 3
-
-
-class ViTHyperModel(keras_tuner.HyperModel):
-    """A ViT and its training at a point of a space, for any tuner of KerasTuner.
-
-    Args:
-        data: images; batch size and augmentation are those of the point.
-        space: what is searched.
-        recipe: what the space does not know: optimizer, loss, precision.
-        seed: of the first weights; the order of the images follows `data.seed`.
-
-    Raises:
-        InputError: a patch size does not divide the image, or the default model is over the budget.
-
-    Example:
-        >>> model = ViTHyperModel(keras_vit.load_data())
-        >>> tuner = keras_tuner.RandomSearch(model, objective="val_accuracy", max_trials=10)
-        >>> tuner.search()
-    """
-
-    def __init__(
-        self,
-        data: ImageData,
-        space: SearchSpace | None = None,
-        recipe: Recipe = RECIPES["default"],
-        seed: int = 0,
-    ):
-        super().__init__(name="vit")
-        self.data = data
-        self.space = space or SearchSpace()
-        self.recipe = recipe
-        self.seed = seed
-        sizes = getattr(self.space.patch_size, "values", (self.space.patch_size,))
-        for size in sizes:
-            if data.image_shape[0] % size or data.image_shape[1] % size:
-                raise InputError(f"patch_size {size} does not divide images of {data.image_shape[:2]}.")
-
-        default = self.space.declare(keras_tuner.HyperParameters())
-        if not self.fits_budget(default):  # KerasTuner's tuners begin with building it
-            count = count_parameters(default, data.image_shape, data.num_classes)
-            raise InputError(
-                f"The defaults of the space make a model of {count:,} parameters, more than the "
-                f"{self.space.max_parameters:,} of the budget: choose smaller defaults for depth and dim."
-            )
-
-    def declare_hyperparameters(self, hp):
-        self.space.declare(hp)
-
-    def build(self, hp):
-        values = self.space.declare(hp)
-        if not self.fits_budget(values):
-            raise keras_tuner.errors.FailedTrialError(
-                f"This point has more than the {self.space.max_parameters:,} parameters of the budget."
-            )
-        keras.utils.set_random_seed(self.seed)
-        model = ViT(
-            image_shape=self.data.image_shape,
-            num_classes=self.data.num_classes,
-            dtype=self.recipe.precision,
-            **vit_arguments(values),
-        )
-        compile_model(model, self._recipe(values), self._data(values).steps_per_epoch)
-        # So that KerasTuner's own Hyperband can load the optimizer that it saved with the weights.
-        model.optimizer.build(model.trainable_variables)
-        return model
-
-    def fit(self, hp, model, *args, callbacks=(), epochs=None, initial_epoch=0, **kwargs):
-        """`model.fit` on the images, from epoch `initial_epoch` up to `epochs`, by default the space's."""
-        values = self.space.declare(hp)
-        data = self._data(values)
-        averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if self.recipe.ema_decay else []
-        return model.fit(
-            data.train_batches(initial_epoch),
-            steps_per_epoch=data.steps_per_epoch,
-            validation_data=data.validation,
-            initial_epoch=initial_epoch,
-            epochs=epochs or self.space.epochs,
-            shuffle=False,
-            # Those given first see the weights that are trained; averaging then puts others in their place.
-            callbacks=[*callbacks, *averaging],
-            **kwargs,
-        )
-
-    def _recipe(self, values):
-        return recipe_at(values, self.space.epochs, self.recipe)
-
-    def _data(self, values):
-        recipe = self._recipe(values)
-        return self.data.with_batches(recipe.batch_size, recipe.augmentation)
-
-    def fits_budget(self, values) -> bool:
-        """Whether the model at a point is within the space's budget.
-
-        Args:
-            values: by the names of the fields, at least those that are searched.
-        """
-        limit = self.space.max_parameters
-        known = {**vars(self.space), **values}
-        return not limit or count_parameters(known, self.data.image_shape, self.data.num_classes) <= limit
 
 
 class ViTHyperband(keras_tuner.Hyperband):
