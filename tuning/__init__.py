@@ -1,0 +1,1 @@
+"""What we search and how: named spaces, a command that searches them overnight, and its report."""
