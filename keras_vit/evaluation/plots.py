@@ -25,6 +25,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
     "lines.linewidth": 1.8,
+    "text.parse_math": False,  # a `$` is a dollar
     "svg.hashsalt": "keras_vit",  # the same report from the same numbers
 }
 
@@ -79,7 +80,7 @@ def curve(title: str, train: np.ndarray, validation: np.ndarray, best_epoch: int
         axes.set_title(title, pad=24)
         axes.legend(ncols=3, **LEGEND)
 
-    return _svg(draw, 4.2, 3.2)
+    return svg(draw, 4.2, 3.2)
 
 
 def reliability(title: str, bins: list[dict[str, Any]]) -> str:
@@ -123,7 +124,7 @@ def reliability(title: str, bins: list[dict[str, Any]]) -> str:
         lower.xaxis.set_major_formatter(PercentFormatter(xmax=1))
         lower.set_xlabel("confidence")
 
-    return _svg(draw, 4.2, 4.2)
+    return svg(draw, 4.2, 4.2)
 
 
 def confusion_map(matrix: Sequence[Sequence[int]]) -> str:
@@ -153,7 +154,7 @@ def confusion_map(matrix: Sequence[Sequence[int]]) -> str:
         bar = figure.colorbar(shown, ax=axes, shrink=0.8, format=PercentFormatter(xmax=1), pad=0.03)
         bar.set_ticks([0, 0.05, 0.25, 0.5, 1])
 
-    return _svg(draw, 5.6, 4.8)
+    return svg(draw, 5.6, 4.8)
 
 
 def picture(pixels: np.ndarray) -> str:
@@ -183,7 +184,7 @@ def picture(pixels: np.ndarray) -> str:
     return _data_uri("image/png", file.getvalue())
 
 
-def _svg(draw, width: float, height: float) -> str:
+def svg(draw, width: float, height: float) -> str:
     """What `draw` puts on a new figure of width x height inches, as a data URI."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure

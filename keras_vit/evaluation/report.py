@@ -47,8 +47,6 @@ def render_report(
     Raises:
         ValueError: where there is not one picture a mistake, or a picture has another shape or dtype.
     """
-    from jinja2 import Environment, PackageLoader
-
     mistakes, calibration = metrics["mistakes"], metrics["calibration"]
     fitted = calibration["fitted_on"] == "validation"
     if len(mistakes) != len(mistake_images):
@@ -57,22 +55,7 @@ def render_report(
         )
     matrix = metrics["best"]["confusion_matrix"]
     many = len(matrix) > MATRIX_WITH_NUMBERS
-    house = Environment(
-        loader=PackageLoader("keras_vit.evaluation", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    house.filters |= {
-        "breakable": breakable,
-        "percent": percent,
-        "decimal": decimal,
-        "count": count,
-        "compact": compact,
-        "output_shape": output_shape,
-        "lines": lines,
-    }
-    return house.get_template("report.html.jinja").render(
+    return template("keras_vit.evaluation").render(
         config=config,
         metrics=metrics,
         best=metrics["best"],
@@ -98,6 +81,28 @@ def render_report(
         listed=LISTED,
         many=many,
     )
+
+
+def template(package: str):
+    """The `report.html.jinja` of a package, which may use the macros and the CSS of this one."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader
+
+    house = Environment(
+        loader=ChoiceLoader([PackageLoader(name, ".") for name in (package, "keras_vit.evaluation")]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    house.filters |= {
+        "breakable": breakable,
+        "percent": percent,
+        "decimal": decimal,
+        "count": count,
+        "compact": compact,
+        "output_shape": output_shape,
+        "lines": lines,
+    }
+    return house.get_template("report.html.jinja")
 
 
 def facts(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
