@@ -5,7 +5,8 @@ import keras_tuner
 
 from keras_vit.data.pipeline import ImageData
 from keras_vit.errors import InputError
-from keras_vit.search.space import SearchSpace, count_parameters, recipe_at, vit_arguments
+from keras_vit.search.point import recipe_at, vit_arguments
+from keras_vit.search.space import SearchSpace
 from keras_vit.training.compile import compile_model
 from keras_vit.training.recipe import RECIPES, Recipe
 from keras_vit.vit import ViT
@@ -21,7 +22,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         seed: of the first weights; the order of the images follows `data.seed`.
 
     Raises:
-        InputError: a patch size does not divide the image, or the default model is over the budget.
+        InputError: a patch size does not divide the image, or the default model is over a budget.
 
     Example:
         >>> model = ViTHyperModel(keras_vit.load_data())
@@ -46,12 +47,12 @@ class ViTHyperModel(keras_tuner.HyperModel):
             if data.image_shape[0] % size or data.image_shape[1] % size:
                 raise InputError(f"patch_size {size} does not divide images of {data.image_shape[:2]}.")
 
-        default = self.space.declare(keras_tuner.HyperParameters())
-        if not self.fits_budget(default):  # KerasTuner's tuners begin with building it
-            count = count_parameters(default, data.image_shape, data.num_classes)
+        # KerasTuner's tuners begin with building it.
+        excess = self._excess(self.space.declare(keras_tuner.HyperParameters()))
+        if excess:
             raise InputError(
-                f"The defaults of the space make a model of {count:,} parameters, more than the "
-                f"{self.space.max_parameters:,} of the budget: choose smaller defaults for depth and dim."
+                f"The defaults of the space make a model of {excess}: choose smaller defaults for depth and "
+                "dim."
             )
 
     def declare_hyperparameters(self, hp):
@@ -59,10 +60,9 @@ class ViTHyperModel(keras_tuner.HyperModel):
 
     def build(self, hp):
         values = self.space.declare(hp)
-        if not self.fits_budget(values):
-            raise keras_tuner.errors.FailedTrialError(
-                f"This point has more than the {self.space.max_parameters:,} parameters of the budget."
-            )
+        excess = self._excess(values)
+        if excess:
+            raise keras_tuner.errors.FailedTrialError(f"The model of this point has {excess}.")
         keras.utils.set_random_seed(self.seed)
         model = ViT(
             image_shape=self.data.image_shape,
@@ -70,13 +70,16 @@ class ViTHyperModel(keras_tuner.HyperModel):
             dtype=self.recipe.precision,
             **vit_arguments(values),
         )
-        compile_model(model, self._recipe(values), self._data(values).steps_per_epoch)
+        compile_model(model, recipe_at(values, self.recipe), self._data(values).steps_per_epoch)
         # So that KerasTuner's own Hyperband can load the optimizer that it saved with the weights.
         model.optimizer.build(model.trainable_variables)
         return model
 
     def fit(self, hp, model, *args, callbacks=(), epochs=None, initial_epoch=0, **kwargs):
-        """`model.fit` on the images, from epoch `initial_epoch` up to `epochs`, by default the space's."""
+        """`model.fit` on the images, from epoch `initial_epoch` up to `epochs`, by default the point's.
+
+        The schedule is laid out over the point's epochs, whatever `epochs` is.
+        """
         values = self.space.declare(hp)
         data = self._data(values)
         averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if self.recipe.ema_decay else []
@@ -85,26 +88,24 @@ class ViTHyperModel(keras_tuner.HyperModel):
             steps_per_epoch=data.steps_per_epoch,
             validation_data=data.validation,
             initial_epoch=initial_epoch,
-            epochs=epochs or self.space.epochs,
+            epochs=epochs or values["epochs"],
             shuffle=False,
             # Those given first see the weights that are trained; averaging then puts others in their place.
             callbacks=[*callbacks, *averaging],
             **kwargs,
         )
 
-    def _recipe(self, values):
-        return recipe_at(values, self.space.epochs, self.recipe)
-
     def _data(self, values):
-        recipe = self._recipe(values)
+        recipe = recipe_at(values, self.recipe)
         return self.data.with_batches(recipe.batch_size, recipe.augmentation)
 
     def fits_budget(self, values) -> bool:
-        """Whether the model at a point is within the space's budget.
+        """Whether the model at a point is within the space's budgets.
 
         Args:
             values: by the names of the fields, at least those that are searched.
         """
-        limit = self.space.max_parameters
-        known = {**vars(self.space), **values}
-        return not limit or count_parameters(known, self.data.image_shape, self.data.num_classes) <= limit
+        return self._excess(values) is None
+
+    def _excess(self, values):
+        return self.space.excess(values, self.data.image_shape, self.data.num_classes)
