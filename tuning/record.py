@@ -1,8 +1,18 @@
 """What a search has found so far, read from its folder as plain values. Nothing here imports Keras."""
 
-from dataclasses import dataclass, field
+import contextlib
+import csv
+import os
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from keras_vit import run_folder
+from keras_vit.errors import InputError
+from keras_vit.search.files import ERROR, RESULT
+from keras_vit.search.point import count_mult_adds, count_parameters
+
+SEARCH = "search.json"
 
 
 @dataclass(frozen=True)
@@ -64,3 +74,69 @@ class SearchRecord:
     def best(self) -> TrialRecord | None:
         """The completed trial with the best validation accuracy; of equal ones, the one of most epochs."""
         return max(self.completed, key=lambda trial: (trial.score, trial.epochs), default=None)
+
+
+def read_search(folder: Path) -> SearchRecord:
+    """What a search's folder holds now, also while it runs or after it was cut.
+
+    Args:
+        folder: of the search.
+
+    Raises:
+        InputError: it is no folder of a search, or search.json is damaged.
+    """
+    if not (folder / SEARCH).is_file():
+        raise InputError(f"{folder} holds no search: it has no {SEARCH}.")
+    config = run_folder.read_json(folder / SEARCH)
+    trials: dict[str, TrialRecord] = {}
+    for file in sorted(folder.glob("trial_*/trial.json")):
+        with contextlib.suppress(InputError):  # KerasTuner's own reader says what is wrong
+            trial = _read_trial(file, config, trials)
+            trials[trial.trial_id] = trial
+    return SearchRecord(folder, config, list(trials.values()))
+
+
+def _read_trial(file, config, earlier) -> TrialRecord:
+    state = run_folder.read_json(file)
+    drawn = state["hyperparameters"]["values"]
+    result, error = file.with_name(RESULT), file.with_name(ERROR)
+    measured = run_folder.read_json(result) if result.is_file() else {}
+    promoted_from = drawn.get("tuner/trial_id")
+    values = {**config["frozen"], **{name: drawn[name] for name in config["searched"]}}
+    shape, classes = tuple(config["image_shape"]), len(config["data"]["class_names"])
+    return TrialRecord(
+        trial_id=state["trial_id"],
+        status=state["status"],
+        score=state["score"] if state["status"] == "COMPLETED" else None,
+        values=values,
+        # KerasTuner numbers a promotion after the bracket that is filled at the time.
+        bracket=earlier[promoted_from].bracket if promoted_from in earlier else drawn["tuner/bracket"],
+        rung=drawn["tuner/round"],
+        initial_epoch=drawn["tuner/initial_epoch"],
+        epochs=drawn["tuner/epochs"],
+        promoted_from=promoted_from,
+        seconds=measured.get("seconds"),
+        parameters=count_parameters(values, shape, classes),
+        mult_adds=count_mult_adds(values, shape, classes),
+        error=_last_line(error) if state["status"] in ("FAILED", "INVALID") else None,
+        history=measured.get("history", []),
+    )
+
+
+def _last_line(error: Path) -> str:
+    lines = error.read_text(encoding="utf-8").strip().splitlines() if error.is_file() else []
+    return lines[-1] if lines else "its process told no reason"
+
+
+def write_trials(record: SearchRecord) -> None:
+    """trials.csv: a row a trial, in the order they were begun."""
+    names = [field.name for field in fields(TrialRecord) if field.name not in ("values", "history")]
+    columns = list(record.trials[0].values) if record.trials else []
+    beside = record.folder / "trials.csv.new"
+    with open(beside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*names, *columns])
+        for trial in record.trials:
+            told = [getattr(trial, name) for name in names]
+            writer.writerow([*told, *(trial.values[name] for name in columns)])
+    os.replace(beside, record.folder / "trials.csv")

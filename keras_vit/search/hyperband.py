@@ -1,17 +1,23 @@
 """KerasTuner's Hyperband whose promoted trials go on where they stopped."""
 
+import errno
+import os
+import time
+import traceback
 from pathlib import Path
 
-import keras
 import keras_tuner
 
+from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
-from keras_vit.run_folder import write_json
+from keras_vit.run_folder import write_text
+from keras_vit.search.files import ERROR, KILLED, WEIGHTS
 from keras_vit.search.hypermodel import ViTHyperModel
 from keras_vit.search.oracle import ViTOracle
-from keras_vit.training.checkpoint import CHECKPOINT, restore_checkpoint, save_checkpoint
+from keras_vit.search.remote import FirstProcessOracle, PatientOracle
+from keras_vit.search.trial import TrialState, counted, release_memory
 
-KEEP = 3
+IDLE_SECONDS = 0.5  # before a worker for which there is nothing to do asks again
 
 
 class ViTHyperband(keras_tuner.Hyperband):
@@ -21,17 +27,27 @@ class ViTHyperband(keras_tuner.Hyperband):
     warm-up and schedule start again. Here it goes on with model, optimizer, step count, schedule and moving
     averages: a trial promoted from 3 to 9 epochs is the one trained for 9.
 
-    The oracle's files survive a kill at any moment, models over the budget are not drawn, and what losing
-    trials leave is removed: the weights of the best `KEEP` stay.
+    The search can be killed at any moment and goes on with the same lines; see `ViTOracle`. Models over the
+    budget are not drawn, and what losing trials leave is removed. Inside `keras_vit.distribute()` all
+    devices train each trial together. With KerasTuner's variables `KERASTUNER_TUNER_ID`,
+    `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` it is the chief or a worker of a search on several.
+
+    Each trial's folder gets `result.json`: its history, an epoch a row, the seconds of `fit` and the size of
+    the model.
 
     Args:
         hypermodel: a `ViTHyperModel`; the longest trial has its space's `epochs`.
         objective: see `keras_tuner.Hyperband`.
+        max_epochs: that of the space, or `None`.
         factor, hyperband_iterations, seed, max_retries_per_trial, max_consecutive_failed_trials: of the same.
+        max_trials: no more trials than these are begun.
+        stop_at: seconds since the epoch (`time.time()`) after which no trial is begun.
+        tensorboard: a folder for TensorBoard's logs and HParams, one folder a trial.
         **options: of `keras_tuner.Tuner`, such as `directory`, `project_name`, `overwrite`.
 
     Raises:
-        InputError: `max_epochs` is another number than the space's.
+        InputError: `max_epochs` is another number than the space's, the space's epochs are searched, or the
+            devices do not divide one of its batch sizes.
     """
 
     def __init__(
@@ -44,16 +60,27 @@ class ViTHyperband(keras_tuner.Hyperband):
         seed=None,
         max_retries_per_trial=0,
         max_consecutive_failed_trials=3,
+        max_trials=None,
+        stop_at=None,
+        tensorboard=None,
         **options,
     ):
         epochs = hypermodel.space.epochs
+        if not isinstance(epochs, int):
+            raise InputError(f"Hyperband sets the epochs itself: give a number of epochs. Received: {epochs}")
         if max_epochs not in (None, epochs):
             raise InputError(
                 f"max_epochs={max_epochs} differs from the {epochs} epochs of the space, over which the "
                 "schedule is laid out: set SearchSpace(epochs=...)."
             )
+        self._distribution = current_distribution()
+        self._tensorboard = Path(tensorboard) if tensorboard else None
+        self._is_idle = False
         oracle = ViTOracle(
             hypermodel.fits_budget,
+            shared=_is_chief(),
+            max_trials=max_trials,
+            stop_at=stop_at,
             objective=objective,
             max_epochs=epochs,
             factor=factor,
@@ -64,68 +91,86 @@ class ViTHyperband(keras_tuner.Hyperband):
         )
         # Not Hyperband's, which makes an oracle of its own.
         keras_tuner.Tuner.__init__(self, oracle=oracle, hypermodel=hypermodel, **options)
+        if self._is_worker():
+            self.oracle = PatientOracle(self.oracle)
+        if self._distribution.num_processes > 1:
+            self.oracle = FirstProcessOracle(self.oracle, self._distribution)
+
+    # Files: KerasTuner's tuner has one that is empty. The oracle's says whether there is a search already.
+
+    def _get_tuner_fname(self):
+        file = Path(self.project_dir) / "oracle.json"
+        copy = file.with_name("oracle.good.json")
+        return str(copy if copy.is_file() and not file.is_file() else file)
 
     def save(self):
         if not self._is_worker():
             self.oracle.save()
-        write_json(Path(self._get_tuner_fname()), self.get_state())
 
     def reload(self):
-        # The tuner's own file is empty; a cut may have left less than that.
         if not self._is_worker():
             self.oracle.reload()
 
+    def _get_checkpoint_fname(self, trial_id):
+        name = WEIGHTS
+        if not self._distribution.is_chief:  # each process of a trial saves the weights
+            name = f"process{self._distribution.process_id}.{WEIGHTS}"
+        return str(Path(self.get_trial_dir(trial_id)) / name)
+
+    # The search.
+
+    def _populate_initial_space(self):
+        # Not KerasTuner's, which builds models to find conditions; the space has none.
+        hp = self.oracle.get_space()
+        self.hypermodel.declare_hyperparameters(hp)
+        self.oracle.update_space(hp)
+
+    def pre_create_trial(self):
+        if self._is_idle:
+            time.sleep(IDLE_SECONDS)  # KerasTuner's would ask again at once, and on and on
+        self._is_idle = True
+
+    def on_trial_begin(self, trial):
+        self._is_idle = False
+        super().on_trial_begin(trial)
+
     def on_trial_end(self, trial):
         super().on_trial_end(trial)
-        if not self._is_worker():
-            self._remove_what_losers_left()
-
-    def _remove_what_losers_left(self):
-        best = {trial.trial_id for trial in self.oracle.get_best_trials(KEEP)}
-        resumable = self.oracle.resumable()
-        ongoing = {trial.trial_id for trial in self.oracle.ongoing_trials.values()}
-        for trial_id in self.oracle.trials.keys() - ongoing:
-            folder = Path(self.get_trial_dir(trial_id))
-            if trial_id not in resumable:
-                (folder / CHECKPOINT).unlink(missing_ok=True)
-            if trial_id not in best:
-                Path(self._get_checkpoint_fname(trial_id)).unlink(missing_ok=True)
+        release_memory()
 
     def run_trial(self, trial, *fit_args, **fit_kwargs):
-        values = trial.hyperparameters.values
-        promoted = values.get("tuner/trial_id")
-        state = TrialState(
-            save_to=Path(self.get_trial_dir(trial.trial_id)),
-            restore_from=Path(self.get_trial_dir(promoted)) if promoted else None,
-        )
+        folder = Path(self.get_trial_dir(trial.trial_id))
+        try:
+            with counted(folder / KILLED, self._distribution):
+                return self._run_trial(folder, trial, *fit_args, **fit_kwargs)
+        except keras_tuner.errors.FatalError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise keras_tuner.errors.FatalRuntimeError(
+                    f"The disk is full at {folder}: make room."
+                ) from error
+            write_text(folder / ERROR, traceback.format_exc())
+            raise
+
+    def _run_trial(self, folder, trial, *fit_args, **fit_kwargs):
+        promoted = trial.hyperparameters.values.get("tuner/trial_id")
+        restore_from = Path(self.get_trial_dir(promoted)) if promoted else None
         given = list(fit_kwargs.pop("callbacks", None) or [])
-        return super().run_trial(trial, *fit_args, callbacks=[state, *given], **fit_kwargs)
+        if self._tensorboard and self._distribution.is_chief:
+            from keras_vit.search.hparams import TrialBoard
+
+            given.append(TrialBoard(self._tensorboard, trial, self.oracle.objective.name))
+        state = TrialState(folder, restore_from)
+        found = super().run_trial(trial, *fit_args, callbacks=[state, *given], **fit_kwargs)
+        if not self._distribution.is_chief:
+            Path(self._get_checkpoint_fname(trial.trial_id)).unlink(missing_ok=True)
+        return found
 
     def _build_hypermodel(self, hp):
         # Not Hyperband's, which loads the weights of the best epoch: TrialState brings the last one back.
         return keras_tuner.Tuner._build_hypermodel(self, hp)
 
 
-class TrialState(keras.callbacks.Callback):
-    """Brings back what a promoted trial had at its end, and keeps what this one has.
-
-    Args:
-        save_to: folder of this trial.
-        restore_from: folder of the trial that is promoted, or `None`.
-    """
-
-    def __init__(self, save_to: Path, restore_from: Path | None = None):
-        super().__init__()
-        self.save_to = save_to
-        self.restore_from = restore_from
-
-    def __deepcopy__(self, memo):  # KerasTuner copies callbacks for each execution
-        return TrialState(self.save_to, self.restore_from)
-
-    def on_train_begin(self, logs=None):
-        if self.restore_from is not None and not restore_checkpoint(self.restore_from, self.model):
-            raise InputError(f"{self.restore_from} has lost the state of its trial: run it again.")
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 == self.params["epochs"]:
-            save_checkpoint(self.save_to, self.model, [{"epoch": epoch + 1}])
+def _is_chief() -> bool:
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")

@@ -1,34 +1,62 @@
-"""Hyperband's oracle with files that a power cut cannot spoil, and a budget."""
+"""Hyperband's oracle with files that a power cut cannot spoil, and workers that may die."""
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import keras_tuner
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_vit.errors import InputError
 from keras_vit.run_folder import read_json, write_json
+from keras_vit.search.files import WEIGHTS
+from keras_vit.training.checkpoint import CHECKPOINT
 
 DRAWS = 1000
+KEEP = 3  # trials whose weights stay
+LOST_AFTER = 120.0  # seconds without a word, after which a worker's trial is given to another
+ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
 class ViTOracle(keras_tuner.oracles.HyperbandOracle):
-    """KerasTuner's Hyperband oracle; its files are written whole or not at all, with one good copy kept.
+    """KerasTuner's Hyperband oracle, which can be killed at any moment and goes on.
+
+    Its files are written whole or not at all, with one good copy kept. A trial that has ended is counted once
+    and never run again, whoever died meanwhile. Trials that failed take their rung's last places, so that
+    halving goes on without them. What losing trials leave on the disk is removed.
 
     Args:
         fits: whether a point, as values by name, is within the budget; others are not drawn.
+        shared: whether workers ask over the network. They outlive this process, so their trials stay theirs
+            after a restart, until they are silent for `LOST_AFTER` seconds.
+        max_trials: no more are begun.
+        stop_at: seconds since the epoch (`time.time()`) after which none is begun.
         **options: of `keras_tuner.oracles.HyperbandOracle`.
 
     Raises:
-        InputError: from `reload`, where both `oracle.json` and its copy are damaged; from a search, where no
-            point in 1,000 is within the budget.
+        InputError: from `reload`, where both `oracle.json` and its copy are damaged, or a trial's file is; from
+            a search, where no point in 1,000 is within the budget.
     """
 
-    def __init__(self, fits: Callable[[dict], bool] = lambda values: True, **options):
+    def __init__(
+        self,
+        fits: Callable[[dict], bool] = lambda values: True,
+        shared: bool = False,
+        max_trials: int | None = None,
+        stop_at: float | None = None,
+        **options,
+    ):
         super().__init__(**options)
         self.fits = fits
+        self.shared = shared
+        self.stop_at = stop_at
+        self.most_trials = max_trials  # under another name: KerasTuner's makes the numbers of trials shorter
+        self.is_over = False
+        self._asked: dict[str, float] = {}  # tuner id -> when it last asked for a trial
+        self._seen: dict[str, float] = {}  # trial id -> when its worker last spoke of it
 
     @property
     def file(self) -> Path:
@@ -37,6 +65,11 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
     @property
     def good_copy(self) -> Path:
         return self.file.with_name("oracle.good.json")
+
+    def folder_of(self, trial_id: str) -> Path:
+        return Path(self._project_dir) / f"trial_{trial_id}"
+
+    # Files.
 
     def save(self):
         if self.file.is_file():
@@ -53,14 +86,107 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
                     "with overwrite=True."
                 )
             shutil.copyfile(self.good_copy, self.file)
-        super().reload()
+        self._check_trials()
+        super().reload()  # it would run all again that were on the way
         for unknown in self.trials.keys() - set(self.start_order):  # begun after the copy was made
             del self.trials[unknown]
+        for trial_id in self.start_order:  # a kill may have come between a trial's own file and this one
+            if self.trials[trial_id].status in ENDED and trial_id not in self.end_order:
+                self.end_order.append(trial_id)
+        unfinished = [one for one in dict.fromkeys(self._retry_queue) if one not in self.end_order]
+        self._retry_queue = []
+        holders = {held: tuner for tuner, held in read_json(self.file)["ongoing_trials"].items()}
+        for trial_id in unfinished:
+            if self.shared and trial_id in holders:
+                self.ongoing_trials[holders[trial_id]] = self.trials[trial_id]
+            else:
+                self._retry_queue.insert(0, trial_id)  # it is emptied from its end
+
+    def _check_trials(self):
+        """Raises InputError where the file of a trial that the oracle knows is missing or damaged."""
+        for trial_id in read_json(self.file)["start_order"]:
+            file = self.folder_of(trial_id) / "trial.json"
+            if not _is_json(file):
+                raise InputError(
+                    f"{file} is missing or damaged: bring it back, or begin the search anew in another "
+                    "directory."
+                )
+        for file in Path(self._project_dir).glob("trial_*/trial.json"):
+            if not _is_json(file):  # of a trial that the oracle does not know
+                file.unlink()
 
     def _save_trial(self, trial):
-        folder = Path(self._project_dir) / f"trial_{trial.trial_id}"
-        folder.mkdir(exist_ok=True)
-        write_json(folder / "trial.json", trial.get_state())
+        self.folder_of(trial.trial_id).mkdir(exist_ok=True)
+        write_json(self.folder_of(trial.trial_id) / "trial.json", trial.get_state())
+
+    # What workers ask.
+
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id):
+        now = time.monotonic()
+        self._asked[tuner_id] = now
+        self._take_back_lost_trials(now)
+        trial = super().create_trial(tuner_id)
+        if trial.status == TrialStatus.RUNNING:
+            self._seen[trial.trial_id] = now
+            # One that is run again is judged by its last run alone.
+            trial.metrics = Trial(trial.hyperparameters, trial.trial_id).metrics
+        elif trial.status == TrialStatus.STOPPED:
+            self.is_over = True
+        return trial
+
+    def _take_back_lost_trials(self, now):
+        for tuner_id, trial in list(self.ongoing_trials.items() if self.shared else ()):
+            if now - self._seen.setdefault(trial.trial_id, now) > LOST_AFTER:
+                del self.ongoing_trials[tuner_id]
+                self.tuner_ids.discard(tuner_id)
+                self._retry_queue.append(trial.trial_id)
+
+    def get_trial(self, trial_id):
+        self._seen[trial_id] = time.monotonic()
+        return super().get_trial(trial_id)
+
+    @keras_tuner.synchronized
+    def update_trial(self, trial_id, metrics, step=0):
+        if trial_id in self.end_order:  # a late word of a worker that was given up
+            return self.trials[trial_id]
+        return super().update_trial(trial_id, metrics, step=step)
+
+    @keras_tuner.synchronized
+    def end_trial(self, trial):
+        if trial.trial_id in self.end_order:
+            return
+        if trial.trial_id in self._retry_queue:  # its worker was given up, and lives
+            self._retry_queue.remove(trial.trial_id)
+        for tuner_id, ongoing in self.ongoing_trials.items():
+            if ongoing.trial_id == trial.trial_id:
+                self._asked[tuner_id] = time.monotonic()  # it is about to ask again
+        super().end_trial(trial)
+        self._remove_what_losers_left()
+
+    def has_answered_all(self) -> bool:
+        """Whether the search is over, and no worker is left that has not been told."""
+        limit = time.monotonic() - LOST_AFTER / 4
+        waiting = [one for one in self.tuner_ids if self._asked.get(one, limit) > limit]
+        return self.is_over and not self.ongoing_trials and not waiting
+
+    # What is tried.
+
+    def populate_space(self, trial_id):
+        if self.most_trials and len(self.trials) >= self.most_trials:
+            return {"status": TrialStatus.STOPPED}
+        if self.stop_at and time.time() >= self.stop_at:
+            return {"status": TrialStatus.STOPPED}
+        failed = [trial for trial in self.trials.values() if trial.status == TrialStatus.FAILED]
+        worst = float("-inf") if self.objective.direction == "max" else float("inf")
+        # KerasTuner promotes only when enough of a rung are completed, so one failure would stop a bracket.
+        for trial in failed:
+            trial.status, trial.score = TrialStatus.COMPLETED, worst
+        try:
+            return super().populate_space(trial_id)
+        finally:
+            for trial in failed:
+                trial.status, trial.score = TrialStatus.FAILED, None
 
     def _random_values(self):
         for _ in range(DRAWS):
@@ -69,16 +195,30 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
                 return values
         raise InputError(f"None of {DRAWS} points drawn is within the budget: raise it, or narrow the space.")
 
+    # What is kept.
+
+    def _remove_what_losers_left(self):
+        best = {trial.trial_id for trial in self.get_best_trials(KEEP)}
+        resumable = self.resumable()
+        for trial_id in self.end_order:
+            if trial_id not in resumable:
+                (self.folder_of(trial_id) / CHECKPOINT).unlink(missing_ok=True)
+            if trial_id not in best:
+                (self.folder_of(trial_id) / WEIGHTS).unlink(missing_ok=True)
+
     def resumable(self) -> set[str]:
         """The trials whose state may still be wanted, for a promotion or one that was cut."""
-        wanted = set()
+        wanted = {
+            trial.hyperparameters.values.get("tuner/trial_id")
+            for trial_id, trial in self.trials.items()
+            if trial_id not in self.end_order
+        }
         for bracket in self.get_state()["brackets"]:
-            rounds = bracket["rounds"]
-            for number, (earlier, later) in enumerate(pairwise(rounds), 1):
+            for number, (earlier, later) in enumerate(pairwise(bracket["rounds"]), 1):
                 if len(later) < self._get_size(bracket["bracket_num"], number):
-                    wanted |= {info["id"] for info in earlier}
-                wanted |= {info["past_id"] for info in later if self.trials[info["id"]].status != "COMPLETED"}
-        return wanted
+                    promoted = {info["past_id"] for info in later}
+                    wanted |= {info["id"] for info in earlier} - promoted
+        return wanted - {None}
 
 
 def _is_json(path: Path) -> bool:

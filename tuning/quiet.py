@@ -1,0 +1,33 @@
+"""Imports what all processes of a search need, without the backends' lines about the hardware."""
+
+import logging
+import os
+import sys
+import tempfile
+import warnings
+
+
+def import_all() -> None:
+    """Imports, and computes nothing: a process that has begun to compute cannot be copied.
+
+    JAX gets a folder for what it compiles, so that a promoted trial finds what its first part has compiled.
+    """
+    warnings.filterwarnings("ignore", module=r"(keras|keras_tuner|tensorflow|jax|torch|tensorboard)\b.*")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="keras-vit-jax-")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
+
+        import keras_vit.training.run  # noqa: F401
+        from keras_vit.search import ViTHyperband  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
