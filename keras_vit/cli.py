@@ -22,6 +22,7 @@ from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from keras_vit.errors import DistributionError, InputError
 from keras_vit.training.config import TrainConfig
+from keras_vit.training.config_file import read_config
 from keras_vit.training.recipe import RECIPES
 
 FINE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -35,11 +36,16 @@ class Train:
       keras-vit train
       keras-vit train --data images --model S/16 --epochs 50 --out runs/s16
       keras-vit train --data images --recipe lab --model defect/4 --seed 1
+      keras-vit train --data images --depth 8 --drop-path-rate 0.1
+      keras-vit train --config best.json --merge-validation --out runs/best
       keras-vit train --out runs/s16 --resume
     """
 
     recipe: Literal["default", "lab"] = "default"
-    """the recipe that the options below change; lab is the reference study's"""
+    """the recipe that the options below change; lab is the reference study's; without this option, that of
+    the file given with --config"""
+    config: Path | None = None
+    """settings that the options below change: the best.json of a search, or the config.json of a run"""
     run: TrainConfig = field(default_factory=TrainConfig)
     json: bool = False
     """print the folder, the report and the figures as JSON"""
@@ -221,8 +227,7 @@ def parse(arguments: list[str]):
         SystemExit: 0 after --help, 2 for arguments that do not fit.
         InputError: a value is out of its range.
     """
-    name = _recipe_name(arguments)
-    train = Train(recipe=name, run=TrainConfig(recipe=RECIPES[name]))  # type: ignore[arg-type]
+    train = _train_defaults(arguments) if arguments[:1] == ["train"] else Train()
     verbs = (
         Annotated[Train, subcommand("train", default=train, description=getdoc(Train))]
         | Annotated[Evaluate, subcommand("evaluate", description=getdoc(Evaluate))]
@@ -250,15 +255,25 @@ def parse(arguments: list[str]):
         raise
 
 
-def _recipe_name(arguments) -> str:
-    """The recipe asked for, read before the rest: it sets the defaults that --help shows."""
-    found = "default"  # of several the last counts, as for every option
+def _train_defaults(arguments) -> Train:
+    """What the words say that set defaults: they are read before the rest, and --help shows them."""
+    config, name = _last(arguments, "--config"), _last(arguments, "--recipe")
+    run = TrainConfig() if config is None else read_config(Path(config))
+    if name not in RECIPES:  # not given, or wrong, as the parser will say
+        return Train(run=run)
+    # A recipe is one of the options: it takes the place of the file's as a whole.
+    run = dataclasses.replace(run, recipe=RECIPES[name])
+    return Train(recipe=name, run=run)  # type: ignore[arg-type]
+
+
+def _last(arguments, option) -> str | None:
+    """The word given for an option; of several the last counts, as the parser has it."""
+    found = None
     for i, word in enumerate(arguments):
-        name = word.removeprefix("--recipe=") if word.startswith("--recipe=") else None
-        if word == "--recipe" and i + 1 < len(arguments):
-            name = arguments[i + 1]
-        if name in RECIPES:
-            found = name
+        if word.startswith(f"{option}="):
+            found = word.removeprefix(f"{option}=")
+        elif word == option and i + 1 < len(arguments):
+            found = arguments[i + 1]
     return found
 
 

@@ -21,8 +21,11 @@ from keras_vit import ViT
 from keras_vit.cli import FAILED, FINE, WRONG_USAGE, main, parse
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.run_folder import load_run
+from keras_vit.training.architecture import Architecture
+from keras_vit.training.config import TrainConfig
 from keras_vit.training.recipe import RECIPES, Recipe
 
+MADE_OF = (TrainConfig, Architecture, Recipe, Augmentation)
 VERBS = ("train", "evaluate", "predict", "summary", "inspect")
 
 
@@ -90,8 +93,8 @@ def test_help_of_a_verb_shows_examples(verb, capsys):
 def test_help_of_train_has_an_option_for_each_field_of_the_recipe(capsys):
     code_of(["train", "--help"])
     shown = capsys.readouterr().out
-    fields = {field.name for made in (Recipe, Augmentation) for field in dataclasses.fields(made)}
-    for name in {*fields, "data", "model", "image_size", "seed", "out", "resume"} - {"augmentation"}:
+    fields = {field.name for made in MADE_OF for field in dataclasses.fields(made)}
+    for name in {*fields, "config"} - {"augmentation", "changes", "recipe"}:
         assert re.search(rf"--{name.replace('_', '-')}[ ,]", shown), name
 
 
@@ -390,6 +393,10 @@ BAD_OPTIONS = {
     ),
     "test fraction": (("--test-fraction", "0"), "test_fraction must be above 0"),
     "seed": (("--seed", "-1"), "seed must be 0 or more"),
+    "depth 0": (("--depth", "0"), "depth must be 1 or more. Received: depth=0"),
+    "heads": (("--num-heads", "3"), "num_heads must divide dim. Received: num_heads=3, dim=8"),
+    "stem and patch": (("--model", "S/14", "--stem", "conv"), "or the linear stem. Received: S/14"),
+    "no settings": (("--config", "nosuch.json"), "There is no file nosuch.json: give the best.json of a"),
 }
 
 

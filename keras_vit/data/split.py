@@ -56,7 +56,12 @@ def stratified_split(
 
 
 def split_image_set(
-    image_set: ImageSet, *, seed: int = 0, test_fraction: float = 0.2, validation_fraction: float = 0.1
+    image_set: ImageSet,
+    *,
+    seed: int = 0,
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.1,
+    merge_validation: bool = False,
 ) -> Split:
     """Splits an image set class by class into train, validation and test.
 
@@ -72,6 +77,8 @@ def split_image_set(
         seed: 0 to 2**32 - 1; the same seed gives the same split.
         test_fraction: above 0, below 1.
         validation_fraction: 0 or more, below 1; 0 draws no validation part.
+        merge_validation: whether the validation images, those of the source or those drawn, are put with the
+            training ones once the split stands; the test images are the same either way.
 
     Raises:
         InputError: a fraction or the seed is out of range, or a class has too few images.
@@ -97,6 +104,8 @@ def split_image_set(
     if draw_validation:
         own_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
         train, validation = _draw(image_set.labels, train, validation_fraction, 1, own_seed)
+    if merge_validation:
+        train, validation = np.union1d(train, validation), validation[:0]
     return Split(train, validation, test)
 
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.errors import InputError, check_choice, check_range
+from keras_vit.training.architecture import Architecture, check_architecture
 from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.variants import default_channels, default_image_size, variant_arguments
+from keras_vit.variants import default_channels, default_image_size
 
 DEVICES = ("distribute", "devices", "model_devices", "nodes")
 
@@ -38,8 +39,11 @@ class TrainConfig:
     """share of each class kept for the test, where the data have no test part"""
     validation_fraction: float = 0.1
     """share of each class's rest kept to choose the best epoch; 0 for none"""
+    merge_validation: bool = False
+    """train on the validation images too and keep the last epoch: for settings that were chosen already"""
     skip_unreadable: bool = False
     """leave unreadable images out instead of stopping"""
+    changes: Architecture = field(default_factory=Architecture)
     recipe: Recipe = field(default_factory=lambda: RECIPES["default"])
     seed: int = 0
     """of the split, the first weights, the order and the augmentation"""
@@ -58,7 +62,7 @@ class TrainConfig:
     """machines that the run must have; see docs/cluster.md"""
 
     def __post_init__(self):
-        variant_arguments(self.model)
+        check_architecture(self.model, self.changes)
         check_range("test_fraction", self.test_fraction, 0.0, 0.9, open_low=True)
         check_range("validation_fraction", self.validation_fraction, 0.0, 0.9)
         check_range("seed", self.seed, 0, 2**31 - 1)
@@ -79,6 +83,11 @@ class TrainConfig:
         height, width = (size, size) if isinstance(size, int) else size
         return (height, width, self.channels or default_channels(self.model))
 
+    @property
+    def architecture(self) -> str:
+        """The model in words: `"defect-conv/4 with depth 8"`."""
+        return f"{self.model} with {self.changes}" if self.changes.given() else self.model
+
 
 def default_folder(config: TrainConfig) -> Path:
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.model.replace('/', '-')}"
@@ -93,11 +102,18 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(plain: dict[str, Any], **changes) -> TrainConfig:
+    """What `to_dict` told, with other fields changed.
+
+    Raises:
+        KeyError, TypeError: it is none of what `to_dict` gives; fields newer than the file may be missing.
+    """
     augmentation = Augmentation(**plain["recipe"]["augmentation"])
     recipe = Recipe(**{**plain["recipe"], "augmentation": augmentation})
     size = plain["image_size"]
     size = tuple(size) if isinstance(size, list) else size
-    return TrainConfig(**{**plain, "recipe": recipe, "image_size": size, **changes})
+    architecture = Architecture(**plain.get("changes", {}))
+    told = {**plain, "recipe": recipe, "image_size": size, "changes": architecture}
+    return TrainConfig(**{**told, **changes})
 
 
 def differences(config: TrainConfig, other: TrainConfig) -> list[tuple[str, Any]]:
@@ -105,7 +121,7 @@ def differences(config: TrainConfig, other: TrainConfig) -> list[tuple[str, Any]
 
     def flat(plain):
         recipe = plain.pop("recipe")
-        return plain | recipe.pop("augmentation") | recipe
+        return plain | plain.pop("changes") | recipe.pop("augmentation") | recipe
 
     ours, theirs = flat(to_dict(config)), flat(to_dict(other))
     return [(name, value) for name, value in ours.items() if value != theirs[name]]

@@ -97,7 +97,8 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
     if distribution.is_chief:
         print(audit)
         print(
-            f"{config.model}: {model.count_params():,} parameters; to repeat this run: {command_of(config)}"
+            f"{config.architecture}: {model.count_params():,} parameters; to repeat this run: "
+            f"{command_of(config)}"
         )
         print(_progress_line(config, distribution))
     made = make_folder(partial) if distribution.is_chief else []
@@ -173,6 +174,7 @@ def _split(config, image_set):
         seed=config.seed,
         test_fraction=config.test_fraction,
         validation_fraction=config.validation_fraction,
+        merge_validation=config.merge_validation,
     )
 
 
@@ -184,6 +186,7 @@ def build_model(config: TrainConfig, num_classes: int) -> ViT:
             image_shape=config.image_shape,
             num_classes=num_classes,
             dtype=config.recipe.precision,
+            **config.changes.given(),
         )
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -248,6 +251,7 @@ def _describe(config, data, model) -> dict:
     """What config.json holds: all that is needed to repeat the run."""
     return {
         "model": config.model,
+        **({"model_changes": config.changes.given()} if config.changes.given() else {}),
         "model_config": model.get_config(),
         "image_shape": list(config.image_shape),
         "data": {

@@ -127,6 +127,31 @@ def test_a_missing_part_is_drawn_from_train(given, sizes):
         assert kept[part].tolist() == [i for i, found in enumerate(parts) if found == part]
 
 
+@pytest.mark.parametrize(
+    "parts", [None, ("train",), ("train", "test"), ("train", "validation", "test", "train")]
+)
+@pytest.mark.parametrize("counts", [(40, 60), (5, 30), (3, 12)])
+def test_merged_validation_images_train_and_the_test_is_the_same(parts, counts):
+    images = image_set(*counts, parts=parts and tuple(np.resize(parts, sum(counts))))
+    for fractions in ({}, {"test_fraction": 0.5, "validation_fraction": 0.3}):
+        split = split_image_set(images, seed=2, **fractions)
+        merged = split_image_set(images, seed=2, merge_validation=True, **fractions)
+        assert merged.test.tolist() == split.test.tolist()
+        assert len(merged.validation) == 0
+        assert len(split.validation) > 0
+        assert merged.train.tolist() == sorted([*split.train, *split.validation])
+        assert merged.train.dtype == merged.validation.dtype == np.int64
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_validation_the_test_is_the_same(seed):
+    images = image_set(300, 250, 17)
+    split = split_image_set(images, seed=seed)
+    rest = split_image_set(images, seed=seed, validation_fraction=0)
+    assert rest.test.tolist() == split.test.tolist()
+    assert rest.train.tolist() == split_image_set(images, seed=seed, merge_validation=True).train.tolist()
+
+
 WRONG = [
     (
         lambda: split_image_set(image_set(1, 9)),

@@ -10,8 +10,10 @@ import pytest
 from keras_vit.cli import parse
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.errors import InputError
+from keras_vit.training.architecture import Architecture
 from keras_vit.training.config import TrainConfig, command_of, default_folder, differences, from_dict, to_dict
 from keras_vit.training.recipe import RECIPES, Recipe
+from keras_vit.training.run import build_model
 
 pytestmark = pytest.mark.same_on_every_backend
 
@@ -24,7 +26,9 @@ FULL = TrainConfig(
     aspect="pad",
     test_fraction=0.25,
     validation_fraction=0.0,
+    merge_validation=True,
     skip_unreadable=True,
+    changes=Architecture(depth=3, num_heads=4, dim=72, mlp_dim=100, stem="linear", drop_path_rate=0.1),
     recipe=Recipe(
         optimizer="sgd",
         learning_rate=0.02,
@@ -111,6 +115,8 @@ def test_differences_by_option():
     other = dataclasses.replace(FULL, seed=6, recipe=dataclasses.replace(FULL.recipe, epochs=8))
     assert differences(FULL, other) == [("seed", 5), ("epochs", 7)]
     assert differences(FULL, FULL) == []
+    deeper = dataclasses.replace(FULL, changes=dataclasses.replace(FULL.changes, depth=4))
+    assert differences(deeper, FULL) == [("depth", 4)]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +131,40 @@ def test_differences_by_option():
 )
 def test_image_shape(given, shape):
     assert TrainConfig(**given).image_shape == shape
+
+
+def test_heads_of_a_width_of_their_own_divide_no_dim():
+    config = TrainConfig(model="defect/4", changes=Architecture(dim=30))
+    assert build_model(config, 6).get_config()["dim"] == 30
+
+
+def test_changes_are_those_of_the_model_that_is_built():
+    changes = Architecture(depth=2, num_heads=2, dim=32, mlp_dim=48, stem="linear", drop_path_rate=0.1)
+    found = build_model(TrainConfig(changes=changes), 6).get_config()
+    assert {name: found[name] for name in changes.given()} == changes.given()
+    unchanged = build_model(TrainConfig(), 6).get_config()
+    assert {name for name in found if found[name] != unchanged[name]} == set(changes.given())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (Architecture(), "defect-conv/4"),
+        (Architecture(depth=8), "defect-conv/4 with depth 8"),
+        (
+            Architecture(dim=32, stem="linear", drop_path_rate=0.1),
+            "defect-conv/4 with dim 32, stem linear, drop_path_rate 0.1",
+        ),
+    ],
+)
+def test_the_architecture_in_words(changes, words):
+    assert TrainConfig(changes=changes).architecture == words
+
+
+def test_a_config_that_is_older_than_a_field():
+    plain = json.loads(json.dumps(to_dict(TrainConfig(seed=3))))
+    del plain["changes"], plain["merge_validation"]
+    assert from_dict(plain) == TrainConfig(seed=3)
 
 
 def test_the_default_folder_is_named_after_the_time_and_the_model():
@@ -149,6 +189,32 @@ WRONG = {
     "image_size -4": (TrainConfig, dict(image_size=(28, -4)), "image_size must be 1 or more"),
     "channels": (TrainConfig, dict(channels=2), "channels must be 1 (gray) or 3 (RGB). Received: channels=2"),
     "channels 0": (TrainConfig, dict(channels=0), "channels must be 1 (gray) or 3 (RGB)"),
+    "depth 0": (Architecture, dict(depth=0), "depth must be 1 or more. Received: depth=0"),
+    "no heads": (Architecture, dict(num_heads=0), "num_heads must be 1 or more"),
+    "dim 0": (Architecture, dict(dim=0), "dim must be 1 or more"),
+    "mlp_dim 0": (Architecture, dict(mlp_dim=0), "mlp_dim must be 1 or more"),
+    "no such stem": (Architecture, dict(stem="cnov"), "stem must be one of None, 'linear', 'conv'"),
+    "drop path 1": (Architecture, dict(drop_path_rate=1.0), "drop_path_rate must be 0.0 or more and 0.99"),
+    "dim and heads": (
+        TrainConfig,
+        dict(changes=Architecture(dim=36, num_heads=8)),
+        "num_heads must divide dim. Received: num_heads=8, dim=36 for defect-conv/4",
+    ),
+    "dim and the size's heads": (
+        TrainConfig,
+        dict(model="S/16", changes=Architecture(dim=200)),
+        "num_heads must divide dim. Received: num_heads=6, dim=200 for S/16",
+    ),
+    "dim and stem": (
+        TrainConfig,
+        dict(model="S/16", changes=Architecture(dim=36, stem="conv")),
+        "The conv stem needs a dim that 16 divides. Received: dim=36 for S/16",
+    ),
+    "patch and stem": (
+        TrainConfig,
+        dict(model="B/14", changes=Architecture(stem="conv")),
+        "so the patch size must be 2, 4, 8, 16, ...: choose another, or the linear stem. Received: B/14",
+    ),
     "resume what": (TrainConfig, dict(resume=True), "give its folder with --out"),
     "learning_rate 0": (Recipe, dict(learning_rate=0.0), "learning_rate must be above 0"),
     "no such optimizer": (Recipe, dict(optimizer="adan"), "optimizer must be one of 'adam', 'adamw', 'sgd'"),

@@ -207,6 +207,19 @@ def test_a_cut_run_with_a_moving_average_and_a_schedule(images, tmp_path, uncut)
     assert_same(load_run(out), uncut(MOVING_AVERAGE))
 
 
+def test_a_cut_run_of_a_changed_model_goes_on_as_it_was(images, tmp_path, uncut, capsys):
+    out = tmp_path / "run"
+    options = ("--depth", "2", "--drop-path-rate", "0.1", "--merge-validation")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "EpochSeconds", at_batch(2, 0))
+        with pytest.raises(Cut):
+            main(tiny.words(images, out, *options, epochs=EPOCHS))
+    assert main(["train", "--out", str(out), "--resume", "--depth", "3"]) == WRONG_USAGE
+    assert "was begun with another depth than 3" in capsys.readouterr().err
+    assert main(["train", "--out", str(out), "--resume"]) == FINE
+    assert_same(load_run(out), uncut(options))
+
+
 def test_a_cut_in_the_first_epoch_leaves_nothing(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "EpochSeconds", at_batch(0, 0))
     monkeypatch.setattr(sys.modules[__name__], "Cut", KeyboardInterrupt)
@@ -248,6 +261,16 @@ AFTER_A_CUT = {
         nothing,
         ("--resume", "--epochs", "7"),
         "was begun with another epochs than 7: leave that option out",
+    ),
+    "another depth": (
+        nothing,
+        ("--resume", "--depth", "2"),
+        "was begun with another depth than 2: leave that option out",
+    ),
+    "other training images": (
+        nothing,
+        ("--resume", "--merge-validation"),
+        "was begun with another merge_validation than True",
     ),
     "a damaged checkpoint": (
         lambda partial: cut_short(partial / CHECKPOINT),

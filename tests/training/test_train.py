@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shlex
+import shutil
 import zipfile
 
 import keras
@@ -204,6 +205,53 @@ def test_every_kind_of_run(source, options, images, tmp_path):
         logits, labels = logits_of(run, "validation")
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
         assert best["val_loss"] == pytest.approx(float(loss(np.eye(3)[labels], logits)), rel=1e-3)
+
+
+def with_parts(folder, images):
+    """The images in folders train, validation and test."""
+    for path in sorted(images.rglob("*.png")):
+        part = {"0": "test", "1": "test", "2": "validation"}.get(path.stem, "train")
+        target = folder / "parts" / part / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return folder / "parts"
+
+
+@pytest.mark.parametrize(
+    ("source", "counts"), [(as_folder, (30, 0, 6)), (with_parts, (30, 0, 6))], ids=["drawn", "of the source"]
+)
+def test_a_changed_model_on_merged_images(source, counts, images, tmp_path, capsys):
+    changes = ("--depth", "2", "--dim", "12", "--stem", "conv", "--drop-path-rate", "0.1")
+    data, last = source(tmp_path, images), ("--merge-validation", "--early-stopping", "1")
+    run = train(parse(tiny.words(data, tmp_path / "run", *changes, *last, epochs=2)).run)
+    assert "defect-tiny/4 with depth 2, dim 12, stem conv, drop_path_rate 0.1:" in capsys.readouterr().out
+    expected = dict(depth=2, dim=12, stem="conv", drop_path_rate=0.1)
+    assert run.config["model_changes"] == expected
+    found = run.model.get_config()
+    assert {name: found[name] for name in expected} == expected
+    assert found["mlp_dim"] == 16  # as the size has it
+    report = (run.path / "report.html").read_text()
+    assert "<h3>Model changes</h3>" in report
+    assert run.config["data"]["counts"] == dict(zip(("train", "validation", "test"), counts, strict=True))
+    assert run.metrics["best"]["epoch"] == run.metrics["last"]["epoch"] == 2
+    logits, labels = logits_of(run, "test")
+    assert run.metrics["best"]["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
+    assert evaluate(run)["accuracy"] == pytest.approx(run.metrics["best"]["accuracy"])
+
+    # What such a run was judged on is what a run that keeps its validation images is.
+    apart, _ = prepare_data(parse(tiny.words(data, tmp_path / "other")).run)
+    merged = data_of(run)
+    assert merged.names("test") == apart.names("test")
+    assert set(merged.names("train")) == {*apart.names("train"), *apart.names("validation")}
+    assert len(apart.names("validation")) == 3
+
+
+def test_the_config_of_a_run_repeats_it(run, tmp_path):
+    words = ["train", "--config", str(run.path / "config.json"), "--out", str(tmp_path / "again")]
+    again = train(parse(words).run)
+    assert again.config["train"] == run.config["train"]
+    for ours, theirs in zip(again.model.get_weights(), run.model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_early_stopping_ends_the_run_at_a_plateau(images, tmp_path):
