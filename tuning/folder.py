@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from keras_vit.run_folder import read_json, write_json
 from tuning.config import SearchConfig, describe_search, from_dict, to_dict
 from tuning.record import SEARCH
 
+WALL = "wall_seconds.json"
 PACKAGES = ("keras_vit", "keras", "keras-tuner", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
 
 
@@ -64,6 +66,21 @@ def begin_or_go_on(config: SearchConfig) -> SearchConfig:
     if others:
         raise InputError(f"{config.folder} holds other things ({others[0]}): choose another --out.")
     return config
+
+
+@contextlib.contextmanager
+def timed(folder: Path):
+    """Adds the seconds that a start of the search takes to those of earlier ones."""
+    before, begin = wall_seconds(folder), time.monotonic()
+    try:
+        yield
+    finally:
+        write_json(folder / WALL, round(before + time.monotonic() - begin, 1))
+
+
+def wall_seconds(folder: Path) -> float:
+    """What all starts of the search have taken; one that was killed hard is not among them."""
+    return read_json(folder / WALL) if (folder / WALL).is_file() else 0.0
 
 
 def remember_images(config: SearchConfig, images) -> None:

@@ -1,5 +1,6 @@
 """Imports what all processes of a search need, without the backends' lines about the hardware."""
 
+import gc
 import logging
 import os
 import sys
@@ -31,3 +32,5 @@ def import_all() -> None:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(nowhere)
+    gc.collect()
+    gc.freeze()  # copies need not look through all that was imported, at each trial

@@ -1,5 +1,6 @@
 """search(): starts the processes of a search, keeps them alive, and draws the conclusion."""
 
+import gc
 import os
 import socket
 import time
@@ -9,8 +10,10 @@ from typing import Any
 
 from keras_vit.errors import InputError
 from tuning import processes
+from tuning.best import write_best
+from tuning.conclude import conclude
 from tuning.config import SearchConfig
-from tuning.folder import begin_or_go_on, locked, logs, remember_images
+from tuning.folder import begin_or_go_on, locked, logs, remember_images, timed, wall_seconds
 from tuning.progress import Display, plan
 from tuning.record import SearchRecord, read_search, write_trials
 from tuning.worker import Images, Job, prepare_images, work
@@ -69,14 +72,9 @@ def search(config: SearchConfig) -> SearchRecord:
         return read_search(config.folder)
     with locked(config.folder):
         config = begin_or_go_on(config)
-        slots = _slots(config)
-        images, context = _run(config, slots, _stop_at(config))
-        if config.retrain:
-            from tuning.conclude import conclude
-
-            conclude(config, images, context)
-        record = read_search(config.folder)
-    return record
+        images, context = _run(config, _slots(config), _stop_at(config))
+        conclude(config, images, context, wall_seconds(config.folder))
+    return read_search(config.folder)
 
 
 def _stop_at(config) -> float | None:
@@ -159,15 +157,17 @@ def _run(config, slots, stop_at) -> tuple[Images, Any]:
     images = processes.call(context, prepare_images, config, log=logs(config.folder) / "images.log")
     remember_images(config, images)
     print(images.audit, flush=True)
+    gc.freeze()  # of the images too
     job = Job(config, images, stop_at)
     rungs = plan(config.max_epochs, config.factor, config.iterations)
     workers = sum(not slot.is_chief for slot in slots)
     display = Display(rungs, workers, config.max_trials)
-    try:
-        _keep_alive(slots, context, job, display)
-    finally:
-        _end(slots)
-        display.end()
+    with timed(config.folder):
+        try:
+            _keep_alive(slots, context, job, display)
+        finally:
+            _end(slots)
+            display.end()
     return images, context
 
 
@@ -215,8 +215,6 @@ def _look_after(slot: Slot, context, job: Job) -> None:
 
 def _note(folder: Path) -> SearchRecord:
     """Reads what there is, and writes it where people look: trials.csv and best.json."""
-    from tuning.best import write_best
-
     record = read_search(folder)
     if record.completed:
         write_trials(record)

@@ -17,6 +17,7 @@ import numpy as np
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.split import Split
 from keras_vit.run_folder import read_json
+from keras_vit.training.config import TrainConfig
 from tuning.config import SearchConfig, from_dict, where
 from tuning.processes import FINE, GIVEN_UP, ONCE_MORE, end_with
 
@@ -203,7 +204,7 @@ def wait_as_chief(tuner) -> None:
     time.sleep(0.5)  # the last answer is on its way
 
 
-def baseline(job: Job) -> dict[str, Any]:
+def train_default(job: Job) -> dict[str, Any]:
     """The space's default point, trained without a cut for as long as the longest trial.
 
     Returns:
@@ -227,11 +228,11 @@ def baseline(job: Job) -> dict[str, Any]:
     }
 
 
-def retrain(config, folder: Path) -> None:
-    """Trains the best as `keras-vit train` would, into a run folder."""
+def train_run(config: TrainConfig) -> None:
+    """`keras-vit train`, into a run folder."""
     from keras_vit.training.run import train
 
-    train(config, out=folder, resume=(folder.with_name(folder.name + ".partial")).is_dir())
+    train(config)
 
 
 def main(told: str) -> int:

@@ -75,7 +75,7 @@ class ViTHyperband(keras_tuner.Hyperband):
             )
         self._distribution = current_distribution()
         self._tensorboard = Path(tensorboard) if tensorboard else None
-        self._is_idle = False
+        self._is_idle = self._has_run = False
         oracle = ViTOracle(
             hypermodel.fits_budget,
             shared=_is_chief(),
@@ -128,15 +128,13 @@ class ViTHyperband(keras_tuner.Hyperband):
     def pre_create_trial(self):
         if self._is_idle:
             time.sleep(IDLE_SECONDS)  # KerasTuner's would ask again at once, and on and on
+        elif self._has_run:
+            release_memory()
         self._is_idle = True
 
     def on_trial_begin(self, trial):
-        self._is_idle = False
+        self._is_idle, self._has_run = False, True
         super().on_trial_begin(trial)
-
-    def on_trial_end(self, trial):
-        super().on_trial_end(trial)
-        release_memory()
 
     def run_trial(self, trial, *fit_args, **fit_kwargs):
         folder = Path(self.get_trial_dir(trial.trial_id))

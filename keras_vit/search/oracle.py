@@ -37,8 +37,8 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
         **options: of `keras_tuner.oracles.HyperbandOracle`.
 
     Raises:
-        InputError: from `reload`, where both `oracle.json` and its copy are damaged, or a trial's file is; from
-            a search, where no point in 1,000 is within the budget.
+        InputError: from `reload`, where both `oracle.json` and its copy are damaged, or a trial's file is;
+            from a search, where no point in 1,000 is within the budget.
     """
 
     def __init__(

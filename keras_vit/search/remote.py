@@ -1,4 +1,4 @@
-"""Oracles as seen from where they are not: a worker's of its chief, and a trial's processes of their first."""
+"""The oracle as seen from another process: a worker's of its chief, a trial's processes of their first."""
 
 import threading
 import time

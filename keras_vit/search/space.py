@@ -238,6 +238,10 @@ class SearchSpace:
         """A whole point from values by name, at least those that are searched; other names are left out."""
         return {name: values.get(name, getattr(self, name)) for name in ("model", *NAMES)}
 
+    def default_point(self) -> dict[str, Any]:
+        """The point that is tried where nothing is known yet."""
+        return self.declare(_Defaults())
+
     def excess(
         self, values: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int
     ) -> str | None:
@@ -258,6 +262,15 @@ class SearchSpace:
                 if found > limit:
                     return f"{found:,} {unit}, more than the {limit:,} {unit} of the budget"
         return None
+
+
+class _Defaults:
+    """Stands in for KerasTuner's HyperParameters where that is not imported: everything is as by default."""
+
+    def _default(self, name, *limits, default, **options):
+        return default
+
+    Int = Float = Choice = _default
 
 
 NAMES = [field.name for field in fields(SearchSpace) if field.name not in ("model", *BUDGETS)]
