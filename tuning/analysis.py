@@ -15,7 +15,7 @@ FEWEST_IN_LEVEL = 8  # trials of the same epochs, for a rank correlation or medi
 FEWEST_OF_CHOICE = 3
 FALSE_SHARE = 0.05  # of the effects called told apart, the share that may be false
 
-FEWEST_TRIALS = 20  # for a forest
+FEWEST_TRIALS, FEWEST_POINTS = 20, 10  # for a forest
 FEWEST_R2 = 0.2  # of what a forest explains of trials it has not seen, for its importances to mean anything
 FOLDS, TREES, SHUFFLES = 5, 100, 10
 
@@ -277,7 +277,7 @@ def importance(trials: Sequence[TrialRecord], searched: Sequence[Hyperparameter]
     places = np.array([[h.place(t.values.get(h.name)) for h in searched] for t in usable])
     points = [repr([trial.values.get(h.name) for h in searched]) for trial in usable]
     different = sorted(set(points))
-    if len(usable) < FEWEST_TRIALS or len(different) < FEWEST_TRIALS // 2 or not searched:
+    if len(usable) < FEWEST_TRIALS or len(different) < FEWEST_POINTS or not searched:
         return Importance(len(usable), len(different), None, {})
     features = np.column_stack([places, [trial.epochs for trial in usable]])
     groups = np.array([different.index(point) for point in points])

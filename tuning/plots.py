@@ -21,6 +21,8 @@ SIGNS = "●■▲◆▼✚"  # the same, for the text of the page
 EDGE: dict[str, Any] = {"edgecolors": "#3d3d3d", "linewidths": 0.4}
 RING: dict[str, Any] = {"facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.8, "zorder": 5}
 
+CROWD = 100  # more lines than this are drawn thinner and fainter
+
 MINUTE, HOUR = 60, 3600
 TIMES = [
     1,
@@ -38,10 +40,10 @@ Shades = Mapping[int, tuple[str, str, str]]
 def shades(epochs: Sequence[int]) -> dict[int, tuple[str, str, str]]:
     """For each number of epochs its colour, its marker, and the sign that looks like it."""
     ordered = sorted(set(epochs))
-    parts = np.linspace(0, 1, len(ordered)) if len(ordered) > 1 else [1.0]
+    last = max(len(ordered) - 1, 1)
     return {
-        number: (_blend(part), MARKERS[i % len(MARKERS)], SIGNS[i % len(SIGNS)])
-        for i, (number, part) in enumerate(zip(ordered, parts, strict=True))
+        number: (_blend(i / last), MARKERS[i % len(MARKERS)], SIGNS[i % len(SIGNS)])
+        for i, number in enumerate(ordered)
     }
 
 
@@ -81,8 +83,8 @@ def parallel_coordinates(
             [np.column_stack([across, row]) for row in heights],
             array=np.array([trial.score for trial in ordered]),
             cmap=LinearSegmentedColormap.from_list("blues", [_blend(part) for part in (0, 0.5, 1)]),
-            linewidths=1.1,
-            alpha=0.75,
+            linewidths=1.1 if len(ordered) <= CROWD else 0.7,
+            alpha=0.8 if len(ordered) <= CROWD else 0.45,
         )
         axes.add_collection(lines)
         chosen = heights[ordered.index(best)]
@@ -92,7 +94,7 @@ def parallel_coordinates(
             _upright(axes, x, label(hyperparameter.name), *_ticks(hyperparameter))
         steps = [part for part in _steps(low, high) if low <= part <= high]
         places = [(step - low) / (high - low) for step in steps]
-        _upright(axes, across[-1], "validation accuracy", places, [f"{100 * step:g} %" for step in steps])
+        _upright(axes, across[-1], "validation accuracy", places, [f"{100 * step:g}%" for step in steps])
         axes.set_xlim(-0.15, across[-1] + 0.45)
         axes.set_ylim(-0.03, 1.03)
         axes.set_axis_off()
@@ -105,6 +107,7 @@ def parallel_coordinates(
             format=PercentFormatter(xmax=1),
             pad=0.03,
         )
+        bar.set_label("validation accuracy", fontsize=9)
         bar.outline.set_visible(False)
         bar.solids.set_alpha(1)
 
@@ -223,7 +226,7 @@ def effect(hyperparameter: Hyperparameter, trials: Sequence[TrialRecord], marks:
                         middle = j - 0.4 + lane * (i + 0.5)
                         ends = (middle - 0.45 * lane, middle + 0.45 * lane)
                         axes.hlines(np.median(inside), *ends, color=ORANGE, linewidth=2, zorder=4)
-            axes.scatter(places, scores, 22, colour, marker, zorder=3, **EDGE)
+            axes.scatter(places, scores, 22, colour, marker=marker, zorder=3, **EDGE)
         ticks, labels = _ticks(hyperparameter)
         axes.set_xticks([low + tick * (high - low) for tick in ticks], labels)
         margin = 0 if choices is not None else 0.04 * (high - low)
@@ -257,7 +260,7 @@ def importances(shares: Mapping[str, tuple[float, float]], label: Callable[[str]
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
 
-    return svg(draw, 5.6, 0.9 + 0.3 * len(ordered))
+    return svg(draw, 4.2, 0.9 + 0.26 * len(ordered))
 
 
 def pareto(
@@ -291,7 +294,7 @@ def pareto(
         axes.step(numbers[front], scores[front], where="post", color=ORANGE, linewidth=1.4, zorder=2)
         for number, (colour, marker, _) in marks.items():
             level = epochs == number
-            axes.scatter(numbers[level], scores[level], 22, colour, marker, zorder=3, **EDGE)
+            axes.scatter(numbers[level], scores[level], 22, colour, marker=marker, zorder=3, **EDGE)
         axes.scatter(numbers[front], scores[front], 70, **RING)
         _cost_axis(axes, numbers[np.isfinite(numbers)], time)
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
@@ -357,7 +360,7 @@ def bracket(title: str, trials: Sequence[TrialRecord], everything: Sequence[Tria
             shown = [trial for trial in trials if kept(trial)]
             points = [trial.epochs for trial in shown], [trial.score for trial in shown]
             if shown:
-                axes.scatter(*points, 26, colour, marker, label=name, zorder=3, **EDGE)
+                axes.scatter(*points, 26, colour, marker=marker, label=name, zorder=3, **EDGE)
         rungs = sorted({trial.epochs for trial in trials})
         axes.set_xscale("log")
         axes.set_xticks(rungs, [str(number) for number in rungs])

@@ -62,7 +62,7 @@ WHY = {
 STUDY = ("learning_rate", "batch_size", "patch_size", "dim", "depth", "num_heads", "epochs")
 
 STATUS = {"COMPLETED": "done", "FAILED": "failed", "RUNNING": "running", "INVALID": "to be tried again"}
-COSTS = ("parameters", "mult-adds", "training time")
+COSTS = ("parameters", "mult-adds", "time")
 TOLD_ELSEWHERE = (
     *("space", "searched", "space_fields", "data", "versions", "command", "baseline", "wall_seconds"),
     *("validation_images", "frozen"),
@@ -91,6 +91,8 @@ def render_search_report(record: SearchRecord, *, final: dict[str, Any] | None) 
         config=record.config,
         data=record.config.get("data") or {},
         best=best,
+        done=len(trials),
+        searched=searched,
         best_values=[(label(name), value(best.values.get(name))) for name in best.values] if best else [],
         judged=analysis.validation_score(best, images) if best else None,
         final=final,
@@ -122,6 +124,11 @@ def value(given: Any) -> str:
     if given is None:
         return UNKNOWN
     return f"{given:.3g}" if isinstance(given, float) else words(given)
+
+
+def together(*parts: str) -> str:
+    """Words that stay on one line."""
+    return "\u00a0".join(parts).replace(" ", "\u00a0")
 
 
 def space_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -239,7 +246,7 @@ def effect_line(own: Sequence[Effect]) -> str:
         f"{size} at\u00a0{effect.epochs}{unit} ({effect.trials}{word})"
         for size, effect, unit, word in zip(sizes, own, units, trials, strict=False)
     ]
-    kind = "rank correlation" if own[0].best is None else "in the median"
+    kind = "rank correlation" if own[0].best is None else "difference of medians:"
     return f"{kind} {', '.join(parts)}"
 
 
@@ -258,8 +265,9 @@ def gain_lines(trials: Sequence[TrialRecord]) -> list[str]:
 
 
 def signed(number: float, digits: int) -> str:
-    """With + or a true minus sign."""
-    return f"{number:+.{digits}f}".replace("-", "\u2212")
+    """With + or a true minus sign; nothing has none."""
+    rounded = round(number, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "\u2212") if rounded else f"{0:.{digits}f}"
 
 
 def epochs_words(number: int) -> str:
@@ -279,6 +287,7 @@ def importance_parts(trials: Sequence[TrialRecord], searched: Sequence[Hyperpara
         "importance_plot": plots.importances(told.shares, label) if told.shares else None,
         "share_of_epochs": analysis.share_of_epochs(trials),
         "fewest_trials": analysis.FEWEST_TRIALS,
+        "fewest_points": analysis.FEWEST_POINTS,
         "fewest_r2": analysis.FEWEST_R2,
     }
 
@@ -289,13 +298,13 @@ def pareto_parts(record: SearchRecord, trials: Sequence[TrialRecord], marks: plo
     costs = {
         "parameters": [trial.parameters for trial in trials],
         "mult-adds": [trial.mult_adds for trial in trials],
-        "training time": [seconds[trial.trial_id] for trial in trials],
+        "time": [seconds[trial.trial_id] for trial in trials],
     }
     costs = {name: [c if c and analysis.known(c) else None for c in column] for name, column in costs.items()}
     scores = [trial.score for trial in trials]
     fronts = {name: analysis.pareto_front(column, scores) for name, column in costs.items()}
     drawn = [
-        (name, plots.pareto(name, column, trials, fronts[name], marks, time=name == "training time"))
+        (name, plots.pareto(name, column, trials, fronts[name], marks, time=name == "time"))
         for name, column in costs.items()
         if fronts[name]
     ]
@@ -339,7 +348,7 @@ def trial_rows(record: SearchRecord, searched: Sequence[Hyperparameter]) -> list
             "trial": trial,
             "status": STATUS.get(trial.status, trial.status.lower()),
             "seconds": spent(trial.seconds),
-            "values": ", ".join(f"{label(h.name)} {value(trial.values.get(h.name))}" for h in searched),
+            "point": ", ".join(together(label(h.name), value(trial.values.get(h.name))) for h in searched),
         }
         for trial in [*scored, *others]
     ]
