@@ -70,7 +70,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
             dtype=self.recipe.precision,
             **vit_arguments(values),
         )
-        compile_model(model, recipe_at(values, self.recipe), self._data(values).steps_per_epoch)
+        compile_model(model, recipe_at(values, self.recipe), self.data_at(values).steps_per_epoch)
         # So that KerasTuner's own Hyperband can load the optimizer that it saved with the weights.
         model.optimizer.build(model.trainable_variables)
         return model
@@ -81,7 +81,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         The schedule is laid out over the point's epochs, whatever `epochs` is.
         """
         values = self.space.declare(hp)
-        data = self._data(values)
+        data = self.data_at(values)
         averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if self.recipe.ema_decay else []
         return model.fit(
             data.train_batches(initial_epoch),
@@ -95,7 +95,8 @@ class ViTHyperModel(keras_tuner.HyperModel):
             **kwargs,
         )
 
-    def _data(self, values):
+    def data_at(self, values) -> ImageData:
+        """The images in the batches of a point."""
         recipe = recipe_at(values, self.recipe)
         return self.data.with_batches(recipe.batch_size, recipe.augmentation)
 
