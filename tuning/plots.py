@@ -40,9 +40,9 @@ Shades = Mapping[int, tuple[str, str, str]]
 def shades(epochs: Sequence[int]) -> dict[int, tuple[str, str, str]]:
     """For each number of epochs its colour, its marker, and the sign that looks like it."""
     ordered = sorted(set(epochs))
-    last = max(len(ordered) - 1, 1)
+    last = len(ordered) - 1
     return {
-        number: (_blend(i / last), MARKERS[i % len(MARKERS)], SIGNS[i % len(SIGNS)])
+        number: (_blend(i / last if last else 1.0), MARKERS[i % len(MARKERS)], SIGNS[i % len(SIGNS)])
         for i, number in enumerate(ordered)
     }
 
@@ -68,7 +68,6 @@ def parallel_coordinates(
     """
     from matplotlib.collections import LineCollection
     from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.ticker import PercentFormatter
 
     ordered = sorted(trials, key=lambda trial: trial.score)
     low, high = _widened(ordered[0].score, ordered[-1].score)
@@ -94,7 +93,7 @@ def parallel_coordinates(
             _upright(axes, x, label(hyperparameter.name), *_ticks(hyperparameter))
         steps = [part for part in _steps(low, high) if low <= part <= high]
         places = [(step - low) / (high - low) for step in steps]
-        _upright(axes, across[-1], "validation accuracy", places, [f"{100 * step:g}%" for step in steps])
+        _upright(axes, across[-1], "validation accuracy", places, [_percent(step) for step in steps])
         axes.set_xlim(-0.15, across[-1] + 0.45)
         axes.set_ylim(-0.03, 1.03)
         axes.set_axis_off()
@@ -104,7 +103,7 @@ def parallel_coordinates(
             location="bottom",
             shrink=0.4,
             aspect=40,
-            format=PercentFormatter(xmax=1),
+            format=_percent,
             pad=0.03,
         )
         bar.set_label("validation accuracy", fontsize=9)
@@ -205,8 +204,6 @@ def plain(value: Any, longest: int = 14) -> str:
 
 def effect(hyperparameter: Hyperparameter, trials: Sequence[TrialRecord], marks: Shades, title: str) -> str:
     """Accuracy over the value, for trials with an accuracy; of choices, with a bar at each median."""
-    from matplotlib.ticker import PercentFormatter
-
     given = [t for t in trials if t.values.get(hyperparameter.name) is not None]
     choices = hyperparameter.choices
     low, high = _ends(hyperparameter)
@@ -231,17 +228,24 @@ def effect(hyperparameter: Hyperparameter, trials: Sequence[TrialRecord], marks:
         axes.set_xticks([low + tick * (high - low) for tick in ticks], labels)
         margin = 0 if choices is not None else 0.04 * (high - low)
         axes.set_xlim(low - margin, high + margin)
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-        axes.grid(axis="y", color=FAINT, linewidth=0.6)
+        _accuracy_axis(axes)
         axes.set_title(title)
 
     return svg(draw, 3.3, 2.7)
 
 
+def _percent(fraction: float, position: int | None = None) -> str:
+    """As matplotlib asks for it, with as few digits as it takes."""
+    return f"{100 * fraction:.6g}%".replace("-", "\u2212")
+
+
+def _accuracy_axis(axes):
+    axes.yaxis.set_major_formatter(_percent)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+
+
 def importances(shares: Mapping[str, tuple[float, float]], label: Callable[[str], str]) -> str:
     """A bar for each hyperparameter, and a line for the standard deviation over the folds."""
-    from matplotlib.ticker import PercentFormatter
-
     ordered = sorted(shares.items(), key=lambda item: item[1][0])
 
     def draw(figure):
@@ -255,7 +259,7 @@ def importances(shares: Mapping[str, tuple[float, float]], label: Callable[[str]
             error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2.5},
         )
         axes.axvline(0, color=SOFT, linewidth=1)
-        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+        axes.xaxis.set_major_formatter(_percent)
         axes.set_xlabel("share of the variance")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
@@ -282,8 +286,6 @@ def pareto(
         marks: of the epochs.
         time: whether the cost is in seconds.
     """
-    from matplotlib.ticker import PercentFormatter
-
     numbers = np.array([math.nan if cost is None or cost <= 0 else cost for cost in costs], dtype=np.float64)
     scores = np.array([trial.score for trial in trials])
     epochs = np.array([trial.epochs for trial in trials])
@@ -297,8 +299,7 @@ def pareto(
             axes.scatter(numbers[level], scores[level], 22, colour, marker=marker, zorder=3, **EDGE)
         axes.scatter(numbers[front], scores[front], 70, **RING)
         _cost_axis(axes, numbers[np.isfinite(numbers)], time)
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-        axes.grid(axis="y", color=FAINT, linewidth=0.6)
+        _accuracy_axis(axes)
         axes.set_title(title)
 
     return svg(draw, 3.3, 2.9)
@@ -339,8 +340,6 @@ def bracket(title: str, trials: Sequence[TrialRecord], everything: Sequence[Tria
         everything: all trials with an accuracy, to find those that were promoted.
         span: lowest and highest accuracy of all brackets, so that they can be compared.
     """
-    from matplotlib.ticker import PercentFormatter
-
     by_id = {trial.trial_id: trial for trial in everything}
     went_on = promoted(everything)
     last = max(trial.epochs for trial in trials)
@@ -368,8 +367,7 @@ def bracket(title: str, trials: Sequence[TrialRecord], everything: Sequence[Tria
         axes.set_xlim(rungs[0] / 1.3, rungs[-1] * 1.3)
         margin = 0.05 * (span[1] - span[0]) or 0.05
         axes.set_ylim(span[0] - margin, span[1] + margin)
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-        axes.grid(axis="y", color=FAINT, linewidth=0.6)
+        _accuracy_axis(axes)
         axes.set_xlabel("epochs")
         axes.set_title(title, pad=24)
         axes.legend(ncols=3, **LEGEND)

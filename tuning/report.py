@@ -123,6 +123,8 @@ def value(given: Any) -> str:
     """A hyperparameter's value, rounded to be read."""
     if given is None:
         return UNKNOWN
+    if isinstance(given, int) and abs(given) >= 10_000:
+        return count(given)
     return f"{given:.3g}" if isinstance(given, float) else words(given)
 
 
@@ -172,7 +174,7 @@ def baseline_sentence(record: SearchRecord) -> str | None:
     rival, number = analysis.baseline_rival(record)
     if rival is None:
         return (
-            f"{name} has a validation accuracy of {percent(score)} at {epochs} epochs; no trial of as many "
+            f"At {epochs} epochs, {name} has a validation accuracy of {percent(score)}; no trial of as many "
             "is done, so there is nothing to compare it with."
         )
     verdict = f"{compared(rival.score - score)} {name} ({percent(score)})"
