@@ -165,6 +165,10 @@ class ViTHyperband(keras_tuner.Hyperband):
             Path(self._get_checkpoint_fname(trial.trial_id)).unlink(missing_ok=True)
         return found
 
+    def _try_build(self, hp):
+        # KerasTuner clears the session first, and with it the scope of TensorFlow's strategies.
+        return super()._try_build(hp) if self._distribution.num_devices == 1 else self._build_hypermodel(hp)
+
     def _build_hypermodel(self, hp):
         # Not Hyperband's, which loads the weights of the best epoch: TrialState brings the last one back.
         return keras_tuner.Tuner._build_hypermodel(self, hp)

@@ -4,6 +4,7 @@ import keras
 import keras_tuner
 
 from keras_vit.data.pipeline import ImageData
+from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
 from keras_vit.search.point import recipe_at, vit_arguments
 from keras_vit.search.space import SearchSpace
@@ -22,7 +23,8 @@ class ViTHyperModel(keras_tuner.HyperModel):
         seed: of the first weights; the order of the images follows `data.seed`.
 
     Raises:
-        InputError: a patch size does not divide the image, or the default model is over a budget.
+        InputError: a patch size does not divide the image, a batch size is of more images than there are or
+            cannot be shared by the devices, or the default model is over a budget.
 
     Example:
         >>> model = ViTHyperModel(keras_vit.load_data())
@@ -46,7 +48,9 @@ class ViTHyperModel(keras_tuner.HyperModel):
         for size in sizes:
             if data.image_shape[0] % size or data.image_shape[1] % size:
                 raise InputError(f"patch_size {size} does not divide images of {data.image_shape[:2]}.")
-
+        for size in self.space.batch_sizes():
+            data.with_batches(size, data.augmentation)  # it refuses one of more images than there are
+            current_distribution().check_batch_size(size)
         # KerasTuner's tuners begin with building it.
         excess = self._excess(self.space.declare(keras_tuner.HyperParameters()))
         if excess:
@@ -64,15 +68,16 @@ class ViTHyperModel(keras_tuner.HyperModel):
         if excess:
             raise keras_tuner.errors.FailedTrialError(f"The model of this point has {excess}.")
         keras.utils.set_random_seed(self.seed)
-        model = ViT(
-            image_shape=self.data.image_shape,
-            num_classes=self.data.num_classes,
-            dtype=self.recipe.precision,
-            **vit_arguments(values),
-        )
-        compile_model(model, recipe_at(values, self.recipe), self.data_at(values).steps_per_epoch)
-        # So that KerasTuner's own Hyperband can load the optimizer that it saved with the weights.
-        model.optimizer.build(model.trainable_variables)
+        with current_distribution().scope():  # KerasTuner's clear_session has closed JAX's
+            model = ViT(
+                image_shape=self.data.image_shape,
+                num_classes=self.data.num_classes,
+                dtype=self.recipe.precision,
+                **vit_arguments(values),
+            )
+            compile_model(model, recipe_at(values, self.recipe), self.data_at(values).steps_per_epoch)
+            # So that KerasTuner's own Hyperband can load the optimizer that it saved with the weights.
+            model.optimizer.build(model.trainable_variables)
         return model
 
     def fit(self, hp, model, *args, callbacks=(), epochs=None, initial_epoch=0, **kwargs):

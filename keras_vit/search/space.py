@@ -200,6 +200,11 @@ class SearchSpace:
         step = self._dim_step()
         return [int(dim) for dim in self.dim.values() if dim % step == 0]
 
+    def batch_sizes(self) -> list[int]:
+        """All that a point may have."""
+        sizes = self.batch_size
+        return [int(size) for size in (sizes.values() if isinstance(sizes, Range) else _all(sizes))]
+
     def _dim_step(self) -> int:
         stem = max(_all(self.patch_size)) if "conv" in _all(self.stem) else 1
         # Heads of a width of their own divide nothing.

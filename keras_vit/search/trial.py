@@ -11,6 +11,7 @@ import keras
 import keras_tuner
 import numpy as np
 
+from keras_vit.distribution import current_distribution
 from keras_vit.run_folder import read_json, write_json
 from keras_vit.search.files import RESULT
 from keras_vit.training.checkpoint import restore_checkpoint, save_checkpoint
@@ -99,7 +100,8 @@ def release_memory() -> None:
 
     torch and JAX give all back. TensorFlow keeps the programs that XLA has compiled until the process ends.
     """
-    keras.backend.clear_session()
+    if current_distribution().num_devices == 1:  # it would close the scope of TensorFlow's strategies
+        keras.backend.clear_session()
     if keras.backend.backend() == "jax":
         import jax
 
