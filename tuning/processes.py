@@ -15,6 +15,7 @@ from typing import Any
 from keras_vit.errors import InputError
 
 FINE, FAILED, WRONG_USAGE, GIVEN_UP, ONCE_MORE = 0, 1, 2, 70, 75  # exit codes
+BEGUN = "begun: process"  # with its number, the first line of each in its log
 
 
 def gpus() -> list[str]:
@@ -126,6 +127,7 @@ def _settle(log, parent):
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    print(f"{BEGUN} {os.getpid()}", flush=True)
 
 
 def _leave(code):

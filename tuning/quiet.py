@@ -4,19 +4,23 @@ import gc
 import logging
 import os
 import sys
-import tempfile
 import warnings
 
 
-def import_all() -> None:
-    """Imports, and computes nothing: a process that has begun to compute cannot be copied.
+def share_compilations(cache: str) -> None:
+    """Lets the processes to come share what they compile: a promoted trial finds its first part's programs.
 
-    JAX gets a folder for what it compiles, so that a promoted trial finds what its first part has compiled.
+    Args:
+        cache: a folder. Whoever has set the backends' own variables keeps them.
     """
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("TF_XLA_FLAGS", f"--tf_xla_persistent_cache_directory={cache}")
+
+
+def import_all() -> None:
+    """Imports, and computes nothing: a process that has begun to compute cannot be copied."""
     warnings.filterwarnings("ignore", module=r"(keras|keras_tuner|tensorflow|jax|torch|tensorboard)\b.*")
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="keras-vit-jax-")
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()

@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from tuning.conclude import conclude
 from tuning.config import SearchConfig
 from tuning.folder import begin_or_go_on, locked, logs, remember_images, timed, wall_seconds
 from tuning.progress import Display, plan
+from tuning.quiet import import_all, share_compilations
 from tuning.record import SearchRecord, read_search, write_trials
 from tuning.worker import Images, Job, prepare_images, work
 
@@ -70,7 +72,8 @@ def search(config: SearchConfig) -> SearchRecord:
         config = _stored(config)
         _run(config, _joined_slots(), None)
         return read_search(config.folder)
-    with locked(config.folder):
+    with locked(config.folder), tempfile.TemporaryDirectory(prefix="keras-vit-") as cache:
+        share_compilations(cache)
         config = begin_or_go_on(config)
         images, context = _run(config, _slots(config), _stop_at(config))
         conclude(config, images, context, wall_seconds(config.folder))
@@ -151,8 +154,6 @@ def _run(config, slots, stop_at) -> tuple[Images, Any]:
     use_fork = not processes.gpus() and not str(config.data).startswith("tfds:")
     context = processes.make_context(use_fork)
     if use_fork:
-        from tuning.quiet import import_all
-
         import_all()
     images = processes.call(context, prepare_images, config, log=logs(config.folder) / "images.log")
     remember_images(config, images)
