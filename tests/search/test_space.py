@@ -101,6 +101,11 @@ def test_the_default_point_is_the_first():
     assert (recipe.augmentation.flip, recipe.augmentation.crop) == ("both", 0.1)
 
 
+@pytest.mark.parametrize("space", CASES.values(), ids=CASES)
+def test_the_default_point_is_what_a_tuner_begins_with(space):
+    assert space.default_point() == space.declare(keras_tuner.HyperParameters())
+
+
 def test_only_what_is_not_frozen_is_searched():
     space = SearchSpace(depth=3, stem="conv")
     hp = keras_tuner.HyperParameters()
