@@ -65,7 +65,8 @@ def trial_line(trial: TrialRecord) -> str:
     values = trial.values
     how = f"depth {values['depth']}, heads {values['num_heads']}, dim {values['dim']}"
     rate = f"learning rate {values['learning_rate']:.1e}"
-    where = f"epochs {trial.initial_epoch + 1} to {trial.epochs}" if trial.epochs > 1 else "epoch 1"
+    first = trial.initial_epoch + 1
+    where = f"epochs {first} to {trial.epochs}" if trial.epochs > first else f"epoch {first}"
     told = f"{trial.score:.1%}" if trial.score is not None else f"failed: {trial.error}"
     from_ = f", from {trial.promoted_from}" if trial.promoted_from else ""
     return f"{trial.trial_id}  {told:>6}  {where}{from_}; {how}, {rate}"
