@@ -5,6 +5,7 @@ import os
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import keras_tuner
 
@@ -91,10 +92,12 @@ class ViTHyperband(keras_tuner.Hyperband):
         )
         # Not Hyperband's, which makes an oracle of its own.
         keras_tuner.Tuner.__init__(self, oracle=oracle, hypermodel=hypermodel, **options)
+        asked: Any = oracle
         if self._is_worker():
-            self.oracle = PatientOracle(self.oracle)
+            asked = PatientOracle(self.oracle)  # type: ignore[has-type]  # KerasTuner's client
         if self._distribution.num_processes > 1:
-            self.oracle = FirstProcessOracle(self.oracle, self._distribution)
+            asked = FirstProcessOracle(asked, self._distribution)
+        self.oracle = asked
 
     # Files: KerasTuner's tuner has one that is empty. The oracle's says whether there is a search already.
 

@@ -93,14 +93,15 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
         for trial_id in self.start_order:  # a kill may have come between a trial's own file and this one
             if self.trials[trial_id].status in ENDED and trial_id not in self.end_order:
                 self.end_order.append(trial_id)
-        unfinished = [one for one in dict.fromkeys(self._retry_queue) if one not in self.end_order]
-        self._retry_queue = []
+        queued: list[str] = self._retry_queue  # type: ignore[has-type]  # KerasTuner's is not annotated
+        unfinished = [one for one in dict.fromkeys(queued) if one not in self.end_order]
+        queued.clear()
         holders = {held: tuner for tuner, held in read_json(self.file)["ongoing_trials"].items()}
         for trial_id in unfinished:
             if self.shared and trial_id in holders:
                 self.ongoing_trials[holders[trial_id]] = self.trials[trial_id]
             else:
-                self._retry_queue.insert(0, trial_id)  # it is emptied from its end
+                queued.insert(0, trial_id)  # it is emptied from its end
 
     def _check_trials(self):
         """Raises InputError where the file of a trial that the oracle knows is missing or damaged."""

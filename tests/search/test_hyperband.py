@@ -98,10 +98,10 @@ def test_a_search_finds_its_best(tuner, data, tmp_path):
 
 
 def test_a_model_over_the_budget_is_not_built(data):
-    small = SearchSpace(**{**vars(SPACE), "max_parameters": 2_000})
+    small = SearchSpace(**{**vars(SPACE), "max_parameters": 3_000})
     hp = keras_tuner.HyperParameters()
     hp.values["dim"] = 16
-    with pytest.raises(keras_tuner.errors.FailedTrialError, match="more than the 2,000 parameters of the"):
+    with pytest.raises(keras_tuner.errors.FailedTrialError, match="more than the 3,000 parameters of the"):
         ViTHyperModel(data, small, RECIPE).build(hp)
     with pytest.raises(InputError, match=r"The defaults of the space make a model of .* choose smaller"):
         ViTHyperModel(data, SearchSpace(max_parameters=100), RECIPE)
