@@ -16,7 +16,9 @@ from keras_vit.data.images import load_image_set
 from keras_vit.data.pipeline import load_data
 from keras_vit.errors import InputError
 from keras_vit.search import Choice, Range, SearchSpace, ViTHyperband, ViTHyperModel
+from keras_vit.search.files import KILLED, RESULT
 from keras_vit.search.space import count_parameters
+from keras_vit.search.trial import MOST_KILLS
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
 from keras_vit.training.recipe import Recipe
 
@@ -76,9 +78,17 @@ def reopened(tuner, directory):
 
 
 @pytest.mark.same_on_every_backend
-@pytest.mark.parametrize("tuner", [keras_tuner.Hyperband, keras_tuner.RandomSearch, ViTHyperband])
-def test_a_search_finds_its_best(tuner, data, tmp_path):
-    limits = {"max_epochs": 3} if tuner is not keras_tuner.RandomSearch else {"max_trials": 2}
+@pytest.mark.parametrize(
+    ("tuner", "limits"),
+    [
+        (keras_tuner.Hyperband, {"max_epochs": 3}),
+        (keras_tuner.RandomSearch, {"max_trials": 2}),
+        (keras_tuner.BayesianOptimization, {"max_trials": 3, "num_initial_points": 2}),
+        (ViTHyperband, {}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_search_finds_its_best(tuner, limits, data, tmp_path):
     space = SearchSpace(**{**vars(SPACE), "learning_rate": 2e-3, "dim": Range(8, 10, default=8)})
     found = tuner(ViTHyperModel(data, space, RECIPE), objective="val_accuracy", directory=tmp_path, **limits)
     found.search(verbose=0)
@@ -183,3 +193,79 @@ def test_a_search_killed_again_and_again_ends_as_one_that_was_not(images, tmp_pa
         assert killed[trial_id][0] == status
         assert killed[trial_id][1] == pytest.approx(score, abs=1e-6)
         assert killed[trial_id][2] == values
+
+
+@pytest.mark.same_on_every_backend
+def test_a_trial_that_kills_its_process_is_given_up(data, tmp_path):
+    tuner = ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path)
+    one = trial("large", epochs=1, initial_epoch=0)
+    file = Path(tuner.get_trial_dir("large")) / KILLED
+    file.write_text(str(MOST_KILLS))  # what its processes have left
+    with pytest.raises(keras_tuner.errors.FailedTrialError, match="killed 5 times: is the model too large"):
+        tuner.run_trial(one, verbose=0)
+    assert not file.exists()
+    file.write_text(str(MOST_KILLS - 1))
+    tuner.run_trial(one, verbose=0)
+    assert not file.exists()
+
+
+@pytest.mark.same_on_every_backend
+def test_a_full_disk_ends_the_search_and_fails_no_trial(data, tmp_path, monkeypatch):
+    tuner = ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tuner.hypermodel, "fit", full)
+    with pytest.raises(keras_tuner.errors.FatalError, match=r"The disk is full at .*trial_0000: make room"):
+        tuner.search(verbose=0)
+    monkeypatch.undo()
+    again = ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path, max_trials=2)
+    again.search(verbose=0)
+    assert [one.status for one in again.oracle.trials.values()] == ["COMPLETED"] * 2
+
+
+def test_a_trial_that_diverges_is_stopped_and_counts(data, tmp_path):
+    wild = SearchSpace(**{**vars(SPACE), "learning_rate": 10.0})
+    recipe = Recipe(optimizer="sgd", clip_norm=None, warmup_epochs=0.0, schedule="constant", xla=NO_XLA)
+    tuner = ViTHyperband(ViTHyperModel(data, wild, recipe), directory=tmp_path)
+    one = trial("wild", epochs=3, initial_epoch=0)
+    one.hyperparameters.values.update(learning_rate=10.0, weight_decay=0.0)
+    history = tuner.run_trial(one, verbose=0)[0].history
+    result = json.loads((Path(tuner.get_trial_dir("wild")) / RESULT).read_text())
+    assert len(result["history"]) == len(history["loss"])
+    if not np.isfinite(history["loss"][-1]):
+        assert np.isfinite(history["loss"][:-1]).all()
+        assert (Path(tuner.get_trial_dir("wild")) / CHECKPOINT).is_file()
+
+
+def test_tensorboard_gets_curves_and_hyperparameters(data, tmp_path):
+    import tensorflow as tf
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    tuner = ViTHyperband(
+        ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path, tensorboard=tmp_path / "board"
+    )
+    history = tuner.run_trial(trial("one", epochs=2, initial_epoch=0), verbose=0)[0].history
+    board = EventAccumulator(str(tmp_path / "board" / "one"))
+    board.Reload()
+    begun = board.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    found = plugin_data_pb2.HParamsPluginData.FromString(begun).session_start_info
+    assert found.hparams["dim"].number_value == 8
+    assert found.hparams["learning_rate"].number_value == pytest.approx(2e-3)
+    (score,) = board.Tensors("val_accuracy")
+    assert tf.make_ndarray(score.tensor_proto) == pytest.approx(max(history["val_accuracy"]))
+
+
+@pytest.mark.same_on_every_backend
+def test_epochs_that_are_searched_are_refused(data, tmp_path):
+    space = SearchSpace(**{**vars(SPACE), "epochs": Choice((3, 9))})
+    with pytest.raises(InputError, match="Hyperband sets the epochs itself: give a number"):
+        ViTHyperband(ViTHyperModel(data, space, RECIPE), directory=tmp_path)
+
+
+@pytest.mark.same_on_every_backend
+def test_a_batch_of_more_images_than_there_are_is_refused_before_the_search(data):
+    with pytest.raises(InputError, match=r"batch_size 64 is more than the \d+ training images"):
+        ViTHyperModel(data, SearchSpace(**{**vars(SPACE), "batch_size": Choice((8, 64))}), RECIPE)

@@ -33,7 +33,8 @@ def check_complete(out):
     assert Counter(oracle["end_order"]) == Counter(trial.trial_id for trial in record.trials)
     for trial in record.trials:
         # Its last run alone is counted: one row an epoch that it trained itself.
-        assert [row["epoch"] for row in trial.history] == list(range(trial.initial_epoch + 1, trial.epochs + 1))
+        own = range(trial.initial_epoch + 1, trial.epochs + 1)
+        assert [row["epoch"] for row in trial.history] == list(own)
         assert trial.score == max(row["val_accuracy"] for row in trial.history)
     # Each rung goes on with the best of the one before, once each.
     promoted = Counter(trial.promoted_from for trial in record.trials if trial.promoted_from)
@@ -47,10 +48,9 @@ def check_complete(out):
 
 def check_loadable(images, out):
     """The search as a script of one's own opens it."""
+    from keras_vit.search import ViTHyperband
     from tuning.config import SearchConfig, from_dict
     from tuning.worker import Job, make_hypermodel
-
-    from keras_vit.search import ViTHyperband
 
     config = from_dict(read_search(out).config["asked"], SearchConfig(out=out))
     tuner = ViTHyperband(
