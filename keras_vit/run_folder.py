@@ -128,7 +128,10 @@ def read_json(path: Path):
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all: beside, then renamed."""
     beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut may leave the new name with nothing behind it
     os.replace(beside, path)
 
 
