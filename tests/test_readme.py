@@ -27,7 +27,11 @@ def test_the_python_way(tmp_path, monkeypatch):
     assert [x.shape for x in names["attention"]] == [(12, 4, 50, 50)] * 6
 
 
-def test_the_commands_are_understood():
+def test_the_commands_are_understood(tmp_path, monkeypatch):
+    best = tmp_path / "searches" / "first" / "best.json"
+    best.parent.mkdir(parents=True)
+    best.write_text("{}")
+    monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^\.venv/bin/keras-vit (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
     verbs = [parse(line.split()) for line in lines]
-    assert [type(verb).__name__ for verb in verbs] == ["Inspect", "Train", "Evaluate", "Predict", "Train"]
+    assert [type(verb).__name__ for verb in verbs] == ["Inspect", "Train", "Evaluate", "Predict", "Train", "Train"]

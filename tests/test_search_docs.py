@@ -33,8 +33,9 @@ def test_the_figures_of_hyperband():
 
 
 def test_the_ranges_of_the_spaces():
-    for name, row in re.findall(r"^\| `(\w+)` \|(.*)\|$", PAGE, re.MULTILINE):
-        space = SPACES[name]
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", PAGE, re.MULTILINE))
+    for name, space in SPACES.items():
+        row = rows[name]
         assert f"depth {space.depth.low} to {space.depth.high}" in row
         assert f"dim {space.dim.low} to {space.dim.high}" in row
         *heads, last = sorted(space.num_heads.values)
