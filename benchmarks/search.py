@@ -5,8 +5,8 @@
 Runs `python -m tuning` on the drawn defects and prints, from the search's own files and from the operating
 system's account of its processes (Linux):
 
-- overhead: wall time over the sum of the seconds in `fit`, less one; of the whole command, and from the first
-  trial to the last, without the start, the drawing of the images and the report;
+- overhead: wall time over the sum of the seconds in `fit`, less one; of the whole command, and up to the last
+  trial, without the report;
 - memory after each trial: of all processes of the search together, when a trial has ended and before the next
   has begun; after the last over that after the third. And of the process that ran the trial, at its end.
 """
@@ -62,7 +62,7 @@ def main(asked: Benchmark) -> None:
         wall = read_json(out / "wall_seconds.json")
     print(f"{record.config['backend']}, {len(record.completed)} trials")
     print(f"in fit {fit:.1f} s; whole command {whole:.1f} s: overhead {whole / fit - 1:.1%}")
-    print(f"from the first trial to the last {wall:.1f} s: overhead {wall / fit - 1:.1%}")
+    print(f"to the last trial, without the report, {wall:.1f} s: overhead {wall / fit - 1:.1%}")
     for name, found in (("search after a trial", after), ("process at a trial's end", at_end)):
         third, last, count = found[2] / MIB, found[-1] / MIB, len(found)
         print(f"{name}: {third:.0f} MiB after 3, {last:.0f} MiB after {count}: {last / third:.3f}")

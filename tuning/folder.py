@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import shutil
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from keras_vit.errors import InputError
 from keras_vit.run_folder import read_json, write_json
 from tuning.config import SearchConfig, describe_search, from_dict, to_dict
-from tuning.record import SEARCH
+from tuning.record import SEARCH, read_asked
 
 WALL = "wall_seconds.json"
 PACKAGES = ("keras_vit", "keras", "keras-tuner", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
@@ -26,10 +27,13 @@ def logs(folder: Path) -> Path:
 def locked(folder: Path):
     """Holds a search's folder, which is made where it is not there, for this process alone.
 
+    A mistake of the person, `InputError`, before the search has begun leaves the disk as it was.
+
     Raises:
         InputError: the folder cannot be made, or another process has it.
     """
     lock = folder / "lock"
+    was_there = [path for path in (lock, folder / "logs", folder, *folder.parents) if path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.touch()
@@ -40,13 +44,31 @@ def locked(folder: Path):
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # no such locks on this system
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(
                 f"Another search is running in {folder}: wait for it, or choose another --out."
             ) from error
-        yield
+        except (ImportError, OSError):
+            pass  # no such locks on this system, or this disk
+        try:
+            yield
+        except InputError:
+            if not (folder / SEARCH).is_file():
+                _remove_but(was_there, folder)
+            raise
+
+
+def _remove_but(was_there, folder: Path):
+    """Removes what a start has made in a folder and the folders above it."""
+    if folder / "logs" not in was_there:
+        shutil.rmtree(folder / "logs", ignore_errors=True)
+    if folder / "lock" not in was_there:
+        (folder / "lock").unlink(missing_ok=True)
+    for path in (folder, *folder.parents):
+        if path in was_there:
+            break
+        with contextlib.suppress(OSError):  # something else has come into it
+            path.rmdir()
 
 
 def begin_or_go_on(config: SearchConfig) -> SearchConfig:
@@ -61,25 +83,22 @@ def begin_or_go_on(config: SearchConfig) -> SearchConfig:
             raise InputError(
                 f"{config.folder} holds a search: leave out --no-resume to go on, or choose another --out."
             )
-        return from_dict(read_json(file).get("asked", {}), config)
+        return from_dict(read_asked(file)["asked"], config)
     others = [one.name for one in config.folder.iterdir() if one.name not in ("lock", "logs")]
     if others:
         raise InputError(f"{config.folder} holds other things ({others[0]}): choose another --out.")
     return config
 
 
-@contextlib.contextmanager
-def timed(folder: Path):
-    """Adds the seconds that a start of the search takes to those of earlier ones."""
-    before, begin = wall_seconds(folder), time.monotonic()
-    try:
-        yield
-    finally:
-        write_json(folder / WALL, round(before + time.monotonic() - begin, 1))
+def add_wall_seconds(folder: Path, begin: float) -> float:
+    """Adds the time since `begin`, of `time.monotonic()`, to what the search has taken; returns the time."""
+    now = time.monotonic()
+    write_json(folder / WALL, round(wall_seconds(folder) + now - begin, 2))
+    return now
 
 
 def wall_seconds(folder: Path) -> float:
-    """What all starts of the search have taken; one that was killed hard is not among them."""
+    """What all starts of the search have taken, up to when something last changed."""
     return read_json(folder / WALL) if (folder / WALL).is_file() else 0.0
 
 
@@ -91,7 +110,7 @@ def remember_images(config: SearchConfig, images) -> None:
     """
     file = config.folder / SEARCH
     if file.is_file():
-        found = read_json(file)
+        found = read_asked(file)
         if found["backend"] != images.backend:
             raise InputError(
                 f"{config.folder} was begun on {found['backend']}, and its trials go on there: set "

@@ -1,11 +1,8 @@
 """search(): starts the processes of a search, keeps them alive, and draws the conclusion."""
 
 import gc
-import os
-import socket
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +11,20 @@ from tuning import processes
 from tuning.best import write_best
 from tuning.conclude import conclude
 from tuning.config import SearchConfig
-from tuning.folder import begin_or_go_on, locked, logs, remember_images, timed, wall_seconds
+from tuning.folder import add_wall_seconds, begin_or_go_on, locked, logs, remember_images, wall_seconds
 from tuning.progress import Display, plan
 from tuning.quiet import import_all, share_compilations
 from tuning.record import SearchRecord, read_search, write_trials
+from tuning.slots import Slot, joins_another, make_slots
 from tuning.worker import Images, Job, prepare_images, work
 
 MOST_DEATHS = 8  # of one process in a row without a trial that ends, before the search gives up
 POLL = 0.1
 SHOW_EVERY = 1.0
-ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
-TUNER_ID = "KERASTUNER_TUNER_ID"
 
 
 class SearchFailed(RuntimeError):
     """The search cannot go on; the message says why and where to read more."""
-
-
-@dataclass
-class Slot:
-    """A place that a process of the search has, under one id, however often it is started again.
-
-    Args:
-        environment: KerasTuner's variables, and the GPU.
-        cores: processors it may use; all where there are none.
-    """
-
-    name: str
-    environment: dict[str, str] = field(default_factory=dict)
-    cores: tuple[int, ...] = ()
-    process: Any = None
-    deaths: int = 0
-    ended_before: int = 0  # trials that had ended when its last process began
-    is_done: bool = False
-
-    @property
-    def is_chief(self) -> bool:
-        return "chief" in self.name
 
 
 def search(config: SearchConfig) -> SearchRecord:
@@ -67,15 +41,14 @@ def search(config: SearchConfig) -> SearchRecord:
         InputError: an option or an image cannot be used.
         SearchFailed: trials or processes fail again and again.
     """
-    joins = TUNER_ID in os.environ and "chief" not in os.environ[TUNER_ID]
-    if joins:
+    if joins_another():
         config = _stored(config)
-        _run(config, _joined_slots(), None)
+        _run(config, make_slots(config), None, look_only)
         return read_search(config.folder)
     with locked(config.folder), tempfile.TemporaryDirectory(prefix="keras-vit-") as cache:
         share_compilations(cache)
         config = begin_or_go_on(config)
-        images, context = _run(config, _slots(config), _stop_at(config))
+        images, context = _run(config, make_slots(config), _stop_at(config), Notebook().write)
         conclude(config, images, context, wall_seconds(config.folder))
     return read_search(config.folder)
 
@@ -92,65 +65,12 @@ def _stored(config: SearchConfig) -> SearchConfig:
     return begin_or_go_on(config)
 
 
-def _slots(config) -> list[Slot]:
-    """The processes of this machine: one alone, or a chief and its workers."""
-    if TUNER_ID in os.environ:  # the chief, as a launcher names it
-        return [Slot("chief", {name: os.environ[name] for name in (TUNER_ID, *ADDRESS)})]
-    gpus = processes.gpus()
-    count = config.workers if config.workers is not None else max(len(gpus), 1)
-    if count == 1 and config.host is None:
-        return [Slot("tuner0", {TUNER_ID: "tuner0"})]
-    host, port = config.host or "127.0.0.1", str(config.port or _free_port(config.host or "127.0.0.1"))
-    address = dict(zip(ADDRESS, (host, port), strict=True))
-    if config.host:
-        print(
-            f"To join from another machine that has {config.folder} on a shared disk:\n  "
-            f"{TUNER_ID}=NAME {ADDRESS[0]}={host} {ADDRESS[1]}={port} "
-            f"python -m tuning --out {config.folder}",
-            flush=True,
-        )
-    chief = Slot("chief", {TUNER_ID: "chief", **address, "CUDA_VISIBLE_DEVICES": ""})
-    workers = [Slot(f"worker{i}", {TUNER_ID: f"worker{i}", **address}) for i in range(count)]
-    for i, worker in enumerate(workers):
-        if gpus:
-            worker.environment["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
-        else:
-            worker.cores = _share_of_cores(i, count)
-    return [chief, *workers]
+def _run(config, slots, stop_at, note) -> tuple[Images, Any]:
+    """Prepares the images, then runs the slots to their end.
 
-
-def _joined_slots() -> list[Slot]:
-    for name in ADDRESS:
-        if name not in os.environ:
-            raise InputError(
-                f"{TUNER_ID} is set and {name} is not: set it to the chief's, or unset {TUNER_ID}."
-            )
-    return [Slot(os.environ[TUNER_ID], {name: os.environ[name] for name in (TUNER_ID, *ADDRESS)})]
-
-
-def _share_of_cores(i, count) -> tuple[int, ...]:
-    """Processors for one of `count` workers, so that they do not wait for each other's threads."""
-    if not hasattr(os, "sched_getaffinity"):
-        return ()
-    cores = sorted(os.sched_getaffinity(0))
-    if count > len(cores):
-        return (cores[i % len(cores)],)
-    return tuple(cores[i * len(cores) // count : (i + 1) * len(cores) // count])
-
-
-def _free_port(host) -> int:
-    with socket.socket() as one:
-        try:
-            one.bind((host, 0))
-        except OSError as error:
-            raise InputError(
-                f"{host} is no address of this machine ({error.strerror}): change --host."
-            ) from error
-        return one.getsockname()[1]
-
-
-def _run(config, slots, stop_at) -> tuple[Images, Any]:
-    """Prepares the images, then runs the slots to their end."""
+    Args:
+        note: from the folder to what is in it; it may write down what it sees.
+    """
     use_fork = not processes.gpus() and not str(config.data).startswith("tfds:")
     context = processes.make_context(use_fork)
     if use_fork:
@@ -163,18 +83,16 @@ def _run(config, slots, stop_at) -> tuple[Images, Any]:
     rungs = plan(config.max_epochs, config.factor, config.iterations)
     workers = sum(not slot.is_chief for slot in slots)
     display = Display(rungs, workers, config.max_trials)
-    with timed(config.folder):
-        try:
-            _keep_alive(slots, context, job, display)
-        finally:
-            _end(slots)
-            display.end()
+    try:
+        _keep_alive(slots, context, job, lambda: display.show(note(config.folder)))
+    finally:
+        _end(slots)
+        display.end()
     return images, context
 
 
-def _keep_alive(slots, context, job, display) -> None:
+def _keep_alive(slots, context, job, show) -> None:
     """Starts each slot's process, again when it dies, until all are done."""
-    folder = job.config.folder
     shown = 0.0
     while not all(slot.is_done for slot in slots):
         for slot in slots:
@@ -183,10 +101,10 @@ def _keep_alive(slots, context, job, display) -> None:
         if any(slot.is_chief and slot.is_done for slot in slots):
             break  # it has told all workers
         if time.monotonic() - shown > SHOW_EVERY:
-            display.show(_note(folder))
+            show()
             shown = time.monotonic()
         time.sleep(POLL)
-    display.show(_note(folder))
+    show()
 
 
 def _look_after(slot: Slot, context, job: Job) -> None:
@@ -214,13 +132,27 @@ def _look_after(slot: Slot, context, job: Job) -> None:
     )
 
 
-def _note(folder: Path) -> SearchRecord:
-    """Reads what there is, and writes it where people look: trials.csv and best.json."""
-    record = read_search(folder)
-    if record.completed:
-        write_trials(record)
-        write_best(record)
-    return record
+def look_only(folder: Path) -> SearchRecord:
+    """For a worker that has joined: the chief's machine keeps the files."""
+    return read_search(folder)
+
+
+class Notebook:
+    """Writes what there is where people look, whenever it has changed: trials.csv, best.json, the time."""
+
+    def __init__(self):
+        self.noted: list[tuple[str, str]] = []
+        self.begin = time.monotonic()
+
+    def write(self, folder: Path) -> SearchRecord:
+        record = read_search(folder)
+        found = [(trial.trial_id, trial.status) for trial in record.trials]
+        if found != self.noted:
+            self.noted = found
+            write_trials(record)
+            write_best(record)
+            self.begin = add_wall_seconds(folder, self.begin)
+        return record
 
 
 def _end(slots) -> None:
