@@ -1,9 +1,6 @@
 """A promoted trial goes on as if it had never stopped; other tuners take the model too."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -168,31 +165,6 @@ def test_no_model_over_the_budget_is_drawn(data, tmp_path):
     tuner.oracle.fits = lambda values: False
     with pytest.raises(InputError, match="None of 1000 points drawn is within the budget"):
         tuner.oracle.create_trial("one more")
-
-
-def search(images, folder, *die_at):
-    script = Path(__file__).parent / "search.py"
-    words = [sys.executable, "-W", "ignore", script, images, folder, *map(str, die_at)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert done.returncode == (-signal.SIGKILL if die_at else 0), done.stderr[-3000:]
-
-
-@pytest.mark.same_on_every_backend
-def test_a_search_killed_again_and_again_ends_as_one_that_was_not(images, tmp_path):
-    search(images, tmp_path / "straight")
-    for die_at in (2, 5, 9):  # each start anew counts its own files, of trials, the oracle and checkpoints
-        search(images, tmp_path / "killed", die_at)
-    search(images, tmp_path / "killed")
-    straight, killed = (
-        json.loads((tmp_path / name / "found.json").read_text()) for name in ("straight", "killed")
-    )
-    assert len(straight) >= 5
-    assert killed.keys() == straight.keys()
-    for trial_id, (status, score, values) in straight.items():
-        assert status == "COMPLETED"
-        assert killed[trial_id][0] == status
-        assert killed[trial_id][1] == pytest.approx(score, abs=1e-6)
-        assert killed[trial_id][2] == values
 
 
 @pytest.mark.same_on_every_backend
