@@ -10,7 +10,7 @@ import tyro
 
 from keras_vit.errors import InputError
 from tuning.config import SearchConfig
-from tuning.processes import FAILED, FINE, WRONG_USAGE
+from tuning.processes import FAILED, FINE, WRONG_USAGE, ProcessFailed
 from tuning.search import SearchFailed, search
 
 DESCRIPTION = """Search depth, heads, dim and the training of a ViT with Hyperband.
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = _parse(arguments)
         search(config)
         return FINE
-    except SearchFailed as error:
+    except (SearchFailed, ProcessFailed) as error:
         return _complain(str(error), FAILED)
     except InputError as error:
         return _complain(str(error), WRONG_USAGE)

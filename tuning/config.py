@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keras_vit.errors import InputError, check_choice, check_range
-from keras_vit.search.space import BUDGETS, SearchSpace, describe, freeze
+from keras_vit.search.space import BUDGETS, Choice, SearchSpace, describe, freeze
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.recipe import RECIPES, Precision, Recipe
 from tuning.spaces import NAMED, SPACES
@@ -104,6 +104,7 @@ class SearchConfig:
         check_range("seed", self.seed, 0, 2**31 - 1)
         check_range("test_fraction", self.test_fraction, 0.0, 0.9, open_low=True)
         check_range("validation_fraction", self.validation_fraction, 0.0, 0.9, open_low=True)
+        check_choice("aspect", self.aspect, ("stretch", "crop", "pad"))
         check_choice("distribute", self.distribute, ("none", "data", "model"))
         if self.channels not in (None, 1, 3):
             raise InputError(f"channels must be 1 (gray) or 3 (RGB). Received: channels={self.channels}")
@@ -111,7 +112,15 @@ class SearchConfig:
             raise InputError("devices goes with distribute: add --distribute data, or leave --devices out.")
         if self.workers == 0 and self.host is None:
             raise InputError("workers=0 is a chief that waits for others: give its address with --host.")
-        self.search_space()
+        if not self.search_space().searched():
+            raise InputError("--freeze leaves nothing to search: leave some of its values out.")
+        for size in self.patch_sizes:
+            if self.image_shape[0] % size or self.image_shape[1] % size:
+                raise InputError(
+                    f"patch_size={size} does not divide images of {self.image_shape[0]} pixels a side: "
+                    "choose another --image-size, or --freeze patch_size at one that does."
+                )
+        _ = self.recipe  # it checks the precision
 
     def search_space(self) -> SearchSpace:
         """The named space with this search's length, budgets and frozen values."""
@@ -121,6 +130,12 @@ class SearchConfig:
                 raise InputError(
                     f"--freeze takes NAME=VALUE, such as depth=6. Received: {name}{equals}{value}"
                 )
+            if name == "epochs":
+                raise InputError(f"Hyperband sets the epochs: instead of {name}={value}, use --max-epochs.")
+        names = [name for name, _, _ in given]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"--freeze has {name} more than once: leave all but one out.")
         space = dataclasses.replace(
             SPACES[self.space],
             epochs=self.max_epochs,
@@ -139,20 +154,25 @@ class SearchConfig:
         return (self.image_size or height, self.image_size or width, self.channels or channels)
 
     @property
+    def patch_sizes(self) -> tuple[int, ...]:
+        """Those that are tried; the first is the default."""
+        patch_size = self.search_space().patch_size
+        return patch_size.values if isinstance(patch_size, Choice) else (patch_size,)
+
+    @property
     def train_config(self) -> TrainConfig:
         """The run that the space is laid out around: which images there are, and how they are read."""
-        patch_size = self.search_space().point({})["patch_size"]
-        size = getattr(patch_size, "values", (patch_size,))[0]
         return TrainConfig(
             data=self.data,
-            model=f"{SPACES[self.space].model}/{size}",
+            model=f"{SPACES[self.space].model}/{self.patch_sizes[0]}",
             image_size=self.image_shape[0],
             channels=self.image_shape[2],  # type: ignore[arg-type]
             aspect=self.aspect,
             test_fraction=self.test_fraction,
             validation_fraction=self.validation_fraction,
             skip_unreadable=self.skip_unreadable,
-            recipe=self.recipe,
+            # The largest batch, so that too few images for it are found while they are read.
+            recipe=dataclasses.replace(self.recipe, batch_size=max(self.search_space().batch_sizes())),
             seed=self.seed,
         )
 
@@ -194,7 +214,8 @@ def from_dict(plain: dict[str, Any], asked: SearchConfig) -> SearchConfig:
         ) from error
     now, default = to_dict(asked), to_dict(SearchConfig())
     for name, value in to_dict(stored).items():
-        if now[name] not in (value, default[name]):
+        same = sorted(now[name]) == sorted(value) if name == "freeze" else now[name] == value
+        if not same and now[name] != default[name]:
             option = name.replace("_", "-")
             raise InputError(
                 f"{asked.folder} was begun with {name}={value}, not {now[name]}: leave --{option} out to go "

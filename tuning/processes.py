@@ -3,12 +3,16 @@
 import ctypes
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +20,25 @@ from keras_vit.errors import InputError
 
 FINE, FAILED, WRONG_USAGE, GIVEN_UP, ONCE_MORE = 0, 1, 2, 70, 75  # exit codes
 BEGUN = "begun: process"  # with its number, the first line of each in its log
+DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
+
+
+class ProcessFailed(RuntimeError):
+    """A process ended without an answer; the message names its log."""
 
 
 def gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [name for name in chosen.split(",") if name and name != "-1"]
+        # As CUDA reads it: what comes after a name that is none is not seen.
+        return list(takewhile(DEVICE.fullmatch, map(str.strip, chosen.split(","))))
     try:
         words = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
         told = subprocess.run(words, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return told.stdout.split() if told.returncode == 0 else []
+    return list(filter(DEVICE.fullmatch, told.stdout.split())) if told.returncode == 0 else []
 
 
 def make_context(use_fork: bool):
@@ -70,7 +80,7 @@ def call(context, target: Callable, *arguments, log: Path) -> Any:
 
     Raises:
         InputError: from `target`.
-        RuntimeError: the process ended without an answer.
+        ProcessFailed: the process ended without an answer.
     """
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(there, target, arguments, log, os.getpid()))
@@ -80,7 +90,8 @@ def call(context, target: Callable, *arguments, log: Path) -> Any:
         kind, value = here.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f"{target.__name__} ended with exit code {process.exitcode}: see {log}.") from None
+        code = process.exitcode
+        raise ProcessFailed(f"{target.__name__} ended with exit code {code}: see {log}.") from None
     finally:
         if process.is_alive() and sys.exc_info()[0] is not None:
             process.kill()
@@ -96,6 +107,9 @@ def _answer(pipe, target, arguments, log, parent):
         pipe.send(("value", target(*arguments)))
     except InputError as error:
         pipe.send(("error", str(error)))
+    except BaseException:
+        traceback.print_exc()
+        _leave(FAILED)
     _leave(FINE)
 
 
@@ -111,9 +125,10 @@ def _begin(target, arguments, log, environment, cores, parent):
         code = WRONG_USAGE
     except SystemExit as stop:
         code = stop.code
+        if isinstance(code, str):  # as the interpreter has it: a message, and a failure
+            print(code, flush=True)
+            code = FAILED
     except BaseException:
-        import traceback
-
         traceback.print_exc()
         code = FAILED
     _leave(code)
@@ -127,7 +142,13 @@ def _settle(log, parent):
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    print(f"{BEGUN} {os.getpid()}", flush=True)
+    # A copy of a notebook's process would print into the notebook.
+    text = partial(
+        os.fdopen, mode="w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
+    sys.stdout, sys.stderr = text(1), text(2)
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    print(f"{BEGUN} {os.getpid()}" + (f", GPU {gpu}" if gpu else ""), flush=True)
 
 
 def _leave(code):

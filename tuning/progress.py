@@ -3,7 +3,7 @@
 import math
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +36,18 @@ def plan(max_epochs: int, factor: int, iterations: int = 1) -> list[Rung]:
     return rungs * iterations
 
 
+def begun_at_most(rungs: list[Rung], most: int | None) -> list[Rung]:
+    """The rungs as far as they are filled by the first `most` trials; all where that is `None`."""
+    if most is None:
+        return rungs
+    found = []
+    for rung in rungs:
+        trials = min(rung.trials, most - sum(one.trials for one in found))
+        if trials:
+            found.append(replace(rung, trials=trials))
+    return found
+
+
 def seconds_left(record: SearchRecord, rungs: list[Rung], workers: int) -> float | None:
     """An estimate from the trials that are done: some seconds each, and some for each epoch.
 
@@ -54,6 +66,8 @@ def seconds_left(record: SearchRecord, rungs: list[Rung], workers: int) -> float
             start, each = 0.0, seconds.sum() / epochs.sum()
     ended = [trial for trial in record.trials if trial.status in ("COMPLETED", "FAILED")]
     trials_left = sum(rung.trials for rung in rungs) - len(ended)
+    if trials_left <= 0:
+        return 0.0
     epochs_left = sum(rung.trials * (rung.epochs - rung.initial_epoch) for rung in rungs) - sum(
         trial.epochs - trial.initial_epoch for trial in ended
     )
@@ -74,8 +88,9 @@ def trial_line(trial: TrialRecord) -> str:
 
 def state_line(record: SearchRecord, rungs: list[Rung], workers: int, most: int | None = None) -> str:
     """Trials done, running, the best so far, time left."""
+    if most is not None:
+        rungs = begun_at_most(rungs, max(most, len(record.trials)))
     planned = sum(rung.trials for rung in rungs)
-    planned = min(planned, most) if most else planned
     failed = sum(trial.status == "FAILED" for trial in record.trials)
     running = sum(trial.status == "RUNNING" for trial in record.trials)
     parts = [f"{len(record.completed) + failed} of {planned} trials done"]

@@ -13,6 +13,8 @@ from keras_vit.search.files import ERROR, RESULT
 from keras_vit.search.point import count_mult_adds, count_parameters
 
 SEARCH = "search.json"
+# What is read of it, here and to go on.
+NEEDED = ("asked", "backend", "fingerprint", "data", "frozen", "searched", "image_shape")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class SearchRecord:
     @property
     def best(self) -> TrialRecord | None:
         """The completed trial with the best validation accuracy; of equal ones, the one of most epochs."""
-        return max(self.completed, key=lambda trial: (trial.score, trial.epochs), default=None)
+        scored = [trial for trial in self.completed if trial.score is not None]
+        return max(scored, key=lambda trial: (trial.score, trial.epochs), default=None)
 
 
 def read_search(folder: Path) -> SearchRecord:
@@ -87,20 +90,40 @@ def read_search(folder: Path) -> SearchRecord:
     """
     if not (folder / SEARCH).is_file():
         raise InputError(f"{folder} holds no search: it has no {SEARCH}.")
-    config = run_folder.read_json(folder / SEARCH)
+    config = read_asked(folder / SEARCH)
     trials: dict[str, TrialRecord] = {}
     for file in sorted(folder.glob("trial_*/trial.json")):
-        with contextlib.suppress(InputError):  # KerasTuner's own reader says what is wrong
+        # KerasTuner's own reader says what is wrong.
+        with contextlib.suppress(InputError, KeyError, TypeError):
             trial = _read_trial(file, config, trials)
             trials[trial.trial_id] = trial
     return SearchRecord(folder, config, list(trials.values()))
+
+
+def read_asked(file: Path) -> dict[str, Any]:
+    """What search.json holds.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        found = run_folder.read_json(file)
+        missing = [name for name in NEEDED if name not in found]
+        reason = f"it has no {missing[0]}" if missing else None
+    except (InputError, TypeError):
+        reason = "it is no JSON, or holds no names"
+    if reason:
+        raise InputError(f"{file} is damaged ({reason}): begin a search with another --out.")
+    return found
 
 
 def _read_trial(file, config, earlier) -> TrialRecord:
     state = run_folder.read_json(file)
     drawn = state["hyperparameters"]["values"]
     result, error = file.with_name(RESULT), file.with_name(ERROR)
-    measured = run_folder.read_json(result) if result.is_file() else {}
+    measured: dict[str, Any] = {}
+    with contextlib.suppress(InputError):  # not there yet, or damaged: the score is in the trial's own file
+        measured = run_folder.read_json(result)
     promoted_from = drawn.get("tuner/trial_id")
     values = {**config["frozen"], **{name: drawn[name] for name in config["searched"]}}
     shape, classes = tuple(config["image_shape"]), len(config["data"]["class_names"])
@@ -124,14 +147,18 @@ def _read_trial(file, config, earlier) -> TrialRecord:
 
 
 def _last_line(error: Path) -> str:
-    lines = error.read_text(encoding="utf-8").strip().splitlines() if error.is_file() else []
+    text = error.read_text(encoding="utf-8", errors="replace") if error.is_file() else ""
+    lines = text.strip().splitlines()
     return lines[-1] if lines else "its process told no reason"
 
 
 def write_trials(record: SearchRecord) -> None:
-    """trials.csv: a row a trial, in the order they were begun."""
+    """trials.csv: a row a trial, in the order they were begun.
+
+    Its epochs are the trial's own, not those of the space, over which the schedule is laid out.
+    """
     names = [field.name for field in fields(TrialRecord) if field.name not in ("values", "history")]
-    columns = list(record.trials[0].values) if record.trials else []
+    columns = [name for name in record.trials[0].values if name not in names] if record.trials else []
     beside = record.folder / "trials.csv.new"
     with open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
