@@ -1,6 +1,7 @@
 """The folder of a search: what it was begun as, and that one command at a time works in it."""
 
 import contextlib
+import os
 import shlex
 import shutil
 import time
@@ -33,7 +34,8 @@ def locked(folder: Path):
         InputError: the folder cannot be made, or another process has it.
     """
     lock = folder / "lock"
-    was_there = [path for path in (lock, folder / "logs", folder, *folder.parents) if path.exists()]
+    may_be_made = (lock, folder / "logs", folder, *folder.parents)
+    was_there = [path for path in may_be_made if os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.touch()
