@@ -108,7 +108,7 @@ def remember_images(config: SearchConfig, images) -> None:
     """Writes search.json, or makes sure that images and backend are those that it was written for.
 
     Raises:
-        InputError: they have changed.
+        InputError: they have changed, or a model for so many classes is over the budget.
     """
     file = config.folder / SEARCH
     if file.is_file():
@@ -124,6 +124,13 @@ def remember_images(config: SearchConfig, images) -> None:
                 "back, or begin another search with another --out."
             )
         return
+    space, classes = config.search_space(), len(images.image_set.class_names)
+    excess = space.excess(space.default_point(), config.image_shape, classes)
+    if excess:
+        raise InputError(
+            f"The default point of the space makes a model of {excess}: raise the budget, or freeze smaller "
+            "values, such as --freeze depth=2 dim=32."
+        )
     write_json(
         file,
         {

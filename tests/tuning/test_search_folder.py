@@ -254,6 +254,24 @@ def test_the_images_must_stay_the_same(tmp_path):
     assert (tmp_path / SEARCH).read_bytes() == before
 
 
+def test_a_budget_below_the_default_is_refused_before_anything_is_written(tmp_path):
+    out = tmp_path / "steel"
+    for budget, message in (
+        (
+            dict(max_parameters=50_000),
+            r"makes a model of 221,330 parameters, more than the 50,000 parameters",
+        ),
+        (
+            dict(max_mult_adds=1000),
+            r"mult-adds, more than the 1,000 mult-adds of the budget: raise the budget",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            begun(out, **budget)
+        assert tiny.tree(tmp_path) == {}
+    begun(out, max_parameters=50_000, freeze=("depth=2", "dim=32"))
+
+
 # The command that repeats it
 
 
