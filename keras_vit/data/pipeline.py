@@ -146,7 +146,8 @@ class ImageData:
         steps_of_run = tf.data.Dataset.counter(first_epoch).flat_map(epoch_of)
         images = self._read_train(steps_of_run.map(lambda indices, seed: indices))
         batches = tf.data.Dataset.zip(images, steps_of_run)
-        return batches.map(finish, num_parallel_calls=2, deterministic=True).prefetch(4)
+        batches = batches.map(finish, num_parallel_calls=2, deterministic=True).prefetch(4)
+        return without_autotuning(batches)
 
     def with_batches(self, batch_size: int, augmentation: Augmentation) -> "ImageData":
         """The same images in other batches; what was read into memory is shared."""
@@ -165,7 +166,7 @@ class ImageData:
         dataset = dataset.batch(EVALUATION_BATCH_SIZE)
         if fits_in_memory(len(images), self.preprocessing):
             dataset = dataset.cache()
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        return without_autotuning(dataset.prefetch(2))
 
     @cached_property
     def _read_train(self):
@@ -265,8 +266,22 @@ def read_pixels(images: Sequence[Image], preprocessing: Preprocessing) -> np.nda
         return np.zeros((0, *preprocessing.image_shape), "float32")
     if all(is_prepared(image, preprocessing) for image in images):
         return np.stack(list(images))  # type: ignore[arg-type]
-    batches = pixel_dataset(images, preprocessing).batch(256).prefetch(tf.data.AUTOTUNE)
+    batches = without_autotuning(pixel_dataset(images, preprocessing).batch(256).prefetch(2))
     return np.concatenate(list(batches.as_numpy_iterator()))
+
+
+def without_autotuning(dataset):
+    """A tf.data.Dataset that ends at once.
+
+    The thread that tunes one sleeps up to a minute between its looks, and whoever drops an iterator sometimes
+    waits for it: `fit` returned up to 50 seconds after its last epoch. Parallel parts keep their first width,
+    one thread for each processor.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def is_prepared(image: Image, preprocessing: Preprocessing) -> bool:
