@@ -38,7 +38,7 @@ def conclude(config: SearchConfig, images: Images, context, wall_seconds: float)
     print(f"best on validation: {_best(best, images.counts['validation'])}", flush=True)
     if config.retrain:
         told["baseline"] = _baseline(config, images, context)
-        print(_compared(best, told["baseline"]), flush=True)
+        print(_compared(record, told["baseline"]), flush=True)
         final = _judge(config, record, context)
         low, high = final["accuracy_interval"]
         print(
@@ -71,14 +71,15 @@ def _best(best: TrialRecord, count) -> str:
     )
 
 
-def _compared(best: TrialRecord, baseline) -> str:
+def _compared(record: SearchRecord, baseline) -> str:
     name, score, epochs = (baseline[key] for key in ("name", "score", "epochs"))
-    if epochs != best.epochs:
-        verdict = f"trained for {best.epochs} epochs, the best cannot be compared with it"
-    elif best.score > score:
-        verdict = "the best beats it"
-    else:
+    best = record.best
+    if best is not None and best.score is not None and best.score > score:
+        verdict = "the best beats it" + (f" after {best.epochs}" if best.epochs < epochs else "")
+    elif any(trial.epochs == epochs for trial in record.completed):
         verdict = "the best does not beat it"
+    else:
+        verdict = "no trial was trained as long, so they cannot be compared"
     return f"{name}, {epochs} epochs: {score:.1%}; {verdict}"
 
 

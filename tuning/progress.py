@@ -3,6 +3,7 @@
 import math
 import shutil
 import sys
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,8 +87,19 @@ def trial_line(trial: TrialRecord) -> str:
     return f"{trial.trial_id}  {told:>6}  {where}{from_}; {how}, {rate}"
 
 
-def state_line(record: SearchRecord, rungs: list[Rung], workers: int, most: int | None = None) -> str:
-    """Trials done, running, the best so far, time left."""
+def state_line(
+    record: SearchRecord,
+    rungs: list[Rung],
+    workers: int,
+    most: int | None = None,
+    seconds: float | None = None,
+) -> str:
+    """Trials done, running, the best so far, time left.
+
+    Args:
+        most: trials that are begun at most.
+        seconds: until no trial is begun any more.
+    """
     if most is not None:
         rungs = begun_at_most(rungs, max(most, len(record.trials)))
     planned = sum(rung.trials for rung in rungs)
@@ -101,7 +113,7 @@ def state_line(record: SearchRecord, rungs: list[Rung], workers: int, most: int 
         parts.append(f"best {record.best.score:.1%} ({record.best.trial_id})")
     left = seconds_left(record, rungs, workers)
     if left is not None:
-        parts.append(f"about {minutes(left)} left")
+        parts.append(f"about {minutes(left if seconds is None else min(left, max(seconds, 0.0)))} left")
     return ", ".join(parts)
 
 
@@ -122,18 +134,23 @@ class Display:
         rungs: what is planned.
         workers: that try points side by side.
         most: trials that are begun at most.
+        stop_at: `time.time()` after which none is begun.
     """
 
-    def __init__(self, rungs: list[Rung], workers: int, most: int | None = None):
+    def __init__(
+        self, rungs: list[Rung], workers: int, most: int | None = None, stop_at: float | None = None
+    ):
         self.rungs = rungs
         self.workers = workers
         self.most = most
+        self.stop_at = stop_at
         self.told: set[str] | None = None
         self.live = sys.stdout.isatty()
 
     def show(self, record: SearchRecord) -> None:
         ended = [trial for trial in record.trials if trial.status in ("COMPLETED", "FAILED")]
-        state = state_line(record, self.rungs, self.workers, self.most)
+        seconds = None if self.stop_at is None else self.stop_at - time.time()
+        state = state_line(record, self.rungs, self.workers, self.most, seconds)
         if self.told is None:
             self.told = {trial.trial_id for trial in ended}
             if ended:

@@ -82,7 +82,7 @@ def _run(config, slots, stop_at, note) -> tuple[Images, Any]:
     job = Job(config, images, stop_at)
     rungs = plan(config.max_epochs, config.factor, config.iterations)
     workers = sum(not slot.is_chief for slot in slots)
-    display = Display(rungs, workers, config.max_trials)
+    display = Display(rungs, workers, config.max_trials, stop_at)
     try:
         _keep_alive(slots, context, job, lambda: display.show(note(config.folder)))
     finally:
