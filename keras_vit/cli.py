@@ -6,7 +6,6 @@ Nothing here imports Keras before a verb runs: `--help` answers at once.
 import contextlib
 import dataclasses
 import errno
-import io
 import json
 import logging
 import os
@@ -17,10 +16,10 @@ from inspect import getdoc
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from keras_vit.errors import DistributionError, InputError
+from keras_vit.parsing import parse_words
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.config_file import read_config
 from keras_vit.training.recipe import RECIPES
@@ -235,24 +234,13 @@ def parse(arguments: list[str]):
         | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
         | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
     )
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                verbs,  # type: ignore[arg-type]
-                prog="keras-vit",
-                description="Vision Transformers for your own images: train, judge, ask.",
-                args=arguments,
-                config=(OmitArgPrefixes,),
-            )
-    except SystemExit as stop:
-        behind: BaseException | None = stop
-        while behind is not None and not isinstance(behind, InputError):
-            behind = behind.__context__
-        if behind is not None:
-            raise behind from None  # its sentence is clearer than the box that tyro puts it in
-        print(said.getvalue(), end="", file=sys.stderr)
-        raise
+    return parse_words(
+        verbs,
+        arguments,
+        prog="keras-vit",
+        description="Vision Transformers for your own images: train, judge, ask.",
+        config=(OmitArgPrefixes,),
+    )
 
 
 def _train_defaults(arguments) -> Train:

@@ -4,21 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from image_files import write_drawn
 
 from keras_vit.cli import parse
-from keras_vit.data.steel import draw_steel_defects
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.long
 def test_the_python_way(tmp_path, monkeypatch):
-    drawn = draw_steel_defects(images_per_class=12, size=32)
-    for name, pixels in zip(drawn.names, drawn.images, strict=True):
-        path = tmp_path / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[..., 0]).save(path)
+    write_drawn(tmp_path / "images", 12)
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict = {}

@@ -5,9 +5,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from image_files import write_drawn
 
-from keras_vit.data.steel import draw_steel_defects
 from tuning.__main__ import _parse
 from tuning.progress import plan
 from tuning.spaces import SPACES
@@ -50,11 +49,7 @@ def test_files_that_are_named_are_there():
 
 @pytest.mark.long
 def test_the_script(tmp_path, monkeypatch, capsys):
-    drawn = draw_steel_defects(images_per_class=20, size=32)
-    for name, pixels in zip(drawn.names, drawn.images, strict=True):
-        path = tmp_path / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[..., 0]).save(path)
+    write_drawn(tmp_path / "images", 20)
     monkeypatch.chdir(tmp_path)
     # XLA takes longer to compile than these trials take.
     monkeypatch.setattr("keras_vit.training.compile.choose_xla", lambda *arguments: False)

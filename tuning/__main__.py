@@ -1,14 +1,11 @@
 """The command `python -m tuning`."""
 
-import contextlib
-import io
 import os
 import signal
 import sys
 
-import tyro
-
 from keras_vit.errors import InputError
+from keras_vit.parsing import parse_words
 from tuning.config import SearchConfig
 from tuning.processes import FAILED, FINE, WRONG_USAGE, ProcessFailed
 from tuning.search import SearchFailed, search
@@ -52,18 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments) -> SearchConfig:
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(SearchConfig, prog="python -m tuning", description=DESCRIPTION, args=arguments)
-    except SystemExit as stop:
-        behind: BaseException | None = stop
-        while behind is not None and not isinstance(behind, InputError):
-            behind = behind.__context__
-        if behind is not None:
-            raise behind from None  # its sentence is clearer than the box that tyro puts it in
-        print(said.getvalue(), end="", file=sys.stderr)
-        raise
+    return parse_words(SearchConfig, arguments, prog="python -m tuning", description=DESCRIPTION)
 
 
 def _complain(sentence, code) -> int:

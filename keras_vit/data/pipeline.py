@@ -260,7 +260,6 @@ def pixel_dataset(images: Sequence[Image], preprocessing: Preprocessing):
 
 def read_pixels(images: Sequence[Image], preprocessing: Preprocessing) -> np.ndarray:
     """Prepared images in memory: float32 (n, height, width, channels) in 0..255."""
-    import tensorflow as tf
 
     if not len(images):
         return np.zeros((0, *preprocessing.image_shape), "float32")
