@@ -83,14 +83,14 @@ def watch(search, out: Path) -> tuple[list[float], list[float]]:
     while search.poll() is None:
         time.sleep(0.05)
         worker = process_of(out)
-        own, all_of_them = resident(worker), resident(search.pid) + resident(worker)
+        command, own = resident(search.pid), resident(worker)
         ended = len(list(out.glob("trial_*/result.json")))
         if ended > seen:
             at_end.append(own or last_of_process)
-            after.append(all_of_them)
+            after.append(command + own)
             seen = ended
-        elif after and len(list(out.glob("trial_*"))) == seen:
-            after[-1] = min(after[-1], all_of_them)
+        elif after and command and len(list(out.glob("trial_*"))) == seen:
+            after[-1] = min(after[-1], command + own)
         last_of_process = own or last_of_process
     return after, at_end
 
