@@ -65,3 +65,8 @@ def wait_for(found, what):
             return value
         time.sleep(0.1)
     raise AssertionError(f"{what} did not happen in {LIMIT} s")
+
+
+def case_name(value) -> str:
+    """What a case is called: the same in each process of the tests, unlike a function's address."""
+    return getattr(value, "__name__", None) or str(value)

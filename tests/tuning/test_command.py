@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
-from running import environment
+from running import case_name, environment
 
 import tuning.__main__ as command
 from keras_vit.errors import InputError
@@ -170,7 +170,7 @@ SENTENCES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), NOTHING, ids=str)
+@pytest.mark.parametrize(("words", "message"), NOTHING, ids=case_name)
 def test_what_the_parser_does_not_know(words, message, tmp_path, capsys):
     assert code_of(words) == WRONG_USAGE
     said = capsys.readouterr()
@@ -179,7 +179,7 @@ def test_what_the_parser_does_not_know(words, message, tmp_path, capsys):
     assert tiny.tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize(("made", "words", "variables", "sentence"), SENTENCES, ids=str)
+@pytest.mark.parametrize(("made", "words", "variables", "sentence"), SENTENCES, ids=case_name)
 def test_wrong_usage_is_one_sentence(made, words, variables, sentence, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     for make in made:
@@ -222,7 +222,7 @@ def test_what_are_no_images_leaves_no_folder(words, tmp_path):
             "x/oracle.json: No space left on device.",
         ),
     ],
-    ids=str,
+    ids=case_name,
 )
 def test_the_exit_code_and_the_sentence(error, code, sentence, monkeypatch, capsys):
     def search(config):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from running import case_name
 
 from keras_vit.cli import parse
 from keras_vit.errors import InputError
@@ -96,7 +97,7 @@ def test_every_field_is_said_and_none_is_a_default():
             "devices goes with distribute: add --distribute data, or leave --devices out.",
         ),
     ],
-    ids=str,
+    ids=case_name,
 )
 def test_what_is_refused(values, message):
     with pytest.raises(InputError) as caught:
@@ -209,7 +210,7 @@ def test_frozen_values_have_no_order():
         {**to_dict(SearchConfig()), "out": "x"},
         {**to_dict(SearchConfig()), "max_epochs": "many"},
     ],
-    ids=str,
+    ids=case_name,
 )
 def test_what_is_no_search(plain):
     with pytest.raises(InputError, match=r"^steel/search.json is damaged \(.*\): begin a search elsewhere"):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
+from running import case_name
 from test_search_config import FULL, WHAT
 
 from keras_vit.errors import InputError
@@ -203,7 +204,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
         lambda found: {name: value for name, value in found.items() if name != "backend"},
         lambda found: {name: value for name, value in found.items() if name != "fingerprint"},
     ],
-    ids=str,
+    ids=case_name,
 )
 def test_a_damaged_file_is_told(text, tmp_path):
     begun(tmp_path)
@@ -292,7 +293,7 @@ def what(config):
         ),
         SearchConfig(space="small", freeze=("augmentation=0",)),
     ],
-    ids=str,
+    ids=case_name,
 )
 def test_the_command_repeats_the_search(config):
     python, module, name, *words = shlex.split(command_of(config))
