@@ -69,4 +69,6 @@ def wait_for(found, what):
 
 def case_name(value) -> str:
     """What a case is called: the same in each process of the tests, unlike a function's address."""
+    if isinstance(value, list | tuple):
+        return "+".join(map(case_name, value))
     return getattr(value, "__name__", None) or str(value)
