@@ -17,7 +17,7 @@ _HOMES = {
     "SelfAttention": "layers",
     "ViT": "vit",
     "distribute": "distribution",
-    "summary": "summary",
+    "summary": "layer_table",
     "InputError": "errors",
     "ImageSet": "data.image_set",
     "Preprocessing": "data.preprocess",
@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
     from keras_vit.distribution import distribute
     from keras_vit.errors import InputError
     from keras_vit.evaluation.verbs import evaluate, predict
+    from keras_vit.layer_table import summary
     from keras_vit.layers import (
         MLP,
         AddCLS,
@@ -71,7 +72,6 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
         SelfAttention,
     )
     from keras_vit.run_folder import Run, load_run
-    from keras_vit.summary import summary
     from keras_vit.training.config import TrainConfig
     from keras_vit.training.recipe import RECIPES, Recipe
     from keras_vit.training.run import train

@@ -157,8 +157,8 @@ class Summary:
         print(json.dumps(table.to_dict()) if self.json else table)
 
     def _table(self):
+        from keras_vit.layer_table import summary
         from keras_vit.run_folder import load_model, load_run
-        from keras_vit.summary import summary
         from keras_vit.variants import default_channels, default_image_size
         from keras_vit.vit import ViT
 

@@ -8,7 +8,7 @@ from keras import layers
 
 import keras_vit
 from keras_vit import ViT, summary
-from keras_vit.summary import mult_adds
+from keras_vit.layer_table import mult_adds
 
 SMALL = dict(image_shape=(8, 12, 3), num_classes=5, patch_size=4, dim=16, depth=2, num_heads=2, mlp_dim=24)
 

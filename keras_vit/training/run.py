@@ -23,8 +23,8 @@ from keras_vit.distribution import Distribution, ProcessShare, distribute, distr
 from keras_vit.errors import InputError
 from keras_vit.evaluation.judge import judge
 from keras_vit.evaluation.report import render_report
+from keras_vit.layer_table import summary
 from keras_vit.run_folder import Run, load_run, partial_of
-from keras_vit.summary import summary
 from keras_vit.training.checkpoint import (
     CHECKPOINT,
     Checkpoint,

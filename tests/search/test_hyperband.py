@@ -111,7 +111,7 @@ def test_a_model_over_the_budget_is_not_built(data):
     with pytest.raises(keras_tuner.errors.FailedTrialError, match="more than the 3,000 parameters of the"):
         ViTHyperModel(data, small, RECIPE).build(hp)
     with pytest.raises(InputError, match=r"The defaults of the space make a model of .* choose smaller"):
-        ViTHyperModel(data, SearchSpace(max_parameters=100), RECIPE)
+        ViTHyperModel(data, SearchSpace(max_parameters=100, batch_size=8), RECIPE)
 
 
 def test_what_cannot_be_searched_is_refused(data, tmp_path):

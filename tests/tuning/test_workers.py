@@ -5,6 +5,7 @@ import socket
 import pytest
 from running import finish, start, wait_for
 
+from tuning.processes import BEGUN
 from tuning.record import read_search
 
 pytestmark = [pytest.mark.long, pytest.mark.same_on_every_backend]
@@ -45,4 +46,6 @@ def test_each_gpu_gets_a_worker(images, tmp_path):
     assert statuses(out) == ["COMPLETED"] * 3
     for number in (0, 1):
         assert f", GPU {number}\n" in (out / "logs" / f"worker{number}.log").read_text()
-    assert ", GPU" not in (out / "logs" / "chief.log").read_text()
+    begun = (out / "logs" / "chief.log").read_text().splitlines()[0]
+    assert begun.startswith(BEGUN)
+    assert "GPU" not in begun

@@ -1,0 +1,16 @@
+"""The public names, whatever of the package was imported before."""
+
+from importlib.util import find_spec
+
+import pytest
+
+import keras_vit
+
+pytestmark = pytest.mark.same_on_every_backend
+
+
+@pytest.mark.parametrize("name", [name for name in keras_vit.__all__ if name != "__version__"])
+def test_no_module_has_the_name_of_what_it_holds(name):
+    # Its import, from wherever, would put the module in the place of the function.
+    assert find_spec(f"keras_vit.{name}") is None
+    assert callable(getattr(keras_vit, name)) or name == "RECIPES"
