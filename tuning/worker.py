@@ -207,19 +207,18 @@ def wait_as_chief(tuner) -> None:
 def train_default(job: Job) -> dict[str, Any]:
     """The space's default point, trained without a cut for as long as the longest trial.
 
+    On one device, which is what several would give: torch's are a process each, and this is one.
+
     Returns:
         score: the best validation accuracy of its epochs, as a trial's; epochs; seconds; parameters.
     """
     import keras_tuner
 
-    from keras_vit.distribution import distribute
-
-    with distribute(job.config.distribute, job.config.devices):
-        hypermodel = make_hypermodel(job)
-        hp = keras_tuner.HyperParameters()
-        model = hypermodel.build(hp)
-        begin = time.perf_counter()
-        history = hypermodel.fit(hp, model, verbose=0).history
+    hypermodel = make_hypermodel(job)
+    hp = keras_tuner.HyperParameters()
+    model = hypermodel.build(hp)
+    begin = time.perf_counter()
+    history = hypermodel.fit(hp, model, verbose=0).history
     return {
         "score": max(history["val_accuracy"]),
         "epochs": job.config.max_epochs,
