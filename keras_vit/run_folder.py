@@ -10,12 +10,13 @@ from pathlib import Path
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.errors import InputError
 
-CONFIG, MODEL, HISTORY, METRICS, REPORT = (
+CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION = (
     "config.json",
     "model.keras",
     "history.csv",
     "metrics.json",
     "report.html",
+    "rejection.npz",
 )
 
 
@@ -57,6 +58,27 @@ class Run:
     def temperature(self) -> float:
         """What the logits are divided by to give calibrated probabilities."""
         return self.metrics["calibration"]["temperature"]
+
+    @cached_property
+    def rejection(self):
+        """Which images are unlike the training images: a `keras_vit.evaluation.rejection.Rejection`.
+
+        `None` where the run had too few validation images to fit one; `metrics["rejection"]["fitted_on"]`
+        says why.
+
+        Raises:
+            InputError: an earlier version trained the run and fitted none, or the file is damaged.
+        """
+        from keras_vit.evaluation.rejection import Rejection
+
+        if "rejection" not in self.metrics:
+            raise InputError(
+                f"{self.path} is of an earlier version, which did not learn to reject foreign images: train "
+                f"again with `keras-vit train --config {self.path / CONFIG} --out NEW`."
+            )
+        if self.metrics["rejection"]["fitted_on"] != "validation":
+            return None
+        return Rejection.load(self.path / REJECTION)
 
 
 def load_run(path) -> Run:

@@ -20,6 +20,7 @@ import numpy as np
 from keras_vit.data.image_set import ImageSet
 from keras_vit.errors import InputError
 
+SOURCE = "drawn steel defects"
 SIDE = 200  # units along one image side; NEU's images have 200 pixels
 
 
@@ -57,7 +58,7 @@ def draw_steel_defects(seed: int = 0, images_per_class: int = 300, size: int = 2
             raise InputError(f"{name} must be an integer, {least} or more. Received: {name}={value!r}")
     class_names = tuple(DEFECTS)
     return ImageSet(
-        source="drawn steel defects",
+        source=SOURCE,
         class_names=class_names,
         images=[_draw(seed, label, k, size) for label in range(6) for k in range(images_per_class)],
         names=tuple(f"{name}/{name}_{k + 1}.png" for name in class_names for k in range(images_per_class)),

@@ -21,11 +21,13 @@ from keras_vit.data.preprocess import Preprocessing, decode_image, to_channels
 from keras_vit.data.split import split_image_set
 from keras_vit.distribution import Distribution, ProcessShare, distribute, distribution_of
 from keras_vit.errors import InputError
+from keras_vit.evaluation.foreign import judge_rejection
 from keras_vit.evaluation.judge import judge
 from keras_vit.evaluation.report import render_report
 from keras_vit.layer_table import summary
 from keras_vit.run_folder import Run, load_run, partial_of
 from keras_vit.training.checkpoint import (
+    BEST,
     CHECKPOINT,
     Checkpoint,
     KeepBest,
@@ -313,10 +315,14 @@ def _finish(partial, written, model, data, audit, history, best, last_weights):
 
 def _write(partial, written, model, data, audit, history, metrics):
     """The files of a run; the checkpoints go last, when all else is there."""
+    plain = _plain(model)
+    rejection, metrics["rejection"] = judge_rejection(plain, data)
+    if rejection:
+        rejection.save(partial / run_folder.REJECTION)
     run_folder.write_json(partial / run_folder.CONFIG, written)
     run_folder.write_history(partial / run_folder.HISTORY, history)
     run_folder.write_json(partial / run_folder.METRICS, metrics)
-    _save_model(model, partial / run_folder.MODEL)
+    _save_model(plain, partial / run_folder.MODEL)
     report = render_report(
         config=written,
         metrics=metrics,
@@ -329,14 +335,18 @@ def _write(partial, written, model, data, audit, history, metrics):
         ],
     )
     run_folder.write_text(partial / run_folder.REPORT, report)
-    for leftover in (*partial.glob("*.npz"), *partial.glob("*.new")):
-        leftover.unlink()
+    for leftover in (partial / CHECKPOINT, partial / BEST, *partial.glob("*.new")):
+        leftover.unlink(missing_ok=True)
 
 
-def _save_model(model, path):
-    """The model without its optimizer: what is served, and half to a third of the size."""
+def _plain(model) -> ViT:
+    """The model on one device and without its optimizer: what is served, half to a third of the size."""
     plain = ViT.from_config(model.get_config())
     plain.set_weights(model.get_weights())
+    return plain
+
+
+def _save_model(plain, path):
     beside = path.with_name("new-" + path.name)
     plain.save(beside)
     os.replace(beside, path)
