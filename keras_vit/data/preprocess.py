@@ -60,11 +60,34 @@ def decode_image(encoded):
     """
     import tensorflow as tf
 
-    pixels = tf.io.decode_image(encoded, channels=0, expand_animations=False)
+    pixels = tf.io.decode_image(with_alpha_if_animated(encoded), channels=0, expand_animations=False)
     is_indexed = tf.logical_and(
         tf.equal(tf.strings.substr(encoded, 0, 2), b"BM"), tf.equal(tf.shape(pixels)[-1], 1)
     )
     return tf.cond(is_indexed, lambda: apply_bmp_palette(pixels, encoded), lambda: pixels)
+
+
+def with_alpha_if_animated(encoded):
+    """The file of an animated WebP, made to say that it has alpha; of any other image, the file itself.
+
+    The frames of an animation always come with alpha, and TensorFlow 2.21 writes it past the end of the pixels
+    where the header says that there is none.
+
+    Source: RFC 9649, 2.7, the flags of an extended WebP.
+    """
+    import tensorflow as tf
+
+    animated, alpha = 0x02, 0x10
+    header = tf.strings.substr(tf.strings.join([encoded, b"\0" * 21]), 0, 21)
+    flags = tf.cast(tf.io.decode_raw(tf.strings.substr(header, 20, 1), tf.uint8)[0], tf.int32)
+    is_extended = tf.equal(tf.strings.substr(header, 8, 8), b"WEBPVP8X")
+    has_alpha = tf.constant([bytes([value | alpha]) for value in range(256)])
+
+    def rewritten():
+        rest = tf.strings.substr(encoded, 21, tf.strings.length(encoded))
+        return tf.strings.join([tf.strings.substr(header, 0, 20), tf.gather(has_alpha, flags), rest])
+
+    return tf.cond(is_extended & tf.not_equal(flags & animated, 0), rewritten, lambda: encoded)
 
 
 def apply_bmp_palette(indices, encoded):

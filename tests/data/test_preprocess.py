@@ -112,10 +112,18 @@ def test_a_gray_file_keeps_its_very_values(kind, channels):
     np.testing.assert_array_equal(found, np.repeat(levels[..., None], channels, axis=-1))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
-def test_of_an_animation_the_first_frame_is_read(kind):
-    frames = [RGB.convert("P"), RGB.transpose(Image.Transpose.ROTATE_180).convert("P")]
-    options = {"lossless": True} if kind == "WEBP" else {}
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("GIF", "P", {}),
+        ("WEBP", "P", {"lossless": True}),
+        ("WEBP", "RGB", {"lossless": True}),  # without alpha TensorFlow would write past the end of the pixels
+        ("WEBP", "RGB", {}),
+        ("WEBP", "RGBA", {}),
+    ],
+)
+def test_of_an_animation_the_first_frame_is_read(kind, mode, options):
+    frames = [RGB.convert(mode), RGB.transpose(Image.Transpose.ROTATE_180).convert(mode)]
     encoded = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert Image.open(io.BytesIO(encoded)).n_frames == 2
     found = decode_image(encoded).numpy()

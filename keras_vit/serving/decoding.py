@@ -1,0 +1,132 @@
+"""Decoding that spoils no batch: bytes that are no image come out as one black pixel, marked.
+
+TensorFlow's decoders fail the whole graph for one bad file, and a graph cannot catch an error. A tf.data pipeline
+can: `ignore_errors` leaves out the element whose decoding failed, and another takes its place. All in here is made
+of operations that any TensorFlow has.
+"""
+
+import tensorflow as tf
+
+from keras_vit.data.preprocess import decode_image
+
+# One frame of 8K video. A file of a few kilobytes can claim to be larger, and take gigabytes to decode.
+MAX_PIXELS = 2**25
+HEADER = 32  # bytes, which hold the size of all but JPEG
+
+
+def decode_or_blank(encoded):
+    """The pixels of an image file, or one black pixel where there are none.
+
+    Args:
+        encoded: scalar string tensor, the bytes of a file.
+
+    Returns:
+        uint8 tensor (height, width, 1 to 4); and a bool scalar, whether the bytes are a JPEG, PNG, BMP, GIF or WebP
+        file that can be decoded and has at most `MAX_PIXELS` pixels.
+    """
+    nothing = tf.zeros((0, 1, 1), tf.uint8)
+    pixels = tf.cond(
+        declared_pixels(encoded) <= MAX_PIXELS,
+        lambda: result_or(decode_image, encoded, nothing),
+        lambda: nothing,
+    )
+    decoded = tf.size(pixels) > 0
+    return tf.cond(decoded, lambda: pixels, lambda: tf.zeros((1, 1, 1), tf.uint8)), decoded
+
+
+def result_or(function, value, otherwise):
+    """`function(value)`, or `otherwise` where that fails; both a tensor of one type and rank."""
+    results = tf.data.Dataset.from_tensors(value).map(function).ignore_errors()
+    return results.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()
+
+
+def declared_pixels(encoded):
+    """Height times width as the header of a file has it, before anything is decoded.
+
+    Where each format keeps them: PNG (RFC 2083, 4.1.1), GIF89a (20, in each frame), BMP (Microsoft's BITMAPCOREHEADER and BITMAPINFOHEADER), WebP (RFC 9649, 2.5 to 2.7).
+
+    Args:
+        encoded: scalar string tensor.
+
+    Returns:
+        float32 scalar; 0 where there is no such header, since decoding will fail then.
+    """
+    # A header that is cut short is filled up with zeros.
+    header = tf.strings.substr(tf.strings.join([encoded, b"\0" * HEADER]), 0, HEADER)
+    start = tf.strings.substr(header, 0, 2)
+    is_jpeg, is_gif = tf.equal(start, b"\xff\xd8"), tf.equal(start, b"GI")
+    return tf.cond(
+        is_jpeg,
+        lambda: _jpeg_pixels(encoded),
+        lambda: tf.cond(is_gif, lambda: _gif_pixels(encoded), lambda: _pixels_at_fixed_places(header)),
+    )
+
+
+def _jpeg_pixels(encoded):
+    shape = result_or(tf.io.extract_jpeg_shape, encoded, tf.zeros((3,), tf.int32))
+    return _product(shape[0], shape[1])
+
+
+def _gif_pixels(encoded):
+    """Of all frames together: TensorFlow decodes them all before it gives the first, whatever their screen says."""
+    # Behind the end there are zeros, which end the walk.
+    byte = tf.cast(tf.io.decode_raw(tf.strings.join([encoded, b"\0" * 32]), tf.uint8), tf.int32)
+    end = tf.size(byte) - 16
+
+    def colors(flags):
+        """Bytes of the table of colours that the flags of a screen or a frame announce."""
+        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
+
+    def step(at, pixels, in_blocks):
+        found = byte[at]
+        is_frame = ~in_blocks & tf.equal(found, 0x2C)
+        frame = byte[at : at + 10]
+        side = frame[1::2] + 256 * tf.concat([frame[2::2], [0]], 0)  # left, top, width, height, flags
+        pixels += tf.where(is_frame, _product(side[2], side[3]), 0.0)
+        behind_frame = at + 11 + colors(frame[9])
+        behind = tf.where(in_blocks, at + 1 + found, tf.where(is_frame, behind_frame, at + 2))
+        goes_on = in_blocks | is_frame | tf.equal(found, 0x21)
+        # A chain of blocks ends with an empty one.
+        in_blocks = tf.where(in_blocks, found > 0, goes_on)
+        return tf.minimum(tf.where(goes_on, behind, end), end), pixels, in_blocks
+
+    start = tf.minimum(13 + colors(byte[10]), end)
+    _, pixels, _ = tf.while_loop(
+        lambda at, pixels, _: (at < end) & (pixels <= MAX_PIXELS), step, (start, 0.0, False)
+    )
+    return pixels
+
+
+def _pixels_at_fixed_places(header):
+    byte = tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int32)
+
+    def number(at, size, step=1):
+        """`size` bytes from `at`, the least significant first; with step -1 it is the last of them."""
+        places = [at + i for i in range(size)][::step]
+        # In float32: what a damaged header claims may be more than an int32 holds.
+        return tf.add_n([tf.cast(byte[place], tf.float32) * 256.0**i for i, place in enumerate(places)])
+
+    start, kind = tf.strings.substr(header, 0, 2), tf.strings.substr(header, 12, 4)
+    lossless = byte[21] + 2**8 * byte[22] + 2**16 * byte[23] + 2**24 * (byte[24] % 16)  # 14 bits for each side
+    # A WebP tells its kind in the name of its first chunk.
+    cases = [
+        (tf.equal(start, b"\x89P"), number(16, 4, -1) * number(20, 4, -1)),
+        (tf.equal(start, b"BM") & tf.equal(byte[14], 12), number(18, 2) * number(20, 2)),
+        (tf.equal(start, b"BM"), _signed(number(18, 4)) * _signed(number(22, 4))),
+        (tf.equal(kind, b"VP8X"), (number(24, 3) + 1) * (number(27, 3) + 1)),
+        (tf.equal(kind, b"VP8L"), _product(lossless % 2**14 + 1, lossless // 2**14 % 2**14 + 1)),
+        (tf.equal(kind, b"VP8 "), number(26, 2) % 2**14 * (number(28, 2) % 2**14)),
+    ]
+    found = tf.zeros(())
+    for holds, pixels in reversed(cases):
+        found = tf.where(holds, pixels, found)
+    return found
+
+
+def _product(height, width):
+    return tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
+
+
+def _signed(number):
+    """A BMP's height is negative where its rows run downwards."""
+    return tf.minimum(number, 2.0**32 - number)

@@ -1,0 +1,130 @@
+"""The served graph: image files or pixels in, calibrated probabilities, labels and rejections out."""
+
+import keras
+import tensorflow as tf
+
+from keras_vit.data.preprocess import prepare_pixels, scale_pixels
+from keras_vit.evaluation.rejection import rejection_features
+from keras_vit.run_folder import Run
+from keras_vit.serving.decoding import decode_or_blank
+
+
+class ServedGraph(tf.Module):
+    """What a run does to an image, as TensorFlow functions that `tf.saved_model.save` can write.
+
+    Each method takes a batch of any size, also of none. Its preprocessing is that of training, the very function.
+
+    Args:
+        run: a finished run, with Keras on the TensorFlow backend.
+    """
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.model = run.model
+        self.preprocessing = run.preprocessing
+        self.class_names = run.class_names
+        self.temperature = run.temperature
+        self.rejection = run.rejection
+        self.outputs = all_outputs(run.model)
+
+    def signatures(self) -> dict:
+        """Name -> concrete function, as `tf.saved_model.save` takes them."""
+        files = tf.TensorSpec([None], tf.string, name="image_bytes")
+        floats = tf.TensorSpec([None, None, None, None], tf.float32, name="images")
+        bytes_of_pixels = tf.TensorSpec([None, None, None, None], tf.uint8, name="images")
+        return {
+            name: tf.function(method).get_concrete_function(spec)
+            for name, method, spec in (
+                ("serving_default", self.classify_files, files),
+                ("images", self.classify_pixels, floats),
+                ("images_uint8", self.classify_pixels, bytes_of_pixels),
+                ("features", self.features_of_files, files),
+            )
+        }
+
+    def classify_files(self, image_bytes):
+        """Image files to their classes.
+
+        Args:
+            image_bytes: string tensor (batch,): JPEG, PNG, BMP, GIF or WebP files of any size.
+
+        Returns:
+            A dict: `probabilities` float32 (batch, classes), calibrated; `label` string (batch,), the likeliest
+            class; `confidence` float32 (batch,), its probability; `reject` int32 (batch,), 1 where the image looks
+            unlike those of training, or cannot be decoded: then its probabilities are 0 and its label is empty.
+        """
+        return self.classify_prepared(*self.prepare_files(image_bytes))
+
+    def classify_pixels(self, images):
+        """Pixels in 0..255, (batch, height, width, 1 to 4), to what `classify_files` returns."""
+        with tf.control_dependencies(
+            [tf.debugging.assert_less_equal(tf.shape(images)[-1], 4, "images must have 1 to 4 channels")]
+        ):
+            prepared = tf.map_fn(
+                lambda pixels: prepare_pixels(pixels, self.preprocessing),
+                images,
+                fn_output_signature=tf.TensorSpec(self.preprocessing.image_shape, tf.float32),
+            )
+        return self.classify_prepared(prepared, tf.ones(tf.shape(images)[:1], tf.bool))
+
+    def features_of_files(self, image_bytes):
+        """Image files to `features`, float32 (batch, dim): what the head sees; 0 where a file cannot be decoded."""
+        prepared, usable = self.prepare_files(image_bytes)
+        features, foreign, probabilities = self._forward(prepared)
+        usable &= is_finite(probabilities)
+        return {
+            "features": tf.where(usable[:, None], features, 0.0),
+            "reject": tf.cast(foreign | ~usable, tf.int32),
+        }
+
+    def prepare_files(self, image_bytes):
+        """Image files at the model's size: float32 (batch, h, w, c) in 0..255, and bool (batch,), decoded or not."""
+
+        def prepare(encoded):
+            pixels, decoded = decode_or_blank(encoded)
+            return prepare_pixels(pixels, self.preprocessing), decoded
+
+        shape = tf.TensorSpec(self.preprocessing.image_shape, tf.float32)
+        return tf.map_fn(prepare, image_bytes, fn_output_signature=(shape, tf.TensorSpec((), tf.bool)))
+
+    def classify_prepared(self, prepared, usable):
+        """From the model's size on: see `classify_files`."""
+        _, foreign, probabilities = self._forward(prepared)
+        usable &= is_finite(probabilities)
+        best = tf.argmax(probabilities, axis=-1)
+        return {
+            "probabilities": tf.where(usable[:, None], probabilities, 0.0),
+            "label": tf.where(usable, tf.gather(tf.constant(self.class_names), best), ""),
+            "confidence": tf.where(usable, tf.reduce_max(probabilities, axis=-1), 0.0),
+            "reject": tf.cast(foreign | ~usable, tf.int32),
+        }
+
+    def _forward(self, prepared):
+        """Features (batch, dim), what is unlike the training images (batch,), probabilities (batch, classes)."""
+        # TensorFlow's fused convolutions fail on no images, so there is always one.
+        count = tf.shape(prepared)[0]
+        filled = tf.pad(prepared, [[0, tf.maximum(0, 1 - count)], [0, 0], [0, 0], [0, 0]])
+        features, judged, logits = self.outputs(scale_pixels(filled), training=False)
+        probabilities = tf.nn.softmax(logits / self.temperature)
+        foreign = self._is_foreign(judged)
+        return tf.cast(features, tf.float32)[:count], foreign[:count], probabilities[:count]
+
+    def _is_foreign(self, judged):
+        """`Rejection.rejects` in TensorFlow: (batch, features) to bool (batch,)."""
+        if self.rejection is None:
+            return tf.zeros(tf.shape(judged)[:1], tf.bool)
+        projected = judged @ tf.constant(self.rejection.projection)  # b rank
+        away = projected[:, None] - tf.constant(self.rejection.centers)  # b classes rank
+        distances = tf.sqrt(tf.reduce_min(tf.reduce_sum(away**2, axis=-1), axis=-1))
+        return ~(distances <= self.rejection.threshold)  # NaN is foreign
+
+
+def all_outputs(model) -> keras.Model:
+    """From images in [-1, 1] to features, what `Rejection` judges, and logits, in one pass."""
+    judged = rejection_features(model).output
+    return keras.Model(model.input, [model.extractor("features").output, judged, model.output], name="served")
+
+
+def is_finite(values):
+    """Which rows hold neither NaN nor infinity."""
+    return tf.reduce_all(tf.math.is_finite(values), axis=-1)
