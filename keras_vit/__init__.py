@@ -34,6 +34,7 @@ _HOMES = {
     "evaluate": "evaluation.verbs",
     "predict": "evaluation.verbs",
     "load_run": "run_folder",
+    "export": "serving.bundle",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])
@@ -72,6 +73,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
         SelfAttention,
     )
     from keras_vit.run_folder import Run, load_run
+    from keras_vit.serving.bundle import export
     from keras_vit.training.config import TrainConfig
     from keras_vit.training.recipe import RECIPES, Recipe
     from keras_vit.training.run import train

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vit.data.image_set import ImageSet
 from keras_vit.data.images import load_image_set
 from keras_vit.data.look import look_at_all
 from keras_vit.data.pipeline import pixel_dataset
@@ -86,6 +87,21 @@ def evaluate(run: Run | str | Path, data: str | None = None) -> dict:
         InputError: the run or the images cannot be used, or the classes differ.
     """
     run = run if isinstance(run, Run) else load_run(run)
+    image_set = images_to_judge(run, data)
+    place = {name: i for i, name in enumerate(run.class_names)}
+    labels = np.array([place[image_set.class_names[label]] for label in image_set.labels])
+    probabilities = softmax(predict_logits(run, image_set.images) / run.temperature)
+    return {
+        "source": image_set.source,
+        **classification_metrics(labels, probabilities, run.class_names),
+    }
+
+
+def images_to_judge(run: Run, data: str | None = None) -> ImageSet:
+    """The readable test images of a run, or all images of other data.
+
+    Arguments and errors as `evaluate`.
+    """
     own = data is None
     image_set = load_image_set(run.config["train"]["data"] if own else data)
     unknown = sorted(set(image_set.class_names) - set(run.class_names))
@@ -95,15 +111,7 @@ def evaluate(run: Run | str | Path, data: str | None = None) -> dict:
             f"give images of {', '.join(run.class_names)}."
         )
     image_set = _readable(image_set, skip=own and run.config["train"]["skip_unreadable"])
-    if own:
-        image_set = _own_test(run, image_set)
-    place = {name: i for i, name in enumerate(run.class_names)}
-    labels = np.array([place[image_set.class_names[label]] for label in image_set.labels])
-    probabilities = softmax(predict_logits(run, image_set.images) / run.temperature)
-    return {
-        "source": image_set.source,
-        **classification_metrics(labels, probabilities, run.class_names),
-    }
+    return _own_test(run, image_set) if own else image_set
 
 
 def _readable(image_set, skip):

@@ -107,7 +107,9 @@ def _pixels_at_fixed_places(header):
         return tf.add_n([tf.cast(byte[place], tf.float32) * 256.0**i for i, place in enumerate(places)])
 
     start, kind = tf.strings.substr(header, 0, 2), tf.strings.substr(header, 12, 4)
-    lossless = byte[21] + 2**8 * byte[22] + 2**16 * byte[23] + 2**24 * (byte[24] % 16)  # 14 bits for each side
+    lossless = (
+        byte[21] + 2**8 * byte[22] + 2**16 * byte[23] + 2**24 * (byte[24] % 16)
+    )  # 14 bits for each side
     # A WebP tells its kind in the name of its first chunk.
     cases = [
         (tf.equal(start, b"\x89P"), number(16, 4, -1) * number(20, 4, -1)),

@@ -120,7 +120,9 @@ BAD = {
     "PNG of no width": patched(FILES["colour PNG"], 16, struct.pack(">I", 0)),
     "PNG bomb": png_bomb(8192, 4097),
     "JPEG that claims 65500 x 65500": jpeg_of(65500, 65500),
-    "GIF whose frame claims 65535 x 65535": patched(FILES["GIF"], FILES["GIF"].index(b"\x2c\0\0\0\0") + 5, b"\xff" * 4),
+    "GIF whose frame claims 65535 x 65535": patched(
+        FILES["GIF"], FILES["GIF"].index(b"\x2c\0\0\0\0") + 5, b"\xff" * 4
+    ),
     "BMP that claims 2**31 rows": patched(FILES["colour BMP"], 18, b"\xff\xff\xff\x7f" * 2),
     "BMP of rows downwards that claims as many": patched(FILES["colour BMP"], 18, b"\xff\xff\0\0\1\0\0\x80"),
     "WebP that claims 16384 x 16384": patched(FILES["lossless WebP"], 21, b"\xff\xff\xff\x0f"),

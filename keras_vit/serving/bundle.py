@@ -1,0 +1,199 @@
+"""export(): a run folder in, what an operator serves out."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit.data.image_set import ImageSet
+from keras_vit.data.pipeline import read_pixels
+from keras_vit.errors import InputError, check_choice
+from keras_vit.evaluation.verbs import images_to_judge
+from keras_vit.run_folder import Run, load_run, write_json, write_text
+from keras_vit.serving.configs import add_model, batching_config, compose_file
+from keras_vit.serving.model_card import model_card
+from keras_vit.serving.place import SAVED_MODEL, check_name, new_version, versions_of
+from keras_vit.serving.saved_model import Comparison, compare_saved_model, encoded_image, write_saved_model
+from keras_vit.serving.warmup import require_serving_api, write_warmup
+
+FORMATS = ("savedmodel", "onnx", "litert", "openvino")
+COMPARED_IMAGES = 360
+CARD, LABELS, SETTINGS = "model_card.md", "labels.txt", "serving.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left.
+
+    Args:
+        path: the folder of the version.
+        comparison: how the exported model answered, beside the Keras model.
+    """
+
+    path: Path
+    comparison: Comparison
+
+
+def export(
+    run: Run | str | Path,
+    to: str | Path,
+    *,
+    name: str | None = None,
+    version: int | None = None,
+    format: str = "savedmodel",
+    int8: bool = False,
+    data: str | None = None,
+) -> Exported:
+    """Writes the model of a run in the form that a server or another runtime takes.
+
+    The export is compared with the Keras model on the run's test images, at most 360 of them, before it gets
+    its place. Whatever backend trained the run, a process with Keras on TensorFlow exports it.
+
+    Args:
+        run: a run or its folder.
+        to: the folder of all models; the export is `to/name/VERSION`.
+        name: of the model; `None` is `"vit"`, or `"vit-FORMAT"` for another format than a SavedModel.
+        version: 1 or more; `None` takes the one after the newest.
+        format: `"savedmodel"` for TensorFlow Serving, with its configuration beside it; `"onnx"`, `"litert"`
+            or `"openvino"`, which begin at pixels of the model's size.
+        int8: whether weights and activations are quantised to 8 bits; LiteRT only.
+        data: other images to compare on, as `load_image_set` takes them, where the run's own are gone.
+
+    Raises:
+        InputError: the run, the images or the target cannot be used, or the export answers otherwise than
+            Keras; nothing is left behind.
+
+    Example:
+        >>> keras_vit.export("runs/first", "models").path
+        PosixPath('models/vit/1')
+    """
+    import keras
+
+    check_choice("format", format, FORMATS)
+    if int8 and format != "litert":
+        raise InputError(
+            f"8 bits are for LiteRT only: give --format litert, or leave --int8 out of {format}."
+        )
+    name = name or ("vit" if format == "savedmodel" else f"vit-{format}")
+    check_name(name)
+    run = run if isinstance(run, Run) else load_run(run)
+    if keras.backend.backend() != "tensorflow":
+        return _export_with_tensorflow(run, to, name, version, format, int8, data)
+    if format == "savedmodel":
+        require_serving_api()
+    _refuse_mixture(Path(to) / name, format)
+    images = _some_of(images_to_judge(run, data), COMPARED_IMAGES)
+    with new_version(Path(to), name, version) as new:
+        if format == "savedmodel":
+            comparison = write_bundle(run, new.folder, name, images)
+        else:
+            from keras_vit.serving.formats import write_format
+
+            comparison = write_format(run, new.folder, format, images, int8=int8)
+        write_text(new.folder / CARD, model_card(run, format, comparison))
+    if format == "savedmodel":
+        write_server_files(Path(to), name)
+    return Exported(new.path, comparison)
+
+
+def write_bundle(run: Run, folder: Path, name: str, images: ImageSet) -> Comparison:
+    """The SavedModel of a run with its extra assets: what TensorFlow Serving takes for a version."""
+    write_saved_model(run, folder)
+    comparison = compare_saved_model(run, folder, images)
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    write_text(extra / LABELS, "".join(f"{label}\n" for label in run.class_names))
+    write_json(extra / SETTINGS, settings(run, comparison))
+    write_warmup(folder, name, warmup_examples(run, images))
+    return comparison
+
+
+def settings(run: Run, comparison: Comparison) -> dict:
+    """What `serving.json` tells a program of the exported model."""
+    from keras_vit.serving.decoding import MAX_PIXELS
+
+    return {
+        "class_names": list(run.class_names),
+        "temperature": run.temperature,
+        "reject_above": None if run.rejection is None else float(run.rejection.threshold),
+        "image_shape": list(run.preprocessing.image_shape),
+        "aspect": run.preprocessing.aspect,
+        "max_pixels": MAX_PIXELS,
+        "compared_with_keras": dataclasses.asdict(comparison),
+        "trained_by": run.config["command"],
+        "versions": run.config["versions"],
+    }
+
+
+def warmup_examples(run: Run, images: ImageSet) -> dict[str, dict[str, np.ndarray]]:
+    """One request of each signature: a test image at the model's size."""
+    prepared = read_pixels(images.images[:1], run.preprocessing)
+    pixels = np.clip(np.rint(prepared), 0, 255).astype("uint8")
+    file = np.array([encoded_image(pixels[0])], dtype=object)
+    return {
+        "serving_default": {"image_bytes": file},
+        "images": {"images": prepared},
+        "images_uint8": {"images": pixels},
+        "features": {"image_bytes": file},
+    }
+
+
+def write_server_files(models: Path, name: str) -> None:
+    """`models.config`, `batching.config` and `compose.yaml` beside the models.
+
+    The model is added to the first; the others are an operator's to change, so they are written once.
+    """
+    add_model(models / "models.config", name)
+    image = f"tensorflow/serving:{version_of('tensorflow-serving-api')}"
+    for path, text in (
+        (models / "batching.config", batching_config()),
+        (models / "compose.yaml", compose_file(name, image)),
+    ):
+        if not path.exists():
+            write_text(path, text)
+
+
+def _refuse_mixture(folder: Path, format: str) -> None:
+    """A server takes every version in a model's folder for a SavedModel."""
+    versions = versions_of(folder)
+    if versions and (folder / str(versions[-1]) / SAVED_MODEL).is_file() != (format == "savedmodel"):
+        raise InputError(f"{folder} holds models of another format: give another --name.")
+
+
+def _some_of(images: ImageSet, most: int) -> ImageSet:
+    """At most so many images, evenly from all."""
+    if len(images) <= most:
+        return images
+    return images.take(np.linspace(0, len(images) - 1, most).round().astype(int))
+
+
+def _export_with_tensorflow(run, to, name, version, format, int8, data) -> Exported:
+    """The same in a process of its own: the backend cannot change within one."""
+    words = [
+        sys.executable,
+        "-m",
+        "keras_vit",
+        "export",
+        str(run.path),
+        "--to",
+        str(to),
+        "--name",
+        name,
+        "--json",
+    ]
+    words += ["--format", format, *(["--int8"] if int8 else [])]
+    words += ["--version", str(version)] if version is not None else []
+    words += ["--data", str(data)] if data is not None else []
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    process = subprocess.run(words, env=environment, capture_output=True, text=True)
+    if process.returncode:
+        said = process.stderr.strip().removeprefix("keras-vit: ")
+        raise InputError(said or f"The export ended with the exit code {process.returncode}.")
+    answer = json.loads(process.stdout.strip().splitlines()[-1])
+    return Exported(Path(answer["path"]), Comparison(**answer["comparison"]))

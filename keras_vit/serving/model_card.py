@@ -1,0 +1,43 @@
+"""model_card.md: what a stranger must know of a model before relying on it (Mitchell et al. 2019)."""
+
+from keras_vit.run_folder import Run
+from keras_vit.serving.saved_model import Comparison
+
+
+def model_card(run: Run, format: str, comparison: Comparison) -> str:
+    """The text of a model card.
+
+    The sections follow M. Mitchell et al., "Model cards for model reporting", 2019,
+    https://arxiv.org/abs/1810.03993, as far as a run folder knows them.
+
+    Args:
+        run: a finished run.
+        format: of the exported model.
+        comparison: of the exported model with Keras.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    house = Environment(loader=PackageLoader("keras_vit.serving", "."), trim_blocks=True, lstrip_blocks=True)
+    house.filters |= {"percent": percent, "interval": interval, "cell": cell}
+    return house.get_template("model_card.md.jinja").render(
+        run=run,
+        config=run.config,
+        metrics=run.metrics,
+        best=run.metrics["best"],
+        format=format,
+        compared=comparison,
+    )
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def interval(bounds) -> str:
+    low, high = bounds
+    return f"{low:.1%} to {high:.1%}"
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return str(text).replace("|", "\\|").replace("\n", " ")

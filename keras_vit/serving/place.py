@@ -1,0 +1,111 @@
+"""Where an export goes: DIR/NAME/VERSION, which a watching server must never see half-written."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_vit.errors import InputError
+
+SAVED_MODEL = "saved_model.pb"
+
+
+@dataclass
+class NewVersion:
+    """A version that is being made.
+
+    Args:
+        folder: where its files are written, beside the versions, under a name that no server takes for one.
+        path: `models/name/VERSION`, once it is there.
+    """
+
+    folder: Path
+    path: Path
+
+
+@contextlib.contextmanager
+def new_version(models: Path, name: str, version: int | None = None) -> Iterator[NewVersion]:
+    """An empty folder to write an export into; after the block it is renamed to `models/name/VERSION`.
+
+    Where the block fails, the folder goes away again, and so do those above it that were made for it.
+
+    Args:
+        models: the folder of all models, made if need be.
+        name: of the model.
+        version: 1 or more; `None` takes the one after the newest.
+
+    Yields:
+        A `NewVersion` whose `path` is right after the block.
+
+    Raises:
+        InputError: the name is none, the version exists, or the folder cannot be written.
+    """
+    check_name(name)
+    folder = models / name
+    if version is not None and version < 1:
+        raise InputError(f"version must be 1 or more. Received: version={version}")
+    if version in versions_of(folder):
+        raise InputError(
+            f"{folder / str(version)} exists: leave --version out for the next one, or choose another."
+        )
+    made = _make(folder)
+    beside = folder / f".exporting-{os.getpid()}"
+    try:
+        beside.mkdir()
+        new = NewVersion(beside, beside)
+        yield new
+        new.path = _rename(beside, folder, version)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def check_name(name: str) -> None:
+    """Raises InputError for a name that is no folder's, or that an address of the server cannot hold."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise InputError(
+            f"A model's name is made of letters, digits, _, . and -, and begins with one of the first two. "
+            f"Received: name={name!r}"
+        )
+
+
+def versions_of(folder: Path) -> list[int]:
+    """The versions in the folder of a model, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def _make(folder) -> list[Path]:
+    """Makes a folder and those above it; tells which were missing, the deepest first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): give another --to.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written to: give another --to, or change its permissions.")
+    return missing
+
+
+def _rename(beside, folder, version) -> Path:
+    """Gives the finished folder its number; another export may have taken that in the meantime."""
+    while True:
+        number = version or max(versions_of(folder), default=0) + 1
+        try:
+            os.rename(beside, folder / str(number))
+            return folder / str(number)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            if version is not None:
+                raise InputError(
+                    f"{folder / str(version)} was made in the meantime: choose another version."
+                ) from None
