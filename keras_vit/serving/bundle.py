@@ -77,9 +77,7 @@ def export(
 
     check_choice("format", format, FORMATS)
     if int8 and format != "litert":
-        raise InputError(
-            f"8 bits are for LiteRT only: give --format litert, or leave --int8 out of {format}."
-        )
+        raise InputError(f"{format} has no 8 bits here: give --format litert with --int8, or leave it out.")
     name = name or ("vit" if format == "savedmodel" else f"vit-{format}")
     check_name(name)
     run = run if isinstance(run, Run) else load_run(run)

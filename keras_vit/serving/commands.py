@@ -61,8 +61,8 @@ class Export:
             print(json.dumps({"path": str(exported.path), "comparison": dataclasses.asdict(found)}))
             return
         print(
-            f"compared with Keras on {found.images} images: probabilities differ by {found.difference:.1e} at most, "
-            f"the same class for {found.same_class}"
+            f"compared with Keras on {found.images} images: probabilities differ by {found.difference:.1e} "
+            f"at most, the same class for {found.same_class}"
         )
         print(f"exported: {exported.path}")
 

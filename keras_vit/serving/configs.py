@@ -71,8 +71,8 @@ def add_model(path: Path, name: str) -> None:
 def compose_file(name: str, image: str) -> str:
     """The text of a `compose.yaml` that serves the models beside it.
 
-    gRPC is on port 8500, REST on 8501. The server looks for new versions on its own, and once a minute for new
-    models in `models.config`.
+    gRPC is on port 8500, REST on 8501. The server looks for new versions on its own, and once a minute for
+    new models in `models.config`.
 
     Args:
         name: of the model whose answer means that the server is healthy.

@@ -1,8 +1,8 @@
 """Decoding that spoils no batch: bytes that are no image come out as one black pixel, marked.
 
-TensorFlow's decoders fail the whole graph for one bad file, and a graph cannot catch an error. A tf.data pipeline
-can: `ignore_errors` leaves out the element whose decoding failed, and another takes its place. All in here is made
-of operations that any TensorFlow has.
+TensorFlow's decoders fail the whole graph for one bad file, and a graph cannot catch an error. A tf.data
+pipeline can: `ignore_errors` leaves out the element whose decoding failed, and another takes its place. All in
+here is made of operations that any TensorFlow has.
 """
 
 import tensorflow as tf
@@ -21,8 +21,8 @@ def decode_or_blank(encoded):
         encoded: scalar string tensor, the bytes of a file.
 
     Returns:
-        uint8 tensor (height, width, 1 to 4); and a bool scalar, whether the bytes are a JPEG, PNG, BMP, GIF or WebP
-        file that can be decoded and has at most `MAX_PIXELS` pixels.
+        uint8 tensor (height, width, 1 to 4); and a bool scalar, whether the bytes are a JPEG, PNG, BMP, GIF or
+        WebP file that can be decoded and has at most `MAX_PIXELS` pixels.
     """
     nothing = tf.zeros((0, 1, 1), tf.uint8)
     pixels = tf.cond(
@@ -43,7 +43,8 @@ def result_or(function, value, otherwise):
 def declared_pixels(encoded):
     """Height times width as the header of a file has it, before anything is decoded.
 
-    Where each format keeps them: PNG (RFC 2083, 4.1.1), GIF89a (20, in each frame), BMP (Microsoft's BITMAPCOREHEADER and BITMAPINFOHEADER), WebP (RFC 9649, 2.5 to 2.7).
+    Where each format keeps them: PNG (RFC 2083, 4.1.1), GIF89a (20, in each frame), BMP (Microsoft's
+    BITMAPCOREHEADER and BITMAPINFOHEADER), WebP (RFC 9649, 2.5 to 2.7).
 
     Args:
         encoded: scalar string tensor.
@@ -68,7 +69,7 @@ def _jpeg_pixels(encoded):
 
 
 def _gif_pixels(encoded):
-    """Of all frames together: TensorFlow decodes them all before it gives the first, whatever their screen says."""
+    """Of all frames together: TensorFlow decodes them all before it gives the first."""
     # Behind the end there are zeros, which end the walk.
     byte = tf.cast(tf.io.decode_raw(tf.strings.join([encoded, b"\0" * 32]), tf.uint8), tf.int32)
     end = tf.size(byte) - 16

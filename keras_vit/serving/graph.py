@@ -12,7 +12,8 @@ from keras_vit.serving.decoding import decode_or_blank
 class ServedGraph(tf.Module):
     """What a run does to an image, as TensorFlow functions that `tf.saved_model.save` can write.
 
-    Each method takes a batch of any size, also of none. Its preprocessing is that of training, the very function.
+    Each method takes a batch of any size, also of none. Its preprocessing is that of training, the very
+    function.
 
     Args:
         run: a finished run, with Keras on the TensorFlow backend.
@@ -49,9 +50,10 @@ class ServedGraph(tf.Module):
             image_bytes: string tensor (batch,): JPEG, PNG, BMP, GIF or WebP files of any size.
 
         Returns:
-            A dict: `probabilities` float32 (batch, classes), calibrated; `label` string (batch,), the likeliest
-            class; `confidence` float32 (batch,), its probability; `reject` int32 (batch,), 1 where the image looks
-            unlike those of training, or cannot be decoded: then its probabilities are 0 and its label is empty.
+            A dict: `probabilities` float32 (batch, classes), calibrated; `label` string (batch,), the
+            likeliest class; `confidence` float32 (batch,), its probability; `reject` int32 (batch,), 1 where
+            the image looks unlike those of training, or cannot be decoded: then its probabilities are 0 and
+            its label is empty.
         """
         return self.classify_prepared(*self.prepare_files(image_bytes))
 
@@ -68,7 +70,7 @@ class ServedGraph(tf.Module):
         return self.classify_prepared(prepared, tf.ones(tf.shape(images)[:1], tf.bool))
 
     def features_of_files(self, image_bytes):
-        """Image files to `features`, float32 (batch, dim): what the head sees; 0 where a file cannot be decoded."""
+        """Image files to `features`, float32 (batch, dim): what the head sees; 0 where one cannot be decoded."""
         prepared, usable = self.prepare_files(image_bytes)
         features, foreign, probabilities = self._forward(prepared)
         usable &= is_finite(probabilities)
@@ -78,7 +80,7 @@ class ServedGraph(tf.Module):
         }
 
     def prepare_files(self, image_bytes):
-        """Image files at the model's size: float32 (batch, h, w, c) in 0..255, and bool (batch,), decoded or not."""
+        """Image files at the model's size: float32 (batch, h, w, c) in 0..255, and whether each is decoded."""
 
         def prepare(encoded):
             pixels, decoded = decode_or_blank(encoded)
@@ -100,7 +102,7 @@ class ServedGraph(tf.Module):
         }
 
     def _forward(self, prepared):
-        """Features (batch, dim), what is unlike the training images (batch,), probabilities (batch, classes)."""
+        """Features (batch, dim), what is foreign (batch,), and probabilities (batch, classes)."""
         # TensorFlow's fused convolutions fail on no images, so there is always one.
         count = tf.shape(prepared)[0]
         filled = tf.pad(prepared, [[0, tf.maximum(0, 1 - count)], [0, 0], [0, 0], [0, 0]])
