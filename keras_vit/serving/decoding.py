@@ -1,8 +1,8 @@
 """Decoding that spoils no batch: bytes that are no image come out as one black pixel, marked.
 
 TensorFlow's decoders fail the whole graph for one bad file, and a graph cannot catch an error. A tf.data
-pipeline can: `ignore_errors` leaves out the element whose decoding failed, and another takes its place. All in
-here is made of operations that any TensorFlow has.
+pipeline can: `ignore_errors` leaves out the element whose decoding failed, and another takes its place. All
+in here is made of operations that any TensorFlow has.
 """
 
 import tensorflow as tf
@@ -21,8 +21,8 @@ def decode_or_blank(encoded):
         encoded: scalar string tensor, the bytes of a file.
 
     Returns:
-        uint8 tensor (height, width, 1 to 4); and a bool scalar, whether the bytes are a JPEG, PNG, BMP, GIF or
-        WebP file that can be decoded and has at most `MAX_PIXELS` pixels.
+        uint8 tensor (height, width, 1 to 4); and a bool scalar, whether the bytes are a JPEG, PNG, BMP, GIF
+        or WebP file that can be decoded and has at most `MAX_PIXELS` pixels.
     """
     nothing = tf.zeros((0, 1, 1), tf.uint8)
     pixels = tf.cond(

@@ -70,7 +70,7 @@ class ServedGraph(tf.Module):
         return self.classify_prepared(prepared, tf.ones(tf.shape(images)[:1], tf.bool))
 
     def features_of_files(self, image_bytes):
-        """Image files to `features`, float32 (batch, dim): what the head sees; 0 where one cannot be decoded."""
+        """Image files to `features`, float32 (batch, dim): the head's input; 0 where one does not decode."""
         prepared, usable = self.prepare_files(image_bytes)
         features, foreign, probabilities = self._forward(prepared)
         usable &= is_finite(probabilities)
@@ -80,7 +80,7 @@ class ServedGraph(tf.Module):
         }
 
     def prepare_files(self, image_bytes):
-        """Image files at the model's size: float32 (batch, h, w, c) in 0..255, and whether each is decoded."""
+        """Image files at the model's size: float32 (batch, h, w, c) in 0..255, and whether each decodes."""
 
         def prepare(encoded):
             pixels, decoded = decode_or_blank(encoded)
