@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
-from keras_vit.errors import DistributionError, InputError
+from keras_vit.errors import DistributionError, InputError, ServerError
 from keras_vit.parsing import parse_words
+from keras_vit.serving.commands import Export, Request
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.config_file import read_config
 from keras_vit.training.recipe import RECIPES
@@ -233,6 +234,8 @@ def parse(arguments: list[str]):
         | Annotated[Predict, subcommand("predict", description=getdoc(Predict))]
         | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
         | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
+        | Annotated[Export, subcommand("export", description=getdoc(Export))]
+        | Annotated[Request, subcommand("request", description=getdoc(Request))]
     )
     return parse_words(
         verbs,
@@ -277,7 +280,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         verb = parse(arguments)
-        _import_quietly()
+        if not (isinstance(verb, Request) and verb.over_rest):
+            _import_quietly()
         if isinstance(verb, Train):
             _start_processes(verb.run, arguments)
         return verb() or FINE
@@ -286,6 +290,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # the backends would wait for the lost process once more
+    except ServerError as error:
+        return _complain(str(error), FAILED, error)
     except InputError as error:
         return _complain(str(error), WRONG_USAGE)
     except KeyboardInterrupt as stop:

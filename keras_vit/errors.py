@@ -16,6 +16,25 @@ class DistributionError(RuntimeError):
     """
 
 
+class ServerError(RuntimeError):
+    """A server cannot be reached, refuses a request, or gives an answer that makes no sense.
+
+    Not surely a mistake in what was given: the command line leaves with exit code 1.
+
+    Args:
+        message: one sentence.
+        may_pass: whether the same request may get its answer a little later.
+
+    Attributes:
+        answers: where several requests were made, the answers to those before this one.
+    """
+
+    def __init__(self, message: str, may_pass: bool = False):
+        super().__init__(message)
+        self.may_pass = may_pass
+        self.answers: list = []
+
+
 def check_range(name, value, low, high, open_low=False):
     """Raises InputError where a number is outside low..high; `None` as value is fine."""
     if value is None:

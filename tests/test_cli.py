@@ -26,7 +26,7 @@ from keras_vit.training.config import TrainConfig
 from keras_vit.training.recipe import RECIPES, Recipe
 
 MADE_OF = (TrainConfig, Architecture, Recipe, Augmentation)
-VERBS = ("train", "evaluate", "predict", "summary", "inspect")
+VERBS = ("train", "evaluate", "predict", "summary", "inspect", "export", "request")
 
 
 pytestmark = pytest.mark.usefixtures("tiny_size")

@@ -1,0 +1,203 @@
+"""The two ways to ask TensorFlow Serving: REST with the standard library alone, gRPC with its own stubs.
+
+Each has `predict`, from image files to the outputs by their names, and `signature_def`. Each makes one
+connection a call: a server that was started again is found again, and nothing stays open between calls.
+"""
+
+import base64
+import http.client
+import json
+import re
+import socket
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from keras_vit.errors import InputError, ServerError
+
+INPUT = "image_bytes"
+PASSING_CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
+PASSING_STATUSES = (429, 502, 503, 504)
+# gRPC's own limit, 4 MiB, is reached by 1024 images of 1000 classes.
+MAX_ANSWER_BYTES = 64 * 1024**2
+PORTS = "TensorFlow Serving has gRPC at port 8500 and REST at 8501"
+
+
+@dataclass(frozen=True)
+class Rest:
+    """TensorFlow Serving's REST API.
+
+    Source: https://www.tensorflow.org/tfx/serving/api_rest
+
+    Args:
+        address: "HOST:PORT".
+        name: of the model.
+        version: of the model; `None` for the latest.
+        timeout: seconds that the server may be silent.
+    """
+
+    address: str
+    name: str
+    version: int | None
+    timeout: float
+
+    def predict(self, images: list[bytes]) -> dict[str, list]:
+        """Output name -> one value an image."""
+        instances = [{"b64": base64.b64encode(image).decode()} for image in images]
+        answer = self._call(":predict", json.dumps({"instances": instances}).encode())
+        try:
+            rows = answer["predictions"]
+            return {name: [row[name] for row in rows] for name in rows[0]}
+        except (KeyError, IndexError, TypeError) as error:
+            raise _makes_no_sense(self.address, answer) from error
+
+    def signature_def(self) -> dict:
+        """Signature name -> its SignatureDef, as JSON has it."""
+        answer = self._call("/metadata")
+        try:
+            return answer["metadata"]["signature_def"]["signature_def"]
+        except (KeyError, TypeError) as error:
+            raise _makes_no_sense(self.address, answer) from error
+
+    def _call(self, verb, body=None):
+        version = "" if self.version is None else f"/versions/{self.version}"
+        url = f"http://{self.address}/v1/models/{quote(self.name, safe='')}{version}{verb}"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                return self._parse(response.read(MAX_ANSWER_BYTES + 1))
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refusal(error) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise self._failure(reason) from error
+
+    def _parse(self, content):
+        if len(content) > MAX_ANSWER_BYTES:
+            raise _makes_no_sense(self.address, f"more than {MAX_ANSWER_BYTES:,} bytes")
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise _makes_no_sense(self.address, content.decode(errors="replace")) from error
+
+    def _refusal(self, error):
+        try:
+            said = json.loads(error.read(MAX_ANSWER_BYTES))["error"]
+        except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+            said = ""  # not TensorFlow Serving's own, but of a proxy before it
+        return _refusal(self.address, f"{error.code} {error.reason}", said, error.code in PASSING_STATUSES)
+
+    def _failure(self, reason):
+        if isinstance(reason, TimeoutError):
+            return _silence(self.address, self.timeout)
+        if isinstance(reason, socket.gaierror):
+            return _out_of_reach(self.address, reason.strerror, reason.errno == socket.EAI_AGAIN)
+        if isinstance(reason, ConnectionError):
+            return _out_of_reach(self.address, reason.strerror or reason, True)
+        if isinstance(reason, OSError):
+            return _out_of_reach(self.address, reason.strerror or reason)
+        return _makes_no_sense(self.address, reason)
+
+
+@dataclass(frozen=True)
+class Grpc:
+    """TensorFlow Serving's PredictionService.
+
+    Args:
+        address, name, version: as `Rest`.
+        timeout: seconds that a call may take.
+
+    Raises:
+        InputError: tensorflow-serving-api is not installed.
+    """
+
+    address: str
+    name: str
+    version: int | None
+    timeout: float
+
+    def __post_init__(self):
+        try:
+            import tensorflow_serving.apis.predict_pb2  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                'gRPC needs tensorflow-serving-api: pip install "keras-vit-defects[serving]", or ask over '
+                f"REST (protocol rest). ({error})"
+            ) from error
+
+    def predict(self, images: list[bytes]) -> dict[str, list]:
+        """Output name -> one value an image."""
+        import tensorflow as tf
+        from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+        request = PredictRequest()
+        request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(images, tf.string))
+        answer = self._call("Predict", request)
+        try:
+            return {name: tf.make_ndarray(value).tolist() for name, value in answer.outputs.items()}
+        except (TypeError, ValueError) as error:
+            raise _makes_no_sense(self.address, error) from error
+
+    def signature_def(self) -> dict:
+        """Signature name -> its SignatureDef, as JSON has it."""
+        from google.protobuf.json_format import MessageToDict
+        from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
+
+        answer = self._call("GetModelMetadata", GetModelMetadataRequest(metadata_field=["signature_def"]))
+        found = SignatureDefMap()
+        if not answer.metadata["signature_def"].Unpack(found):
+            raise _makes_no_sense(self.address, answer)
+        return MessageToDict(found, preserving_proto_field_name=True).get("signature_def", {})
+
+    def _call(self, method, request):
+        import grpc
+        from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+
+        request.model_spec.name = self.name
+        if self.version is not None:
+            request.model_spec.version.value = self.version
+        options = {
+            "grpc.max_send_message_length": -1,
+            "grpc.max_receive_message_length": MAX_ANSWER_BYTES,
+            # Otherwise a connection that was just refused is not tried again for seconds, whatever is asked.
+            "grpc.use_local_subchannel_pool": 1,
+        }
+        try:
+            with grpc.insecure_channel(self.address, options=list(options.items())) as channel:
+                return getattr(PredictionServiceStub(channel), method)(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise self._failure(error.code().name, error.details()) from error
+
+    def _failure(self, code, said):
+        if code == "DEADLINE_EXCEEDED":
+            return _silence(self.address, self.timeout)
+        # The code is also that of a server whose queue is full; only the text tells them apart.
+        if code == "UNAVAILABLE" and re.search("failed to connect|resol(ution|ving)", said):
+            return _out_of_reach(self.address, said.rsplit(": ", 1)[-1], True)
+        return _refusal(self.address, code, said, code in PASSING_CODES)
+
+
+def _out_of_reach(address, reason, may_pass=False):
+    return ServerError(f"{address} cannot be reached ({_short(reason)}): {PORTS}.", may_pass)
+
+
+def _silence(address, timeout):
+    return ServerError(f"{address} gave no answer within {timeout:g} s: allow more with timeout.", True)
+
+
+def _refusal(address, code, said, may_pass):
+    said = _short(said).rstrip(".") or "no reason given"
+    mend = " Check the name and the version of the model." if code.startswith(("NOT_FOUND", "404")) else ""
+    return ServerError(f"{address} refuses the request ({_short(code)}): {said}.{mend}", may_pass)
+
+
+def _makes_no_sense(address, found):
+    return ServerError(f"{address} does not answer as TensorFlow Serving ({PORTS}): {_short(found)}")
+
+
+def _short(text, most=200):
+    # What is no letter could be a command to the terminal that shows it.
+    text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(text).split()))
+    return text if len(text) <= most else f"{text[:most]}..."
