@@ -129,7 +129,7 @@ class Predict:
         else:
             width = max(len(item.image) for item in found)
             for item in found:
-                print(f"{item.image:{width}}  {item.error or f'{item.label}  {item.confidence:.1%}'}")
+                print(f"{item.image:{width}}  {item.error or _answer(item)}")
         return FAILED if any(item.error for item in found) else FINE
 
 
@@ -214,6 +214,11 @@ def _accuracy(found) -> str:
         f"{found['accuracy']:.1%} ({found['correct']} of {found['images']}; "
         f"95 % interval {low:.1%} to {high:.1%})"
     )
+
+
+def _answer(item) -> str:
+    rejected = "  rejected: unlike the training images" if item.reject else ""
+    return f"{item.label}  {item.confidence:.1%}{rejected}"
 
 
 def _share(value) -> str:

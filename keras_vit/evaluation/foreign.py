@@ -1,7 +1,9 @@
 """Images that no run should take for its own: what every run's rejection is judged on.
 
-They come with the package or with scikit-image, and nothing is fitted on them: the threshold follows from the
-validation images alone, and the features were chosen on other pictures (photographs and handwritten digits).
+They come with the package or with scikit-image, and nothing is fitted on them: the threshold follows from
+the validation images alone. The features were chosen once, on other pictures (photographs, handwritten
+digits, NEU's images for a model of the drawn ones) and on the flat gray ones here; on the others they were
+only judged.
 """
 
 import itertools
@@ -69,7 +71,7 @@ def texture_windows() -> list[Image]:
 
 
 def judge_rejection(model, data: ImageData) -> tuple[Rejection | None, dict[str, Any]]:
-    """Fits the rejection of a trained model, and counts what it refuses.
+    """Fits the rejection of a trained model, and counts what it rejects.
 
     Args:
         model: a `ViT` on one device, which gives its features here.
@@ -143,13 +145,13 @@ def features_by_part(model, parts: dict[str, list], preprocessing: Preprocessing
 
 
 def reject_rate(name: str, rejected) -> dict[str, Any]:
-    """How many images of a kind are refused, ready for JSON."""
-    images, refused = len(rejected), int(np.sum(rejected))
+    """How many images of a kind are rejected, ready for JSON."""
+    images, found = len(rejected), int(np.sum(rejected))
     return {
         "name": name,
         "images": images,
-        "rejected": refused,
-        "share": refused / images if images else None,
-        "interval": list(wilson_interval(refused, images)) if images else None,
+        "rejected": found,
+        "share": found / images if images else None,
+        "interval": list(wilson_interval(found, images)) if images else None,
         "left_out": None,
     }

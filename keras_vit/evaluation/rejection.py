@@ -1,5 +1,5 @@
 """Images unlike those that a model was trained on: how far they lie from them, and from where on they are
-refused.
+rejected.
 
 A classifier names one of its classes for any image, for a picture of a brick too, and often with high
 confidence. What it has learned of the training images tells more: their features lie in clouds round the
@@ -21,17 +21,17 @@ import numpy as np
 from keras_vit.errors import InputError
 
 METHOD = "Mahalanobis distance to the nearest class centre"
-SHARE = 0.05  # of the images that are like the training images, at most so many are refused on average
+SHARE = 0.05  # of the images that are like the training images, at most so many are rejected on average
 
 # Below this part of the mean variance a direction is rounding: half precision keeps 3 digits.
 LEAST_VARIANCE = 1e-4
-# What is added to the standard deviations of tokens: a gray image has none, and no logarithm.
+# Added to the standard deviation of tokens, which is 0 for an image of one gray and then has no logarithm.
 LEAST_CONTRAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Rejection:
-    """Which images a run refuses, by their `rejection_features`.
+    """Which images a run rejects, by their `rejection_features`.
 
     The projection makes Euclidean distances of what are Mahalanobis distances between features.
 
@@ -67,7 +67,7 @@ class Rejection:
         return np.array([np.linalg.norm(row - centers, axis=1).min() for row in projected], dtype=np.float64)
 
     def rejects(self, features) -> np.ndarray:
-        """Which images are refused: bool (n,). Features that are not finite are.
+        """Which images are rejected: bool (n,). Features that are not finite are.
 
         Arguments and errors as `distances`.
         """
@@ -142,7 +142,7 @@ def fit_rejection(
         features: (n, dim), of training images.
         labels: int (n,), their classes.
         validation_features: (m, dim), of images that were not trained on.
-        share: of images like those for validation, which may be refused on average.
+        share: of images like those for validation, which may be rejected on average.
 
     Returns:
         The `Rejection` and `"validation"`; or `None` and the reason why nothing could be fitted.
@@ -200,8 +200,8 @@ def why_too_few(validation_images: int, share: float) -> str | None:
     needed = least_images(share)
     if validation_images < needed:
         return (
-            f"nothing: to refuse {share:.0%} of such images at most takes {needed} validation images, there "
-            f"are {validation_images}"
+            f"nothing: to reject {100 * share:g} % of such images at most takes {needed} validation images, "
+            f"there are {validation_images}"
         )
     return None
 

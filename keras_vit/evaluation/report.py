@@ -34,7 +34,7 @@ def render_report(
             as far as there is, `image_shape`, `seed`, `backend`, `device`, `seconds`, `model_config`,
             `recipe`, `versions`, `command`. What is more is shown too, but for `train`, the
             arguments of the run, which say the same once more.
-        metrics: what `judge` returned.
+        metrics: what `judge` returned; and under `rejection`, if it is there, what `judge_rejection` did.
         history: one list a quantity, one value an epoch, named as Keras names them (`loss`, `val_loss`, and
             an accuracy). NaN, or None, leaves a gap in the curve.
         layer_table: `rows`, each with `name`, `type`, `output_shape`, `parameters`, `mult_adds`, and `totals`
@@ -62,6 +62,7 @@ def render_report(
         last=metrics["last"],
         calibration=calibration,
         fitted=fitted,
+        rejection=metrics.get("rejection"),
         chosen=calibration["validation_images"] > 0,
         most_frequent=max(row["support"] for row in metrics["best"]["per_class"]) / metrics["best"]["images"],
         facts=facts(config),

@@ -15,6 +15,7 @@ from keras_vit.data.split import split_image_set
 from keras_vit.errors import InputError
 from keras_vit.evaluation.calibration import softmax
 from keras_vit.evaluation.metrics import classification_metrics
+from keras_vit.evaluation.rejection import rejection_features
 from keras_vit.run_folder import Run, load_run
 
 BATCH_SIZE = 256
@@ -30,6 +31,8 @@ class Prediction:
         confidence: the calibrated probability of `label`.
         probabilities: class name -> calibrated probability.
         error: why the image cannot be read, or `None`.
+        reject: whether the answer is not to be used: the image is unlike the training images, as far as the
+            run has learned to tell (see `Run.rejection`), or cannot be read.
     """
 
     image: str
@@ -37,6 +40,7 @@ class Prediction:
     confidence: float | None
     probabilities: dict[str, float]
     error: str | None = None
+    reject: bool = False
 
 
 def predict(run: Run | str | Path, images: Sequence[str | Path]) -> list[Prediction]:
@@ -58,18 +62,19 @@ def predict(run: Run | str | Path, images: Sequence[str | Path]) -> list[Predict
     readable = [path for path, error in zip(paths, errors, strict=True) if error is None]
     logits = predict_logits(run, readable)
     probabilities = iter(softmax(logits / run.temperature) if len(logits) else ())
+    rejects = iter(predict_rejects(run, readable))
     return [
-        Prediction(str(path), None, None, {}, error)
+        Prediction(str(path), None, None, {}, error, reject=True)
         if error
-        else _prediction(str(path), run.class_names, next(probabilities))
+        else _prediction(str(path), run.class_names, next(probabilities), next(rejects))
         for path, error in zip(paths, errors, strict=True)
     ]
 
 
-def _prediction(name, class_names, probabilities):
+def _prediction(name, class_names, probabilities, reject):
     best = int(np.argmax(probabilities))
     by_class = {key: float(value) for key, value in zip(class_names, probabilities, strict=True)}
-    return Prediction(name, class_names[best], float(probabilities[best]), by_class)
+    return Prediction(name, class_names[best], float(probabilities[best]), by_class, reject=bool(reject))
 
 
 def evaluate(run: Run | str | Path, data: str | None = None) -> dict:
@@ -111,7 +116,18 @@ def images_to_judge(run: Run, data: str | None = None) -> ImageSet:
             f"give images of {', '.join(run.class_names)}."
         )
     image_set = _readable(image_set, skip=own and run.config["train"]["skip_unreadable"])
-    return _own_test(run, image_set) if own else image_set
+    return image_set.take(_own_split(run, image_set).test) if own else image_set
+
+
+def training_images(run: Run) -> ImageSet:
+    """The readable training images of a run, which must be where they were.
+
+    Raises:
+        InputError: they are gone or have changed.
+    """
+    image_set = load_image_set(run.config["train"]["data"])
+    image_set = _readable(image_set, skip=run.config["train"]["skip_unreadable"])
+    return image_set.take(_own_split(run, image_set).train)
 
 
 def _readable(image_set, skip):
@@ -124,7 +140,7 @@ def _readable(image_set, skip):
     return image_set.take([i for i, error in enumerate(errors) if not error])
 
 
-def _own_test(run, image_set):
+def _own_split(run, image_set):
     settings = run.config["train"]
     split = split_image_set(
         image_set,
@@ -138,12 +154,26 @@ def _own_test(run, image_set):
             f"{image_set.source} gives {found} test images, the run had {known}: the data have changed. "
             "Train again, or judge them as other data with --data."
         )
-    return image_set.take(split.test)
+    return split
 
 
 def predict_logits(run: Run, images) -> np.ndarray:
     """Logits (n, classes) of images that are known to be readable."""
     if not len(images):
         return np.zeros((0, len(run.class_names)), "float32")
-    batches = pixel_dataset(images, run.preprocessing).map(scale_pixels).batch(BATCH_SIZE)
-    return run.model.predict(batches, verbose=0)
+    return run.model.predict(_batches(run, images), verbose=0)
+
+
+def predict_rejects(run: Run, images) -> np.ndarray:
+    """Which images are unlike the training images: bool (n,), of images that are known to be readable.
+
+    None are where the run has not learned to tell: too few validation images, or an earlier version.
+    """
+    rejection = run.rejection if "rejection" in run.metrics else None
+    if rejection is None or not len(images):
+        return np.zeros(len(images), bool)
+    return rejection.rejects(rejection_features(run.model).predict(_batches(run, images), verbose=0))
+
+
+def _batches(run, images):
+    return pixel_dataset(images, run.preprocessing).map(scale_pixels).batch(BATCH_SIZE)
