@@ -161,8 +161,6 @@ class Grpc:
         options = {
             "grpc.max_send_message_length": -1,
             "grpc.max_receive_message_length": MAX_ANSWER_BYTES,
-            # Otherwise a connection that was just refused is not tried again for seconds, whatever is asked.
-            "grpc.use_local_subchannel_pool": 1,
         }
         try:
             with grpc.insecure_channel(self.address, options=list(options.items())) as channel:

@@ -75,3 +75,25 @@ def double(brightness_double):
     brightness_double.reset()
     yield brightness_double
     brightness_double.reset()
+
+
+@pytest.fixture
+def sleeps(monkeypatch):
+    """The waits between the client's retries, in seconds, none of which is waited."""
+    from keras_vit.serving import client
+
+    waited: list[float] = []
+    monkeypatch.setattr(client, "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def bright_files(tmp_path):
+    """Images of the brightness model."""
+    from asking import BRIGHTNESS
+    from brightness_model import png
+
+    paths = [tmp_path / f"{i}.png" for i in range(len(BRIGHTNESS))]
+    for path, brightness in zip(paths, BRIGHTNESS, strict=True):
+        path.write_bytes(png(brightness))
+    return paths

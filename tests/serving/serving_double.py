@@ -102,6 +102,7 @@ class Double:
         change: what is made of the outputs, a dict of numpy arrays, before they are sent.
         raw: bytes that REST sends in place of its JSON.
         batches: the images of each Predict that was asked, refused ones too.
+        asked_versions: the version that each asked for, `None` where it did not say.
     """
 
     folder: Path
@@ -112,6 +113,7 @@ class Double:
     change: Any = None
     raw: bytes | None = None
     batches: list[int] = field(default_factory=list)
+    asked_versions: list[int | None] = field(default_factory=list)
     grpc: str = ""
     rest: str = ""
 
@@ -123,6 +125,7 @@ class Double:
         self.state, self.change, self.raw = "AVAILABLE", None, None
         self.refusals.clear()
         self.batches.clear()
+        self.asked_versions.clear()
         self.release.set()
 
     def version(self, name, number):
@@ -133,6 +136,7 @@ class Double:
         return found, self.versions[found]
 
     def predict(self, name, number, signature, inputs):
+        self.asked_versions.append(number)
         self.batches.append(max((len(value) for value in inputs.values()), default=0))
         code = self.refusals.pop(0) if self.refusals else None
         if code:

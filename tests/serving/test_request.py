@@ -8,21 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asking import both
 from brightness_model import CLASSES, expected, png
 
 from keras_vit.cli import FAILED, FINE, WRONG_USAGE, main
-from keras_vit.serving import client
 
-pytestmark = pytest.mark.same_on_every_backend
-
-both = pytest.mark.parametrize("protocol", ["grpc", "rest"])
-
-
-@pytest.fixture(autouse=True)
-def sleeps(monkeypatch):
-    waited: list[float] = []
-    monkeypatch.setattr(client, "sleep", waited.append)
-    return waited
+pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps")]
 
 
 @pytest.fixture
@@ -102,6 +93,7 @@ def test_options_reach_the_request(double, protocol, here, sleeps, capsys):
     options = ("--version", "1", "--batch-size", "2", "--retries", "2", "--timeout", "9")
     assert main(words(double, protocol, "dark.png", "gray.png", "light.png", *options)) == FAILED
     assert double.batches == [2, 2, 2]
+    assert double.asked_versions == [1, 1, 1]
     assert len(sleeps) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
