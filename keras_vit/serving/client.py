@@ -118,13 +118,15 @@ def signatures(
     try:
         return {
             signature: {
-                side: {tensor: _type_and_shape(info) for tensor, info in sorted(definition[side].items())}
+                side: {
+                    tensor: _type_and_shape(info) for tensor, info in sorted(definition.get(side, {}).items())
+                }
                 for side in ("inputs", "outputs")
             }
             for signature, definition in sorted(found.items())
             if not signature.startswith("__")  # those of SavedModel itself
         }
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ServerError(f"{address} describes its model in no way that TensorFlow Serving does.") from error
 
 
@@ -139,10 +141,15 @@ def signature_table(found: dict[str, dict[str, dict[str, str]]]) -> str:
 
 
 def _type_and_shape(info) -> str:
-    shape = info["tensor_shape"]
-    sizes = ["?" if int(dim["size"]) < 0 else str(dim["size"]) for dim in shape.get("dim", ())]
+    # As JSON a message leaves out what is 0 or empty.
+    shape = info.get("tensor_shape", {})
+    sizes = [int(dim.get("size", 0)) for dim in shape.get("dim", ())]
     kind = {"float": "float32"}.get(word := info["dtype"].removeprefix("DT_").lower(), word)
-    return kind if shape.get("unknown_rank") else f"{kind} ({', '.join(sizes)})"
+    return (
+        kind
+        if shape.get("unknown_rank")
+        else f"{kind} ({', '.join('?' if size < 0 else str(size) for size in sizes)})"
+    )
 
 
 def to_json(answers: Sequence[Answer], class_names: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -166,7 +166,7 @@ class Grpc:
             with grpc.insecure_channel(self.address, options=list(options.items())) as channel:
                 return getattr(PredictionServiceStub(channel), method)(request, timeout=self.timeout)
         except grpc.RpcError as error:
-            raise self._failure(error.code().name, error.details()) from error
+            raise self._failure(error.code().name, error.details() or "") from error
 
     def _failure(self, code, said):
         if code == "DEADLINE_EXCEEDED":

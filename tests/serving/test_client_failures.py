@@ -1,6 +1,7 @@
 """The client where no server answers, or not well, where an argument is wrong, and what it leaves behind."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -146,6 +147,24 @@ def test_signatures(double, protocol):
 def test_signatures_of_no_model(double, protocol):
     with pytest.raises(ServerError, match=r"Servable not found for request: Specific\(vit, 9\)"):
         client.signatures(getattr(double, protocol), protocol=protocol, version=9)
+
+
+@pytest.mark.parametrize(
+    ("info", "shown"),
+    [
+        (
+            {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "28"}, {}]}},
+            "float32 (?, 28, 0)",
+        ),
+        ({"dtype": "DT_INT64", "tensor_shape": {"unknown_rank": True}}, "int64"),
+        ({"dtype": "DT_STRING"}, "string ()"),
+    ],
+)
+def test_a_tensor_of_another_model(info, shown, double):
+    """What such a model gives for its metadata is taken as it is, with what JSON leaves out."""
+    signature_def = {"ask": {"outputs": {"y": info}}, "__saved_model_init_op": {"outputs": {"x": info}}}
+    double.raw = json.dumps({"metadata": {"signature_def": {"signature_def": signature_def}}}).encode()
+    assert client.signatures(double.rest) == {"ask": {"inputs": {}, "outputs": {"y": shown}}}
 
 
 # Arguments
