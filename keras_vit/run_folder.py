@@ -150,11 +150,15 @@ def read_json(path: Path):
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all: beside, then renamed."""
     beside = path.with_name(path.name + ".new")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut may leave the new name with nothing behind it
-    os.replace(beside, path)
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may leave the new name with nothing behind it
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value) -> None:

@@ -16,7 +16,7 @@ from keras_vit.data.pipeline import read_pixels
 from keras_vit.errors import InputError, check_choice
 from keras_vit.evaluation.verbs import images_to_judge
 from keras_vit.run_folder import Run, load_run, write_json, write_text
-from keras_vit.serving.configs import add_model, batching_config, compose_file
+from keras_vit.serving.configs import MODELS, add_model, batching_config, compose_file, read_models
 from keras_vit.serving.model_card import model_card
 from keras_vit.serving.place import SAVED_MODEL, check_name, new_version, versions_of
 from keras_vit.serving.saved_model import Comparison, compare_saved_model, encoded_image, write_saved_model
@@ -78,13 +78,15 @@ def export(
     check_choice("format", format, FORMATS)
     if int8 and format != "litert":
         raise InputError(f"{format} has no 8 bits here: give --format litert with --int8, or leave it out.")
-    name = name or ("vit" if format == "savedmodel" else f"vit-{format}")
+    if name is None:
+        name = "vit" if format == "savedmodel" else f"vit-{format}"
     check_name(name)
     run = run if isinstance(run, Run) else load_run(run)
     if keras.backend.backend() != "tensorflow":
         return _export_with_tensorflow(run, to, name, version, format, int8, data)
     if format == "savedmodel":
         require_serving_api()
+        read_models(Path(to) / MODELS)  # what is wrong with it is told before the work, not after it
     _refuse_mixture(Path(to) / name, format)
     images = _some_of(images_to_judge(run, data), COMPARED_IMAGES)
     with new_version(Path(to), name, version) as new:
@@ -95,8 +97,8 @@ def export(
 
             comparison = write_format(run, new.folder, format, images, int8=int8)
         write_text(new.folder / CARD, model_card(run, format, comparison))
-    if format == "savedmodel":
-        write_server_files(Path(to), name)
+        if format == "savedmodel":
+            write_server_files(Path(to), name)
     return Exported(new.path, comparison)
 
 
@@ -147,14 +149,18 @@ def write_server_files(models: Path, name: str) -> None:
 
     The model is added to the first; the others are an operator's to change, so they are written once.
     """
-    add_model(models / "models.config", name)
     image = f"tensorflow/serving:{version_of('tensorflow-serving-api')}"
-    for path, text in (
-        (models / "batching.config", batching_config()),
-        (models / "compose.yaml", compose_file(name, image)),
-    ):
-        if not path.exists():
-            write_text(path, text)
+    texts = {"batching.config": batching_config(), "compose.yaml": compose_file(name, image)}
+    missing = [models / file for file in (*texts, MODELS) if not (models / file).exists()]
+    try:
+        for file, text in texts.items():
+            if models / file in missing:
+                write_text(models / file, text)
+        add_model(models / MODELS, name)
+    except BaseException:
+        for path in missing:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _refuse_mixture(folder: Path, format: str) -> None:

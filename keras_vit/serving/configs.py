@@ -27,6 +27,8 @@ def health_check(name: str) -> list[str]:
     return ["CMD", "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/8501 && {ask} && grep -q '\"AVAILABLE\"' <&3"]
 
 
+MODELS = "models.config"
+
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 """Batches that the server makes of single requests; warm-up goes through each."""
 
@@ -47,8 +49,8 @@ def batching_config() -> str:
     )
 
 
-def add_model(path: Path, name: str) -> None:
-    """Adds a model to a `models.config` (a ModelServerConfig), which is made if need be; what is in it stays.
+def read_models(path: Path):
+    """The ModelServerConfig in a `models.config`; an empty one where there is no such file.
 
     Raises:
         InputError: the file is no such config.
@@ -62,10 +64,18 @@ def add_model(path: Path, name: str) -> None:
             text_format.Parse(path.read_text(encoding="utf-8"), config)
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is no ModelServerConfig ({error}): mend it, or remove it.") from error
-    if name in [model.name for model in config.model_config_list.config]:
-        return
-    config.model_config_list.config.add(name=name, base_path=f"/models/{name}", model_platform="tensorflow")
-    write_text(path, text_format.MessageToString(config))
+    return config
+
+
+def add_model(path: Path, name: str) -> None:
+    """Adds a model to a `models.config`, which is made if need be; what is in it stays."""
+    from google.protobuf import text_format
+
+    config = read_models(path)
+    models = config.model_config_list.config
+    if name not in [model.name for model in models]:
+        models.add(name=name, base_path=f"/models/{name}", model_platform="tensorflow")
+        write_text(path, text_format.MessageToString(config))
 
 
 def compose_file(name: str, image: str) -> str:

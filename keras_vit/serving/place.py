@@ -86,12 +86,13 @@ def versions_of(folder: Path) -> list[int]:
 def _make(folder) -> list[Path]:
     """Makes a folder and those above it; tells which were missing, the deepest first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    above = missing[-1].parent if missing else folder
+    if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{above} cannot be written to: give another --to, or change its permissions.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}): give another --to.") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written to: give another --to, or change its permissions.")
     return missing
 
 
