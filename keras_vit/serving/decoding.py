@@ -5,6 +5,7 @@ pipeline can: `ignore_errors` leaves out the element whose decoding failed, and 
 in here is made of operations that any TensorFlow has.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.preprocess import decode_image
@@ -50,7 +51,8 @@ def declared_pixels(encoded):
         encoded: scalar string tensor.
 
     Returns:
-        float32 scalar; 0 where there is no such header, since decoding will fail then.
+        float32 scalar; 0 where there is no such header, since decoding will fail then; infinity where a PNG
+        has another chunk before its header, which TensorFlow would skip.
     """
     # A header that is cut short is filled up with zeros.
     header = tf.strings.substr(tf.strings.join([encoded, b"\0" * HEADER]), 0, HEADER)
@@ -69,7 +71,10 @@ def _jpeg_pixels(encoded):
 
 
 def _gif_pixels(encoded):
-    """Of all frames together: TensorFlow decodes them all before it gives the first."""
+    """Of all frames together, or of what encloses them where that is more.
+
+    TensorFlow decodes all of them, and then fills an image as wide as the widest and as high as the highest.
+    """
     # Behind the end there are zeros, which end the walk.
     byte = tf.cast(tf.io.decode_raw(tf.strings.join([encoded, b"\0" * 32]), tf.uint8), tf.int32)
     end = tf.size(byte) - 16
@@ -78,24 +83,28 @@ def _gif_pixels(encoded):
         """Bytes of the table of colours that the flags of a screen or a frame announce."""
         return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
 
-    def step(at, pixels, in_blocks):
+    def step(at, pixels, largest, in_blocks):
         found = byte[at]
         is_frame = ~in_blocks & tf.equal(found, 0x2C)
         frame = byte[at : at + 10]
         side = frame[1::2] + 256 * tf.concat([frame[2::2], [0]], 0)  # left, top, width, height, flags
-        pixels += tf.where(is_frame, _product(side[2], side[3]), 0.0)
+        size = tf.where(is_frame, side[2:4], 0)
+        pixels += _product(size[0], size[1])
         behind_frame = at + 11 + colors(frame[9])
         behind = tf.where(in_blocks, at + 1 + found, tf.where(is_frame, behind_frame, at + 2))
         goes_on = in_blocks | is_frame | tf.equal(found, 0x21)
         # A chain of blocks ends with an empty one.
         in_blocks = tf.where(in_blocks, found > 0, goes_on)
-        return tf.minimum(tf.where(goes_on, behind, end), end), pixels, in_blocks
+        at = tf.minimum(tf.where(goes_on, behind, end), end)
+        return at, pixels, tf.maximum(largest, size), in_blocks
 
     start = tf.minimum(13 + colors(byte[10]), end)
-    _, pixels, _ = tf.while_loop(
-        lambda at, pixels, _: (at < end) & (pixels <= MAX_PIXELS), step, (start, 0.0, False)
+    _, pixels, largest, _ = tf.while_loop(
+        lambda at, pixels, *_: (at < end) & (pixels <= MAX_PIXELS),
+        step,
+        (start, 0.0, tf.zeros((2,), tf.int32), False),
     )
-    return pixels
+    return tf.maximum(pixels, _product(largest[0], largest[1]))
 
 
 def _pixels_at_fixed_places(header):
@@ -107,13 +116,13 @@ def _pixels_at_fixed_places(header):
         # In float32: what a damaged header claims may be more than an int32 holds.
         return tf.add_n([tf.cast(byte[place], tf.float32) * 256.0**i for i, place in enumerate(places)])
 
+    # PNG and WebP name their first chunk at the same place.
     start, kind = tf.strings.substr(header, 0, 2), tf.strings.substr(header, 12, 4)
-    lossless = (
-        byte[21] + 2**8 * byte[22] + 2**16 * byte[23] + 2**24 * (byte[24] % 16)
-    )  # 14 bits for each side
-    # A WebP tells its kind in the name of its first chunk.
+    # 14 bits for each side.
+    lossless = byte[21] + 2**8 * byte[22] + 2**16 * byte[23] + 2**24 * (byte[24] % 16)
+    png = tf.where(tf.equal(kind, b"IHDR"), number(16, 4, -1) * number(20, 4, -1), np.inf)
     cases = [
-        (tf.equal(start, b"\x89P"), number(16, 4, -1) * number(20, 4, -1)),
+        (tf.equal(start, b"\x89P"), png),
         (tf.equal(start, b"BM") & tf.equal(byte[14], 12), number(18, 2) * number(20, 2)),
         (tf.equal(start, b"BM"), _signed(number(18, 4)) * _signed(number(22, 4))),
         (tf.equal(kind, b"VP8X"), (number(24, 3) + 1) * (number(27, 3) + 1)),
