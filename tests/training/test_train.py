@@ -114,6 +114,15 @@ def test_the_best_epoch_is_the_best_by_validation(run):
     assert best["val_accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
 
 
+def test_three_validation_images_draw_no_line_that_rejects(run, images):
+    told = run.metrics["rejection"]
+    reason = "nothing: to reject 5 % of such images at most takes 19 validation images, there are 3"
+    assert (told["fitted_on"], told["threshold"], told["rates"]) == (reason, None, [])
+    assert run.rejection is None
+    assert reason in (run.path / "report.html").read_text()
+    assert predict(run, [images / "dots" / "0.png"])[0].reject is False
+
+
 def test_the_report_is_one_file(run):
     report = (run.path / "report.html").read_text()
     assert "<html" in report
@@ -197,6 +206,8 @@ def test_every_kind_of_run(source, options, images, tmp_path):
         assert "val_loss" not in rows[0]
         assert run.metrics["best"]["epoch"] == 2
         assert run.temperature == 1.0
+        assert run.rejection is None
+        assert run.metrics["rejection"]["fitted_on"] == "nothing: there is no validation part"
     if "--image-size" in options:
         assert run.model.input_shape == (None, 32, 16, 1)
         assert {layer.compute_dtype for layer in run.model.layers} >= {"bfloat16"}
@@ -237,6 +248,9 @@ def test_a_changed_model_on_merged_images(source, counts, images, tmp_path, caps
     logits, labels = logits_of(run, "test")
     assert run.metrics["best"]["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
     assert evaluate(run)["accuracy"] == pytest.approx(run.metrics["best"]["accuracy"])
+
+    assert run.rejection is None
+    assert run.metrics["rejection"]["fitted_on"] == "nothing: there is no validation part"
 
     # What such a run was judged on is what a run that keeps its validation images is.
     apart, _ = prepare_data(parse(tiny.words(data, tmp_path / "other")).run)
