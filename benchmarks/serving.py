@@ -1,0 +1,106 @@
+"""How fast the exported SavedModel answers, beside onnxruntime with Pillow on the same model.
+
+    python benchmarks/serving.py --run runs/first
+
+Both go from the bytes of image files to probabilities in one process, taking turns, so that a busy machine
+slows both. The SavedModel decodes, checks and resizes in its graph (the signature `serving_default`); for the
+ONNX file, Pillow decodes and resizes. Prints the median time of each and the median ratio of neighbours:
+above 1 the SavedModel is the slower one.
+"""
+
+import io
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+import keras_vit
+from keras_vit.evaluation.verbs import images_to_judge
+from keras_vit.run_folder import load_run
+from keras_vit.serving.saved_model import encoded_image
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Two runtimes that answer about a run's test images.
+
+    Args:
+        run: a run folder, of square images without `--aspect`.
+        batch_sizes: images at once.
+        seconds: for each batch size.
+    """
+
+    run: Path
+    batch_sizes: tuple[int, ...] = (1, 32)
+    seconds: float = 20.0
+
+
+def main(asked: Benchmark) -> None:
+    run = load_run(asked.run)
+    files = [encoded_image(image) for image in images_to_judge(run).images]
+    with tempfile.TemporaryDirectory() as folder:
+        saved_model = saved_model_of(keras_vit.export(run, folder).path)
+        onnx = onnx_of(keras_vit.export(run, folder, format="onnx").path, run.preprocessing.image_shape)
+    for size in asked.batch_sizes:
+        batch = files[:size]
+        difference = np.abs(saved_model(batch) - onnx(batch)).max()
+        times = taking_turns([lambda: saved_model(batch), lambda: onnx(batch)], asked.seconds)  # noqa: B023
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(*times, strict=True))
+        first, second = (1000 * statistics.median(found) for found in times)
+        print(
+            f"{size} images: SavedModel {first:.2f} ms, onnxruntime and Pillow {second:.2f} ms, "
+            f"ratio {ratio:.2f} ({len(times[0])} turns; probabilities differ by {difference:.4f})"
+        )
+
+
+def saved_model_of(folder: Path):
+    """A function from files to probabilities."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder))
+
+    def answer(files):
+        return loaded.signatures["serving_default"](image_bytes=tf.constant(files))["probabilities"].numpy()
+
+    return answer
+
+
+def onnx_of(folder: Path, image_shape):
+    """A function from files to probabilities; Pillow rounds to whole gray levels, so they differ a little."""
+    import onnxruntime
+    from PIL import Image
+
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    height, width, channels = image_shape
+
+    def prepare(file):
+        image = Image.open(io.BytesIO(file)).convert("L" if channels == 1 else "RGB")
+        small = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(small, "float32").reshape(image_shape)
+
+    def answer(files):
+        return session.run(["probabilities"], {"images": np.stack([prepare(file) for file in files])})[0]
+
+    return answer
+
+
+def taking_turns(functions, seconds: float) -> list[list[float]]:
+    """The seconds of each call of each function."""
+    for function in functions * 5:
+        function()
+    times: list[list[float]] = [[] for _ in functions]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for function, found in zip(functions, times, strict=True):
+            begin = time.perf_counter()
+            function()
+            found.append(time.perf_counter() - begin)
+    return times
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Benchmark))
