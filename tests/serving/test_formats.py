@@ -1,0 +1,488 @@
+"""ONNX, LiteRT and OpenVINO: each option of the model through each converter, beside the Keras model."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from keras_vit import ViT
+from keras_vit.data.preprocess import Preprocessing, prepare_pixels, scale_pixels
+from keras_vit.errors import InputError
+from keras_vit.evaluation.rejection import Rejection, rejection_features
+from keras_vit.evaluation.verbs import images_to_judge, predict, training_images
+from keras_vit.run_folder import load_run
+from keras_vit.serving.bundle import export
+from keras_vit.serving.formats import check, to_litert, to_onnx, to_openvino, write
+from keras_vit.serving.formats.portable import MAX_BYTES, PortableGraph
+
+pytestmark = (
+    pytest.mark.same_on_every_backend
+)  # a process with TensorFlow writes them, whatever trained the run
+
+for package in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "openvino"):
+    pytest.importorskip(package, reason="needs the extra formats")
+
+FORMATS = {"onnx": to_onnx, "litert": to_litert, "openvino": to_openvino}
+SMALL = dict(patch_size=4, dim=16, depth=2, num_heads=2, mlp_dim=32, num_classes=4, image_shape=(8, 8, 1))
+MODELS = {
+    "linear stem, token, hidden head": dict(head_hidden_dim=8, head_dim=12, qkv_bias=False, dropout_rate=0.1),
+    "conv stem, mean, swiglu, RGB, 8x12": dict(
+        stem="conv", pooling="gap", position="sincos2d", activation="swiglu", image_shape=(8, 12, 3)
+    ),
+    "map, registers, qk_norm, layer_scale, 12x8": dict(
+        pooling="map", num_registers=2, qk_norm=True, layer_scale=0.1, image_shape=(12, 8, 1)
+    ),
+    "token, registers, float16": dict(num_registers=3, position="sincos2d", dtype="mixed_float16"),
+}
+
+
+def stirred(model, rng):
+    """A model whose every weight matters: fresh biases are 0, and fresh scales 1."""
+    for weight in model.weights:
+        if "float" in weight.dtype:
+            value = weight.numpy() + rng.normal(0, 0.3, weight.shape)
+            weight.assign(np.abs(value) + 0.1 if "variance" in weight.name else value)
+    return model
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def small(request):
+    """A stand-in for a run, images at its size, and what Keras says of them."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    arguments = {**SMALL, **MODELS[request.param]}
+    model = stirred(ViT(**arguments), rng)
+    images = rng.uniform(0, 255, (42, *arguments["image_shape"])).astype("float32")
+    plain = ViT(**{**arguments, "dtype": "float32"})
+    plain.set_weights(model.get_weights())
+    scaled = scale_pixels(images)
+    judged = rejection_features(plain).predict(scaled, verbose=0)
+    projection = rng.normal(0, 1 / judged.shape[1], (judged.shape[1], 5)).astype("float32")
+    centers = (judged[:4] @ projection).astype("float32")
+    farthest = Rejection(projection, centers, 0.0).distances(judged)
+    rejection = Rejection(projection, centers, float(np.sort(farthest)[20:22].mean()))  # half of them
+    run = SimpleNamespace(
+        model=model,
+        preprocessing=Preprocessing(arguments["image_shape"]),
+        temperature=0.7,
+        rejection=rejection,
+    )
+    logits = plain.predict(scaled, verbose=0).astype("float64") / 0.7
+    expected = {
+        "probabilities": np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True),
+        "reject": rejection.rejects(judged).astype("int32"),
+        "features": plain.extractor("features").predict(scaled, verbose=0),
+    }
+    return run, images, expected
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_option_of_the_model(format, small, tmp_path):
+    run, images, expected = small
+    FORMATS[format].convert(PortableGraph(run), tmp_path)
+    answer = FORMATS[format].load(tmp_path)
+    for start, size in ((0, 1), (1, 2), (3, 7), (10, 32)):
+        found = answer(images[start : start + size])
+        assert set(found) == set(expected)
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values[start : start + size], rtol=0, atol=2e-5)
+            assert found[name].dtype == ("int32" if name == "reject" else "float32")
+    assert 0 < expected["reject"].sum() < len(images)
+    broken = images[:3].copy()
+    broken[0, 0, 0], broken[1, -1, -1] = np.nan, np.inf
+    assert list(answer(broken)["reject"]) == [1, 1, expected["reject"][2]]
+    if FORMATS[format].EMPTY_BATCH:
+        for name, values in answer(images[:0]).items():
+            assert values.shape == (0, *expected[name].shape[1:])
+
+
+def test_int8_is_near_for_each_option(small, tmp_path):
+    run, images, expected = small
+    to_litert.convert(PortableGraph(run), tmp_path, representative=images)
+    found = to_litert.load(tmp_path)(images)
+    # The weights are random, so ties abound: what is promised of a trained model is tested on one below.
+    assert 1e-4 < np.abs(found["probabilities"] - expected["probabilities"]).max() < 0.2
+    assert (found["probabilities"].argmax(axis=1) == expected["probabilities"].argmax(axis=1)).mean() > 0.8
+    assert (found["reject"] == expected["reject"]).mean() > 0.8
+
+
+# A trained run
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """Format -> what `export` says of a run; "int8" is LiteRT's."""
+    models = tmp_path_factory.mktemp("models")
+    found = {format: export(run, models, format=format) for format in FORMATS}
+    with pytest.MonkeyPatch.context() as patch:
+        # Of a model this small, 8 wide and trained for seconds, most images are ties.
+        patch.setattr(write, "INT8", dataclasses.replace(check.INT8, margin=0.5, changed=0.25))
+        return {**found, "int8": export(run, models, format="litert", int8=True, name="small")}
+
+
+EXPORTED = {
+    "onnx": {"model.onnx"},
+    "litert": {"model.tflite"},
+    "openvino": {"model.xml", "model.bin"},
+    "int8": {"model.tflite"},
+}
+
+
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_the_folder_of_a_format(kind, exported, run):
+    found, loaded = exported[kind], load_run(run)
+    format = "litert" if kind == "int8" else kind
+    assert {path.name for path in found.path.iterdir()} == {
+        *EXPORTED[kind],
+        "labels.txt",
+        "serving.json",
+        "model_card.md",
+    }
+    assert (found.path / "labels.txt").read_text().splitlines() == list(tiny.CLASSES)
+    said = json.loads((found.path / "serving.json").read_text())
+    assert said["format"] == format
+    assert said["file"] in EXPORTED[kind]
+    assert said["class_names"] == list(tiny.CLASSES)
+    assert said["temperature"] == loaded.temperature
+    assert said["reject_above"] == loaded.rejection.threshold
+    assert said["compared_with_keras"].items() >= dataclasses.asdict(found.comparison).items()
+    assert found.comparison.images == len(images_to_judge(loaded))
+    if kind == "int8":
+        assert 1e-4 < found.comparison.difference < 0.1
+        assert found.comparison.same_class >= 0.75 * found.comparison.images
+    else:
+        assert 0 < found.comparison.difference < 1e-5
+        assert found.comparison.same_class == found.comparison.images
+
+
+def by_hand(path, height, width):
+    """What `serving.json` tells a programmer to do with a gray file, with Pillow alone."""
+    pixels = Image.fromarray(np.asarray(Image.open(path), dtype="float32"))
+    return np.asarray(pixels.resize((width, height), Image.Resampling.BILINEAR))[..., None]
+
+
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_a_program_of_ones_own_gets_the_answers_of_predict(kind, exported, run, drawn_images):
+    files = sorted(drawn_images.rglob("*.png"))[::7]
+    height, width, _ = load_run(run).preprocessing.image_shape
+    images = np.stack([by_hand(path, height, width) for path in files])
+    answer = FORMATS["litert" if kind == "int8" else kind].load(exported[kind].path)(images)
+    expected = predict(run, files)
+    labels = (exported[kind].path / "labels.txt").read_text().splitlines()
+    probabilities = np.array([[item.probabilities[label] for label in labels] for item in expected])
+    tolerance = 0.1 if kind == "int8" else 1e-4
+    np.testing.assert_allclose(answer["probabilities"], probabilities, rtol=0, atol=tolerance)
+    if kind != "int8":
+        assert [bool(reject) for reject in answer["reject"]] == [item.reject for item in expected]
+
+
+def test_batch_is_named_in_onnx(exported):
+    import onnx
+
+    graph = onnx.load(exported["onnx"].path / "model.onnx").graph
+    shapes = {
+        value.name: [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    assert shapes == {
+        "images": ["batch", 28, 28, 1],
+        "probabilities": ["batch", 3],
+        "reject": ["batch"],
+        "features": ["batch", 8],
+    }
+
+
+def test_int8_holds_int8_weights(exported):
+    from ai_edge_litert.interpreter import Interpreter
+
+    def weights(kind):
+        """Type -> shapes of the matrices of the fully connected layers."""
+        found = Interpreter(model_path=str(exported[kind].path / "model.tflite")).get_tensor_details()
+        return {
+            tensor["name"] for tensor in found if tensor["dtype"] == np.int8 and len(tensor["shape"]) == 2
+        }
+
+    assert not weights("litert")
+    assert len(weights("int8")) >= 4  # qkv, projection, expand, contract
+
+
+def test_int8_is_calibrated_on_training_images_alone(run):
+    loaded = load_run(run)
+    pixels = write.representative_pixels(loaded)
+    train, test = training_images(loaded), images_to_judge(loaded)
+    assert not set(train.names) & set(test.names)
+    assert len(pixels) == min(len(train), write.REPRESENTATIVE_IMAGES)
+    assert set(write.read_pixels(train.images, loaded.preprocessing).mean(axis=(1, 2, 3))) >= set(
+        pixels.mean(axis=(1, 2, 3))
+    )
+
+
+# What the file says of preparing images
+
+
+@pytest.mark.parametrize("aspect", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("size", [(61, 40), (40, 61), (5, 90)])
+def test_pillow_prepares_images_as_training_does(aspect, size):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (*size, 3)).astype("uint8")
+    preprocessing = Preprocessing((28, 20, 1), aspect)
+    gray = (pixels.astype("float32") * np.array([0.299, 0.587, 0.114], "float32")).sum(axis=-1)
+    height, width = gray.shape
+
+    def resize(image, to):
+        return np.asarray(Image.fromarray(image).resize(to[::-1], Image.Resampling.BILINEAR))
+
+    if aspect == "stretch":
+        found = resize(gray, (28, 20))
+    elif aspect == "crop":
+        side = min(height / 28, width / 20)
+        high, wide = max(1, round(side * 28)), max(1, round(side * 20))
+        top, left = (height - high) // 2, (width - wide) // 2
+        found = resize(np.ascontiguousarray(gray[top : top + high, left : left + wide]), (28, 20))
+    else:
+        scale = min(28 / height, 20 / width)
+        high, wide = max(1, round(height * scale)), max(1, round(width * scale))
+        found = np.zeros((28, 20), "float32")
+        top, left = (28 - high) // 2, (20 - wide) // 2
+        found[top : top + high, left : left + wide] = resize(gray, (high, wide))
+    np.testing.assert_allclose(found, prepare_pixels(pixels, preprocessing)[..., 0], rtol=0, atol=2e-3)
+    assert aspect in ("pad", "crop") or "resize to 28 x 20" in write.preprocessing_steps(preprocessing)[2]
+
+
+# The comparison
+
+
+def answers(images):
+    """Expected answers: margins of 0.1, 0.5, 0.00001 and so on; distances 0.5, 0.9999, 1.5 and so on."""
+    margin = np.resize([0.1, 0.5, 1e-5], images)
+    probabilities = np.stack([(0.9 + margin) / 2, (0.9 - margin) / 2, np.full(images, 0.1)], axis=1)
+    return {
+        "probabilities": probabilities,
+        "features": np.tile(np.linspace(-4, 4, 5), (images, 1)),
+        "distance": np.resize([0.5, 0.9999, 1.5, 1.2], images),
+    }
+
+
+def perfect(expected):
+    reject = (expected["distance"] > 1).astype("int32")
+    return {**{name: expected[name].copy() for name in ("probabilities", "features")}, "reject": reject}
+
+
+def swapped(found, which):
+    which = np.atleast_1d(which)
+    found["probabilities"][which, :2] = found["probabilities"][which, 1::-1]
+
+
+def rejecting(found, which):
+    which = np.atleast_1d(which)
+    found["reject"][which] = 1 - found["reject"][which]
+
+
+def moved(found, name, by):
+    found[name][0, 0] += by
+
+
+def nothing(found):
+    pass
+
+
+COMPARISONS = {
+    # tolerance, what is done to perfect answers of 100 images, what the refusal says
+    "the same": (check.FLOAT32, nothing, None),
+    "a probability within": (check.FLOAT32, lambda found: moved(found, "probabilities", 9e-5), None),
+    "a probability beyond": (
+        check.FLOAT32,
+        lambda found: moved(found, "probabilities", 1.1e-4),
+        "a probability differs by 1.1e-04, 1e-04 is allowed",
+    ),
+    "NaN": (check.FLOAT32, lambda found: moved(found, "probabilities", np.nan), "differs by nan"),
+    "NaN in int8": (check.INT8, lambda found: moved(found, "probabilities", np.nan), "differs by nan"),
+    "a feature within": (check.FLOAT32, lambda found: moved(found, "features", 3.9e-3), None),
+    "a feature beyond": (check.FLOAT32, lambda found: moved(found, "features", 4.1e-3), "a feature differs"),
+    "a tie": (check.FLOAT32, lambda found: swapped(found, 2), None),
+    "rejection at the threshold": (check.FLOAT32, lambda found: rejecting(found, 1), None),
+    "rejection": (check.FLOAT32, lambda found: rejecting(found, 0), "1 of 100 images are rejected by one"),
+    "int8: a tie": (check.INT8, lambda found: swapped(found, range(0, 15, 3)), None),
+    "int8: too many ties": (
+        check.INT8,
+        lambda found: swapped(found, range(0, 18, 3)),
+        "6 of 100 images get another",
+    ),
+    "int8: no tie": (check.INT8, lambda found: swapped(found, 1), "1 of 100 images get another class, 5 may"),
+    "int8: near the threshold": (check.INT8, lambda found: rejecting(found, [1, 3]), None),
+    "int8: far from it": (check.INT8, lambda found: rejecting(found, 2), "within 25.0% of the threshold"),
+    "int8: too often": (
+        check.INT8,
+        lambda found: rejecting(found, range(1, 13, 2)),
+        "6 of 100 images are rejected",
+    ),
+}
+
+
+def replay(found, images):
+    """A file that gives these answers; an image is its own number."""
+
+    def answer(batch):
+        places = batch.reshape(-1).astype(int)
+        return {name: values[places] for name, values in found.items()}
+
+    return answer, np.arange(images, dtype="float32").reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("case", COMPARISONS)
+def test_comparison(case):
+    tolerance, change, message = COMPARISONS[case]
+    expected = answers(100)
+    found = perfect(expected)
+    change(found)
+    answer, images = replay(found, 100)
+    if message is None:
+        measured = check.compare(expected, answer, images, tolerance, empty_batch=True)
+        right = expected["probabilities"].argmax(axis=1)
+        assert measured.images == 100
+        assert measured.same_class == (found["probabilities"].argmax(axis=1) == right).sum()
+        assert measured.same_reject == (found["reject"] == (expected["distance"] > 1)).sum()
+        gone = np.abs(found["probabilities"] - expected["probabilities"]).max()
+        assert measured.difference == pytest.approx(gone)
+        return
+    with pytest.raises(InputError, match=message) as raised:
+        check.compare(expected, answer, images, tolerance, empty_batch=True)
+    assert tolerance.mend in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 32])
+@pytest.mark.parametrize("images", [1, 5, 42, 100])
+def test_a_batch_of_each_size_is_compared(size, images):
+    expected = answers(images)
+    answer, pixels = replay(perfect(expected), images)
+
+    def wrong_at_one_size(batch):
+        found = answer(batch)
+        return {**found, "features": found["features"] + (len(batch) == size)}
+
+    assert check.compare(expected, answer, pixels, check.FLOAT32, empty_batch=False).images == images
+    with pytest.raises(InputError, match="a feature differs by 1"):
+        check.compare(expected, wrong_at_one_size, pixels, check.FLOAT32, empty_batch=False)
+
+
+def test_an_empty_batch_has_no_answers():
+    expected = answers(50)
+    answer, pixels = replay(perfect(expected), 50)
+
+    def one_at_least(batch):
+        return answer(batch) if len(batch) else answer(pixels[:1])
+
+    check.compare(expected, one_at_least, pixels, check.FLOAT32, empty_batch=False)
+    with pytest.raises(InputError, match="no images get some answers"):
+        check.compare(expected, one_at_least, pixels, check.FLOAT32, empty_batch=True)
+
+
+# What cannot be written
+
+
+def missing(monkeypatch, package):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+
+
+def failing(monkeypatch, error):
+    def convert(*_):
+        raise error
+
+    monkeypatch.setattr(to_onnx, "convert", convert)
+
+
+def answering_otherwise(monkeypatch, module):
+    load = module.load
+
+    def loaded(folder):
+        answer = load(folder)
+        return lambda images: {name: values[::-1] for name, values in answer(images).items()}
+
+    monkeypatch.setattr(module, "load", loaded)
+
+
+def with_training_images_gone(run):
+    config = {**run.config, "train": {**run.config["train"], "data": "/nowhere"}}
+    return dataclasses.replace(run, config=config)
+
+
+REFUSALS = {
+    "another format": (dict(format="coreml"), None, "format must be one of 'onnx', 'litert', 'openvino'"),
+    "int8 in ONNX": (
+        dict(format="onnx", int8=True),
+        None,
+        "onnxruntime.quantization makes it of the float32",
+    ),
+    "int8 in OpenVINO": (dict(format="openvino", int8=True), None, "NNCF makes it of the float32 file"),
+    "no tf2onnx": (
+        dict(format="onnx"),
+        lambda patch: missing(patch, "tf2onnx"),
+        r"needs tf2onnx: pip install",
+    ),
+    "no runtime": (
+        dict(format="litert"),
+        lambda patch: missing(patch, "ai_edge_litert"),
+        r'needs ai_edge_litert: pip install "keras-vit-defects\[formats\]"',
+    ),
+    "another backend": (
+        dict(format="onnx"),
+        lambda patch: patch.setattr(keras.backend, "backend", lambda: "jax"),
+        "Keras is on jax: export in a process with KERAS_BACKEND=tensorflow",
+    ),
+    "too large": (
+        dict(format="openvino"),
+        lambda patch: patch.setattr(ViT, "count_params", lambda self: MAX_BYTES // 4 + 1),
+        "take 2.0 GiB in float32, and these formats hold less than 2: give --format savedmodel",
+    ),
+    "the converter fails": (
+        dict(format="onnx"),
+        lambda patch: failing(patch, RuntimeError("No Op registered for Erfc\nand more")),
+        r"cannot be written as onnx \(No Op registered for Erfc\): --format savedmodel takes every model",
+    ),
+    "other answers": (
+        dict(format="openvino"),
+        lambda patch: answering_otherwise(patch, to_openvino),
+        "answers otherwise than Keras, so nothing is written",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusal(case, run, tmp_path, monkeypatch):
+    arguments, change, message = REFUSALS[case]
+    loaded = load_run(run)
+    images = images_to_judge(loaded)
+    _ = loaded.model, loaded.rejection
+    if change:
+        change(monkeypatch)
+    with pytest.raises(InputError, match=message):
+        write.write_format(loaded, tmp_path, images=images, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_needs_the_training_images(run, tmp_path):
+    loaded = load_run(run)
+    images = images_to_judge(loaded)
+    with pytest.raises(InputError, match="/nowhere"):
+        write.write_format(with_training_images_gone(loaded), tmp_path, "litert", images, int8=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("No space left on device")]
+)
+def test_a_full_disk_leaves_nothing(error, run, tmp_path, monkeypatch):
+    loaded = load_run(run)
+    failing(monkeypatch, error)
+    with pytest.raises(OSError, match="No space left on device"):
+        write.write_format(loaded, tmp_path, "onnx", images_to_judge(loaded))
+    assert not list(tmp_path.iterdir())
+    assert Path(run).is_dir()
