@@ -65,8 +65,20 @@ def test_two_processes_that_lose_one_another_go_on_from_the_last_epoch(images, t
     assert "report:" not in other
 
 
-def test_a_run_on_two_devices_is_the_run_of_one_and_loads_on_one(images, tmp_path):
-    options = ("--ema-decay", "0.8", "--clip-norm", "0.1", "--early-stopping", "2", "--model", tiny.STILL)
+def test_a_run_on_two_devices_is_the_run_of_one_and_loads_on_one(tmp_path):
+    images = tiny.draw(tmp_path / "images", each=40)  # 24 for validation: enough to fit a rejection
+    options = (
+        "--validation-fraction",
+        "0.25",
+        "--ema-decay",
+        "0.8",
+        "--clip-norm",
+        "0.1",
+        "--early-stopping",
+        "2",
+        "--model",
+        tiny.STILL,
+    )
     words = [tiny.words(images, tmp_path / name, *options, epochs=2) for name in ("one", "two")]
     assert main([*words[0], "--distribute", "none"]) == FINE
     said = finish(start([SCRIPT, *words[1], "--distribute", "data", *ON_TWO], COUNT))[0]
@@ -78,6 +90,12 @@ def test_a_run_on_two_devices_is_the_run_of_one_and_loads_on_one(images, tmp_pat
     run = load_run(tmp_path / "two")
     assert run.model.distribution.num_devices == 1
     assert keras_vit.evaluate(run)["accuracy"] == run.metrics["best"]["accuracy"]
+    alone = load_run(tmp_path / "one").metrics["rejection"]
+    together = run.metrics["rejection"]
+    assert together["threshold"] == pytest.approx(alone["threshold"], rel=1e-2)
+    assert run.rejection.threshold == together["threshold"]
+    for expected, found in zip(alone["rates"], together["rates"], strict=True):
+        assert abs(found["rejected"] - expected["rejected"]) <= 1, found["name"]
     files = {path.name for path in run.path.iterdir()}
     assert files >= {"config.json", "model.keras", "history.csv", "metrics.json", "report.html"}
-    assert not [name for name in files if name.endswith((".npz", ".new"))]
+    assert not {name for name in files if name.endswith((".npz", ".new"))} - {"rejection.npz"}

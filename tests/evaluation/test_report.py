@@ -279,6 +279,63 @@ def test_calibration_is_told_before_and_after_where_it_was_fitted(validation):
     assert sum(image["alt"].startswith("Reliability") for image in page.all("img")) == 1 + (validation > 0)
 
 
+RATES = [
+    {"name": "validation", "images": 144, "rejected": 6, "share": 6 / 144, "interval": [0.019, 0.088]},
+    {"name": "test", "images": 360, "rejected": 0, "share": 0.0, "interval": [0.0, 0.011]},
+    {"name": "drawn defects", "images": 0, "rejected": 0, "share": None, "interval": None},
+    {"name": "<noise>", "images": 1060, "rejected": 1060, "share": 1.0, "interval": [0.99, 1.0]},
+]
+REJECTION = {
+    "method": "Mahalanobis distance to the nearest class centre",
+    "threshold": 21.6259,
+    "share_allowed": 0.05,
+    "fitted_on": "validation",
+    "training_images": 1296,
+    "validation_images": 144,
+    "rates": [{**row, "left_out": None if row["images"] else "the run was trained on them"} for row in RATES],
+}
+
+
+def test_what_is_rejected_is_told_with_its_counts():
+    page = page_of(lambda given: given["metrics"].update(rejection=REJECTION))
+    text = page.text.replace("\u00a0", " ")
+    for told in (
+        "the threshold, 21.626, follows from the 144 validation images alone",
+        "5.0 % at most are rejected on average",
+        "1.9 points more or less",
+        "validation4.2 %1.9 % to 8.8 %144",
+        "test0.0 %0.0 % to 1.1 %360",
+        "drawn defectsleft out: the run was trained on them",
+        "<noise>100.0 %99.0 % to 100.0 %1,060",
+    ):
+        assert told in text, told
+    assert "#rejection" in {link["href"] for link in page.all("a")}
+
+
+@pytest.mark.parametrize(
+    ("rejection", "told"),
+    [
+        (None, ""),
+        (
+            {
+                **REJECTION,
+                "threshold": None,
+                "rates": [],
+                "fitted_on": "nothing: there is no validation part",
+            },
+            "No picture is rejected by this model, only files that cannot be read. The threshold was "
+            "fitted on nothing: there is no validation part.",
+        ),
+    ],
+    ids=["an earlier version", "not fitted"],
+)
+def test_what_is_told_where_nothing_is_rejected(rejection, told):
+    page = page_of(lambda given: given["metrics"].update(rejection=rejection))
+    assert told in page.text
+    assert ("Unlike the training images" in page.text) == (rejection is not None)
+    assert "95 % interval" not in page.text
+
+
 @pytest.mark.parametrize("gone", ["layer_table", "audit"])
 def test_sections_without_content_are_left_out(gone):
     section = {"layer_table": "layers", "audit": "data"}[gone]

@@ -21,3 +21,11 @@ def test_ten_epochs_on_steel(tmp_path):
     # Chance is 17 %.
     assert run.metrics["last"]["accuracy"] >= 0.85
     assert run.metrics["calibration"]["ece_after"] < 0.15
+
+    rates = {row["name"]: row["share"] for row in run.metrics["rejection"]["rates"]}
+    assert rates["validation"] == 6 / 144
+    assert rates["test"] < 0.12  # 5 % and the luck of which images are for validation
+    assert rates["noise"] > 0.95
+    assert rates["textures"] > 0.4
+    assert rates["drawn defects"] > rates["test"]
+    assert set(rates) == {"validation", "test", "drawn defects", "textures", "noise", "flat gray"}
