@@ -1,0 +1,36 @@
+"""Answers requests with a SavedModel in a process that has TensorFlow, and neither Keras nor keras_vit.
+
+python tensorflow_alone.py FOLDER REQUESTS ANSWERS. REQUESTS is a pickle of (signature, inputs by name);
+ANSWERS becomes one of what each gave, by name, and of what came in of the packages that must not.
+"""
+
+import pickle
+import sys
+
+ABSENT = ("keras", "keras_vit", "tf_keras")
+for name in ABSENT:
+    sys.modules[name] = None  # type: ignore[assignment]  # whoever imports it gets ModuleNotFoundError
+
+import tensorflow as tf  # noqa: E402
+
+
+def main(folder, requests, answers):
+    signatures = tf.saved_model.load(folder).signatures
+    with open(requests, "rb") as file:
+        asked = pickle.load(file)
+    answered = [
+        {key: value.numpy() for key, value in signatures[signature](**as_tensors(inputs)).items()}
+        for signature, inputs in asked
+    ]
+    present = [name for name, module in sys.modules.items() if name.split(".")[0] in ABSENT and module]
+    with open(answers, "wb") as file:
+        pickle.dump((answered, present), file)
+
+
+def as_tensors(inputs):
+    # An empty array of bytes does not tell what it is empty of.
+    return {key: tf.constant(x, tf.string if x.dtype == object else x.dtype) for key, x in inputs.items()}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
