@@ -117,7 +117,11 @@ def test_a_gray_file_keeps_its_very_values(kind, channels):
     [
         ("GIF", "P", {}),
         ("WEBP", "P", {"lossless": True}),
-        ("WEBP", "RGB", {"lossless": True}),  # without alpha TensorFlow would write past the end of the pixels
+        (
+            "WEBP",
+            "RGB",
+            {"lossless": True},
+        ),  # without alpha TensorFlow would write past the end of the pixels
         ("WEBP", "RGB", {}),
         ("WEBP", "RGBA", {}),
     ],
