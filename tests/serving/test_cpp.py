@@ -1,0 +1,112 @@
+"""An exported run in a C++ program, by the loader and the session that TensorFlow Serving is made of."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from served_images import BAD, BOMBS, FILES
+
+import keras_vit
+
+COMPILER = next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+
+pytestmark = [
+    pytest.mark.same_on_every_backend,
+    pytest.mark.long,
+    pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler: c++, g++ or clang++"),
+    pytest.mark.skipif(os.name != "posix", reason="links as Linux does"),
+]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """The compiled `serve_bundle`, linked to the libraries of the installed TensorFlow alone."""
+    folder = tf.sysconfig.get_lib()
+    # The kernels register themselves: the linker would leave out the library that no name is asked of.
+    libraries = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
+    out = tmp_path_factory.mktemp("program") / "serve_bundle"
+    words = [COMPILER, Path(__file__).with_name("serve_bundle.cc"), "-o", out, "-w"]
+    words += [*tf.sysconfig.get_compile_flags(), f"-L{folder}", f"-Wl,-rpath,{folder}", "-Wl,--no-as-needed"]
+    process = subprocess.run([*map(str, words), *libraries], capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, process.stderr
+    return out
+
+
+def ask(program, folder, paths):
+    """Columns of what the program prints, by the names of the outputs."""
+    process = run_program(program, folder, *paths)
+    assert process.returncode == 0, process.stderr
+    rows = [line.split("\t") for line in process.stdout.splitlines()]
+    assert len(rows) == len(paths)
+    reject, confidence, label, probabilities = zip(*rows, strict=True) if rows else [()] * 4
+    return {
+        "reject": np.array(reject, int),
+        "confidence": np.array(confidence, "float32"),
+        "label": [name.encode() for name in label],
+        "probabilities": np.array([row.split(" ") for row in probabilities], "float32"),
+    }
+
+
+def run_program(program, *words):
+    return subprocess.run([program, *map(str, words)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def paths(drawn_images, tmp_path):
+    """Good images, and between them damaged ones, bombs, and each kind of file."""
+    drawn = [drawn_images / name / f"{i}.png" for name in tiny.CLASSES for i in range(4)]
+    others = []
+    for i, content in enumerate((BAD | BOMBS | FILES).values()):
+        others.append(tmp_path / f"{i}")
+        others[-1].write_bytes(content)
+    return [*drawn[:5], *others, *drawn[5:]]
+
+
+def test_the_answers_are_those_of_python_and_of_keras(program, bundle, run, paths):
+    found = ask(program, bundle.path, paths)
+
+    serve = tf.saved_model.load(str(bundle.path)).signatures["serving_default"]
+    of_python = serve(image_bytes=tf.constant([path.read_bytes() for path in paths]))
+    np.testing.assert_allclose(found["probabilities"], of_python["probabilities"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["confidence"], of_python["confidence"], rtol=0, atol=1e-6)
+    assert found["label"] == of_python["label"].numpy().tolist()
+    np.testing.assert_array_equal(found["reject"], of_python["reject"])
+
+    bombs = slice(5 + len(BAD), 5 + len(BAD) + len(BOMBS))
+    assert not found["probabilities"][bombs].any()
+    assert found["reject"][bombs].all()
+    others = np.delete(np.arange(len(paths)), bombs)
+    for i, of_keras in zip(others, keras_vit.predict(run, [paths[i] for i in others]), strict=True):
+        decodes = of_keras.label is not None
+        assert found["probabilities"][i].any() == decodes, paths[i]
+        assert found["label"][i] == (of_keras.label or "").encode()
+        assert found["reject"][i] == of_keras.reject
+        if decodes:
+            expected = list(of_keras.probabilities.values())
+            np.testing.assert_allclose(found["probabilities"][i], expected, rtol=0, atol=1e-5)
+    assert set(found["reject"]) == {0, 1}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_small_batches(count, program, bundle, paths):
+    found = ask(program, bundle.path, paths[4 : 4 + count])  # the second is damaged
+    assert [row.any() for row in found["probabilities"]] == [True, False][:count]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "give the folder of a version"),
+        (["nosuch"], "Could not find SavedModel"),
+        (["BUNDLE", "nosuch.png"], "cannot read nosuch.png"),
+    ],
+)
+def test_wrong_words(words, complaint, program, bundle):
+    process = run_program(program, *[str(bundle.path) if word == "BUNDLE" else word for word in words])
+    assert process.returncode == 1
+    assert complaint in process.stderr
