@@ -10,7 +10,7 @@ from keras_vit.serving.formats.portable import PROJECTION, PortableGraph
 FILE = "model.tflite"
 PACKAGES = ("ai_edge_litert",)
 EMPTY_BATCH = False  # its CPU delegate fails on one with some models
-RUNTIME = 'LiteRT 1.0 or newer: the signature "images", whose batch of 1 or more is resized at each call'
+RUNTIME = 'LiteRT: the signature "images", whose batch of 1 or more is resized at each call'
 SIGNATURE = "images"
 
 

@@ -10,7 +10,7 @@ FILE = "model.onnx"
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 OPSET = 17
 EMPTY_BATCH = False  # ONNX Runtime does not reshape a tensor without elements where a size is left open
-RUNTIME = f"ONNX Runtime 1.13 or newer, or another runtime of opset {OPSET}; a batch of 1 or more"
+RUNTIME = f"ONNX Runtime, or another that has opset {OPSET}: a batch of 1 or more"
 
 
 def convert(graph: PortableGraph, folder: Path, representative: np.ndarray | None = None) -> None:

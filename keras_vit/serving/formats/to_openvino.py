@@ -10,7 +10,7 @@ FILE = "model.xml"
 PACKAGES = ("openvino",)
 EMPTY_BATCH = True
 RUNTIME = (
-    "OpenVINO 2025.0 or newer. Where the processor has bfloat16, OpenVINO computes in that, and "
+    "OpenVINO. Where the processor has bfloat16, OpenVINO computes in that, and "
     'probabilities change by hundredths: compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) '
     "gives those that were compared with Keras."
 )
