@@ -30,9 +30,11 @@ for package in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "openvino"):
     pytest.importorskip(package, reason="needs the extra formats")
 
 FORMATS = {"onnx": to_onnx, "litert": to_litert, "openvino": to_openvino}
-SMALL = dict(patch_size=4, dim=16, depth=2, num_heads=2, mlp_dim=32, num_classes=4, image_shape=(8, 8, 1))
+SMALL = dict(patch_size=4, dim=16, depth=1, num_heads=2, mlp_dim=32, num_classes=4, image_shape=(8, 8, 1))
 MODELS = {
-    "linear stem, token, hidden head": dict(head_hidden_dim=8, head_dim=12, qkv_bias=False, dropout_rate=0.1),
+    "linear stem, token, hidden head": dict(
+        depth=2, head_hidden_dim=8, head_dim=12, qkv_bias=False, dropout_rate=0.1
+    ),
     "conv stem, mean, swiglu, RGB, 8x12": dict(
         stem="conv", pooling="gap", position="sincos2d", activation="swiglu", image_shape=(8, 12, 3)
     ),
