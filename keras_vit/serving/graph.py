@@ -94,7 +94,9 @@ class ServedGraph(tf.Module):
         return prepare_pixels(pixels, self.preprocessing), decoded
 
     def _prepare_pixels(self, pixels):
-        return prepare_pixels(pixels, self.preprocessing), True
+        # The ReLU of a conv stem makes zeros of NaN.
+        usable = tf.reduce_all(tf.math.is_finite(tf.cast(pixels, tf.float32)))
+        return prepare_pixels(pixels, self.preprocessing), usable
 
     def _features_of_prepared(self, prepared, usable):
         features, foreign, probabilities = self._forward(prepared)

@@ -16,6 +16,7 @@ from PIL import Image
 from keras_vit import export, load_run, predict
 from keras_vit.cli import FAILED, FINE, WRONG_USAGE, main
 from keras_vit.errors import InputError
+from keras_vit.run_folder import Run
 from keras_vit.serving import place
 from keras_vit.serving.bundle import COMPARED_IMAGES, _some_of
 from keras_vit.serving.configs import BATCH_SIZES
@@ -238,6 +239,26 @@ def test_a_watching_server_never_sees_a_part_of_it(run, tmp_path, monkeypatch):
     path = export(run, tmp_path).path
     assert seen == [[]] * 4
     assert files_below(path) == PARTS
+
+
+@only_tensorflow
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_conv_stem_hides_no_pixel_that_is_no_number(run, count):
+    import tensorflow as tf
+
+    from keras_vit.serving.graph import ServedGraph
+    from keras_vit.vit import ViT
+
+    class ConvRun(Run):
+        model = ViT.from_variant("defect-conv/4", image_shape=(28, 28, 1), num_classes=3)
+        rejection = None
+
+    opened = load_run(run)
+    graph = ServedGraph(ConvRun(opened.path, opened.config))
+    pixels = np.full((count, 28, 28, 1), 100, "float32")
+    pixels[-1, 3, 3] = np.nan
+    found = tf.function(graph.classify_pixels)(pixels)
+    assert found["reject"].numpy().tolist() == [0] * (count - 1) + [1]
 
 
 # What is refused
