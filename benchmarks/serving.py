@@ -4,7 +4,7 @@
 
 Both go from the bytes of image files to probabilities in one process, taking turns, so that a busy machine
 slows both. The SavedModel decodes, checks and resizes in its graph (the signature `serving_default`); for the
-ONNX file, Pillow decodes and resizes. Prints the median time of each and the median ratio of neighbours:
+ONNX file, Pillow decodes and resizes. Prints the median time of each and the median ratio of turns:
 above 1 the SavedModel is the slower one.
 """
 
@@ -22,6 +22,8 @@ import keras_vit
 from keras_vit.evaluation.verbs import images_to_judge
 from keras_vit.run_folder import load_run
 from keras_vit.serving.saved_model import encoded_image
+
+CALLS = 9  # in a turn
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,23 @@ def onnx_of(folder: Path, image_shape):
 
 
 def taking_turns(functions, seconds: float) -> list[list[float]]:
-    """The seconds of each call of each function."""
-    for function in functions * 5:
-        function()
+    """The median seconds of a call, turn by turn, for each function.
+
+    A turn is several calls, without the first: the threads of one runtime go on spinning for a moment when
+    its call is over, and would slow the other.
+    """
     times: list[list[float]] = [[] for _ in functions]
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for function, found in zip(functions, times, strict=True):
-            begin = time.perf_counter()
-            function()
-            found.append(time.perf_counter() - begin)
-    return times
+            found.append(statistics.median([seconds_of(function) for _ in range(CALLS + 1)][1:]))
+    return [found[1:] for found in times]  # the first turn warms up
+
+
+def seconds_of(function) -> float:
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":
