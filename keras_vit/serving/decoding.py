@@ -102,7 +102,7 @@ def _gif_pixels(encoded):
     _, pixels, largest, _ = tf.while_loop(
         lambda at, pixels, *_: (at < end) & (pixels <= MAX_PIXELS),
         step,
-        (start, 0.0, tf.zeros((2,), tf.int32), False),
+        (start, 0.0, tf.zeros((2,), tf.int32), tf.constant(False)),
     )
     return tf.maximum(pixels, _product(largest[0], largest[1]))
 

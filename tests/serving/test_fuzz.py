@@ -1,0 +1,185 @@
+"""Damaged images and decompression bombs before an exported run, in processes that are theirs to crash."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import brightness_model
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from fuzz_bundle import BATCH_SIZE, batch, problem
+from mutations import MUTATIONS, SEEDS, mutated, png, with_right_checksums
+from PIL import Image
+from served_images import BOMBS, file
+
+from keras_vit.serving.decoding import decode_or_blank
+
+pytestmark = pytest.mark.same_on_every_backend
+
+HERE = Path(__file__).parent
+SEED = 0
+BATCHES = 67  # of 30 damaged images each
+
+# glibc then looks at every block that is freed, and fills what is new or freed with other bytes than 0.
+STRICT = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
+
+
+def fuzz(folder, labels, batches):
+    """The summary; fails with what repeats the batch that went wrong."""
+    words = [HERE / "fuzz_bundle.py", folder, "--labels", ",".join(labels), "--seed", SEED]
+    process = subprocess.run(
+        [sys.executable, *map(str, words), "--batches", str(batches)],
+        env={**os.environ, **STRICT},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    said = process.stdout.splitlines() or ["nothing"]
+    if process.returncode:
+        number, last = said[-1].removeprefix("batch "), process.stderr.splitlines()[-1:]
+        pytest.fail(
+            f"batch {number} ended with {process.returncode}: {last}. To repeat it: "
+            f"python {' '.join(map(str, words))} --first {number}"
+        )
+    return json.loads(said[-1])
+
+
+@pytest.mark.long
+def test_two_thousand_damaged_images(bundle):
+    found = fuzz(bundle.path, tiny.CLASSES, BATCHES)
+    assert found["mutated"] >= 2000
+    assert 0.1 < found["blank"] / found["mutated"] < 0.9  # some of both, or nothing was tried
+
+
+def test_a_model_that_a_damaged_image_upsets_is_found_out(tmp_path):
+    brightness_model.write(tmp_path / "1")
+    with pytest.raises(pytest.fail.Exception, match=r"batch \w+ ended with 1: .*To repeat it: python "):
+        fuzz(tmp_path / "1", brightness_model.CLASSES, 1)
+
+
+# The fuzzer itself
+
+
+def test_a_seed_and_a_number_make_a_batch():
+    assert batch(0, 3) == batch(0, 3)
+    assert batch(0, 3) != batch(0, 4)
+    assert batch(0, 3) != batch(1, 3)
+
+
+@pytest.mark.parametrize("index", range(len(SEEDS)))
+def test_it_begins_at_images_that_decode(index):
+    assert decode_or_blank(tf.constant(SEEDS[index]))[1]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+@pytest.mark.parametrize("content", [b"", b"\x89", SEEDS[0]], ids=["0 bytes", "1 byte", "image"])
+def test_a_mutation_takes_files_of_any_length(mutation, content):
+    changed = []
+    for seed in range(20):
+        new = bytearray(content)
+        mutation(np.random.default_rng(seed), new)
+        changed.append(bytes(new))
+    assert len(set(changed)) > (10 if len(content) > 1 else 0)
+
+
+def test_a_png_is_damaged_behind_its_checksums():
+    damaged = bytearray(png(8, 2))
+    damaged[60] ^= 1
+    with pytest.raises(SyntaxError, match="broken PNG file"):
+        Image.open(io.BytesIO(damaged)).verify()
+    Image.open(io.BytesIO(with_right_checksums(damaged))).verify()
+
+
+def test_checksums_of_what_is_no_png_any_more():
+    for seed in range(200):
+        with_right_checksums(b"\x89PNG" + mutated(np.random.default_rng(seed)))
+
+
+def answer(**changes):
+    """What a model may say of a batch of which the first image does not decode; with other first rows."""
+    right = {
+        "probabilities": np.tile(np.float32([0.25, 0.75]), (BATCH_SIZE, 1)),
+        "label": np.array([b"b"] * BATCH_SIZE, object),
+        "confidence": np.full(BATCH_SIZE, 0.75, "float32"),
+        "reject": np.zeros(BATCH_SIZE, int),
+    }
+    for name, first in dict(probabilities=[0, 0], label=b"", confidence=0, reject=1).items():
+        right[name][0] = changes.get(name, first)
+    return right
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, None),
+        (dict(reject=0), "row 0 has reject 0"),
+        (dict(reject=2), "row 0 has reject 2"),
+        (dict(label=b"b"), "row 0 says b'b'"),
+        (dict(confidence=0.5), "row 0 says b'', 0.5"),
+        (dict(probabilities=[NAN, 1]), "row 0 is not finite"),
+        (dict(probabilities=[INFINITY, 0]), "row 0 is not finite"),
+        (dict(probabilities=[0.5, 0.6], confidence=0.6, label=b"b"), "row 0 is no distribution"),
+        (dict(probabilities=[-0.5, 1.5], confidence=1.5, label=b"b"), "row 0 is no distribution"),
+        (dict(probabilities=[0.25, 0.75], confidence=0.75, label=b"a"), "row 0 says b'a'"),
+        (dict(probabilities=[0.25, 0.75], confidence=0.75, label=b"b", reject=0), None),
+    ],
+)
+def test_what_it_calls_wrong(changes, found):
+    said = problem(answer(**changes), [b"a", b"b"], {}, {})
+    assert said is None if found is None else said.startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "reject", "found"),
+    [
+        ([0.25, 0.75], 0, None),
+        ([0.26, 0.74], 0, "row 5, a good image, has got another answer than alone"),
+        ([0.25, 0.75], 1, "row 5, a good image, has got another reject than alone"),
+    ],
+)
+def test_a_disturbed_good_image_is_found(probabilities, reject, found):
+    alone = {"probabilities": np.array([[0, 0], probabilities]), "reject": np.array([1, reject])}
+    assert problem(answer(), [b"a", b"b"], {5: 1}, alone) == found
+
+
+# Memory
+
+
+@pytest.fixture
+def peak_memory(bundle, tmp_path):
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("needs Linux, which tells the peak of a process's memory")
+
+    def measure(*files):
+        paths = [tmp_path / str(i) for i in range(len(files))]
+        for path, content in zip(paths, files, strict=True):
+            path.write_bytes(content)
+        words = [sys.executable, HERE / "peak_memory.py", bundle.path, *paths]
+        process = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=300)
+        assert process.returncode == 0, process.stderr
+        return json.loads(process.stdout)
+
+    return measure
+
+
+def test_bombs_are_refused_without_taking_memory(peak_memory, drawn_images):
+    good = (drawn_images / "dots" / "0.png").read_bytes()
+    found = peak_memory(good, *BOMBS.values(), good)
+    assert found["blank"] == [False, *[True] * len(BOMBS), False]
+    assert all(found["reject"][1:-1])
+    assert found["reject"][0] == found["reject"][-1]
+    assert found["grown"] < 100
+
+
+def test_the_largest_image_that_is_taken_has_a_known_price(peak_memory):
+    found = peak_memory(file(Image.new("RGBA", (8192, 4096)), "PNG", compress_level=1))
+    assert found["blank"] == [False]
+    assert 128 < found["grown"] < 2000  # its pixels alone take the first
