@@ -104,7 +104,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify image files with the model of a run.
+    """Classify image files with the model of a run; those unlike its training images are marked as rejected.
 
     Examples:
       keras-vit predict runs/first strip_17.jpg strip_18.png
