@@ -14,6 +14,19 @@ from keras_vit.errors import InputError
 SAVED_MODEL = "saved_model.pb"
 
 
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """What TensorFlow raises for a file that it cannot write into a folder, as an OSError or InputError."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if "No space left" in error.message:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise InputError(f"{folder} cannot be written to: {error.message}") from error
+
+
 @dataclass
 class NewVersion:
     """A version that is being made.

@@ -1,8 +1,6 @@
 """The SavedModel of a run, written and then compared with the Keras model before anyone gets to see it."""
 
-import errno
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.evaluation.calibration import softmax
 from keras_vit.run_folder import Run
+from keras_vit.serving.place import disk_errors
 
 BATCH_SIZE = 32
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
@@ -36,12 +35,8 @@ def write_saved_model(run: Run, folder: Path) -> None:
     from keras_vit.serving.graph import ServedGraph
 
     graph = ServedGraph(run)
-    try:
+    with disk_errors(folder):
         tf.saved_model.save(graph, str(folder), signatures=graph.signatures())
-    except tf.errors.OpError as error:
-        if "No space left" in error.message:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
-        raise InputError(f"The SavedModel cannot be written to {folder}: {error.message}") from error
 
 
 def encoded_image(image: Image) -> bytes:

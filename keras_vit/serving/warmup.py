@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_vit.errors import InputError
 from keras_vit.serving.configs import BATCH_SIZES
+from keras_vit.serving.place import disk_errors
 
 WARMUP = "tf_serving_warmup_requests"
 
@@ -47,7 +48,7 @@ def write_warmup(folder: Path, name: str, signatures: dict[str, dict[str, np.nda
                 prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             )
     (folder / "assets.extra").mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(folder / "assets.extra" / WARMUP)) as writer:
+    with disk_errors(folder), tf.io.TFRecordWriter(str(folder / "assets.extra" / WARMUP)) as writer:
         for log in logs:
             writer.write(log.SerializeToString())
     return len(logs)

@@ -55,7 +55,8 @@ def bundle(run, tmp_path_factory):
     return Bundle(models, "steel", export(run, models, name="steel").path)
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while a server runs, gRPC complains of every process that later tests fork.
+@pytest.fixture(scope="module")
 def brightness_double(tmp_path_factory):
     """The stand-in for TensorFlow Serving with two versions of the brightness model, named vit."""
     pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
