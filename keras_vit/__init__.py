@@ -1,7 +1,8 @@
 """Vision Transformers in Keras 3 for people with a few thousand images of their own."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from keras_vit.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -40,16 +41,7 @@ _HOMES = {
 __all__ = sorted([*_HOMES, "__version__"])
 
 
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'keras_vit' has no attribute {name!r}")
-    value = getattr(import_module(f"keras_vit.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not run the table

@@ -35,6 +35,11 @@ class ServerError(RuntimeError):
         self.answers: list = []
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def check_range(name, value, low, high, open_low=False):
     """Raises InputError where a number is outside low..high; `None` as value is fine."""
     if value is None:

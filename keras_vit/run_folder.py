@@ -2,13 +2,13 @@
 
 import csv
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from keras_vit.data.preprocess import Preprocessing
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, first_line
+from keras_vit.whole_file import whole_file
 
 CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION = (
     "config.json",
@@ -125,7 +125,7 @@ def load_model(path):
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds, and not always its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         if "Lambda" in str(error) or "unsafe" in str(error).lower():
             raise InputError(
                 f"{path} holds code (a Lambda layer), which is not run: save the model without Lambda layers."
@@ -148,17 +148,9 @@ def read_json(path: Path):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: beside, then renamed."""
-    beside = path.with_name(path.name + ".new")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut may leave the new name with nothing behind it
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    """Writes a file whole or not at all."""
+    with whole_file(path) as file:
+        file.write(text)
 
 
 def write_json(path: Path, value) -> None:
@@ -167,9 +159,7 @@ def write_json(path: Path, value) -> None:
 
 def write_history(path: Path, history: list[dict]) -> None:
     """One row an epoch."""
-    beside = path.with_name(path.name + ".new")
-    with open(beside, "w", newline="", encoding="utf-8") as file:
+    with whole_file(path, newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(history)
-    os.replace(beside, path)

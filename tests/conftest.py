@@ -1,3 +1,5 @@
+import contextlib
+import io
 import os
 import tempfile
 
@@ -39,6 +41,19 @@ def images(tiny_size, tmp_path_factory):
     import tiny
 
     return tiny.draw(tmp_path_factory.mktemp("images") / "images")
+
+
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory):
+    """The folder of a finished run, and what the command printed."""
+    import tiny
+
+    from keras_vit.cli import FINE, main
+
+    out, said = tmp_path_factory.mktemp("runs") / "first", io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main(tiny.words(images, out, epochs=2)) == FINE
+    return out, said.getvalue()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,6 +1,7 @@
 """A ViT, images and options so small that a whole run takes seconds."""
 
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,3 +74,18 @@ def tree(folder):
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(Path(folder).rglob("*"))
     }
+
+
+def copy_of(run, folder):
+    """A copy of a run, in a folder."""
+    return shutil.copytree(run, folder / "copy")
+
+
+def code_of(words):
+    """The exit code, whether the command returns it or argparse exits with it."""
+    from keras_vit.cli import main
+
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as stop:
+        return stop.code

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from keras_vit import run_folder
 from keras_vit.errors import InputError
 from keras_vit.search.files import ERROR, RESULT
 from keras_vit.search.point import count_mult_adds, count_parameters
+from keras_vit.whole_file import whole_file
 
 SEARCH = "search.json"
 # What is read of it, here and to go on.
@@ -159,11 +159,9 @@ def write_trials(record: SearchRecord) -> None:
     """
     names = [field.name for field in fields(TrialRecord) if field.name not in ("values", "history")]
     columns = [name for name in record.trials[0].values if name not in names] if record.trials else []
-    beside = record.folder / "trials.csv.new"
-    with open(beside, "w", newline="", encoding="utf-8") as file:
+    with whole_file(record.folder / "trials.csv", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*names, *columns])
         for trial in record.trials:
             told = [getattr(trial, name) for name in names]
             writer.writerow([*told, *(trial.values[name] for name in columns)])
-    os.replace(beside, record.folder / "trials.csv")

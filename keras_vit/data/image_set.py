@@ -12,6 +12,11 @@ Image = Path | bytes | np.ndarray
 SPLIT_PARTS = ("train", "validation", "test")
 
 
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most `most` of the positions 0..count-1, evenly from all, in order: int64."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Labelled images, not yet decoded, in a fixed order.

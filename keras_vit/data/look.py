@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -124,7 +125,29 @@ def _check_header(encoded):
             f"{width} x {height} pixels is more than the {MAX_PIXELS // 1_000_000} million allowed; scale "
             f"it down"
         )
+    if kind == "GIF" and _pixels_to_decode(encoded) > MAX_PIXELS:  # PIL knows only the screen they move on
+        raise Unusable(
+            f"its frames have more than the {MAX_PIXELS // 1_000_000} million pixels allowed together; take "
+            f"one of them"
+        )
     return "JPEG" if kind == "MPO" else kind  # a JPEG with a second picture behind it
+
+
+def _pixels_to_decode(encoded) -> float:
+    import tensorflow as tf
+
+    with tf.device("/CPU:0"):
+        return float(_declared_pixels()(tf.constant(encoded)))
+
+
+@cache
+def _declared_pixels():
+    import tensorflow as tf
+
+    from keras_vit.data.declared_pixels import declared_pixels
+
+    # As a graph: its loop takes a step for each 255 bytes.
+    return tf.function(declared_pixels, input_signature=[tf.TensorSpec([], tf.string)])
 
 
 def _decode(encoded):

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit.errors import DistributionError, InputError
+from keras_vit.errors import DistributionError, InputError, first_line
 
 _current: list["Distribution"] = []
 
@@ -208,7 +208,7 @@ class Distribution:
 
 def lost_process(error: Exception) -> DistributionError:
     """The clear error for one that the end of another process has caused."""
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    reason = first_line(error)[:200]
     return DistributionError(
         f"Another process of this run has ended or cannot be reached ({reason}). Start all processes again "
         "with the same command: training goes on from the last finished epoch."

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit.data.image_set import Image
+from keras_vit.data.image_set import Image, evenly
 from keras_vit.data.pipeline import ImageData, pixel_dataset
 from keras_vit.data.preprocess import Preprocessing, scale_pixels
 from keras_vit.data.steel import SOURCE, draw_steel_defects
@@ -84,7 +84,7 @@ def judge_rejection(model, data: ImageData) -> tuple[Rejection | None, dict[str,
         `rejected`, `share`, `interval` (Wilson, 95 %) and `left_out` (why there are no such images, or
         `None`) for the validation, the test and the foreign images, empty where nothing was fitted.
     """
-    training = training_images(data.labels("train"))
+    training = rows_to_fit(data.labels("train"))
     told: dict[str, Any] = {
         "method": METHOD,
         "threshold": None,
@@ -122,12 +122,10 @@ def judge_rejection(model, data: ImageData) -> tuple[Rejection | None, dict[str,
     return rejection, told
 
 
-def training_images(labels) -> np.ndarray:
+def rows_to_fit(labels) -> np.ndarray:
     """Which training images the clouds are fitted on: int (n,), the same share of each class."""
     by_class = np.argsort(labels, kind="stable")
-    if len(by_class) <= MOST_TRAINING_IMAGES:
-        return by_class
-    return by_class[np.linspace(0, len(by_class) - 1, MOST_TRAINING_IMAGES).astype(int)]
+    return by_class[evenly(len(by_class), MOST_TRAINING_IMAGES)]
 
 
 def features_by_part(model, parts: dict[str, list], preprocessing: Preprocessing) -> dict[str, np.ndarray]:

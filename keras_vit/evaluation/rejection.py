@@ -11,7 +11,6 @@ nearest class centre, with one covariance for all classes, of the features of se
 are put together in one vector before the distance is taken, which needs no foreign images to weigh them.
 """
 
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vit.errors import InputError
+from keras_vit.whole_file import whole_file
 
 METHOD = "Mahalanobis distance to the nearest class centre"
 SHARE = 0.05  # of the images that are like the training images, at most so many are rejected on average
@@ -75,19 +75,13 @@ class Rejection:
 
     def save(self, path: Path) -> None:
         """Writes an .npz file, whole or not at all."""
-        beside = path.with_name(path.name + ".new")
-        try:
-            with open(beside, "wb") as file:
-                np.savez(
-                    file,
-                    projection=self.projection,
-                    centers=self.centers,
-                    threshold=np.float64(self.threshold),
-                )
-            os.replace(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)  # on a full disk it would take the room that is left
-            raise
+        with whole_file(path, "wb") as file:
+            np.savez(
+                file,
+                projection=self.projection,
+                centers=self.centers,
+                threshold=np.float64(self.threshold),
+            )
 
     @classmethod
     def load(cls, path: Path) -> "Rejection":

@@ -1,6 +1,5 @@
 """export(): a run folder in, what an operator serves out."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -8,23 +7,28 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from keras_vit.data.image_set import ImageSet
+from keras_vit.data.image_set import ImageSet, evenly
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.errors import InputError, check_choice
 from keras_vit.evaluation.verbs import images_to_judge
-from keras_vit.run_folder import Run, load_run, write_json, write_text
+from keras_vit.run_folder import Run, load_run, write_text
+from keras_vit.serving import Format
 from keras_vit.serving.configs import MODELS, add_model, batching_config, compose_file, read_models
 from keras_vit.serving.model_card import model_card
 from keras_vit.serving.place import SAVED_MODEL, check_name, new_version, versions_of
 from keras_vit.serving.saved_model import Comparison, compare_saved_model, encoded_image, write_saved_model
+from keras_vit.serving.settings import write_settings
 from keras_vit.serving.warmup import require_serving_api, write_warmup
 
-FORMATS = ("savedmodel", "onnx", "litert", "openvino")
+QUANTISED_BY = {"onnx": "onnxruntime.quantization", "openvino": "NNCF"}
+"""What makes an int8 file of the float32 file of a format."""
+
 COMPARED_IMAGES = 360
-CARD, LABELS, SETTINGS = "model_card.md", "labels.txt", "serving.json"
+CARD = "model_card.md"
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def export(
     *,
     name: str | None = None,
     version: int | None = None,
-    format: str = "savedmodel",
+    format: Format = "savedmodel",
     int8: bool = False,
     data: str | None = None,
 ) -> Exported:
@@ -62,7 +66,7 @@ def export(
         version: 1 or more; `None` takes the one after the newest.
         format: `"savedmodel"` for TensorFlow Serving, with its configuration beside it; `"onnx"`, `"litert"`
             or `"openvino"`, which begin at pixels of the model's size.
-        int8: whether weights and activations are quantised to 8 bits; LiteRT only.
+        int8: whether the fully connected layers are quantised to 8 bits; LiteRT only.
         data: other images to compare on, as `load_image_set` takes them, where the run's own are gone.
 
     Raises:
@@ -75,9 +79,10 @@ def export(
     """
     import keras
 
-    check_choice("format", format, FORMATS)
+    check_choice("format", format, get_args(Format))
     if int8 and format != "litert":
-        raise InputError(f"{format} has no 8 bits here: give --format litert with --int8, or leave it out.")
+        way = f", or quantise its file with {QUANTISED_BY[format]}" if format in QUANTISED_BY else ""
+        raise InputError(f"--int8 is for litert: leave it out of --format {format}{way}.")
     if name is None:
         name = "vit" if format == "savedmodel" else f"vit-{format}"
     check_name(name)
@@ -88,7 +93,8 @@ def export(
         require_serving_api()
         read_models(Path(to) / MODELS)  # what is wrong with it is told before the work, not after it
     _refuse_mixture(Path(to) / name, format)
-    images = _some_of(images_to_judge(run, data), COMPARED_IMAGES)
+    images = images_to_judge(run, data)
+    images = images.take(evenly(len(images), COMPARED_IMAGES))
     with new_version(Path(to), name, version) as new:
         if format == "savedmodel":
             comparison = write_bundle(run, new.folder, name, images)
@@ -104,31 +110,15 @@ def export(
 
 def write_bundle(run: Run, folder: Path, name: str, images: ImageSet) -> Comparison:
     """The SavedModel of a run with its extra assets: what TensorFlow Serving takes for a version."""
+    from keras_vit.serving.decoding import MAX_PIXELS
+
     write_saved_model(run, folder)
     comparison = compare_saved_model(run, folder, images)
     extra = folder / "assets.extra"
     extra.mkdir()
-    write_text(extra / LABELS, "".join(f"{label}\n" for label in run.class_names))
-    write_json(extra / SETTINGS, settings(run, comparison))
-    write_warmup(folder, name, warmup_examples(run, images))
+    write_settings(extra, run, comparison, {"max_pixels": MAX_PIXELS})
+    write_warmup(extra, name, warmup_examples(run, images))
     return comparison
-
-
-def settings(run: Run, comparison: Comparison) -> dict:
-    """What `serving.json` tells a program of the exported model."""
-    from keras_vit.serving.decoding import MAX_PIXELS
-
-    return {
-        "class_names": list(run.class_names),
-        "temperature": run.temperature,
-        "reject_above": None if run.rejection is None else float(run.rejection.threshold),
-        "image_shape": list(run.preprocessing.image_shape),
-        "aspect": run.preprocessing.aspect,
-        "max_pixels": MAX_PIXELS,
-        "compared_with_keras": dataclasses.asdict(comparison),
-        "trained_by": run.config["command"],
-        "versions": run.config["versions"],
-    }
 
 
 def warmup_examples(run: Run, images: ImageSet) -> dict[str, dict[str, np.ndarray]]:
@@ -170,28 +160,10 @@ def _refuse_mixture(folder: Path, format: str) -> None:
         raise InputError(f"{folder} holds models of another format: give another --name.")
 
 
-def _some_of(images: ImageSet, most: int) -> ImageSet:
-    """At most so many images, evenly from all."""
-    if len(images) <= most:
-        return images
-    return images.take(np.linspace(0, len(images) - 1, most).round().astype(int))
-
-
 def _export_with_tensorflow(run, to, name, version, format, int8, data) -> Exported:
     """The same in a process of its own: the backend cannot change within one."""
-    words = [
-        sys.executable,
-        "-m",
-        "keras_vit",
-        "export",
-        str(run.path),
-        "--to",
-        str(to),
-        "--name",
-        name,
-        "--json",
-    ]
-    words += ["--format", format, *(["--int8"] if int8 else [])]
+    words = [sys.executable, "-m", "keras_vit", "export", str(run.path), "--to", str(to), "--json"]
+    words += ["--name", name, "--format", format, *(["--int8"] if int8 else [])]
     words += ["--version", str(version)] if version is not None else []
     words += ["--data", str(data)] if data is not None else []
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}

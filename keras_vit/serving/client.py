@@ -1,7 +1,5 @@
 """Asks a server about image files: TensorFlow Serving with a model that `keras-vit export` made."""
 
-import itertools
-import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +8,13 @@ from time import sleep
 from typing import Any
 
 import numpy as np
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random_exponential,
+)
 
 from keras_vit.errors import InputError, ServerError, check_choice, check_range
 from keras_vit.serving.protocols import PORTS, Grpc, Rest
@@ -330,15 +335,21 @@ def _nonsense(address, what) -> ServerError:
 
 
 def _patiently(call: Callable[[], Any], retries: int) -> Any:
-    """What a call returns; after a failure that may pass it is made again, up to `retries` times."""
-    for attempt in itertools.count():
-        try:
-            return call()
-        except ServerError as error:
-            if not error.may_pass or attempt >= retries:
-                if attempt:
-                    error.add_note(f"Asked {attempt + 1} times.")
-                raise
-        delay = min(FIRST_DELAY * 2**attempt, LONGEST_DELAY)
-        # Clients that one failure has stopped are not to come back all at the same moment.
-        sleep(random.uniform(delay / 2, delay))
+    """What a call returns; after a failure that may pass it is made again, up to `retries` times.
+
+    Half of each wait is drawn: clients that one failure has stopped are not to come back all at once.
+    """
+    half = {"multiplier": FIRST_DELAY / 2, "max": LONGEST_DELAY / 2}
+    patient = Retrying(
+        stop=stop_after_attempt(retries + 1),
+        wait=wait_exponential(**half) + wait_random_exponential(**half),
+        retry=retry_if_exception(lambda error: isinstance(error, ServerError) and error.may_pass),
+        sleep=sleep,
+        reraise=True,
+    )
+    try:
+        return patient(call)
+    except ServerError as error:
+        if patient.statistics["attempt_number"] > 1:
+            error.add_note(f"Asked {patient.statistics['attempt_number']} times.")
+        raise

@@ -11,6 +11,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from keras_vit.errors import InputError, ServerError
+from keras_vit.serving import Format
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,10 @@ class Export:
     """of the model: vit, or vit-FORMAT for another format than a SavedModel"""
     version: int | None = None
     """by default the one after the newest"""
-    format: Literal["savedmodel", "onnx", "litert", "openvino"] = "savedmodel"
+    format: Format = "savedmodel"
     """savedmodel takes image files; the others take pixels of the model's size"""
     int8: bool = False
-    """8 bits for weights and activations, with litert"""
+    """8 bits for the fully connected layers, with litert"""
     data: str | None = None
     """other images to compare on, where the run's own are gone"""
     json: bool = False

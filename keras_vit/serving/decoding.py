@@ -5,14 +5,13 @@ pipeline can: `ignore_errors` leaves out the element whose decoding failed, and 
 in here is made of operations that any TensorFlow has.
 """
 
-import numpy as np
 import tensorflow as tf
 
+from keras_vit.data.declared_pixels import declared_pixels, result_or
 from keras_vit.data.preprocess import decode_image
 
 # One frame of 8K video. A file of a few kilobytes can claim to be larger, and take gigabytes to decode.
 MAX_PIXELS = 2**25
-HEADER = 32  # bytes, which hold the size of all but JPEG
 
 
 def decode_or_blank(encoded):
@@ -33,112 +32,3 @@ def decode_or_blank(encoded):
     )
     decoded = tf.size(pixels) > 0
     return tf.cond(decoded, lambda: pixels, lambda: tf.zeros((1, 1, 1), tf.uint8)), decoded
-
-
-def result_or(function, value, otherwise):
-    """`function(value)`, or `otherwise` where that fails; both a tensor of one type and rank."""
-    results = tf.data.Dataset.from_tensors(value).map(function).ignore_errors()
-    return results.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()
-
-
-def declared_pixels(encoded):
-    """Height times width as the header of a file has it, before anything is decoded.
-
-    Where each format keeps them: PNG (RFC 2083, 4.1.1), GIF89a (20, in each frame), BMP (Microsoft's
-    BITMAPCOREHEADER and BITMAPINFOHEADER), WebP (RFC 9649, 2.5 to 2.7).
-
-    Args:
-        encoded: scalar string tensor.
-
-    Returns:
-        float32 scalar; 0 where there is no such header, since decoding will fail then; infinity where a PNG
-        has another chunk before its header, which TensorFlow would skip.
-    """
-    # A header that is cut short is filled up with zeros.
-    header = tf.strings.substr(tf.strings.join([encoded, b"\0" * HEADER]), 0, HEADER)
-    start = tf.strings.substr(header, 0, 2)
-    is_jpeg, is_gif = tf.equal(start, b"\xff\xd8"), tf.equal(start, b"GI")
-    return tf.cond(
-        is_jpeg,
-        lambda: _jpeg_pixels(encoded),
-        lambda: tf.cond(is_gif, lambda: _gif_pixels(encoded), lambda: _pixels_at_fixed_places(header)),
-    )
-
-
-def _jpeg_pixels(encoded):
-    shape = result_or(tf.io.extract_jpeg_shape, encoded, tf.zeros((3,), tf.int32))
-    return _product(shape[0], shape[1])
-
-
-def _gif_pixels(encoded):
-    """Of all frames together, or of what encloses them where that is more.
-
-    TensorFlow decodes all of them, and then fills an image as wide as the widest and as high as the highest.
-    """
-    # Behind the end there are zeros, which end the walk.
-    byte = tf.cast(tf.io.decode_raw(tf.strings.join([encoded, b"\0" * 32]), tf.uint8), tf.int32)
-    end = tf.size(byte) - 16
-
-    def colors(flags):
-        """Bytes of the table of colours that the flags of a screen or a frame announce."""
-        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
-
-    def step(at, pixels, largest, in_blocks):
-        found = byte[at]
-        is_frame = ~in_blocks & tf.equal(found, 0x2C)
-        frame = byte[at : at + 10]
-        side = frame[1::2] + 256 * tf.concat([frame[2::2], [0]], 0)  # left, top, width, height, flags
-        size = tf.where(is_frame, side[2:4], 0)
-        pixels += _product(size[0], size[1])
-        behind_frame = at + 11 + colors(frame[9])
-        behind = tf.where(in_blocks, at + 1 + found, tf.where(is_frame, behind_frame, at + 2))
-        goes_on = in_blocks | is_frame | tf.equal(found, 0x21)
-        # A chain of blocks ends with an empty one.
-        in_blocks = tf.where(in_blocks, found > 0, goes_on)
-        at = tf.minimum(tf.where(goes_on, behind, end), end)
-        return at, pixels, tf.maximum(largest, size), in_blocks
-
-    start = tf.minimum(13 + colors(byte[10]), end)
-    _, pixels, largest, _ = tf.while_loop(
-        lambda at, pixels, *_: (at < end) & (pixels <= MAX_PIXELS),
-        step,
-        (start, 0.0, tf.zeros((2,), tf.int32), tf.constant(False)),
-    )
-    return tf.maximum(pixels, _product(largest[0], largest[1]))
-
-
-def _pixels_at_fixed_places(header):
-    byte = tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int32)
-
-    def number(at, size, step=1):
-        """`size` bytes from `at`, the least significant first; with step -1 it is the last of them."""
-        places = [at + i for i in range(size)][::step]
-        # In float32: what a damaged header claims may be more than an int32 holds.
-        return tf.add_n([tf.cast(byte[place], tf.float32) * 256.0**i for i, place in enumerate(places)])
-
-    # PNG and WebP name their first chunk at the same place.
-    start, kind = tf.strings.substr(header, 0, 2), tf.strings.substr(header, 12, 4)
-    # 14 bits for each side.
-    lossless = byte[21] + 2**8 * byte[22] + 2**16 * byte[23] + 2**24 * (byte[24] % 16)
-    png = tf.where(tf.equal(kind, b"IHDR"), number(16, 4, -1) * number(20, 4, -1), np.inf)
-    cases = [
-        (tf.equal(start, b"\x89P"), png),
-        (tf.equal(start, b"BM") & tf.equal(byte[14], 12), number(18, 2) * number(20, 2)),
-        (tf.equal(start, b"BM"), _signed(number(18, 4)) * _signed(number(22, 4))),
-        (tf.equal(kind, b"VP8X"), (number(24, 3) + 1) * (number(27, 3) + 1)),
-        (tf.equal(kind, b"VP8L"), _product(lossless % 2**14 + 1, lossless // 2**14 % 2**14 + 1)),
-        (tf.equal(kind, b"VP8 "), number(26, 2) % 2**14 * (number(28, 2) % 2**14)),
-    ]
-    found = tf.zeros(())
-    for holds, pixels in reversed(cases):
-        found = tf.where(holds, pixels, found)
-    return found
-
-
-def _product(height, width):
-    return tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
-
-
-def _signed(number):
-    """A BMP's height is negative where its rows run downwards."""
-    return tf.minimum(number, 2.0**32 - number)

@@ -8,6 +8,8 @@ from keras_vit.evaluation.rejection import rejection_features
 from keras_vit.run_folder import Run
 from keras_vit.serving.decoding import decode_or_blank
 
+PROJECTION = "rejection_projection"  # the name of its operation
+
 
 class ServedGraph(tf.Module):
     """What a run does to an image, as TensorFlow functions that `tf.saved_model.save` can write.
@@ -126,17 +128,18 @@ class ServedGraph(tf.Module):
             prepared = tf.pad(prepared, [[0, tf.maximum(0, 1 - count)], [0, 0], [0, 0], [0, 0]])
         features, judged, logits = self.outputs(scale_pixels(prepared), training=False)
         probabilities = tf.nn.softmax(logits / self.temperature)
-        foreign = self._is_foreign(judged)
+        foreign = is_foreign(self.rejection, judged)
         return tf.cast(features, tf.float32)[:count], foreign[:count], probabilities[:count]
 
-    def _is_foreign(self, judged):
-        """`Rejection.rejects` in TensorFlow: (batch, features) to bool (batch,)."""
-        if self.rejection is None:
-            return tf.zeros(tf.shape(judged)[:1], tf.bool)
-        projected = judged @ tf.constant(self.rejection.projection)  # b rank
-        away = projected[:, None] - tf.constant(self.rejection.centers)  # b classes rank
-        distances = tf.sqrt(tf.reduce_min(tf.reduce_sum(away**2, axis=-1), axis=-1))
-        return ~(distances <= self.rejection.threshold)  # NaN is foreign
+
+def is_foreign(rejection, judged):
+    """`Rejection.rejects` in TensorFlow: (batch, features) to bool (batch,); `None` rejects nothing."""
+    if rejection is None:
+        return tf.zeros(tf.shape(judged)[:1], tf.bool)
+    projected = tf.matmul(judged, tf.constant(rejection.projection), name=PROJECTION)  # b rank
+    away = projected[:, None] - tf.constant(rejection.centers)  # b classes rank
+    distances = tf.sqrt(tf.reduce_min(tf.reduce_sum(away**2, axis=-1), axis=-1))
+    return ~(distances <= rejection.threshold)  # NaN is foreign
 
 
 def all_outputs(model) -> keras.Model:

@@ -9,22 +9,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, first_line
 
 SAVED_MODEL = "saved_model.pb"
 
 
 @contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """What TensorFlow raises for a file that it cannot write into a folder, as an OSError or InputError."""
-    import tensorflow as tf
+def clear_errors(failure: str, folder: Path, mend: str = "give another --to") -> Iterator[None]:
+    """What a writer of another library raises, in a sentence: each has errors of its own.
 
+    Args:
+        failure: what has then failed, as the beginning of the sentence.
+        folder: what is written into.
+        mend: what to do.
+
+    Raises:
+        OSError: the disk is full, or what the writer raised of this kind.
+        InputError: all else.
+    """
     try:
         yield
-    except tf.errors.OpError as error:
-        if "No space left" in error.message:
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        if "No space left" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
-        raise InputError(f"{folder} cannot be written to: {error.message}") from error
+        raise InputError(f"{failure} ({first_line(error)}): {mend}.") from error
 
 
 @dataclass

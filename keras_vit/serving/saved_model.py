@@ -12,7 +12,7 @@ from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.evaluation.calibration import softmax
 from keras_vit.run_folder import Run
-from keras_vit.serving.place import disk_errors
+from keras_vit.serving.place import clear_errors
 
 BATCH_SIZE = 32
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
@@ -35,7 +35,7 @@ def write_saved_model(run: Run, folder: Path) -> None:
     from keras_vit.serving.graph import ServedGraph
 
     graph = ServedGraph(run)
-    with disk_errors(folder):
+    with clear_errors("The SavedModel cannot be written", folder):
         tf.saved_model.save(graph, str(folder), signatures=graph.signatures())
 
 

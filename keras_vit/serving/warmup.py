@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_vit.errors import InputError
 from keras_vit.serving.configs import BATCH_SIZES
-from keras_vit.serving.place import disk_errors
+from keras_vit.serving.place import clear_errors
 
 WARMUP = "tf_serving_warmup_requests"
 
@@ -21,16 +21,13 @@ def require_serving_api():
         ) from error
 
 
-def write_warmup(folder: Path, name: str, signatures: dict[str, dict[str, np.ndarray]]) -> int:
+def write_warmup(extra: Path, name: str, signatures: dict[str, dict[str, np.ndarray]]) -> None:
     """Writes `assets.extra/tf_serving_warmup_requests`: each signature at each batch size of the server.
 
     Args:
-        folder: of the version.
+        extra: the folder `assets.extra` of the version.
         name: of the model.
         signatures: signature -> input -> one example, with a leading axis of 1.
-
-    Returns:
-        How many requests.
     """
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -47,8 +44,9 @@ def write_warmup(folder: Path, name: str, signatures: dict[str, dict[str, np.nda
             logs.append(
                 prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             )
-    (folder / "assets.extra").mkdir(exist_ok=True)
-    with disk_errors(folder), tf.io.TFRecordWriter(str(folder / "assets.extra" / WARMUP)) as writer:
+    with (
+        clear_errors("The warm-up requests cannot be written", extra),
+        tf.io.TFRecordWriter(str(extra / WARMUP)) as writer,
+    ):
         for log in logs:
             writer.write(log.SerializeToString())
-    return len(logs)

@@ -1,7 +1,6 @@
 """What a run keeps while it trains, so that a cut at any moment loses one epoch at most."""
 
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from keras_vit.distribution import Distribution, distribution_of
 from keras_vit.errors import InputError
+from keras_vit.whole_file import whole_file
 
 CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
 
@@ -140,14 +140,8 @@ def load_best(folder: Path, model) -> list[np.ndarray]:
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], state: dict) -> None:
     """Writes arrays and a JSON-ready state as one file, whole or not at all."""
-    beside = path.with_name(path.name + ".new")
-    try:
-        with open(beside, "wb") as file:
-            np.savez(file, state=np.array(json.dumps(state)), **arrays)  # type: ignore[arg-type]
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)  # on a full disk it would take the room that is left
-        raise
+    with whole_file(path, "wb") as file:
+        np.savez(file, state=np.array(json.dumps(state)), **arrays)  # type: ignore[arg-type]
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:

@@ -246,7 +246,7 @@ def test_many_training_images_are_drawn_from_all_classes_alike(images, expected,
     labels = np.random.default_rng(0).permutation(
         np.repeat([0, 1, 2], [images // 2, images // 4, images // 4])
     )
-    chosen = foreign.training_images(labels)
+    chosen = foreign.rows_to_fit(labels)
     assert len(set(chosen)) == len(chosen) <= expected
     counts = np.bincount(labels[chosen])
     np.testing.assert_allclose(counts / counts.sum(), [0.5, 0.25, 0.25], atol=0.03)

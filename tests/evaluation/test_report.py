@@ -7,49 +7,17 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from html_page import Page
 from PIL import Image
 
 from keras_vit.evaluation import judge, render_report, report
 
 pytestmark = pytest.mark.same_on_every_backend
 
-VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 NEU = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
-
-
-class Page(HTMLParser):
-    """The page taken apart: tags balanced or an AssertionError, attributes, text without style."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.source, self.open, self.tags, self.texts = source, [], [], []
-        self.feed(source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.texts.append(data)
-
-    @property
-    def text(self):
-        return re.sub(r"\s+", " ", "".join(self.texts))
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def run(class_names=NEU, *, images=120, validation=60, epochs=30, all_right=False, side=28, channels=1):

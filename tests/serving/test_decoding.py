@@ -5,8 +5,10 @@ import pytest
 import tensorflow as tf
 from served_images import BAD, BOMBS, FILES, gif_of_frames, png_bomb
 
+from keras_vit.data.declared_pixels import declared_pixels
+from keras_vit.data.look import why_unreadable
 from keras_vit.data.preprocess import decode_image
-from keras_vit.serving.decoding import MAX_PIXELS, declared_pixels, decode_or_blank
+from keras_vit.serving.decoding import MAX_PIXELS, decode_or_blank
 
 pytestmark = pytest.mark.same_on_every_backend
 
@@ -52,3 +54,11 @@ def test_frames_of_several_sizes_are_filled_up_to_the_largest():
     assert decoded
     assert pixels.shape == (9, 20, 3)
     assert declared(gif_of_frames((5, 9), (20, 3))) == 9 * 20  # more than 5 * 9 + 20 * 3
+
+
+def test_the_audit_refuses_frames_that_take_too_much_memory_too():
+    wide_and_high = gif_of_frames((65535, 1), (1, 65535))
+    assert why_unreadable(wide_and_high) == (
+        "its frames have more than the 100 million pixels allowed together; take one of them"
+    )
+    assert why_unreadable(FILES["animated GIF"]) is None

@@ -16,7 +16,6 @@ import tiny
 from keras_vit import run_folder
 from keras_vit.cli import FAILED, FINE, WRONG_USAGE, main
 from keras_vit.run_folder import load_run
-from keras_vit.training import checkpoint
 from keras_vit.training import run as training
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
 
@@ -167,7 +166,7 @@ def replace_but(name, folder):
 
 MOMENTS = {
     "putting the second checkpoint in place": lambda patch, out: patch.setattr(
-        checkpoint.os, "replace", replace_but(CHECKPOINT, run_folder.partial_of(out))
+        os, "replace", replace_but(CHECKPOINT, run_folder.partial_of(out))
     ),
     "saving the model": lambda patch, out: patch.setattr(training, "_save_model", raising(Cut)),
     "renaming the finished run": lambda patch, out: patch.setattr(training.os, "replace", keep_out(out)),

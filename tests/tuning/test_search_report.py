@@ -5,10 +5,10 @@ import dataclasses
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 
 import pytest
 import synthetic
+from html_page import Page
 
 from keras_vit.evaluation.metrics import wilson_interval
 from keras_vit.evaluation.report import percent
@@ -18,7 +18,6 @@ from tuning.report import render_search_report
 
 pytestmark = pytest.mark.same_on_every_backend
 
-VOID = {"meta", "link", "img", "br", "wbr"}
 SVG = "data:image/svg+xml;base64,"
 FINAL = {
     "accuracy": 350 / 360,
@@ -29,33 +28,6 @@ FINAL = {
     "trained_on": "train + validation",
     "run": "best",
 }
-
-
-class Page(HTMLParser):
-    """The page taken apart: tags balanced or an AssertionError, attributes, text without style."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.open, self.tags, self.texts = [], [], []
-        self.feed(source)
-        self.close()
-        assert self.open == []
-        self.text = re.sub(r"\s+", " ", "".join(self.texts))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.texts.append(data)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def changed(record, **changes):

@@ -16,9 +16,6 @@ from keras_vit.run_folder import Run
 MAX_BYTES = 2**31 - 1
 """A protobuf (the graph with its weights, and an ONNX file) and a FlatBuffer (LiteRT) hold no more."""
 
-PROJECTION = "rejection_projection"
-"""Name of the operation that int8 leaves alone: small differences of features become large ones in it."""
-
 
 class PortableGraph:
     """A run in float32, whatever precision it was trained in, with weights that are constants.
@@ -112,11 +109,11 @@ class PortableGraph:
     def _reject(self, images, judged):
         import tensorflow as tf
 
+        from keras_vit.serving.graph import is_foreign
+
         # ReLU hides NaN, so the pixels themselves are asked.
-        unusual = tf.logical_not(tf.math.is_finite(tf.reduce_sum(images, axis=(1, 2, 3))))
-        if self.rejection is not None:
-            unusual |= _distances(self.rejection, judged) > self.rejection.threshold
-        return tf.cast(unusual, tf.int32)
+        usable = tf.math.is_finite(tf.reduce_sum(images, axis=(1, 2, 3)))
+        return tf.cast(is_foreign(self.rejection, judged) | ~usable, tf.int32)
 
 
 def float32_twin(model):
@@ -129,12 +126,3 @@ def float32_twin(model):
     twin = ViT.from_config({**config, "dtype": "float32"})
     twin.set_weights(model.get_weights())
     return twin
-
-
-def _distances(rejection, judged):
-    """`Rejection.distances` in TensorFlow: (batch, features) to (batch,)."""
-    import tensorflow as tf
-
-    projected = tf.matmul(judged, tf.constant(rejection.projection), name=PROJECTION)  # b rank
-    away = projected[:, None] - tf.constant(rejection.centers)  # b classes rank
-    return tf.sqrt(tf.reduce_min(tf.reduce_sum(away**2, axis=-1), axis=-1))

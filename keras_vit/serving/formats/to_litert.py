@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_vit.serving.formats.portable import PROJECTION, PortableGraph
+from keras_vit.serving.formats.portable import PortableGraph
 
 FILE = "model.tflite"
 PACKAGES = ("ai_edge_litert",)
@@ -73,8 +73,13 @@ def _quantized(saved, nodes, representative) -> bytes:
 
 
 def _nodes_left_in_float(path) -> list[str]:
-    """The converter adds digits to the name of an operation."""
+    """The projection of the rejection: small differences of features become large ones in it.
+
+    The converter adds digits to the name of an operation.
+    """
     from ai_edge_litert.interpreter import Interpreter
+
+    from keras_vit.serving.graph import PROJECTION
 
     tensors = Interpreter(model_path=str(path)).get_tensor_details()
     return [tensor["name"] for tensor in tensors if PROJECTION in tensor["name"]]

@@ -1,7 +1,5 @@
 """A run as a file of another format, compared with Keras before it is called written."""
 
-import contextlib
-import errno
 import importlib.util
 import os
 import tempfile
@@ -10,21 +8,21 @@ from types import ModuleType
 
 import numpy as np
 
-from keras_vit.data.image_set import ImageSet
+from keras_vit.data.image_set import ImageSet, evenly
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import Preprocessing
-from keras_vit.errors import InputError, check_choice
+from keras_vit.errors import InputError
 from keras_vit.evaluation.verbs import training_images
-from keras_vit.run_folder import Run, write_json, write_text
-from keras_vit.serving.bundle import LABELS, SETTINGS, settings
+from keras_vit.run_folder import Run
 from keras_vit.serving.formats import to_litert, to_onnx, to_openvino
 from keras_vit.serving.formats.check import FLOAT32, INT8, compare
 from keras_vit.serving.formats.portable import PortableGraph
+from keras_vit.serving.place import clear_errors
 from keras_vit.serving.saved_model import Comparison
+from keras_vit.serving.settings import write_settings
 
 FORMATS: dict[str, ModuleType] = {"onnx": to_onnx, "litert": to_litert, "openvino": to_openvino}
 REPRESENTATIVE_IMAGES = 200
-OTHER_QUANTISERS = {"onnx": "onnxruntime.quantization", "openvino": "NNCF"}
 
 
 def write_format(run: Run, folder: Path, format: str, images: ImageSet, *, int8: bool = False) -> Comparison:
@@ -47,11 +45,6 @@ def write_format(run: Run, folder: Path, format: str, images: ImageSet, *, int8:
             gone, or the file answers otherwise than Keras.
         OSError: the disk is full.
     """
-    check_choice("format", format, tuple(FORMATS))
-    if int8 and format in OTHER_QUANTISERS:
-        raise InputError(
-            f"int8 is for litert here: {OTHER_QUANTISERS[format]} makes it of the float32 file of {format}."
-        )
     writer = FORMATS[format]
     require_packages(format)
     graph = PortableGraph(run)
@@ -60,14 +53,13 @@ def write_format(run: Run, folder: Path, format: str, images: ImageSet, *, int8:
     tolerance = INT8 if int8 else FLOAT32
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
         beside = Path(temporary)
-        with clear_errors(format):
+        with clear_errors(
+            f"The model cannot be written as {format}", folder, "--format savedmodel takes every model"
+        ):
             writer.convert(graph, beside, representative)
             answer = writer.load(beside)
             found = compare(graph.expected(prepared), answer, prepared, tolerance, writer.EMPTY_BATCH)
-        write_text(beside / LABELS, "".join(f"{name}\n" for name in run.class_names))
-        described = {**settings(run, found), **about(run, format, int8)}
-        described.pop("max_pixels")  # of files, which these formats do not decode
-        write_json(beside / SETTINGS, described)
+        write_settings(beside, run, found, about(run, format, int8))
         for path in beside.iterdir():
             if path.is_file():
                 os.replace(path, folder / path.name)
@@ -83,27 +75,11 @@ def require_packages(format: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def clear_errors(format: str):
-    """What a converter or a runtime raises, in a sentence: each has errors of its own."""
-    try:
-        yield
-    except (InputError, OSError):
-        raise
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if "No space left" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise InputError(
-            f"The model cannot be written as {format} ({reason}): --format savedmodel takes every model."
-        ) from error
-
-
 def representative_pixels(run: Run) -> np.ndarray:
     """At most 200 training images, evenly from all: float32 (n, height, width, channels) in 0..255."""
     images = training_images(run)
-    places = np.linspace(0, len(images) - 1, min(REPRESENTATIVE_IMAGES, len(images))).round().astype(int)
-    return read_pixels(images.take(places).images, run.preprocessing)
+    images = images.take(evenly(len(images), REPRESENTATIVE_IMAGES))
+    return read_pixels(images.images, run.preprocessing)
 
 
 def about(run: Run, format: str, int8: bool) -> dict:

@@ -4,25 +4,16 @@
 and needs no Keras 2. So each is imported when it is first used.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from keras_vit.lazy import lazy_names
 
 _HOMES = {"BundleLayer": "bundle_layer", "load_h5_weights": "h5_weights"}
 
 __all__ = ["BundleLayer", "load_h5_weights"]
 
 
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module 'keras_vit.serving.legacy' has no attribute {name!r}")
-    value = getattr(import_module(f"keras_vit.serving.legacy.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return __all__
-
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 if TYPE_CHECKING:
     from keras_vit.serving.legacy.bundle_layer import BundleLayer

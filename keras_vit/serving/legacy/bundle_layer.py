@@ -3,7 +3,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, first_line
 from keras_vit.serving.place import versions_of
 
 try:
@@ -113,8 +113,9 @@ def _load(path):
     try:
         return tf.saved_model.load(path)
     except Exception as error:  # TensorFlow raises many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} cannot be read as a SavedModel ({reason}): export it again.") from error
+        raise InputError(
+            f"{path} cannot be read as a SavedModel ({first_line(error)}): export it again."
+        ) from error
 
 
 def _why_no_bundle(path):

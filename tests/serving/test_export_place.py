@@ -1,0 +1,228 @@
+"""Where an export goes: its version, what an operator has changed, and that a failed one leaves nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+import tiny
+from bundle_files import PARTS, files_below
+
+from keras_vit import export
+from keras_vit.cli import FAILED, WRONG_USAGE, main
+from keras_vit.errors import InputError
+from keras_vit.serving import place
+from keras_vit.serving.saved_model import Comparison
+
+pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
+
+pytestmark = pytest.mark.same_on_every_backend
+
+
+# Versions, and what an operator has changed
+
+
+@pytest.fixture
+def cheap():
+    """Exports without their most costly parts, for the tests of what is around them."""
+
+    def write(run, folder):
+        (folder / place.SAVED_MODEL).write_text("")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keras_vit.serving.bundle.write_saved_model", write)
+        patch.setattr(
+            "keras_vit.serving.bundle.compare_saved_model", lambda run, folder, images: Comparison(1, 0.0, 1)
+        )
+        yield
+
+
+@pytest.mark.usefixtures("cheap")
+def test_versions_count_up_from_the_newest(run, tmp_path):
+    paths = [export(run, tmp_path, version=version).path for version in (None, 7, None, 3, None)]
+    assert [path.relative_to(tmp_path).parts for path in paths] == [("vit", v) for v in "17839"]
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_second_model_is_added_and_what_an_operator_changed_stays(run, tmp_path):
+    export(run, tmp_path)
+    config = tmp_path / "models.config"
+    config.write_text(
+        config.read_text().replace('"tensorflow"', '"tensorflow" model_version_policy { all {} }')
+    )
+    (tmp_path / "compose.yaml").write_text("mine")
+    export(run, tmp_path, name="other")
+    text = config.read_text()
+    assert text.count("config {") == 2
+    assert "all {" in text
+    assert (tmp_path / "compose.yaml").read_text() == "mine"
+
+
+def test_a_watching_server_never_sees_a_part_of_it(run, tmp_path, monkeypatch):
+    """At each step of the export, no folder that a server takes for a version is there."""
+    seen = []
+
+    def watch(step):
+        original = getattr(place_of[step], step)
+
+        def wrapped(*arguments, **options):
+            seen.append(place.versions_of(tmp_path / "vit"))
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(place_of[step], step, wrapped)
+
+    import keras_vit.serving.bundle as bundle_module
+
+    place_of = dict.fromkeys(
+        ("write_saved_model", "compare_saved_model", "write_warmup", "model_card"), bundle_module
+    )
+    for step in place_of:
+        watch(step)
+    path = export(run, tmp_path).path
+    assert seen == [[]] * 4
+    assert files_below(path) == PARTS
+
+
+# What is refused
+
+
+def changed_run(run, folder, **changes):
+    """A copy of a run with other entries in its config's train part."""
+    copy = shutil.copytree(run, folder / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    config["train"].update(changes)
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+def unfinished(run, folder):
+    shutil.copytree(run, folder / "cut.partial")
+    return {"run": folder / "cut"}
+
+
+def gone_images(run, folder):
+    return {"run": changed_run(run, folder, data=str(folder / "gone"))}
+
+
+def taken_version(run, folder):
+    (folder / "models/vit/4").mkdir(parents=True)
+    (folder / "models/vit/4" / place.SAVED_MODEL).touch()
+    return {"version": 4}
+
+
+def other_format(run, folder):
+    (folder / "models/vit/1").mkdir(parents=True)
+    (folder / "models/vit/1/model.onnx").touch()
+    return {}
+
+
+def file_as_target(run, folder):
+    (folder / "models").touch()
+    return {}
+
+
+def broken_config(run, folder):
+    (folder / "models").mkdir()
+    (folder / "models/models.config").write_text("no config")
+    return {}
+
+
+REFUSED = [
+    (unfinished, "is not finished: go on with `keras-vit train --out"),
+    (gone_images, "No such file or folder"),
+    (taken_version, "models/vit/4 exists: leave --version out"),
+    (other_format, "holds models of another format: give another --name"),
+    (file_as_target, "cannot be made (Not a directory): give another --to"),
+    (broken_config, "models.config is no ModelServerConfig"),
+    (lambda run, folder: {"version": 0}, "version must be 1 or more. Received: version=0"),
+    (lambda run, folder: {"name": "../up"}, "A model's name is made of letters"),
+    (lambda run, folder: {"name": ""}, "A model's name is made of letters"),
+    (
+        lambda run, folder: {"format": "caffe"},
+        "format must be one of 'savedmodel', 'onnx', 'litert', 'openvino'",
+    ),
+    (lambda run, folder: {"int8": True}, "--int8 is for litert: leave it out of --format savedmodel."),
+    (
+        lambda run, folder: {"int8": True, "format": "onnx"},
+        "or quantise its file with onnxruntime.quantization",
+    ),
+    (lambda run, folder: {"int8": True, "format": "openvino"}, "or quantise its file with NNCF"),
+    (lambda run, folder: {"run": folder / "none"}, "There is no run folder"),
+    (lambda run, folder: {"data": "nowhere"}, "No such file or folder: nowhere"),
+]
+
+
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize(("prepare", "message"), REFUSED, ids=[message[:25] for _, message in REFUSED])
+def test_what_cannot_be_exported_is_refused_and_nothing_is_left(run, tmp_path, prepare, message):
+    given = {"run": run, "to": tmp_path / "models", **prepare(run, tmp_path)}
+    before = tiny.tree(tmp_path)
+    with pytest.raises(InputError) as refusal:
+        export(**given)
+    assert message in str(refusal.value)
+    assert tiny.tree(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused(run, tmp_path, monkeypatch):
+    models = tmp_path / "models"
+    models.mkdir(mode=0o500)
+    if os.access(models, os.W_OK):  # root may write anywhere, so the question gets its answer here
+        monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(models)))
+    assert main(["export", str(run), "--to", str(models)]) == WRONG_USAGE
+    models.chmod(0o700)
+    assert not list(models.iterdir())
+
+
+@pytest.mark.parametrize("room", [0, 200_000, 1_500_000])
+def test_a_full_disk_gets_a_sentence_and_leaves_nothing(run, tmp_path, capsys, room):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not shutil.which("mount"):
+        pytest.skip("no tmpfs can be mounted: no mount")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={max(room, 4096)}", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted: {mounted.stderr.strip()}")
+    try:
+        code = main(["export", str(run), "--to", str(disk / "models")])
+        left = sorted(disk.iterdir())
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert code == FAILED
+    assert "The disk is full" in capsys.readouterr().err
+    assert left == []
+
+
+def test_a_model_that_answers_otherwise_is_not_exported(run, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    from keras_vit.serving.graph import ServedGraph
+
+    right = ServedGraph.classify_prepared
+
+    def wrong(self, prepared, usable):
+        found = right(self, prepared, usable)
+        return {**found, "probabilities": tf.reverse(found["probabilities"], [1])}
+
+    monkeypatch.setattr(ServedGraph, "classify_prepared", wrong)
+    with pytest.raises(InputError, match=r"answers otherwise than Keras, by up to .* so nothing is written"):
+        export(run, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_earlier_export_that_was_killed_is_in_nobodys_way(run, tmp_path):
+    (tmp_path / "vit" / ".exporting-1").mkdir(parents=True)
+    assert place.versions_of(tmp_path / "vit") == []
+    with place.new_version(tmp_path, "vit") as new:
+        (new.folder / "file").touch()
+    assert new.path == tmp_path / "vit" / "1"
+
+
+def test_of_two_exports_at_once_each_gets_a_version(tmp_path):
+    with place.new_version(tmp_path, "vit") as first:
+        os.rename(first.folder, tmp_path / "vit" / ".exporting-0")
+        with place.new_version(tmp_path, "vit") as second:
+            (second.folder / "second").touch()
+        os.rename(tmp_path / "vit" / ".exporting-0", first.folder)
+    assert (second.path.name, first.path.name) == ("1", "2")
