@@ -167,7 +167,7 @@ def figures(parameters: int, mult_adds: int, devices: int, given: Assumptions) -
 def count(name: str) -> tuple[int, int]:
     """Trained parameters, and mult-adds of one image, of a size with 1,000 classes at its own image size."""
     import keras_vit
-    from keras_vit.variants import default_channels, default_image_size
+    from keras_vit.model.config import default_channels, default_image_size
 
     side = default_image_size(name)
     shape = (side, side, default_channels(name))

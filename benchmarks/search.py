@@ -21,9 +21,9 @@ from pathlib import Path
 
 import tyro
 
-from keras_vit.run_folder import read_json
-from tuning.processes import BEGUN
-from tuning.record import read_search
+from keras_vit.files import read_json
+from keras_vit.process.children import BEGUN
+from keras_vit.search.record import read_search
 
 MIB = 2**20
 

@@ -19,8 +19,8 @@ import numpy as np
 import tyro
 
 import keras_vit
-from keras_vit.evaluation.verbs import images_to_judge
-from keras_vit.run_folder import load_run
+from keras_vit.runs.folder import load_run
+from keras_vit.runs.predict import images_to_judge
 from keras_vit.serving.saved_model import encoded_image
 
 CALLS = 9  # in a turn

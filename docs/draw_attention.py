@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import scale_pixels
-from keras_vit.data.steel import draw_steel_defects
+from keras_vit.data.sources.steel import draw_steel_defects
 from keras_vit.evaluation.calibration import softmax
-from keras_vit.run_folder import load_run
+from keras_vit.runs.folder import load_run
 
 
 def main(folder):

@@ -3,38 +3,37 @@
 from typing import TYPE_CHECKING
 
 from keras_vit.lazy import lazy_names
-
-__version__ = "0.1.0"
+from keras_vit.version import __version__
 
 # Each public name and where it lives. They are imported when first used: `keras-vit --help` answers
 # without Keras, and TensorFlow stays out until images are read.
 _HOMES = {
-    "AddCLS": "layers",
-    "AttentionPool": "layers",
-    "EncoderBlock": "layers",
-    "MLP": "layers",
-    "PatchEmbed": "layers",
-    "PositionEmbedding": "layers",
-    "SelfAttention": "layers",
-    "ViT": "vit",
+    "AddCLS": "model.layers",
+    "AttentionPool": "model.layers",
+    "EncoderBlock": "model.layers",
+    "MLP": "model.layers",
+    "PatchEmbed": "model.layers",
+    "PositionEmbedding": "model.layers",
+    "SelfAttention": "model.layers",
+    "ViT": "model.vit",
     "distribute": "distribution",
-    "summary": "layer_table",
+    "summary": "model.summary",
     "InputError": "errors",
     "ImageSet": "data.image_set",
     "Preprocessing": "data.preprocess",
     "ImageData": "data.pipeline",
     "load_data": "data.pipeline",
-    "draw_steel_defects": "data.steel",
-    "load_image_set": "data.images",
+    "draw_steel_defects": "data.sources.steel",
+    "load_image_set": "data.sources",
     "Augmentation": "data.augmentation",
     "Recipe": "training.recipe",
     "RECIPES": "training.recipe",
     "TrainConfig": "training.config",
     "train": "training.run",
-    "Run": "run_folder",
-    "evaluate": "evaluation.verbs",
-    "predict": "evaluation.verbs",
-    "load_run": "run_folder",
+    "Run": "runs.folder",
+    "evaluate": "runs.predict",
+    "predict": "runs.predict",
+    "load_run": "runs.folder",
     "export": "serving.bundle",
 }
 
@@ -47,15 +46,13 @@ __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
     from keras_vit.data.augmentation import Augmentation
     from keras_vit.data.image_set import ImageSet
-    from keras_vit.data.images import load_image_set
     from keras_vit.data.pipeline import ImageData, load_data
     from keras_vit.data.preprocess import Preprocessing
-    from keras_vit.data.steel import draw_steel_defects
+    from keras_vit.data.sources import load_image_set
+    from keras_vit.data.sources.steel import draw_steel_defects
     from keras_vit.distribution import distribute
     from keras_vit.errors import InputError
-    from keras_vit.evaluation.verbs import evaluate, predict
-    from keras_vit.layer_table import summary
-    from keras_vit.layers import (
+    from keras_vit.model.layers import (
         MLP,
         AddCLS,
         AttentionPool,
@@ -64,9 +61,11 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
         PositionEmbedding,
         SelfAttention,
     )
-    from keras_vit.run_folder import Run, load_run
+    from keras_vit.model.summary import summary
+    from keras_vit.model.vit import ViT
+    from keras_vit.runs.folder import Run, load_run
+    from keras_vit.runs.predict import evaluate, predict
     from keras_vit.serving.bundle import export
     from keras_vit.training.config import TrainConfig
     from keras_vit.training.recipe import RECIPES, Recipe
     from keras_vit.training.run import train
-    from keras_vit.vit import ViT

@@ -29,7 +29,7 @@ def seeded():
 @pytest.fixture(scope="module")
 def tiny_size():
     """The small size of the tests is a size like any other, for one module."""
-    import tiny
+    from tests.helpers import tiny
 
     with tiny.size():
         yield
@@ -38,7 +38,7 @@ def tiny_size():
 @pytest.fixture(scope="module")
 def images(tiny_size, tmp_path_factory):
     """A folder of drawn images in class folders."""
-    import tiny
+    from tests.helpers import tiny
 
     return tiny.draw(tmp_path_factory.mktemp("images") / "images")
 
@@ -46,9 +46,8 @@ def images(tiny_size, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(images, tmp_path_factory):
     """The folder of a finished run, and what the command printed."""
-    import tiny
-
-    from keras_vit.cli import FINE, main
+    from keras_vit.cli.main import FINE, main
+    from tests.helpers import tiny
 
     out, said = tmp_path_factory.mktemp("runs") / "first", io.StringIO()
     with contextlib.redirect_stdout(said):

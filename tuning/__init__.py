@@ -1,1 +1,1 @@
-"""What we search and how: named spaces, a command that searches them overnight, and its report."""
+"""A checkout's own way to the search, and an example of a space of one's own; not installed."""

@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
-from keras_vit.data.look import look_at_all
 from keras_vit.data.near_duplicates import LIMIT, find_near_duplicates
+from keras_vit.data.probe import look_at_all
 from keras_vit.data.split import Split
 from keras_vit.errors import InputError
 

@@ -111,7 +111,7 @@ class ImageData:
         """
         import tensorflow as tf
 
-        from keras_vit.data.augment import make_augment
+        from keras_vit.data.random_transforms import make_augment
 
         if self.batch_size % num_processes:
             raise InputError(
@@ -208,7 +208,7 @@ def load_data(
         ...     shuffle=False,  # they are shuffled already
         ... )
     """
-    from keras_vit.data.images import load_image_set
+    from keras_vit.data.sources import load_image_set
 
     image_set = data if isinstance(data, ImageSet) else load_image_set(data)
     split = split_image_set(

@@ -16,7 +16,6 @@ from keras_vit.evaluation.metrics import (
     most_confident_mistakes,
     wilson_interval,
 )
-from keras_vit.evaluation.report import render_report
 
 __all__ = [
     "classification_metrics",
@@ -25,7 +24,6 @@ __all__ = [
     "judge",
     "most_confident_mistakes",
     "reliability_bins",
-    "render_report",
     "softmax",
     "wilson_interval",
 ]

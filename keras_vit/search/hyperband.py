@@ -11,12 +11,12 @@ import keras_tuner
 
 from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
-from keras_vit.run_folder import write_text
-from keras_vit.search.files import ERROR, KILLED, WEIGHTS
+from keras_vit.files import write_text
 from keras_vit.search.hypermodel import ViTHyperModel
 from keras_vit.search.oracle import ViTOracle
 from keras_vit.search.remote import FirstProcessOracle, PatientOracle
 from keras_vit.search.trial import TrialState, counted, release_memory
+from keras_vit.search.trial_files import ERROR, KILLED, WEIGHTS
 
 IDLE_SECONDS = 0.5  # before a worker for which there is nothing to do asks again
 

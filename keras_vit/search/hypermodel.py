@@ -6,11 +6,11 @@ import keras_tuner
 from keras_vit.data.pipeline import ImageData
 from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
+from keras_vit.model.vit import ViT
 from keras_vit.search.point import recipe_at, vit_arguments
 from keras_vit.search.space import SearchSpace
-from keras_vit.training.compile import compile_model
+from keras_vit.training.optimizer import compile_model
 from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.vit import ViT
 
 
 class ViTHyperModel(keras_tuner.HyperModel):

@@ -11,8 +11,8 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_vit.errors import InputError
-from keras_vit.run_folder import read_json, write_json
-from keras_vit.search.files import WEIGHTS
+from keras_vit.files import read_json, write_json
+from keras_vit.search.trial_files import WEIGHTS
 from keras_vit.training.checkpoint import CHECKPOINT
 
 DRAWS = 1000

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.model.config import SIZES
 from keras_vit.training.recipe import Recipe
-from keras_vit.variants import SIZES
 
 CROP = 0.2
 """share of the side that an augmentation of strength 1 shifts by at most"""
@@ -18,7 +18,7 @@ def vit_arguments(values: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `ViT` at a point, without image_shape and num_classes.
 
     What the space does not know, such as `head_hidden_dim`, is that of the point's size in
-    `keras_vit.variants`.
+    `keras_vit.model.config`.
     """
     return {
         **SIZES[values["model"]],

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from keras_vit.errors import InputError, check_choice, check_range
+from keras_vit.model.config import SIZES
 from keras_vit.search.point import count_mult_adds, count_parameters
-from keras_vit.variants import SIZES
 
 STEMS = ("conv", "linear")
 BUDGETS = ("max_parameters", "max_mult_adds")
@@ -136,7 +136,7 @@ class SearchSpace:
     """
 
     model: str = "defect-conv"
-    """the size in keras_vit.variants whose other arguments the points have"""
+    """the size in keras_vit.model.config whose other arguments the points have"""
     depth: Range | Choice | int = Range(2, 8, default=6)
     num_heads: Choice | int = Choice((4, 2, 8))
     dim: Range | Choice | int = Range(32, 128, default=64)

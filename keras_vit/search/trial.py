@@ -12,8 +12,8 @@ import keras_tuner
 import numpy as np
 
 from keras_vit.distribution import current_distribution
-from keras_vit.run_folder import read_json, write_json
-from keras_vit.search.files import RESULT
+from keras_vit.files import read_json, write_json
+from keras_vit.search.trial_files import RESULT
 from keras_vit.training.checkpoint import restore_checkpoint, save_checkpoint
 
 MOST_KILLS = 5  # times that a trial's process may be killed before the trial counts as failed

@@ -14,14 +14,15 @@ import numpy as np
 from keras_vit.data.image_set import ImageSet, evenly
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.errors import InputError, check_choice
-from keras_vit.evaluation.verbs import images_to_judge
-from keras_vit.run_folder import Run, load_run, write_text
+from keras_vit.files import write_text
+from keras_vit.runs.folder import Run, load_run
+from keras_vit.runs.predict import images_to_judge
 from keras_vit.serving import Format
-from keras_vit.serving.configs import MODELS, add_model, batching_config, compose_file, read_models
 from keras_vit.serving.model_card import model_card
-from keras_vit.serving.place import SAVED_MODEL, check_name, new_version, versions_of
 from keras_vit.serving.saved_model import Comparison, compare_saved_model, encoded_image, write_saved_model
-from keras_vit.serving.settings import write_settings
+from keras_vit.serving.server_files import MODELS, add_model, batching_config, compose_file, read_models
+from keras_vit.serving.serving_json import write_settings
+from keras_vit.serving.version_folder import SAVED_MODEL, check_name, new_version, versions_of
 from keras_vit.serving.warmup import require_serving_api, write_warmup
 
 QUANTISED_BY = {"onnx": "onnxruntime.quantization", "openvino": "NNCF"}

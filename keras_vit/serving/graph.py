@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 
 from keras_vit.data.preprocess import prepare_pixels, scale_pixels
-from keras_vit.evaluation.rejection import rejection_features
-from keras_vit.run_folder import Run
+from keras_vit.evaluation.ood import rejection_features
+from keras_vit.runs.folder import Run
 from keras_vit.serving.decoding import decode_or_blank
 
 PROJECTION = "rejection_projection"  # the name of its operation

@@ -1,6 +1,6 @@
 """model_card.md: what a stranger must know of a model before relying on it (Mitchell et al. 2019)."""
 
-from keras_vit.run_folder import Run
+from keras_vit.runs.folder import Run
 from keras_vit.serving.saved_model import Comparison
 
 

@@ -11,8 +11,8 @@ from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.evaluation.calibration import softmax
-from keras_vit.run_folder import Run
-from keras_vit.serving.place import clear_errors
+from keras_vit.runs.folder import Run
+from keras_vit.serving.version_folder import clear_errors
 
 BATCH_SIZE = 32
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_vit.errors import InputError
-from keras_vit.serving.configs import BATCH_SIZES
-from keras_vit.serving.place import clear_errors
+from keras_vit.serving.server_files import BATCH_SIZES
+from keras_vit.serving.version_folder import clear_errors
 
 WARMUP = "tf_serving_warmup_requests"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from keras_vit.errors import InputError, check_choice, check_range
-from keras_vit.variants import variant_arguments
+from keras_vit.model.config import variant_arguments
 
 
 @dataclass(frozen=True)

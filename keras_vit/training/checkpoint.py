@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_vit.distribution import Distribution, distribution_of
 from keras_vit.errors import InputError
-from keras_vit.whole_file import whole_file
+from keras_vit.files import whole_file
 
 CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.errors import InputError, check_choice, check_range
+from keras_vit.model.config import default_channels, default_image_size
 from keras_vit.training.architecture import Architecture, check_architecture
 from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.variants import default_channels, default_image_size
 
 DEVICES = ("distribute", "devices", "model_devices", "nodes")
 

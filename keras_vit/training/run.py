@@ -13,19 +13,22 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vit import run_folder
+from keras_vit import files
 from keras_vit.data.audit import audit_images, drop_unreadable, require_readable
-from keras_vit.data.images import load_image_set
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.preprocess import Preprocessing, decode_image, to_channels
+from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import split_image_set
 from keras_vit.distribution import Distribution, ProcessShare, distribute, distribution_of
 from keras_vit.errors import InputError
-from keras_vit.evaluation.foreign import judge_rejection
 from keras_vit.evaluation.judge import judge
-from keras_vit.evaluation.report import render_report
-from keras_vit.layer_table import summary
-from keras_vit.run_folder import Run, load_run, partial_of
+from keras_vit.files import partial_of
+from keras_vit.model.summary import summary
+from keras_vit.model.vit import ViT
+from keras_vit.report.run import render_report
+from keras_vit.runs import folder as folder_of_run
+from keras_vit.runs.folder import Run, load_run
+from keras_vit.runs.ood import judge_rejection
 from keras_vit.training.checkpoint import (
     BEST,
     CHECKPOINT,
@@ -34,10 +37,9 @@ from keras_vit.training.checkpoint import (
     load_best,
     restore_checkpoint,
 )
-from keras_vit.training.compile import compile_model
 from keras_vit.training.config import TrainConfig, command_of, default_folder, to_dict
-from keras_vit.training.place import begin_or_resume, check_same_data, make_folder, remove, stored_config
-from keras_vit.vit import ViT
+from keras_vit.training.folder import begin_or_resume, check_same_data, make_folder, remove, stored_config
+from keras_vit.training.optimizer import compile_model
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
 
@@ -106,7 +108,7 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
     made = make_folder(partial) if distribution.is_chief else []
     try:
         if distribution.is_chief:
-            run_folder.write_json(partial / run_folder.CONFIG, written)
+            files.write_json(partial / folder_of_run.CONFIG, written)
         history, best, last = fit(model, data, config.recipe, partial)
         _finish(partial, written, model, data, audit, history, best, last)
     except BaseException as error:
@@ -274,7 +276,7 @@ def _describe(config, data, model) -> dict:
 
 
 def _versions():
-    from keras_vit import __version__
+    from keras_vit.version import __version__
 
     found = {"keras_vit": __version__}
     for name in PACKAGES:
@@ -318,11 +320,11 @@ def _write(partial, written, model, data, audit, history, metrics):
     plain = _plain(model)
     rejection, metrics["rejection"] = judge_rejection(plain, data)
     if rejection:
-        rejection.save(partial / run_folder.REJECTION)
-    run_folder.write_json(partial / run_folder.CONFIG, written)
-    run_folder.write_history(partial / run_folder.HISTORY, history)
-    run_folder.write_json(partial / run_folder.METRICS, metrics)
-    _save_model(plain, partial / run_folder.MODEL)
+        rejection.save(partial / folder_of_run.REJECTION)
+    files.write_json(partial / folder_of_run.CONFIG, written)
+    files.write_history(partial / folder_of_run.HISTORY, history)
+    files.write_json(partial / folder_of_run.METRICS, metrics)
+    _save_model(plain, partial / folder_of_run.MODEL)
     report = render_report(
         config=written,
         metrics=metrics,
@@ -334,7 +336,7 @@ def _write(partial, written, model, data, audit, history, metrics):
             for mistake in metrics["mistakes"]
         ],
     )
-    run_folder.write_text(partial / run_folder.REPORT, report)
+    files.write_text(partial / folder_of_run.REPORT, report)
     for leftover in (partial / CHECKPOINT, partial / BEST, *partial.glob("*.new")):
         leftover.unlink(missing_ok=True)
 

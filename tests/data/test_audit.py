@@ -11,9 +11,9 @@ from PIL import Image
 
 from keras_vit.data.audit import audit_images, drop_unreadable, require_readable
 from keras_vit.data.image_set import ImageSet
-from keras_vit.data.images import load_image_set
-from keras_vit.data.look import why_unreadable
 from keras_vit.data.near_duplicates import LIMIT, find_near_duplicates
+from keras_vit.data.probe import why_unreadable
+from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.errors import InputError
 

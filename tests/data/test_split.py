@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_vit.data.image_set import ImageSet
-from keras_vit.data.images import load_image_set
+from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set, stratified_split
 from keras_vit.errors import InputError
 

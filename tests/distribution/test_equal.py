@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from processes import BACKEND, TESTS, finish, start
+
+from tests.distribution.processes import BACKEND, TESTS, finish, start
 
 pytestmark = pytest.mark.long
 

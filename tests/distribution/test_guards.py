@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from processes import BACKEND, TESTS, finish, start
+
+from tests.distribution.processes import BACKEND, TESTS, finish, start
 
 FINE = None
 REFUSED_ALIKE = {

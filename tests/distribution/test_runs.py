@@ -6,12 +6,13 @@ import signal
 
 import numpy as np
 import pytest
-import tiny
-from processes import BACKEND, LIMIT, TESTS, finish, start
 
 import keras_vit
-from keras_vit.cli import FAILED, FINE, main
-from keras_vit.run_folder import load_run, partial_of
+from keras_vit.cli.main import FAILED, FINE, main
+from keras_vit.files import partial_of
+from keras_vit.runs.folder import load_run
+from tests.distribution.processes import BACKEND, LIMIT, TESTS, finish, start
+from tests.helpers import tiny
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("tiny_size")]
 

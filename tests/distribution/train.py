@@ -4,10 +4,9 @@ import os
 import signal
 import sys
 
-import tiny
-
-from keras_vit.cli import main
+from keras_vit.cli.main import main
 from keras_vit.training import run
+from tests.helpers import tiny
 
 
 class Kill(run.EpochSeconds):

@@ -7,17 +7,17 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-import tiny
 
-from keras_vit.data.images import load_image_set
 from keras_vit.data.pipeline import load_data
+from keras_vit.data.sources import load_image_set
 from keras_vit.errors import InputError
 from keras_vit.search import Choice, Range, SearchSpace, ViTHyperband, ViTHyperModel
-from keras_vit.search.files import KILLED, RESULT
 from keras_vit.search.space import count_parameters
 from keras_vit.search.trial import MOST_KILLS
+from keras_vit.search.trial_files import KILLED, RESULT
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
 from keras_vit.training.recipe import Recipe
+from tests.helpers import tiny
 
 pytestmark = pytest.mark.long
 

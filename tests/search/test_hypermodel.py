@@ -4,13 +4,13 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-import tiny
 
-from keras_vit.data.images import load_image_set
 from keras_vit.data.pipeline import load_data
+from keras_vit.data.sources import load_image_set
 from keras_vit.errors import InputError
 from keras_vit.search import Choice, Range, SearchSpace, ViTHyperModel
 from keras_vit.training.recipe import Recipe
+from tests.helpers import tiny
 
 SPACE = SearchSpace(
     depth=Choice((1, 2)),

@@ -10,8 +10,8 @@ from keras_tuner.engine.trial import Trial
 
 from keras_vit.errors import InputError
 from keras_vit.search import oracle as module
-from keras_vit.search.files import WEIGHTS
 from keras_vit.search.oracle import LOST_AFTER, ViTOracle
+from keras_vit.search.trial_files import WEIGHTS
 from keras_vit.training.checkpoint import CHECKPOINT
 
 pytestmark = pytest.mark.same_on_every_backend

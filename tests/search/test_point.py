@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from keras_vit.layer_table import summary
+from keras_vit.model.config import SIZES
+from keras_vit.model.summary import summary
+from keras_vit.model.vit import ViT
 from keras_vit.search.point import count_mult_adds, count_parameters, recipe_at, vit_arguments
 from keras_vit.search.space import Range, SearchSpace
 from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.variants import SIZES
-from keras_vit.vit import ViT
 
 REFERENCE = dict(
     model="defect-conv",

@@ -8,6 +8,7 @@ import keras_tuner
 import pytest
 
 from keras_vit.errors import InputError
+from keras_vit.model.vit import ViT
 from keras_vit.search.point import recipe_at, vit_arguments
 from keras_vit.search.space import (
     NAMES,
@@ -18,8 +19,7 @@ from keras_vit.search.space import (
     freeze,
     space_from_dict,
 )
-from keras_vit.vit import ViT
-from tuning.spaces import NAMED, SPACES
+from keras_vit.search.spaces import NAMED, SPACES
 
 pytestmark = pytest.mark.same_on_every_backend
 
@@ -231,7 +231,7 @@ def test_what_cannot_be_read(told, message):
 
 def test_a_space_is_read_without_keras():
     script = (
-        "import sys, tuning.spaces, keras_vit.search\n"
+        "import sys, keras_vit.search.spaces, keras_vit.search\n"
         "print(sorted({'keras', 'keras_tuner', 'tensorflow', 'jax', 'torch'} & set(sys.modules)))"
     )
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

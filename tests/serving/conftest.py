@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tiny
+
+from tests.helpers import tiny
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def drawn_images(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(drawn_images, tmp_path_factory):
     """The folder of a finished run that has learned to reject foreign images."""
-    from keras_vit.cli import FINE, main
+    from keras_vit.cli.main import FINE, main
 
     out = tmp_path_factory.mktemp("runs") / "first"
     words = tiny.words(drawn_images, out, "--validation-fraction", 0.25, epochs=6)
@@ -60,8 +61,8 @@ def bundle(run, tmp_path_factory):
 def brightness_double(tmp_path_factory):
     """The stand-in for TensorFlow Serving with two versions of the brightness model, named vit."""
     pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
-    import brightness_model
-    from serving_double import served
+    from tests.serving import brightness_model
+    from tests.serving.serving_double import served
 
     folder = tmp_path_factory.mktemp("models") / "vit"
     for version in (1, 2):
@@ -91,8 +92,8 @@ def sleeps(monkeypatch):
 @pytest.fixture
 def bright_files(tmp_path):
     """Images of the brightness model."""
-    from asking import BRIGHTNESS
-    from brightness_model import png
+    from tests.serving.asking import BRIGHTNESS
+    from tests.serving.brightness_model import png
 
     paths = [tmp_path / f"{i}.png" for i in range(len(BRIGHTNESS))]
     for path, brightness in zip(paths, BRIGHTNESS, strict=True):

@@ -13,7 +13,8 @@ import sys
 
 import numpy as np
 import tensorflow as tf
-from mutations import SEEDS, mutated
+
+from tests.serving.mutations import SEEDS, mutated
 
 BATCH_SIZE = 32
 GOOD = 2  # in each batch, where they must not be disturbed

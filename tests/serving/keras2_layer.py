@@ -13,14 +13,14 @@ import sys
 import traceback
 from pathlib import Path
 
-import brightness_model
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from brightness_model import expected, png
 
 from keras_vit.errors import InputError
 from keras_vit.serving.legacy import BundleLayer
+from tests.serving import brightness_model
+from tests.serving.brightness_model import expected, png
 
 BUNDLE = Path(sys.argv[1]).absolute() / "models" / "steel" / "1"
 BRIGHTNESSES = (0, 100, 128, 200, 255)

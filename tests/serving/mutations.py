@@ -4,7 +4,8 @@ import struct
 import zlib
 
 import numpy as np
-from served_images import FILES, animation, file, gif_of_frames, picture, png_chunk
+
+from tests.serving.served_images import FILES, animation, file, gif_of_frames, picture, png_chunk
 
 LARGE = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 

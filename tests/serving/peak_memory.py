@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import tensorflow as tf
-from served_images import FILES
+
+from tests.serving.served_images import FILES
 
 
 def megabytes(name):

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
-from graph_ops import nodes, objections, ops, read
 from PIL import Image
-from served_images import BAD, BOMBS, FILES, picture
 
 import keras_vit
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import scale_pixels
+from tests.helpers import tiny
+from tests.serving.graph_ops import nodes, objections, ops, read
+from tests.serving.served_images import BAD, BOMBS, FILES, picture
 
 pytestmark = pytest.mark.same_on_every_backend
 

@@ -5,11 +5,11 @@ import os
 
 import numpy as np
 import pytest
-from asking import BRIGHTNESS, ask, both, free_port
-from brightness_model import CLASSES, expected, noise_png, png
 
 from keras_vit.errors import ServerError
 from keras_vit.serving import client
+from tests.serving.asking import BRIGHTNESS, ask, both, free_port
+from tests.serving.brightness_model import CLASSES, expected, noise_png, png
 
 pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps")]
 
@@ -196,7 +196,7 @@ def test_waits_grow_to_half_a_minute_and_differ(double, bright_files, sleeps):
 
 @both
 def test_a_server_that_starts_meanwhile_is_found(double, protocol, bright_files, monkeypatch, tmp_path):
-    from serving_double import served
+    from tests.serving.serving_double import served
 
     port, waited = free_port(), []
     with contextlib.ExitStack() as stack:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from asking import ask, both, free_port
-from brightness_model import CLASSES, png
 
 from keras_vit.errors import InputError, ServerError
 from keras_vit.serving import client
+from tests.serving.asking import ask, both, free_port
+from tests.serving.brightness_model import CLASSES, png
 
 pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps")]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
-from served_images import BAD, BOMBS, FILES
 
 import keras_vit
+from tests.helpers import tiny
+from tests.serving.served_images import BAD, BOMBS, FILES
 
 COMPILER = next(filter(shutil.which, ("c++", "g++", "clang++")), None)
 

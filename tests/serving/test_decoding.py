@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from served_images import BAD, BOMBS, FILES, gif_of_frames, png_bomb
 
 from keras_vit.data.declared_pixels import declared_pixels
-from keras_vit.data.look import why_unreadable
 from keras_vit.data.preprocess import decode_image
+from keras_vit.data.probe import why_unreadable
 from keras_vit.serving.decoding import MAX_PIXELS, decode_or_blank
+from tests.serving.served_images import BAD, BOMBS, FILES, gif_of_frames, png_bomb
 
 pytestmark = pytest.mark.same_on_every_backend
 

@@ -7,16 +7,16 @@ import json
 import keras
 import numpy as np
 import pytest
-import tiny
-from bundle_files import PARTS, files_below
 from PIL import Image
 
 from keras_vit import export, load_run, predict
-from keras_vit.cli import FINE, main
+from keras_vit.cli.main import FINE, main
 from keras_vit.errors import InputError
-from keras_vit.run_folder import Run
-from keras_vit.serving.configs import BATCH_SIZES
+from keras_vit.runs.folder import Run
 from keras_vit.serving.saved_model import encoded_image
+from keras_vit.serving.server_files import BATCH_SIZES
+from tests.helpers import tiny
+from tests.serving.bundle_files import PARTS, files_below
 
 pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
 
@@ -161,8 +161,8 @@ def test_the_server_files_are_what_the_server_reads(bundle):
 def test_a_conv_stem_hides_no_pixel_that_is_no_number(run, count):
     import tensorflow as tf
 
+    from keras_vit.model.vit import ViT
     from keras_vit.serving.graph import ServedGraph
-    from keras_vit.vit import ViT
 
     class ConvRun(Run):
         model = ViT.from_variant("defect-conv/4", image_shape=(28, 28, 1), num_classes=3)

@@ -6,14 +6,14 @@ import shutil
 import subprocess
 
 import pytest
-import tiny
-from bundle_files import PARTS, files_below
 
 from keras_vit import export
-from keras_vit.cli import FAILED, WRONG_USAGE, main
+from keras_vit.cli.main import FAILED, WRONG_USAGE, main
 from keras_vit.errors import InputError
-from keras_vit.serving import place
+from keras_vit.serving import version_folder as place
 from keras_vit.serving.saved_model import Comparison
+from tests.helpers import tiny
+from tests.serving.bundle_files import PARTS, files_below
 
 pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
 

@@ -8,18 +8,18 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
 from keras_vit import ViT
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels, scale_pixels
 from keras_vit.errors import InputError
-from keras_vit.evaluation.rejection import Rejection, rejection_features
-from keras_vit.evaluation.verbs import images_to_judge, predict, training_images
-from keras_vit.run_folder import load_run
+from keras_vit.evaluation.ood import Rejection, rejection_features
+from keras_vit.runs.folder import load_run
+from keras_vit.runs.predict import images_to_judge, predict, training_images
 from keras_vit.serving.bundle import export
 from keras_vit.serving.formats import check, to_litert, to_onnx, to_openvino, write
 from keras_vit.serving.formats.portable import MAX_BYTES, PortableGraph
+from tests.helpers import tiny
 
 pytestmark = (
     pytest.mark.same_on_every_backend

@@ -7,17 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import brightness_model
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
-from fuzz_bundle import BATCH_SIZE, batch, problem
-from mutations import MUTATIONS, SEEDS, mutated, png, with_right_checksums
 from PIL import Image
-from served_images import BOMBS, file
 
 from keras_vit.serving.decoding import decode_or_blank
+from tests.helpers import tiny
+from tests.serving import brightness_model
+from tests.serving.fuzz_bundle import BATCH_SIZE, batch, problem
+from tests.serving.mutations import MUTATIONS, SEEDS, mutated, png, with_right_checksums
+from tests.serving.served_images import BOMBS, file
 
 pytestmark = pytest.mark.same_on_every_backend
 

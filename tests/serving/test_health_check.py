@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from keras_vit.serving.configs import health_check
+from keras_vit.serving.server_files import health_check
 
 pytestmark = [
     pytest.mark.same_on_every_backend,

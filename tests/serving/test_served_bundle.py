@@ -4,19 +4,19 @@ import io
 
 import numpy as np
 import pytest
-import tiny
-from asking import both
 from PIL import Image
 
 from keras_vit import predict
 from keras_vit.serving import client
+from tests.helpers import tiny
+from tests.serving.asking import both
 
 pytestmark = pytest.mark.same_on_every_backend
 
 
 @pytest.fixture(scope="module")
 def double(bundle):
-    from serving_double import served
+    from tests.serving.serving_double import served
 
     with served(bundle.models / bundle.name) as started:
         yield started

@@ -9,8 +9,9 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from brightness_model import expected, png
 from google.protobuf.json_format import MessageToDict
+
+from tests.serving.brightness_model import expected, png
 
 pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_vit.cli import parse
+from keras_vit.cli.main import parse
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.errors import InputError
 from keras_vit.training.architecture import Architecture

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-from test_config import CONFIGS
 
-from keras_vit.cli import FINE, WRONG_USAGE, main, parse
+from keras_vit.cli.main import FINE, WRONG_USAGE, main, parse
 from keras_vit.errors import InputError
 from keras_vit.training.architecture import Architecture
 from keras_vit.training.config import DEVICES, TrainConfig, to_dict
 from keras_vit.training.config_file import read_config
 from keras_vit.training.recipe import RECIPES
+from tests.training.test_config import CONFIGS
 
 pytestmark = pytest.mark.same_on_every_backend
 

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from keras_vit.cli import parse
+from keras_vit.cli.main import parse
 from keras_vit.distribution import Distribution
 from keras_vit.errors import InputError
 from keras_vit.training.config import DEVICES, TrainConfig, command_of, differences, from_dict, to_dict

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
-from keras_vit import run_folder
-from keras_vit.cli import FAILED, FINE, WRONG_USAGE, main
-from keras_vit.run_folder import load_run
+from keras_vit import files
+from keras_vit.cli.main import FAILED, FINE, WRONG_USAGE, main
+from keras_vit.runs.folder import load_run
 from keras_vit.training import run as training
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
+from tests.helpers import tiny
 
 TESTS = Path(__file__).parent.parent
 EPOCHS = 3
@@ -25,8 +25,8 @@ EPOCHS = 3
 # The command, in a process that gets a signal in the middle of an epoch.
 SIGNALLED = """
 import os, signal, sys
-import tiny
-from keras_vit.cli import main
+from tests.helpers import tiny
+from keras_vit.cli.main import main
 from keras_vit.training import run
 
 class Signal(run.EpochSeconds):
@@ -78,7 +78,7 @@ def history_of(run):
 def assert_same(run, other):
     """The same weights, history and judgement, and nothing left of the cut."""
     assert sorted(p.name for p in run.path.iterdir()) == sorted(p.name for p in other.path.iterdir())
-    assert not run_folder.partial_of(run.path).exists()
+    assert not files.partial_of(run.path).exists()
     for ours, theirs in zip(run.model.get_weights(), other.model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     rows, expected = history_of(run), history_of(other)
@@ -166,7 +166,7 @@ def replace_but(name, folder):
 
 MOMENTS = {
     "putting the second checkpoint in place": lambda patch, out: patch.setattr(
-        os, "replace", replace_but(CHECKPOINT, run_folder.partial_of(out))
+        os, "replace", replace_but(CHECKPOINT, files.partial_of(out))
     ),
     "saving the model": lambda patch, out: patch.setattr(training, "_save_model", raising(Cut)),
     "renaming the finished run": lambda patch, out: patch.setattr(training.os, "replace", keep_out(out)),
@@ -235,7 +235,7 @@ def partial(images, tmp_path_factory):
         patch.setattr(training, "EpochSeconds", at_batch(1, 1))
         with pytest.raises(Cut):
             main(tiny.words(images, out))
-    return run_folder.partial_of(out)
+    return files.partial_of(out)
 
 
 def cut_short(path):
@@ -379,7 +379,7 @@ def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uncut, c
     assert f"The run goes on with: keras-vit train --out {out} --resume" in shown
     assert "Traceback" not in shown
     assert not out.exists()
-    assert load_arrays(run_folder.partial_of(out) / CHECKPOINT)[1]["history"]
+    assert load_arrays(files.partial_of(out) / CHECKPOINT)[1]["history"]
     (small_disk / "ballast").unlink()
     assert main([*words, "--resume"]) == FINE
     assert_same(load_run(out), uncut())
@@ -395,7 +395,7 @@ def test_a_disk_that_is_full_from_the_start(small_disk, images, capsys):
 def test_a_full_disk_wherever_it_shows(images, tmp_path, monkeypatch, capsys):
     """The same without a disk: for those who may not mount one."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run.partial"))
-    monkeypatch.setattr(run_folder, "write_json", raising(full))
+    monkeypatch.setattr(files, "write_json", raising(full))
     assert main(tiny.words(images, tmp_path / "run")) == FAILED
     assert "The disk is full at" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

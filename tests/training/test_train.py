@@ -10,18 +10,18 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
-from keras_vit.cli import main, parse
+from keras_vit.cli.main import main, parse
 from keras_vit.data.pipeline import ImageData, read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
-from keras_vit.evaluation import plots
-from keras_vit.evaluation.verbs import evaluate, predict
-from keras_vit.run_folder import load_run
+from keras_vit.report import run_plots as plots
+from keras_vit.runs.folder import load_run
+from keras_vit.runs.predict import evaluate, predict
 from keras_vit.training.checkpoint import BEST, KeepBest, load_best, restore_checkpoint
 from keras_vit.training.run import original_pixels, prepare_data, train
+from tests.helpers import tiny
 
 FILES = ["config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.evaluation.calibration import softmax
-from keras_vit.run_folder import Run
+from keras_vit.runs.folder import Run
 
 MAX_BYTES = 2**31 - 1
 """A protobuf (the graph with its weights, and an ONNX file) and a FlatBuffer (LiteRT) hold no more."""
@@ -118,7 +118,7 @@ class PortableGraph:
 
 def float32_twin(model):
     """A `ViT` with the same weights that computes in float32: the model itself where it does already."""
-    from keras_vit.vit import ViT
+    from keras_vit.model.vit import ViT
 
     config = model.get_config()
     if config["dtype"] == "float32":

@@ -12,14 +12,14 @@ from keras_vit.data.image_set import ImageSet, evenly
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.errors import InputError
-from keras_vit.evaluation.verbs import training_images
-from keras_vit.run_folder import Run
+from keras_vit.runs.folder import Run
+from keras_vit.runs.predict import training_images
 from keras_vit.serving.formats import to_litert, to_onnx, to_openvino
 from keras_vit.serving.formats.check import FLOAT32, INT8, compare
 from keras_vit.serving.formats.portable import PortableGraph
-from keras_vit.serving.place import clear_errors
 from keras_vit.serving.saved_model import Comparison
-from keras_vit.serving.settings import write_settings
+from keras_vit.serving.serving_json import write_settings
+from keras_vit.serving.version_folder import clear_errors
 
 FORMATS: dict[str, ModuleType] = {"onnx": to_onnx, "litert": to_litert, "openvino": to_openvino}
 REPRESENTATIVE_IMAGES = 200

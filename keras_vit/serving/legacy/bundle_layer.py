@@ -4,7 +4,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_vit.errors import InputError, first_line
-from keras_vit.serving.place import versions_of
+from keras_vit.serving.version_folder import versions_of
 
 try:
     import tf_keras

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vit.errors import InputError
-from keras_vit.layers.encoder_block import NORM_EPSILON
+from keras_vit.model.layers.encoder_block import NORM_EPSILON
 
 # From a weight's name in the file to its path in `ViT`. Names that are ViT's own need no line.
 _VIT_KERAS_BLOCK = r"Transformer/encoderblock_(\d+)"
@@ -79,7 +79,7 @@ def load_h5_weights(model, path, names=None):
     """
     import h5py
 
-    from keras_vit.vit import ViT
+    from keras_vit.model.vit import ViT
 
     path = Path(path)
     if not isinstance(model, ViT):

@@ -1,0 +1,230 @@
+"""Images unlike those that a model was trained on: how far they lie from them, and from where on they are
+rejected.
+
+A classifier names one of its classes for any image, for a picture of a brick too, and often with high
+confidence. What it has learned of the training images tells more: their features lie in clouds round the
+centres of their classes.
+
+Source: K. Lee, K. Lee, H. Lee, J. Shin, "A simple unified framework for detecting out-of-distribution samples
+and adversarial attacks", NeurIPS 2018, https://arxiv.org/abs/1807.03888: the Mahalanobis distance to the
+nearest class centre, with one covariance for all classes, of the features of several depths. Here the depths
+are put together in one vector before the distance is taken, which needs no foreign images to weigh them.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit.errors import InputError
+from keras_vit.files import whole_file
+
+METHOD = "Mahalanobis distance to the nearest class centre"
+SHARE = 0.05  # of the images that are like the training images, at most so many are rejected on average
+
+# Below this part of the mean variance a direction is rounding: half precision keeps 3 digits.
+LEAST_VARIANCE = 1e-4
+# Added to the standard deviation of tokens, which is 0 for an image of one gray and then has no logarithm.
+LEAST_CONTRAST = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Rejection:
+    """Which images a run rejects, by their `rejection_features`.
+
+    The projection makes Euclidean distances of what are Mahalanobis distances between features.
+
+    Args:
+        projection: float32 (dim, rank).
+        centers: float32 (classes, rank), of the classes that had training images, projected.
+        threshold: the largest distance to the nearest centre at which an image is taken.
+    """
+
+    projection: np.ndarray
+    centers: np.ndarray
+    threshold: float
+
+    def distances(self, features) -> np.ndarray:
+        """How far each image is from the nearest class centre.
+
+        Args:
+            features: (n, dim), n may be 0.
+
+        Returns:
+            float64 (n,); NaN for features that are not finite.
+
+        Raises:
+            ValueError: the features have another width.
+        """
+        features = np.asarray(features, dtype=np.float64)
+        if features.ndim != 2 or features.shape[1] != len(self.projection):
+            raise ValueError(
+                f"features must have the shape (images, {len(self.projection)}). Received: {features.shape}"
+            )
+        projected = features @ self.projection.astype(np.float64)
+        centers = self.centers.astype(np.float64)
+        return np.array([np.linalg.norm(row - centers, axis=1).min() for row in projected], dtype=np.float64)
+
+    def rejects(self, features) -> np.ndarray:
+        """Which images are rejected: bool (n,). Features that are not finite are.
+
+        Arguments and errors as `distances`.
+        """
+        return ~(self.distances(features) <= self.threshold)
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz file, whole or not at all."""
+        with whole_file(path, "wb") as file:
+            np.savez(
+                file,
+                projection=self.projection,
+                centers=self.centers,
+                threshold=np.float64(self.threshold),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "Rejection":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        try:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                found = cls(file["projection"], file["centers"], float(file["threshold"]))
+            fits = found.projection.ndim == found.centers.ndim == 2
+            if not fits or found.projection.shape[1] != found.centers.shape[1]:
+                raise ValueError(f"shapes {found.projection.shape} and {found.centers.shape}")
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} cannot be read ({error}): train the run again.") from error
+        return found
+
+
+def rejection_features(model):
+    """From images to what `Rejection` judges them by: a `keras.Model` on the weights of a ViT.
+
+    Of the patch tokens after the patch embedding the mean and the logarithm of the standard deviation, of
+    those after half of the blocks and after all of them the mean; and what the head sees. The head's features
+    alone keep what tells the classes apart and lose what tells steel from grass.
+
+    Args:
+        model: a `ViT`.
+
+    Returns:
+        A `keras.Model` from images (batch, height, width, channels) in [-1, 1] to float32 (batch, features):
+        4 or 5 times the width of a token.
+    """
+    import keras
+    from keras import ops
+
+    depth, patches = model.get_config()["depth"], model.num_patches
+    names = ["patch_embed", *(f"block_{i}" for i in sorted({max(depth // 2, 1) - 1, depth - 1}))]
+    tokens = [ops.cast(model.get_layer(name).output, "float32")[:, -patches:] for name in names]  # b n d
+    contrast = ops.log(ops.std(tokens[0], axis=1) + LEAST_CONTRAST)  # b d
+    head = ops.cast(model.extractor("features").output, "float32")
+    parts = [contrast, *(ops.mean(x, axis=1) for x in tokens), head]
+    return keras.Model(model.input, ops.concatenate(parts, axis=-1), name="rejection_features")
+
+
+def fit_rejection(
+    features, labels, validation_features, share: float = SHARE
+) -> tuple[Rejection | None, str]:
+    """Learns the clouds of the training images, and from the validation images where to draw the line.
+
+    Args:
+        features: (n, dim), of training images.
+        labels: int (n,), their classes.
+        validation_features: (m, dim), of images that were not trained on.
+        share: of images like those for validation, which may be rejected on average.
+
+    Returns:
+        The `Rejection` and `"validation"`; or `None` and the reason why nothing could be fitted.
+    """
+    features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    validation_features = np.asarray(validation_features, dtype=np.float64)
+    reason = why_too_few(len(validation_features), share)
+    if reason:
+        return None, reason
+    if not (np.isfinite(features).all() and np.isfinite(validation_features).all()):
+        return None, "nothing: the features of the model are not finite, its training has diverged"
+    projection, centers = fit_clouds(features, labels)
+    if projection is None:
+        return None, "nothing: the model gives the same features for all training images"
+    fitted = Rejection(projection, centers, np.inf)
+    threshold = conformal_threshold(fitted.distances(validation_features), share)
+    return Rejection(projection, centers, threshold), "validation"
+
+
+def fit_clouds(features, labels) -> tuple[np.ndarray | None, np.ndarray]:
+    """The projection that makes all clouds round, and their centres in it.
+
+    The covariance of the features about the centres of their classes is shrunk as much as so many images ask
+    for (O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal
+    of Multivariate Analysis 88 (2004)), after each feature is brought to variance 1.
+
+    Args:
+        features: float64 (n, dim).
+        labels: int (n,).
+
+    Returns:
+        float32 projection (dim, dim) and centres (classes that have images, dim); no projection where the
+        features do not vary.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    classes, place = np.unique(labels, return_inverse=True)
+    centers = np.stack([features[place == i].mean(axis=0) for i in range(len(classes))])
+    about = features - centers[place]
+    spread = about.std(axis=0)
+    if not spread.any():
+        return None, centers.astype("float32")
+    spread[spread == 0] = 1
+    covariance, _ = ledoit_wolf(about / spread, assume_centered=True)
+    variances, directions = np.linalg.eigh(covariance)
+    variances = np.maximum(variances, LEAST_VARIANCE * variances.mean())
+    projection = (directions / np.sqrt(variances) / spread[:, None]).astype("float32")
+    return projection, (centers @ projection.astype(np.float64)).astype("float32")
+
+
+def why_too_few(validation_images: int, share: float) -> str | None:
+    """The reason why so many validation images give no threshold, or `None` where they do."""
+    if validation_images == 0:
+        return "nothing: there is no validation part"
+    needed = least_images(share)
+    if validation_images < needed:
+        return (
+            f"nothing: to reject {100 * share:g} % of such images at most takes {needed} validation images, "
+            f"there are {validation_images}"
+        )
+    return None
+
+
+def least_images(share: float) -> int:
+    """How many validation images the smallest threshold needs that keeps to a share."""
+    return int(np.ceil(1 / share - 1 - 1e-9))
+
+
+def conformal_threshold(distances, share: float) -> float:
+    """The distance that a new image of the same kind exceeds with probability `share` at most.
+
+    The plain quantile of few images lies too low. Of n images and a new one each is equally likely to be the
+    farthest, so it is the ceil((n + 1)(1 - share))-th smallest of the n that keeps the promise: split
+    conformal prediction, V. Vovk, A. Gammerman, G. Shafer, "Algorithmic learning in a random world", 2005.
+    The promise is for the mean over all validation parts; with this one the share may be off by about
+    sqrt(share / n).
+
+    Args:
+        distances: (n,), of validation images; n is `least_images(share)` or more.
+        share: above 0, below 1.
+
+    Raises:
+        ValueError: no distance keeps the promise, there are too few images.
+    """
+    distances = np.sort(np.asarray(distances, dtype=np.float64))
+    if len(distances) < least_images(share):
+        raise ValueError(
+            f"A share of {share} needs {least_images(share)} images or more. Received: {len(distances)}"
+        )
+    rank = int(np.ceil((len(distances) + 1) * (1 - share) - 1e-9))
+    return float(distances[rank - 1])

@@ -1,0 +1,19 @@
+"""The Keras layers of a Vision Transformer, one a file."""
+
+from keras_vit.model.layers.add_cls import AddCLS
+from keras_vit.model.layers.attention_pool import AttentionPool
+from keras_vit.model.layers.encoder_block import EncoderBlock
+from keras_vit.model.layers.mlp import MLP
+from keras_vit.model.layers.patch_embed import PatchEmbed
+from keras_vit.model.layers.position_embedding import PositionEmbedding
+from keras_vit.model.layers.self_attention import SelfAttention
+
+__all__ = [
+    "MLP",
+    "AddCLS",
+    "AttentionPool",
+    "EncoderBlock",
+    "PatchEmbed",
+    "PositionEmbedding",
+    "SelfAttention",
+]

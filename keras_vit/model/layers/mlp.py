@@ -1,0 +1,75 @@
+import math
+
+import keras
+from keras import layers, ops
+
+from keras_vit.model.layers.dropout import Dropout
+
+ACTIVATIONS = ("gelu", "swiglu")
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+def gelu(x):
+    """The exact GELU (Hendrycks and Gimpel 2016), written with erf so that every export format has it."""
+    return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class MLP(layers.Layer):
+    """Two dense layers with an activation between them, applied to each token.
+
+    `"gelu"` is the MLP of Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929). `"swiglu"` is the
+    gated unit of Shazeer 2020 (https://arxiv.org/abs/2002.05202): the first layer gives a gate and a value,
+    and `silu(gate) * value` goes on.
+
+    Args:
+        mlp_dim: width between the two layers.
+        activation: `"gelu"` or `"swiglu"`.
+        dropout_rate: dropout after each of the two layers.
+
+    Input shape:
+        `(..., dim)`.
+
+    Output shape:
+        The input shape.
+
+    Example:
+        >>> MLP(mlp_dim=128)(keras.random.normal((2, 50, 64))).shape
+        (2, 50, 64)
+    """
+
+    def __init__(self, mlp_dim, activation="gelu", dropout_rate=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if mlp_dim < 1:
+            raise ValueError(f"mlp_dim must be 1 or more. Received: mlp_dim={mlp_dim}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f'activation must be "gelu" or "swiglu". Received: activation={activation!r}')
+        self.mlp_dim = mlp_dim
+        self.activation = activation
+        self.dropout_rate = dropout_rate
+        width = 2 * mlp_dim if activation == "swiglu" else mlp_dim
+        self.expand = layers.Dense(width, dtype=self.dtype_policy, name="expand")
+        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        self.contract = layers.Dense(input_shape[-1], dtype=self.dtype_policy, name="contract")
+        self.expand.build(input_shape)
+        self.contract.build((*input_shape[:-1], self.mlp_dim))
+
+    def call(self, x, training=None):
+        x = self.expand(x)  # ... m, or ... 2m with a gate
+        if self.activation == "swiglu":
+            gate, value = ops.split(x, 2, axis=-1)
+            x = ops.silu(gate) * value  # ... m
+        else:
+            x = gelu(x)
+        x = self.dropout(x, training=training)
+        return self.dropout(self.contract(x), training=training)  # ... d
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(mlp_dim=self.mlp_dim, activation=self.activation, dropout_rate=self.dropout_rate)
+        return config

@@ -1,0 +1,1 @@
+"""Processes, and what is recorded of the one that runs."""

@@ -1,0 +1,78 @@
+"""The best point of a search as the settings of a training run: best.json. Nothing here imports Keras."""
+
+import dataclasses
+import json
+from typing import Any
+
+from keras_vit.errors import InputError
+from keras_vit.evaluation.trials import SearchRecord
+from keras_vit.files import write_text
+from keras_vit.model.config import SIZES
+from keras_vit.search.config import SearchConfig, from_dict
+from keras_vit.search.point import recipe_at, vit_arguments
+from keras_vit.training.architecture import Architecture
+from keras_vit.training.config import TrainConfig, to_dict
+from keras_vit.training.config_file import FOUND
+
+BEST = "best.json"
+# What `ViT` does where a size says nothing.
+UNSAID = {"stem": "linear", "drop_path_rate": 0.0}
+
+
+def train_config_at(values: dict[str, Any], base: TrainConfig) -> TrainConfig:
+    """The run that trains what a search tried at a point.
+
+    Args:
+        values: a whole point, as `SearchSpace.point` gives it.
+        base: what the point does not know: images, seed, and the rest of the recipe.
+    """
+    arguments = vit_arguments(values)
+    own = {**UNSAID, **SIZES[values["model"]]}
+    names = [field.name for field in dataclasses.fields(Architecture)]
+    changed = {name: arguments[name] for name in names if arguments[name] != own[name]}
+    height, width, channels = base.image_shape
+    return dataclasses.replace(
+        base,
+        model=f"{values['model']}/{values['patch_size']}",
+        # Said, since by default it would follow the model.
+        image_size=height if height == width else (height, width),
+        channels=channels,
+        changes=Architecture(**changed),
+        recipe=recipe_at(values, base.recipe),
+    )
+
+
+def best_config(record: SearchRecord) -> TrainConfig:
+    """The run that trains the best point of a search, for as many epochs as its longest trials.
+
+    Its validation images are those of the search. To train on them too: `merge_validation=True`.
+
+    Raises:
+        InputError: no trial has ended.
+    """
+    if record.best is None:
+        raise InputError(f"No trial of {record.folder} has ended: go on with the search.")
+    search = from_dict(record.config["asked"], SearchConfig(out=record.folder))
+    return train_config_at(record.best.values, search.train_config)
+
+
+def write_best(record: SearchRecord) -> None:
+    """best.json: what `keras-vit train --config` takes, and under "found" how good it was in the search.
+
+    Nothing where no trial has ended. A file that says so already is left alone.
+    """
+    best = record.best
+    if best is None:
+        return
+    found = {
+        "trial": best.trial_id,
+        "validation_accuracy": best.score,
+        "validation_images": record.config["validation_images"],
+        "epochs": best.epochs,
+        "parameters": best.parameters,
+        "mult_adds": best.mult_adds,
+    }
+    text = json.dumps({FOUND: found, **to_dict(best_config(record))}, indent=2) + "\n"
+    path = record.folder / BEST
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)

@@ -1,0 +1,172 @@
+"""How far a search is, as lines for a person: trials done, running, the best so far, time left."""
+
+import math
+import shutil
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from keras_vit.evaluation.trials import SearchRecord, TrialRecord
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Trials of one bracket that train up to the same epoch."""
+
+    bracket: int
+    number: int
+    trials: int
+    initial_epoch: int
+    epochs: int
+
+
+def plan(max_epochs: int, factor: int, iterations: int = 1) -> list[Rung]:
+    """The rungs of Hyperband as KerasTuner runs it, in the order they are filled."""
+    brackets = 1 + math.floor(math.log(max_epochs, factor) + 1e-9)
+    end_size = math.ceil(1 + math.log(max_epochs, factor))
+    rungs = []
+    for bracket in reversed(range(brackets)):
+        before = 0
+        for number in range(bracket + 1):
+            trials = math.ceil(end_size / (bracket + 1) * factor ** (bracket - number))
+            epochs = math.ceil(max_epochs / factor ** (bracket - number))
+            rungs.append(Rung(bracket, number, trials, before, epochs))
+            before = epochs
+    return rungs * iterations
+
+
+def begun_at_most(rungs: list[Rung], most: int | None) -> list[Rung]:
+    """The rungs as far as they are filled by the first `most` trials; all where that is `None`."""
+    if most is None:
+        return rungs
+    found = []
+    for rung in rungs:
+        trials = min(rung.trials, most - sum(one.trials for one in found))
+        if trials:
+            found.append(replace(rung, trials=trials))
+    return found
+
+
+def seconds_left(record: SearchRecord, rungs: list[Rung], workers: int) -> float | None:
+    """An estimate from the trials that are done: some seconds each, and some for each epoch.
+
+    Returns:
+        `None` before any trial is done.
+    """
+    done = [trial for trial in record.completed if trial.seconds is not None]
+    if not done:
+        return None
+    epochs = np.array([trial.epochs - trial.initial_epoch for trial in done], float)
+    seconds = np.array([trial.seconds for trial in done], float)
+    start, each = 0.0, seconds.sum() / epochs.sum()
+    if len(set(epochs)) > 1:
+        each, start = np.polyfit(epochs, seconds, 1)
+        if min(each, start) < 0:
+            start, each = 0.0, seconds.sum() / epochs.sum()
+    ended = [trial for trial in record.trials if trial.status in ("COMPLETED", "FAILED")]
+    trials_left = sum(rung.trials for rung in rungs) - len(ended)
+    if trials_left <= 0:
+        return 0.0
+    epochs_left = sum(rung.trials * (rung.epochs - rung.initial_epoch) for rung in rungs) - sum(
+        trial.epochs - trial.initial_epoch for trial in ended
+    )
+    return max(0.0, trials_left * start + epochs_left * each) / max(workers, 1)
+
+
+def trial_line(trial: TrialRecord) -> str:
+    """One line for a trial that has ended."""
+    values = trial.values
+    how = f"depth {values['depth']}, heads {values['num_heads']}, dim {values['dim']}"
+    rate = f"learning rate {values['learning_rate']:.1e}"
+    first = trial.initial_epoch + 1
+    where = f"epochs {first} to {trial.epochs}" if trial.epochs > first else f"epoch {first}"
+    told = f"{trial.score:.1%}" if trial.score is not None else f"failed: {trial.error}"
+    from_ = f", from {trial.promoted_from}" if trial.promoted_from else ""
+    return f"{trial.trial_id}  {told:>6}  {where}{from_}; {how}, {rate}"
+
+
+def state_line(
+    record: SearchRecord,
+    rungs: list[Rung],
+    workers: int,
+    most: int | None = None,
+    seconds: float | None = None,
+) -> str:
+    """Trials done, running, the best so far, time left.
+
+    Args:
+        most: trials that are begun at most.
+        seconds: until no trial is begun any more.
+    """
+    if most is not None:
+        rungs = begun_at_most(rungs, max(most, len(record.trials)))
+    planned = sum(rung.trials for rung in rungs)
+    failed = sum(trial.status == "FAILED" for trial in record.trials)
+    running = sum(trial.status == "RUNNING" for trial in record.trials)
+    parts = [f"{len(record.completed) + failed} of {planned} trials done"]
+    if failed:
+        parts.append(f"{failed} failed")
+    parts.append(f"{running} running")
+    if record.best is not None:
+        parts.append(f"best {record.best.score:.1%} ({record.best.trial_id})")
+    left = seconds_left(record, rungs, workers)
+    if left is not None:
+        parts.append(f"about {minutes(left if seconds is None else min(left, max(seconds, 0.0)))} left")
+    return ", ".join(parts)
+
+
+def minutes(seconds: float) -> str:
+    """`"50 s"`, `"12 min"`, `"3 h 20 min"`."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    whole = round(seconds / 60)
+    return f"{whole} min" if whole < 90 else f"{whole // 60} h {whole % 60} min"
+
+
+class Display:
+    """Prints each trial as it ends, and below, on a terminal, how far the search is.
+
+    Where the output is no terminal, the state is printed with each trial.
+
+    Args:
+        rungs: what is planned.
+        workers: that try points side by side.
+        most: trials that are begun at most.
+        stop_at: `time.time()` after which none is begun.
+    """
+
+    def __init__(
+        self, rungs: list[Rung], workers: int, most: int | None = None, stop_at: float | None = None
+    ):
+        self.rungs = rungs
+        self.workers = workers
+        self.most = most
+        self.stop_at = stop_at
+        self.told: set[str] | None = None
+        self.live = sys.stdout.isatty()
+
+    def show(self, record: SearchRecord) -> None:
+        ended = [trial for trial in record.trials if trial.status in ("COMPLETED", "FAILED")]
+        seconds = None if self.stop_at is None else self.stop_at - time.time()
+        state = state_line(record, self.rungs, self.workers, self.most, seconds)
+        if self.told is None:
+            self.told = {trial.trial_id for trial in ended}
+            if ended:
+                print(f"goes on: {state}", flush=True)
+        for trial in ended:
+            if trial.trial_id not in self.told:
+                self.told.add(trial.trial_id)
+                self._clear()
+                print(trial_line(trial) if self.live else f"{trial_line(trial)}  [{state}]", flush=True)
+        if self.live:
+            self._clear()
+            print(state[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+
+    def end(self) -> None:
+        self._clear()
+
+    def _clear(self):
+        if self.live:
+            print("\r\x1b[K", end="", flush=True)

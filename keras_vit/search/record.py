@@ -1,0 +1,106 @@
+"""What a search has found so far, read from its folder as plain values. Nothing here imports Keras."""
+
+import contextlib
+import csv
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from keras_vit import files
+from keras_vit.errors import InputError
+from keras_vit.evaluation.trials import SearchRecord, TrialRecord
+from keras_vit.files import whole_file
+from keras_vit.search.point import count_mult_adds, count_parameters
+from keras_vit.search.trial_files import ERROR, RESULT
+
+SEARCH = "search.json"
+# What is read of it, here and to go on.
+NEEDED = ("asked", "backend", "fingerprint", "data", "frozen", "searched", "image_shape")
+
+
+def read_search(folder: Path) -> SearchRecord:
+    """What a search's folder holds now, also while it runs or after it was cut.
+
+    Args:
+        folder: of the search.
+
+    Raises:
+        InputError: it is no folder of a search, or search.json is damaged.
+    """
+    if not (folder / SEARCH).is_file():
+        raise InputError(f"{folder} holds no search: it has no {SEARCH}.")
+    config = read_asked(folder / SEARCH)
+    trials: dict[str, TrialRecord] = {}
+    for file in sorted(folder.glob("trial_*/trial.json")):
+        # KerasTuner's own reader says what is wrong.
+        with contextlib.suppress(InputError, KeyError, TypeError):
+            trial = _read_trial(file, config, trials)
+            trials[trial.trial_id] = trial
+    return SearchRecord(folder, config, list(trials.values()))
+
+
+def read_asked(file: Path) -> dict[str, Any]:
+    """What search.json holds.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        found = files.read_json(file)
+        missing = [name for name in NEEDED if name not in found]
+        reason = f"it has no {missing[0]}" if missing else None
+    except (InputError, TypeError):
+        reason = "it is no JSON, or holds no names"
+    if reason:
+        raise InputError(f"{file} is damaged ({reason}): begin a search with another --out.")
+    return found
+
+
+def _read_trial(file, config, earlier) -> TrialRecord:
+    state = files.read_json(file)
+    drawn = state["hyperparameters"]["values"]
+    result, error = file.with_name(RESULT), file.with_name(ERROR)
+    measured: dict[str, Any] = {}
+    with contextlib.suppress(InputError):  # not there yet, or damaged: the score is in the trial's own file
+        measured = files.read_json(result)
+    promoted_from = drawn.get("tuner/trial_id")
+    values = {**config["frozen"], **{name: drawn[name] for name in config["searched"]}}
+    shape, classes = tuple(config["image_shape"]), len(config["data"]["class_names"])
+    return TrialRecord(
+        trial_id=state["trial_id"],
+        status=state["status"],
+        score=state["score"] if state["status"] == "COMPLETED" else None,
+        values=values,
+        # KerasTuner numbers a promotion after the bracket that is filled at the time.
+        bracket=earlier[promoted_from].bracket if promoted_from in earlier else drawn["tuner/bracket"],
+        rung=drawn["tuner/round"],
+        initial_epoch=drawn["tuner/initial_epoch"],
+        epochs=drawn["tuner/epochs"],
+        promoted_from=promoted_from,
+        seconds=measured.get("seconds"),
+        parameters=count_parameters(values, shape, classes),
+        mult_adds=count_mult_adds(values, shape, classes),
+        error=_last_line(error) if state["status"] in ("FAILED", "INVALID") else None,
+        history=measured.get("history", []),
+    )
+
+
+def _last_line(error: Path) -> str:
+    text = error.read_text(encoding="utf-8", errors="replace") if error.is_file() else ""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "its process told no reason"
+
+
+def write_trials(record: SearchRecord) -> None:
+    """trials.csv: a row a trial, in the order they were begun.
+
+    Its epochs are the trial's own, not those of the space, over which the schedule is laid out.
+    """
+    names = [field.name for field in fields(TrialRecord) if field.name not in ("values", "history")]
+    columns = [name for name in record.trials[0].values if name not in names] if record.trials else []
+    with whole_file(record.folder / "trials.csv", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*names, *columns])
+        for trial in record.trials:
+            told = [getattr(trial, name) for name in names]
+            writer.writerow([*told, *(trial.values[name] for name in columns)])

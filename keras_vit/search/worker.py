@@ -1,0 +1,254 @@
+"""What one process of a search does: it prepares the images, tries points, or waits as the chief."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_vit.data.image_set import ImageSet
+from keras_vit.data.split import Split
+from keras_vit.files import read_json
+from keras_vit.process.children import FINE, GIVEN_UP, ONCE_MORE, end_with
+from keras_vit.search.config import SearchConfig, from_dict, where
+from keras_vit.training.config import TrainConfig
+
+# What is compiled by XLA stays until the process ends, some hundred megabytes a trial.
+TRIALS_PER_PROCESS = {"tensorflow": 1}
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a search may see: those of the test are not among them.
+
+    Args:
+        image_set: prepared where they fit in memory: float32 (height, width, channels) in 0..255.
+        split: of it; its test part is empty.
+        counts: images of each part, the test too.
+        fingerprint: of all names and labels.
+        audit: what was found, as text.
+        backend: of Keras.
+    """
+
+    image_set: ImageSet
+    split: Split
+    counts: dict[str, int]
+    fingerprint: str
+    audit: str
+    backend: str
+
+
+def prepare_images(config: SearchConfig) -> Images:
+    """Reads the images once for all trials.
+
+    Raises:
+        InputError: the source cannot be used, or images are unreadable and not to be skipped.
+    """
+    import keras
+
+    from keras_vit.data.pipeline import counts_by_part, fits_in_memory, read_pixels
+    from keras_vit.training.run import prepare_data
+
+    data, audit = prepare_data(config.train_config)
+    names = "\n".join([*data.class_names, *data.image_set.names, *map(str, data.image_set.labels)])
+    seen = np.concatenate([data.split.train, data.split.validation])
+    images = data.image_set.take(seen)
+    if fits_in_memory(len(seen), data.preprocessing):
+        images = dataclasses.replace(images, images=list(read_pixels(images.images, data.preprocessing)))
+    places = np.arange(len(seen))
+    of_train = len(data.split.train)
+    return Images(
+        image_set=images,
+        split=Split(places[:of_train], places[of_train:], places[:0]),
+        counts=counts_by_part(data.split),
+        fingerprint=hashlib.sha256(names.encode()).hexdigest(),
+        audit=str(audit),
+        backend=keras.backend.backend(),
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all processes of a search are told.
+
+    Args:
+        config: the search.
+        images: `None` where a process is to read them itself.
+        stop_at: `time.time()` after which no trial is begun.
+    """
+
+    config: SearchConfig
+    images: Images | None
+    stop_at: float | None
+
+
+def make_hypermodel(job: Job):
+    """The model of the search, on the images that it may see."""
+    from keras_vit.data.pipeline import ImageData
+    from keras_vit.data.preprocess import Preprocessing
+    from keras_vit.search import ViTHyperModel
+
+    config = job.config
+    images = job.images or prepare_images(config)
+    data = ImageData(
+        images.image_set,
+        images.split,
+        Preprocessing(config.image_shape, config.aspect),
+        batch_size=1,
+        seed=config.seed,
+    )
+    return ViTHyperModel(data, config.search_space(), config.recipe, config.seed)
+
+
+def work(job: Job) -> int:
+    """Tries points until the search is over, or this process is to make room for a fresh one.
+
+    Whether it is the chief, a worker or alone is in KerasTuner's environment variables.
+
+    Returns:
+        The exit code.
+    """
+    import keras_tuner
+
+    _start_processes(job)
+    try:
+        _search(job)
+    except (keras_tuner.errors.FatalError, RuntimeError) as error:
+        # KerasTuner's words for trials that fail one after the other hold the last one's traceback.
+        traceback.print_exc()
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        print(lines[0], *lines[1:][-1:], flush=True)
+        return GIVEN_UP
+    return FINE
+
+
+def _search(job: Job) -> None:
+    import keras
+
+    from keras_vit.distribution import distribute
+    from keras_vit.search import ViTHyperband
+
+    config = job.config
+
+    class Tuner(ViTHyperband):
+        trials_left = TRIALS_PER_PROCESS.get(keras.backend.backend(), sys.maxsize)
+
+        def on_trial_end(self, trial):
+            super().on_trial_end(trial)
+            self.trials_left -= 1
+
+        def pre_create_trial(self):
+            if not self.trials_left:
+                sys.exit(ONCE_MORE)
+            super().pre_create_trial()
+
+    with distribute(config.distribute, config.devices):
+        tuner = Tuner(
+            make_hypermodel(job),
+            factor=config.factor,
+            hyperband_iterations=config.iterations,
+            seed=config.seed + 1,  # to KerasTuner 0 means any
+            max_trials=config.max_trials,
+            stop_at=job.stop_at,
+            tensorboard=config.folder / "tensorboard" if config.tensorboard else None,
+            directory=config.folder.absolute().parent,
+            project_name=config.folder.absolute().name,
+        )
+        if "chief" in os.environ.get("KERASTUNER_TUNER_ID", ""):
+            wait_as_chief(tuner)
+        else:
+            tuner.search(verbose=0)
+
+
+def _start_processes(job: Job) -> None:
+    """On torch, where each device has a process of its own, goes on as torchrun."""
+    import keras
+
+    if keras.backend.backend() == "torch" and job.config.distribute != "none":
+        from keras_vit.distribution.torch_engine import torchrun_command
+
+        told = json.dumps({"folder": str(job.config.folder), "stop_at": job.stop_at, **where(job.config)})
+        command = torchrun_command(
+            job.config.distribute, job.config.devices, ["-m", "keras_vit.search.worker", told]
+        )
+        if command:
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+            os.execv(command[0], command)
+
+
+def wait_as_chief(tuner) -> None:
+    """Answers the workers until the search is over and all have been told.
+
+    KerasTuner's server looks for that every 20 seconds only, and for ever if a worker is gone for good.
+    """
+    failures: list[BaseException] = []
+
+    def serve():
+        try:
+            tuner.search(verbose=0)
+        except BaseException as error:
+            failures.append(error)
+
+    server = threading.Thread(target=serve, daemon=True, name="chief")
+    server.start()
+    while server.is_alive() and not tuner.oracle.has_answered_all():
+        time.sleep(0.2)
+    if failures:
+        raise failures[0]
+    time.sleep(0.5)  # the last answer is on its way
+
+
+def train_default(job: Job) -> dict[str, Any]:
+    """The space's default point, trained without a cut for as long as the longest trial.
+
+    On one device, which is what several would give: torch's are a process each, and this is one.
+
+    Returns:
+        score: the best validation accuracy of its epochs, as a trial's; epochs; seconds; parameters.
+    """
+    import keras_tuner
+
+    hypermodel = make_hypermodel(job)
+    hp = keras_tuner.HyperParameters()
+    model = hypermodel.build(hp)
+    begin = time.perf_counter()
+    history = hypermodel.fit(hp, model, verbose=0).history
+    return {
+        "score": max(history["val_accuracy"]),
+        "epochs": job.config.max_epochs,
+        "seconds": round(time.perf_counter() - begin, 3),
+        "parameters": model.count_params(),
+    }
+
+
+def train_run(config: TrainConfig) -> None:
+    """`keras-vit train`, into a run folder."""
+    from keras_vit.training.run import train
+
+    train(config)
+
+
+def main(told: str) -> int:
+    """Works as one of the processes that torchrun has started.
+
+    Args:
+        told: JSON: the folder of the search, `stop_at`, and where it runs.
+    """
+    end_with(os.getppid())
+    place = json.loads(told)
+    stop_at = place.pop("stop_at")
+    folder = Path(place.pop("folder"))
+    config = from_dict(read_json(folder / "search.json")["asked"], SearchConfig(out=folder, **place))
+    return work(Job(config, None, stop_at))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

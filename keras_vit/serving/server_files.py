@@ -1,0 +1,111 @@
+"""The files that an operator's TensorFlow Serving starts with."""
+
+import json
+from pathlib import Path
+from urllib.parse import quote
+
+from keras_vit.errors import InputError
+from keras_vit.files import write_text
+
+
+def health_check(name: str) -> list[str]:
+    """The `test` of a compose file's `healthcheck`: healthy once a version of a model answers.
+
+    Asks the REST port 8501, from inside the container, for the model's status. The image tensorflow/serving
+    has bash but neither curl nor wget (its Dockerfile adds only ca-certificates to Ubuntu), so bash opens the
+    connection itself.
+
+    Args:
+        name: the name the model is served under.
+
+    Returns:
+        The words of the command. It leaves with 0 where a version is AVAILABLE, otherwise with 1; it holds no
+        `$`, which a compose file would replace.
+    """
+    # HTTP/1.0: the server closes the connection after its answer, and grep comes to an end.
+    ask = rf"printf 'GET /v1/models/%s HTTP/1.0\r\n\r\n' '{quote(name, safe='')}' >&3"
+    return ["CMD", "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/8501 && {ask} && grep -q '\"AVAILABLE\"' <&3"]
+
+
+MODELS = "models.config"
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+"""Batches that the server makes of single requests; warm-up goes through each."""
+
+WAIT_MICROSECONDS = 1000
+
+
+def batching_config() -> str:
+    """The text of `batching.config`: BatchingParameters of TensorFlow Serving's session_bundle_config.proto.
+
+    Batch threads are left to the server, which takes one for each processor.
+    """
+    sizes = "\n".join(f"allowed_batch_sizes: {size}" for size in BATCH_SIZES)
+    return (
+        f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}\n"
+        f"batch_timeout_micros {{ value: {WAIT_MICROSECONDS} }}\n"
+        "max_enqueued_batches { value: 100 }\n"
+        f"{sizes}\n"
+    )
+
+
+def read_models(path: Path):
+    """The ModelServerConfig in a `models.config`; an empty one where there is no such file.
+
+    Raises:
+        InputError: the file is no such config.
+    """
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    if path.exists():
+        try:
+            text_format.Parse(path.read_text(encoding="utf-8"), config)
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is no ModelServerConfig ({error}): mend it, or remove it.") from error
+    return config
+
+
+def add_model(path: Path, name: str) -> None:
+    """Adds a model to a `models.config`, which is made if need be; what is in it stays."""
+    from google.protobuf import text_format
+
+    config = read_models(path)
+    models = config.model_config_list.config
+    if name not in [model.name for model in models]:
+        models.add(name=name, base_path=f"/models/{name}", model_platform="tensorflow")
+        write_text(path, text_format.MessageToString(config))
+
+
+def compose_file(name: str, image: str) -> str:
+    """The text of a `compose.yaml` that serves the models beside it.
+
+    gRPC is on port 8500, REST on 8501. The server looks for new versions on its own, and once a minute for
+    new models in `models.config`.
+
+    Args:
+        name: of the model whose answer means that the server is healthy.
+        image: of TensorFlow Serving, with its tag.
+    """
+    return f"""services:
+  serving:
+    image: {image}
+    command:
+      - --model_config_file=/models/models.config
+      - --model_config_file_poll_wait_seconds=60
+      - --enable_batching=true
+      - --batching_parameters_file=/models/batching.config
+    volumes:
+      - .:/models:ro
+    ports:
+      - "8500:8500"
+      - "8501:8501"
+    healthcheck:
+      test: {json.dumps(health_check(name))}
+      interval: 10s
+      timeout: 5s
+      retries: 6
+      start_period: 60s
+    restart: unless-stopped
+"""

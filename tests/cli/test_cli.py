@@ -1,0 +1,248 @@
+"""The command: its help, and what each verb answers."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from keras_vit.cli.main import FAILED, FINE, WRONG_USAGE, main, parse
+from keras_vit.data.augmentation import Augmentation
+from keras_vit.runs.folder import load_run
+from keras_vit.training.architecture import Architecture
+from keras_vit.training.config import TrainConfig
+from keras_vit.training.recipe import RECIPES, Recipe
+from tests.helpers import tiny
+
+MADE_OF = (TrainConfig, Architecture, Recipe, Augmentation)
+VERBS = ("train", "evaluate", "predict", "summary", "inspect", "export", "request")
+
+
+pytestmark = pytest.mark.usefixtures("tiny_size")
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return trained[0]
+
+
+# Help and usage
+
+
+# As a person's shell has it: who sets this variable wants to see the lines of TensorFlow.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+COMMAND = [sys.executable, "-m", "keras_vit"]
+
+
+def test_help_answers_without_keras():
+    script = (
+        "import sys\n"
+        "from keras_vit.cli.main import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "finally:\n"
+        "    heavy = {'keras', 'tensorflow', 'jax', 'torch', 'sklearn', 'matplotlib'}\n"
+        "    print('imported:', sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert process.returncode == FINE
+    assert process.stderr.splitlines()[-1] == "imported: []"
+    assert all(verb in process.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_shows_examples(verb, capsys):
+    assert tiny.code_of([verb, "--help"]) == FINE
+    shown = capsys.readouterr().out
+    assert "Examples:" in shown
+    assert f"keras-vit {verb}" in shown
+
+
+def test_help_of_train_has_an_option_for_each_field_of_the_recipe(capsys):
+    tiny.code_of(["train", "--help"])
+    shown = capsys.readouterr().out
+    fields = {field.name for made in MADE_OF for field in dataclasses.fields(made)}
+    for name in {*fields, "config"} - {"augmentation", "changes", "recipe"}:
+        assert re.search(rf"--{name.replace('_', '-')}[ ,]", shown), name
+
+
+def test_the_module_runs_as_a_command():
+    process = subprocess.run(
+        [*COMMAND, "evaluate", "nosuch"], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == WRONG_USAGE
+    assert process.stdout == ""
+    assert process.stderr == (
+        "keras-vit: There is no run folder nosuch: give the folder that `keras-vit train` made.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Missing subcommand"),
+        (["nosuch"], "nosuch"),
+        (["train", "--nosuch", "1"], "--nosuch"),
+        (["train", "--epochs", "many"], "--epochs"),
+        (["train", "--recipe", "nosuch"], "nosuch"),
+        (["train", "--channels", "2"], "--channels"),
+        (["evaluate"], "Missing from keras-vit evaluate"),
+    ],
+)
+def test_wrong_usage_exits_with_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tiny.code_of(words) == WRONG_USAGE
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recipe_sets_the_defaults_and_options_change_them():
+    lab = parse(["train", "--recipe", "lab", "--epochs", "3"]).run.recipe
+    assert (lab.optimizer, lab.learning_rate, lab.batch_size, lab.epochs) == ("adam", 3e-4, 64, 3)
+    assert parse(["train", "--recipe=lab"]).run.recipe == RECIPES["lab"]
+    assert parse(["train", "--recipe", "lab", "--recipe", "default"]).run.recipe == RECIPES["default"]
+    assert parse(["train"]).run.recipe == RECIPES["default"]
+
+
+# What each verb answers
+
+
+def test_train_shows_its_epochs_and_ends_with_the_path_of_the_report(trained):
+    out, said = trained
+    assert "Epoch 2/2" in said
+    *_, last_but_one, last = said.splitlines()
+    assert last == f"report: {out / 'report.html'}"
+    assert "95 % interval" in last_but_one
+
+
+def test_evaluate(run, capsys):
+    expected = load_run(run).metrics["best"]
+    assert main(["evaluate", str(run)]) == FINE
+    shown = capsys.readouterr().out
+    assert f"accuracy {expected['accuracy']:.1%} ({expected['correct']} of 6;" in shown
+    assert all(name in shown for name in tiny.CLASSES)
+    assert main(["evaluate", str(run), "--json"]) == FINE
+    found = json.loads(capsys.readouterr().out)
+    assert found["accuracy"] == pytest.approx(expected["accuracy"])
+
+
+def test_evaluate_from_inside_the_run_folder(run, capsys, monkeypatch):
+    monkeypatch.chdir(run)
+    assert main(["evaluate", ".", "--json"]) == FINE
+    assert json.loads(capsys.readouterr().out)["images"] == 6
+
+
+def test_evaluate_other_images(run, images, capsys):
+    assert main(["evaluate", str(run), "--data", str(images), "--json"]) == FINE
+    assert json.loads(capsys.readouterr().out)["images"] == 36
+
+
+def test_evaluate_images_of_some_of_the_classes(run, tmp_path, capsys):
+    some = tiny.draw(tmp_path / "some", classes=("plain", "dots"), each=4)
+    assert main(["evaluate", str(run), "--data", str(some), "--json"]) == FINE
+    rows = {row["name"]: row["support"] for row in json.loads(capsys.readouterr().out)["per_class"]}
+    assert rows == {"dots": 4, "lines": 0, "plain": 4}
+
+
+def test_predict(run, images, capsys):
+    files = [str(images / "dots" / "0.png"), str(images / "lines" / "0.png")]
+    assert main(["predict", str(run), *files, "--json"]) == FINE
+    answer = json.loads(capsys.readouterr().out)
+    assert [item["image"] for item in answer] == files
+    for item in answer:
+        assert item["label"] == max(item["probabilities"], key=item["probabilities"].get)
+        assert sum(item["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert main(["predict", str(run), *files]) == FINE
+    assert capsys.readouterr().out.splitlines() == [
+        f"{item['image']:{max(map(len, files))}}  {item['label']}  {item['confidence']:.1%}"
+        for item in answer
+    ]
+
+
+def test_predict_answers_the_good_images_beside_the_bad(run, images, tmp_path, capsys):
+    good = str(images / "plain" / "3.png")
+    (tmp_path / "text.jpg").write_text("no image")
+    bad = [str(tmp_path / "nosuch.png"), str(tmp_path / "text.jpg")]
+    assert main(["predict", str(run), bad[0], good, bad[1], "--json"]) == FAILED
+    first, middle, last = json.loads(capsys.readouterr().out)
+    assert (first["image"], first["label"]) == (bad[0], None)
+    assert first["error"] == "cannot be opened (No such file or directory)"
+    assert middle["error"] is None
+    assert middle["label"] in tiny.CLASSES
+    assert last["error"].startswith("no readable JPEG, PNG, BMP, GIF or WebP image")
+    assert main(["predict", str(run), good, "--json"]) == FINE
+    alone = json.loads(capsys.readouterr().out)[0]
+    assert alone["probabilities"] == pytest.approx(middle["probabilities"], abs=1e-5)
+
+
+def test_predict_only_bad_images(run, tmp_path, capsys):
+    assert main(["predict", str(run), str(tmp_path / "nosuch.png")]) == FAILED
+    assert "cannot be opened" in capsys.readouterr().out
+
+
+def test_summary_of_a_size(capsys):
+    words = ["defect/4", "--image-shape", "28", "28", "1", "--num-classes", "6", "--batch-size", "64"]
+    assert main(["summary", *words]) == FINE
+    shown = capsys.readouterr().out
+    assert "508,166" in shown
+    assert "178.65 MB" in shown
+    assert main(["summary", *words, "--json"]) == FINE
+    assert "508166" in capsys.readouterr().out
+
+
+def test_summary_of_a_run_and_of_its_model(run, capsys):
+    assert main(["summary", str(run), "--json"]) == FINE
+    of_run = json.loads(capsys.readouterr().out)
+    assert main(["summary", str(run / "model.keras"), "--json"]) == FINE
+    assert json.loads(capsys.readouterr().out) == of_run
+
+
+def test_inspect(images, tmp_path, capsys):
+    assert main(["inspect", str(images)]) == FINE
+    assert "36 images, 3 classes" in capsys.readouterr().out
+    assert main(["inspect", str(images), "--json"]) == FINE
+    assert json.loads(capsys.readouterr().out)["images"] == 36
+
+
+def test_inspect_names_the_unreadable_and_fails(tmp_path, capsys):
+    folder = tiny.draw(tmp_path / "images", each=4)
+    (folder / "dots" / "9.jpg").write_text("no image")
+    assert main(["inspect", str(folder), "--json"]) == FAILED
+    assert [item["name"] for item in json.loads(capsys.readouterr().out)["unreadable"]] == ["dots/9.jpg"]
+
+
+def test_train_skips_the_unreadable_and_answers_in_json_alone(tmp_path, capsys):
+    folder = tiny.draw(tmp_path / "images")
+    (folder / "dots" / "broken.jpg").write_bytes(b"")
+    words = tiny.words(folder, tmp_path / "run", "--skip-unreadable", "--json", epochs=1)
+    assert main(words) == FINE
+    answer = json.loads(capsys.readouterr().out)
+    run = load_run(answer["run"])
+    assert answer["report"] == str(run.path / "report.html")
+    for which in ("best", "last"):
+        assert answer[which]["accuracy"] == run.metrics[which]["accuracy"]
+        assert len(answer[which]["accuracy_interval"]) == 2
+    assert sum(run.config["data"]["counts"].values()) == 36
+    assert main(["evaluate", answer["run"]]) == FINE
+
+
+@pytest.mark.long
+def test_a_reader_that_leaves_early_gets_no_traceback(images):
+    """`keras-vit inspect images | head -0`"""
+    process = subprocess.Popen(
+        [*COMMAND, "inspect", str(images)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    shown = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=120) == FAILED
+    assert shown == ""

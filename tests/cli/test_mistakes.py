@@ -1,0 +1,307 @@
+"""What a mistake gets from the command: a sentence, an exit code, nothing on disk."""
+
+import io
+import os
+import shutil
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vit.cli.main import FAILED, WRONG_USAGE, main
+from tests.helpers import tiny
+
+pytestmark = pytest.mark.usefixtures("tiny_size")
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return trained[0]
+
+
+# Bad images: none gets as far as a run folder
+
+
+def encoded(kind, size=(64, 64)):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def no_folder(folder):
+    return folder / "nosuch"
+
+
+def empty_folder(folder):
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def one_class(folder):
+    return tiny.draw(folder / "one", classes=("dots",))
+
+
+def one_image(folder):
+    tiny.draw(folder / "few", classes=("dots", "plain"))
+    Image.new("L", (32, 32)).save(tiny.draw(folder / "few", classes=("rare",), each=0) / "rare" / "1.png")
+    return folder / "few"
+
+
+def with_file(name, content):
+    def make(folder):
+        drawn = tiny.draw(folder / "images", each=4)
+        (drawn / "dots" / name).write_bytes(content)
+        return drawn
+
+    return make
+
+
+def huge_image(folder):
+    drawn = tiny.draw(folder / "images", each=4)
+    Image.new("1", (20_000, 20_000)).save(drawn / "dots" / "huge.png")
+    return drawn
+
+
+def zip_with(names, content=None, compression=zipfile.ZIP_STORED):
+    def make(folder):
+        with zipfile.ZipFile(folder / "images.zip", "w", compression) as packed:
+            for name in names:
+                packed.writestr(name, encoded("PNG") if content is None else content)
+        return folder / "images.zip"
+
+    return make
+
+
+def text_as(name):
+    def make(folder):
+        (folder / name).write_text("neither an archive nor arrays")
+        return folder / name
+
+    return make
+
+
+BAD_IMAGES = {
+    "no such folder": (no_folder, "No such file or folder: {data}. Check the path"),
+    "empty folder": (empty_folder, "{data} holds no image"),
+    "one class": (one_class, '{data} holds one class only, "dots". A classifier needs two or more'),
+    "a class with 1 image": (one_image, 'Class "rare" has 1 image in {data}; it needs at least 3'),
+    "text named .jpg": (with_file("a.jpg", b"hello"), "dots/a.jpg: no readable JPEG, PNG"),
+    "a truncated JPEG": (
+        with_file("a.jpg", encoded("JPEG")[:-900]),
+        "dots/a.jpg: cannot be decoded: cut short or damaged",
+    ),
+    "0 bytes": (with_file("a.png", b""), "dots/a.png: empty, 0 bytes"),
+    "20,000 x 20,000": (huge_image, "dots/huge.png: 20000 x 20000 pixels is more than the 100 million"),
+    "a zip with ../": (
+        zip_with(["a/1.png", "../../evil/1.png"]),
+        "{data} holds ../../evil/1.png, a name that leads out of the zip",
+    ),
+    "a zip bomb": (
+        zip_with(["a/1.png", "b/1.png"], bytes(64 * 1024**2), zipfile.ZIP_DEFLATED),
+        "it may be a zip bomb",
+    ),
+    "no zip": (text_as("images.zip"), "{data} is no zip file"),
+    "no npz": (text_as("images.npz"), "{data}"),
+    "a text file": (text_as("images.txt"), "{data} is no folder, no .zip and no .npz file"),
+    "one image": (
+        lambda folder: tiny.draw(folder / "images") / "dots" / "0.png",
+        "{data} is one image. Give the folder that holds the folders of the classes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_IMAGES.values(), ids=BAD_IMAGES.keys())
+def test_bad_images_stop_the_training_before_it_begins(make, message, tmp_path, capsys):
+    data = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert tiny.code_of(tiny.words(data, tmp_path / "runs" / "run")) == WRONG_USAGE
+    shown = capsys.readouterr()
+    assert shown.err.startswith("keras-vit: ")
+    assert message.format(data=data) in shown.err
+    assert "Traceback" not in shown.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["no such folder", "empty folder", "one class", "a zip with ../"])
+def test_inspect_and_evaluate_refuse_them_too(name, run, tmp_path, capsys):
+    make, message = BAD_IMAGES[name]
+    data = make(tmp_path)
+    for words in (["inspect", str(data)], ["evaluate", str(run), "--data", str(data)]):
+        assert main(words) == WRONG_USAGE
+        assert message.format(data=data) in capsys.readouterr().err
+
+
+# Bad options of train
+
+
+BAD_OPTIONS = {
+    "image size": (
+        ("--image-size", "30"),
+        "patch_size must divide the height and the width of the image. Received: patch_size=4, image 30x30",
+    ),
+    "image size 0": (("--image-size", "0"), "image_size must be 1 or more. Received: image_size=0"),
+    "unknown model": (("--model", "nosuch/4"), "sizes are Ti, S, B"),
+    "learning rate 0": (("--learning-rate", "0"), "learning_rate must be above 0.0"),
+    "learning rate nan": (("--learning-rate", "nan"), "Received: learning_rate=nan"),
+    "epochs 0": (("--epochs", "0"), "epochs must be 1 or more. Received: epochs=0"),
+    "too large a batch": (("--batch-size", "28"), "batch_size 28 is more than the 27 training images"),
+    "transpose": (
+        ("--image-size", "32", "16", "--transpose"),
+        "transpose needs square images, these are 32x16: use --no-transpose",
+    ),
+    "test fraction": (("--test-fraction", "0"), "test_fraction must be above 0"),
+    "seed": (("--seed", "-1"), "seed must be 0 or more"),
+    "depth 0": (("--depth", "0"), "depth must be 1 or more. Received: depth=0"),
+    "heads": (("--num-heads", "3"), "num_heads must divide dim. Received: num_heads=3, dim=8"),
+    "stem and patch": (("--model", "S/14", "--stem", "conv"), "or the linear stem. Received: S/14"),
+    "no settings": (("--config", "nosuch.json"), "There is no file nosuch.json: give the best.json of a"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS.keys())
+def test_bad_options(options, message, images, tmp_path, capsys):
+    assert tiny.code_of(tiny.words(images, tmp_path / "runs" / "run", *options)) == WRONG_USAGE
+    shown = capsys.readouterr().err
+    assert shown.startswith("keras-vit: ")
+    assert message in shown
+    assert "Traceback" not in shown
+    assert "tyro" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_without_out(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tiny.code_of(["train", "--resume"]) == WRONG_USAGE
+    assert capsys.readouterr().err == "keras-vit: Say which run to resume: give its folder with --out.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_that_exists_is_left_alone(run, images, capsys):
+    before = tiny.tree(run)
+    assert main(tiny.words(images, run)) == WRONG_USAGE
+    assert f"{run} is there already: choose another --out, or remove it" in capsys.readouterr().err
+    assert tiny.tree(run) == before
+
+
+def test_out_that_is_here(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(tiny.words(images, ".")) == WRONG_USAGE
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_out_below_a_file(images, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(tiny.words(images, tmp_path / "file" / "run")) in (FAILED, WRONG_USAGE)
+    shown = capsys.readouterr().err
+    assert "Not a directory" in shown
+    assert str(tmp_path / "file") in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_out_in_a_folder_that_cannot_be_written(images, tmp_path, capsys):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    if os.access(locked, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    assert main(tiny.words(images, locked / "run")) == WRONG_USAGE
+    assert "cannot be made (Permission denied): choose another --out" in capsys.readouterr().err
+    assert list(locked.iterdir()) == []
+
+
+# Bad run folders
+
+
+def lambda_model(folder):
+    """A model.keras that would run code of its author's choice."""
+    trap = str(folder.parent / "was_run")
+    # A true lambda: its bytecode is in the file, and only the safe mode keeps it from running.
+    spring = keras.layers.Lambda(lambda x: (open(trap, "w").close(), x)[1])
+    inputs = keras.Input((28, 28, 1))
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(spring(inputs)))
+    keras.Model(inputs, outputs).save(folder / "model.keras")
+    os.unlink(trap)  # sprung when the model was made
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def cut_model(folder):
+    path = folder / "model.keras"
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+BAD_RUNS = {
+    "no model": (remove("model.keras"), "{run} is no run folder, it has no model.keras: give one that"),
+    "no metrics": (remove("metrics.json"), "{run} is no run folder, it has no metrics.json"),
+    "a Lambda layer": (
+        lambda_model,
+        "model.keras holds code (a Lambda layer), which is not run: save the model without Lambda layers",
+    ),
+    "a model cut short": (cut_model, "model.keras cannot be read as a Keras model"),
+    "a text for a model": (write("model.keras", "hello"), "model.keras cannot be read as a Keras model"),
+    "a damaged config": (write("config.json", '{"model": '), "config.json cannot be read"),
+    "another config": (write("config.json", "{}"), "has a damaged config.json or metrics.json (no 'data')"),
+    "a list for a config": (write("config.json", "[]"), "has a damaged config.json or metrics.json"),
+    "damaged metrics": (write("metrics.json", ""), "metrics.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_RUNS.values(), ids=BAD_RUNS.keys())
+def test_bad_run_folders(spoil, message, run, images, tmp_path, capsys):
+    folder = tiny.copy_of(run, tmp_path)
+    spoil(folder)
+    before = tiny.tree(tmp_path)
+    verbs = [["evaluate", folder], ["predict", folder, images / "dots" / "0.png"], ["summary", folder]]
+    for words in verbs:
+        assert tiny.code_of(words) == WRONG_USAGE
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert message.format(run=folder) in shown.err
+        assert "Traceback" not in shown.err
+    assert tiny.tree(tmp_path) == before  # and so the trap of the Lambda layer was not sprung
+
+
+OTHER_MISTAKES = {
+    "no run": (["evaluate", "nosuch"], "There is no run folder nosuch: give the folder that"),
+    "no image": (["predict", "{run}"], "Give at least one image file after the run folder"),
+    "other classes": (
+        ["evaluate", "{run}", "--data", "{others}"],
+        "has classes that the run was not trained on (cats, dogs): give images of dots, lines, plain",
+    ),
+    "summary of what": (["summary", "nosuch"], "Received: 'nosuch'"),
+    "summary of no file": (["summary", "nosuch.keras"], "nosuch.keras"),
+    "summary of a wrong shape": (
+        ["summary", "defect/4", "--image-shape", "30", "28", "1"],
+        "patch_size must divide",
+    ),
+    "inspect what": (["inspect", "nosuch"], "No such file or folder: nosuch"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), OTHER_MISTAKES.values(), ids=OTHER_MISTAKES.keys())
+def test_other_mistakes(words, message, run, tmp_path, capsys):
+    others = tiny.draw(tmp_path / "others", classes=("cats", "dogs"), each=2)
+    assert tiny.code_of([word.format(run=run, others=others) for word in words]) == WRONG_USAGE
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+def test_images_that_changed_since_the_run(run, images, tmp_path, capsys):
+    folder = tiny.copy_of(run, tmp_path)
+    fewer = shutil.copytree(images, tmp_path / "fewer")
+    for i in range(6):
+        (fewer / "dots" / f"{i}.png").unlink()
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace(str(images), str(fewer)))
+    assert main(["evaluate", str(folder)]) == WRONG_USAGE
+    assert "gives 5 test images, the run had 6: the data have changed" in capsys.readouterr().err

@@ -1,0 +1,245 @@
+"""The command `python -m tuning`: its help; a mistake gets a sentence, an exit code, nothing on disk."""
+
+import dataclasses
+import re
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import keras_vit.cli.search as command
+from keras_vit.errors import InputError
+from keras_vit.process.children import FAILED, FINE, WRONG_USAGE, ProcessFailed
+from keras_vit.search.config import SearchConfig
+from keras_vit.search.folder import locked, remember_images
+from keras_vit.search.run import SearchFailed
+from tests.helpers import tiny
+from tests.search.running import case_name, environment
+
+pytestmark = pytest.mark.same_on_every_backend
+
+COMMAND = [sys.executable, "-W", "ignore", "-m", "tuning"]
+VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch, tmp_path):
+    """The tests run in an empty folder, and the command's answer to SIGTERM goes with them."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def code_of(words):
+    """The exit code, whether the command returns it or the parser exits with it."""
+    try:
+        return command.main(words)
+    except SystemExit as stop:
+        return stop.code
+
+
+# Help
+
+
+def test_help_answers_without_keras():
+    script = (
+        "import sys\n"
+        "from keras_vit.cli.search import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "finally:\n"
+        "    heavy = {'keras', 'keras_tuner', 'tensorflow', 'jax', 'torch', 'sklearn', 'matplotlib'}\n"
+        "    print('imported:', sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == FINE
+    assert process.stderr.splitlines()[-1] == "imported: []"
+    assert "Examples:" in process.stdout
+    for field in dataclasses.fields(SearchConfig):
+        assert re.search(rf"--{field.name.replace('_', '-')}[ ,]", process.stdout), field.name
+
+
+def test_its_examples_are_commands():
+    examples = re.findall(r"^  python -m tuning ?(.*)$", command.DESCRIPTION, re.MULTILINE)
+    assert len(examples) == 3
+    for words in examples:
+        assert isinstance(command._parse(words.split()), SearchConfig)
+
+
+# Wrong usage
+
+
+def searched(out):
+    """A search that is there."""
+    images = SimpleNamespace(
+        image_set=SimpleNamespace(source="images", class_names=("a", "b")),
+        counts={"train": 70, "validation": 10, "test": 20},
+        fingerprint="abc",
+        backend="tensorflow",
+    )
+    with locked(out):
+        remember_images(SearchConfig(out=out, max_epochs=9), images)
+
+
+def with_things(out):
+    out.mkdir()
+    (out / "photo.png").write_text("mine")
+
+
+def as_file(out):
+    out.write_text("mine")
+
+
+NOTHING = [
+    (["--space", "nothing"], "invalid choice 'nothing' for argument '--space'"),
+    (["--nosuch", "1"], "--nosuch"),
+    (["--max-epochs", "many"], "--max-epochs"),
+    (["steel"], "steel"),
+]
+SENTENCES = [
+    ([], "--max-epochs 0", {}, "max_epochs must be 1 or more. Received: max_epochs=0"),
+    (
+        [],
+        "--freeze epochs=9",
+        {},
+        "Hyperband sets the epochs: instead of epochs=9, use --max-epochs.",
+    ),
+    (
+        [],
+        "--freeze depth=6 width=3",
+        {},
+        "There is no width to freeze: the fields are depth, num_heads, dim, patch_size, mlp_ratio, stem, "
+        "drop_path_rate, learning_rate, weight_decay, batch_size, augmentation, epochs.",
+    ),
+    ([], "--workers 0", {}, "workers=0 is a chief that waits for others: give its address with --host."),
+    (
+        [],
+        "--host 203.0.113.1",
+        {},
+        "203.0.113.1 is no address of this machine (Cannot assign requested address): change --host.",
+    ),
+    ([as_file], "", {}, "out cannot be used (File exists): choose another --out."),
+    ([with_things], "", {}, "out holds other things (photo.png): choose another --out."),
+    (
+        [searched],
+        "--no-resume",
+        {},
+        "out holds a search: leave out --no-resume to go on, or choose another --out.",
+    ),
+    (
+        [searched],
+        "--max-epochs 3",
+        {},
+        "out was begun with max_epochs=9, not 3: leave --max-epochs out to go on with it, or begin another "
+        "search with another --out.",
+    ),
+    (
+        [],
+        "",
+        {"KERASTUNER_TUNER_ID": "worker7"},
+        "out holds no search to join: start the chief first, on a disk that both see.",
+    ),
+    (
+        [searched],
+        "",
+        {"KERASTUNER_TUNER_ID": "worker7"},
+        "KERASTUNER_TUNER_ID is set and KERASTUNER_ORACLE_IP is not: set it too, or unset "
+        "KERASTUNER_TUNER_ID.",
+    ),
+    (
+        [searched],
+        "",
+        {"KERASTUNER_TUNER_ID": "worker7", "KERASTUNER_ORACLE_IP": "127.0.0.1"},
+        "KERASTUNER_TUNER_ID is set and KERASTUNER_ORACLE_PORT is not: set it too, or unset "
+        "KERASTUNER_TUNER_ID.",
+    ),
+    (
+        [],
+        "",
+        {"KERASTUNER_TUNER_ID": "chief"},
+        "KERASTUNER_TUNER_ID is set and KERASTUNER_ORACLE_IP is not: set it too, or unset "
+        "KERASTUNER_TUNER_ID.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), NOTHING, ids=case_name)
+def test_what_the_parser_does_not_know(words, message, tmp_path, capsys):
+    assert code_of(words) == WRONG_USAGE
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.out == ""
+    assert tiny.tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("made", "words", "variables", "sentence"), SENTENCES, ids=case_name)
+def test_wrong_usage_is_one_sentence(made, words, variables, sentence, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    for make in made:
+        make(out)
+    before = tiny.tree(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert code_of([*words.split(), "--out", "out"]) == WRONG_USAGE
+    assert capsys.readouterr() == ("", f"tuning: {sentence}\n")
+    assert tiny.tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("words", [["--data", "nosuch"], ["--data", "empty", "--out", "new/steel"]])
+def test_what_are_no_images_leaves_no_folder(words, tmp_path):
+    (tmp_path / "empty").mkdir()
+    process = subprocess.run(
+        [*COMMAND, *words], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == WRONG_USAGE
+    assert process.stdout == ""
+    (sentence,) = process.stderr.splitlines()
+    assert re.match(rf"tuning: .*\b{words[1]}\b", sentence)
+    assert tiny.tree(tmp_path) == {"empty": None}
+
+
+# How it ends
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (None, FINE, ""),
+        (InputError("No such folder."), WRONG_USAGE, "No such folder."),
+        (SearchFailed("Three trials failed."), FAILED, "Three trials failed."),
+        (ProcessFailed("train_run ended: see x."), FAILED, "train_run ended: see x."),
+        (KeyboardInterrupt(), FAILED, "Stopped: the same command goes on."),
+        (
+            OSError(28, "No space left on device", "x/oracle.json"),
+            FAILED,
+            "x/oracle.json: No space left on device.",
+        ),
+    ],
+    ids=case_name,
+)
+def test_the_exit_code_and_the_sentence(error, code, sentence, monkeypatch, capsys):
+    def search(config):
+        assert config == SearchConfig(seed=3)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(command, "search", search)
+    assert command.main(["--seed", "3"]) == code
+    assert capsys.readouterr() == ("", f"tuning: {sentence}\n" if sentence else "")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("a bug")])
+def test_a_bug_is_no_sentence(error, monkeypatch):
+    def search(config):
+        raise error
+
+    monkeypatch.setattr(command, "search", search)
+    with pytest.raises(type(error), match="a bug"):
+        command.main([])

@@ -1,0 +1,267 @@
+"""Rejection against scipy, scikit-learn and all orders of a few images; its file; the foreign images."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.spatial.distance import mahalanobis
+from sklearn.covariance import LedoitWolf
+
+from keras_vit.data.sources.steel import draw_steel_defects
+from keras_vit.errors import InputError
+from keras_vit.evaluation.metrics import wilson_interval
+from keras_vit.evaluation.ood import (
+    Rejection,
+    conformal_threshold,
+    fit_rejection,
+    least_images,
+    why_too_few,
+)
+from keras_vit.runs import ood as foreign
+
+pytestmark = pytest.mark.same_on_every_backend
+
+
+def clouds(images, seed=0, classes=3, dim=5):
+    """Features round the centres of classes, as stretched as those of a model, and their classes."""
+    rng = np.random.default_rng(seed)
+    stretch = np.random.default_rng(99).normal(size=(dim, dim)) * np.geomspace(0.01, 10, dim)
+    labels = np.arange(images) % classes
+    return 10 * np.eye(classes, dim)[labels] + rng.normal(size=(images, dim)) @ stretch, labels
+
+
+def fitted(**options):
+    features, labels = clouds(300)
+    validation, _ = clouds(100, seed=1)
+    return fit_rejection(features, labels, validation, **options)[0]
+
+
+def test_the_distance_is_mahalanobis_to_the_nearest_centre():
+    features, labels = clouds(300)
+    images, _ = clouds(20, seed=2)
+    centers = np.stack([features[labels == k].mean(0) for k in range(3)])
+    about = features - centers[labels]
+    spread = about.std(0)
+    precision = LedoitWolf(assume_centered=True).fit(about / spread).precision_
+    expected = [min(mahalanobis(x / spread, c / spread, precision) for c in centers) for x in images]
+    np.testing.assert_allclose(fitted().distances(images), expected, rtol=1e-4)
+
+
+def test_the_units_of_a_feature_do_not_matter():
+    units = np.array([1, 1e3, 1e-3, 7, -2])
+    features, labels = clouds(300)
+    validation, images = clouds(100, seed=1)[0], clouds(20, seed=2)[0]
+    other, _ = fit_rejection(features * units, labels, validation * units)
+    np.testing.assert_allclose(other.distances(images * units), fitted().distances(images), rtol=1e-4)
+
+
+def test_images_like_the_training_images_are_taken_and_others_rejected():
+    rejection = fitted()
+    like, _ = clouds(5000, seed=3)
+    # 5 % on average over validation parts; this one has 100 images, whose luck spreads it by 2 %.
+    assert 0.01 < rejection.rejects(like).mean() < 0.10
+    assert rejection.rejects(np.full((10, 5), 100.0)).all()
+    assert rejection.rejects(clouds(100, seed=1)[0]).sum() == 4  # of ceil(101 * 0.95) = 96 none
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_features_that_are_no_numbers_are_rejected(broken):
+    images = clouds(3)[0]
+    images[1, 2] = broken
+    assert fitted(share=0.02).rejects(images).tolist() == [False, True, False]
+
+
+def test_no_images_have_no_distances():
+    assert fitted().rejects(np.zeros((0, 5))).shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 4), (2, 5, 1)])
+def test_features_of_another_width_are_an_error(shape):
+    with pytest.raises(ValueError, match=r"features must have the shape \(images, 5\)"):
+        fitted().distances(np.zeros(shape))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("more", [0, 1, 2, 3, 10, 125])
+def test_the_promise_holds_exactly(share, more):
+    """Each of n + 1 images is equally likely to be the new one: the share over all of them, counted."""
+    images = least_images(share) + more
+    distances = np.random.default_rng(0).permutation(np.arange(images + 1.0))
+    above = [
+        distances[i] > conformal_threshold(np.delete(distances, i), share) for i in range(len(distances))
+    ]
+    assert share - 1 / len(distances) < np.mean(above) <= share + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "rank"),
+    [(19, 0.05, 19), (20, 0.05, 20), (39, 0.05, 38), (144, 0.05, 138), (9, 0.1, 9)],
+)
+def test_the_threshold_is_one_of_the_distances(images, share, rank):
+    assert conformal_threshold(np.arange(1.0, images + 1)[::-1], share) == rank
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.05, 19), (0.1, 9), (0.01, 99), (0.3, 3)])
+def test_too_few_images_give_no_threshold(share, least):
+    assert least_images(share) == least
+    assert why_too_few(least, share) is None
+    assert f"takes {least} validation images, there are {least - 1}" in why_too_few(least - 1, share)
+    with pytest.raises(ValueError, match=f"needs {least} images or more. Received: {least - 1}"):
+        conformal_threshold(np.arange(least - 1), share)
+
+
+TOO_FEW = "to reject 5 % of such images at most takes 19 validation images"
+
+
+def diverged(features):
+    return np.where(np.arange(5) == 2, np.nan, features)
+
+
+@pytest.mark.parametrize(
+    ("change", "validation_images", "reason"),
+    [
+        (lambda x: x, 0, "nothing: there is no validation part"),
+        (lambda x: x, 18, f"nothing: {TOO_FEW}, there are 18"),
+        (diverged, 30, "nothing: the features of the model are not finite, its training has diverged"),
+        (lambda x: 0 * x, 30, "nothing: the model gives the same features for all training images"),
+    ],
+)  # fmt: skip
+def test_why_nothing_is_fitted(change, validation_images, reason):
+    features, labels = clouds(60)
+    found = fit_rejection(change(features), labels, change(clouds(validation_images)[0]))
+    assert found == (None, reason)
+
+
+def test_features_that_stand_still_and_classes_without_images_do_no_harm():
+    features, labels = clouds(300)
+    features[:, 3] = 7
+    validation = clouds(100, seed=1)[0]
+    validation[:, 3] = 7
+    rejection, reason = fit_rejection(features, np.where(labels == 2, 4, labels), validation)
+    assert reason == "validation"
+    assert rejection.centers.shape == (3, 5)
+    assert np.isfinite(rejection.projection).all()
+    assert rejection.rejects(validation).sum() == 4
+
+
+def test_more_features_than_images():
+    rng = np.random.default_rng(0)
+    rejection, _ = fit_rejection(rng.normal(size=(30, 80)), np.arange(30) % 2, rng.normal(size=(40, 80)))
+    assert rejection.rejects(rng.normal(size=(200, 80))).mean() < 0.2
+    assert rejection.rejects(5 * rng.normal(size=(200, 80))).all()
+
+
+# The file
+
+
+def test_the_file_gives_the_same_answers(tmp_path):
+    rejection, path = fitted(), tmp_path / "rejection.npz"
+    rejection.save(path)
+    found = Rejection.load(path)
+    images = clouds(50, seed=4)[0]
+    np.testing.assert_array_equal(found.distances(images), rejection.distances(images))
+    assert found.threshold == rejection.threshold
+    assert found.projection.dtype == found.centers.dtype == np.float32
+    assert [each.name for each in tmp_path.iterdir()] == ["rejection.npz"]
+
+
+def npz(**arrays):
+    return lambda path: np.savez(path, **arrays)
+
+
+GOOD = {"projection": np.eye(3), "centers": np.eye(2, 3), "threshold": 1.0}
+DAMAGED = {
+    "missing": lambda path: None,
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("no arrays"),
+    "cut short": lambda path: (npz(**GOOD)(path), path.write_bytes(path.read_bytes()[:300])),
+    "no threshold": npz(projection=np.eye(3), centers=np.eye(2, 3)),
+    "two thresholds": npz(**{**GOOD, "threshold": np.ones(2)}),
+    "a pickle": npz(**{**GOOD, "centers": np.array([{}, None])}),
+    "other widths": npz(**{**GOOD, "centers": np.eye(2)}),
+    "a vector": npz(**{**GOOD, "projection": np.ones(3)}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_file_is_told(damage, tmp_path):
+    damage(tmp_path / "rejection.npz")
+    with pytest.raises(InputError, match=r"rejection\.npz cannot be read \(.*\): train the run again"):
+        Rejection.load(tmp_path / "rejection.npz")
+
+
+def test_the_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "rejection.npz"
+    fitted().save(path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        fitted(share=0.1).save(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["rejection.npz"]
+
+
+# The foreign images
+
+
+def test_the_foreign_images_are_always_the_same():
+    first, again = foreign.foreign_images((28, 20, 3)), foreign.foreign_images((28, 20, 3))
+    assert {name: len(images) for name, images in first.items()} == {
+        "drawn defects": 120,
+        "textures": 48,
+        "noise": 60,
+        "flat gray": 52,
+    }
+    for name, images in first.items():
+        assert {image.shape for image in images} == {images[0].shape}, name
+        assert all(image.dtype == np.uint8 for image in images)
+        assert all(np.array_equal(a, b) for a, b in zip(images, again[name], strict=True))
+    assert first["noise"][0].shape == first["flat gray"][0].shape == (28, 20, 3)
+    assert all(image.min() == image.max() for image in first["flat gray"])
+    assert np.array_equal(first["drawn defects"][25], draw_steel_defects(images_per_class=6).images[6 + 5])
+
+
+def test_the_textures_are_the_pictures_that_came_with_scikit_image():
+    import skimage
+
+    windows = iter(foreign.texture_windows())
+    for name in ("brick", "grass", "gravel"):
+        with Image.open(Path(skimage.__file__).parent / "data" / f"{name}.png") as file:
+            picture = np.asarray(file)
+        rows = [np.concatenate([next(windows)[..., 0] for _ in range(4)], axis=1) for _ in range(4)]
+        assert np.array_equal(np.concatenate(rows), picture)
+    assert next(windows, None) is None
+
+
+@pytest.mark.parametrize(("images", "expected"), [(50, 50), (100, 100), (400, 100)])
+def test_many_training_images_are_drawn_from_all_classes_alike(images, expected, monkeypatch):
+    monkeypatch.setattr(foreign, "MOST_TRAINING_IMAGES", 100)
+    labels = np.random.default_rng(0).permutation(
+        np.repeat([0, 1, 2], [images // 2, images // 4, images // 4])
+    )
+    chosen = foreign.rows_to_fit(labels)
+    assert len(set(chosen)) == len(chosen) <= expected
+    counts = np.bincount(labels[chosen])
+    np.testing.assert_allclose(counts / counts.sum(), [0.5, 0.25, 0.25], atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("rejected", "share"), [([True, False, True, True], 0.75), ([False], 0.0), ([], None)]
+)
+def test_the_rate_of_a_kind(rejected, share):
+    found = foreign.reject_rate("noise", np.array(rejected, bool))
+    assert found == {
+        "name": "noise",
+        "images": len(rejected),
+        "rejected": sum(rejected),
+        "share": share,
+        "interval": list(wilson_interval(sum(rejected), len(rejected))) if rejected else None,
+        "left_out": None,
+    }

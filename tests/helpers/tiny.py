@@ -1,0 +1,91 @@
+"""A ViT, images and options so small that a whole run takes seconds."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vit.model.config import SIZES
+
+MODEL = "defect-tiny/4"
+STILL = "defect-still/4"  # without dropout, which draws otherwise on each replica
+ARGUMENTS = dict(dim=8, depth=1, num_heads=2, mlp_dim=16, dropout_rate=0.1)
+CLASSES = ("dots", "lines", "plain")
+BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
+
+# XLA takes longer to compile than such a run takes. JAX has nothing else.
+NO_XLA = () if BACKEND == "jax" else ("--xla", "False")
+
+
+@contextmanager
+def size():
+    """`defect-tiny` is in the table of sizes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "defect-tiny", ARGUMENTS)
+        patch.setitem(SIZES, "defect-still", {**ARGUMENTS, "dropout_rate": 0.0, "stem": "conv"})
+        yield
+
+
+def pixels(kind, rng, size=(32, 32)):
+    found = rng.normal(128, 15, size)
+    if kind == "dots":
+        found[rng.integers(0, size[0], 30), rng.integers(0, size[1], 30)] = 255
+    elif kind == "lines":
+        found[::4] = 30
+    return np.clip(found, 0, 255).astype("uint8")
+
+
+def draw(folder, classes=CLASSES, each=12, size=(32, 32), mode="L"):
+    """A folder of class folders with `each` images a class: dots/0.png ..."""
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (Path(folder) / name).mkdir(parents=True)
+        for i in range(each):
+            Image.fromarray(pixels(name, rng, size)).convert(mode).save(Path(folder) / name / f"{i}.png")
+    return Path(folder)
+
+
+def words(images, out, *more, epochs=3):
+    """`train` and its options for a run of seconds."""
+    given = [
+        "--data",
+        images,
+        "--out",
+        out,
+        "--model",
+        MODEL,
+        "--epochs",
+        epochs,
+        "--batch-size",
+        8,
+        "--recipe",
+        "lab",
+    ]
+    return ["train", *map(str, [*given, *NO_XLA, *more])]
+
+
+def tree(folder):
+    """Relative path -> bytes of every file below a folder; None for folders."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(Path(folder).rglob("*"))
+    }
+
+
+def copy_of(run, folder):
+    """A copy of a run, in a folder."""
+    return shutil.copytree(run, folder / "copy")
+
+
+def code_of(words):
+    """The exit code, whether the command returns it or argparse exits with it."""
+    from keras_vit.cli.main import main
+
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as stop:
+        return stop.code

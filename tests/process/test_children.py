@@ -1,0 +1,352 @@
+"""Processes of one machine: what they answer, how they end, and that none is left behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from keras_vit.errors import InputError
+from keras_vit.process.children import (
+    BEGUN,
+    FAILED,
+    FINE,
+    GIVEN_UP,
+    ONCE_MORE,
+    WRONG_USAGE,
+    ProcessFailed,
+    call,
+    gpus,
+    make_context,
+    start,
+)
+from tests.search.running import environment, wait_for
+
+pytestmark = [
+    pytest.mark.same_on_every_backend,
+    # What other tests have imported has threads; these targets want nothing of them.
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning"),
+]
+
+FORK, SPAWN = make_context(True), make_context(False)
+both = pytest.mark.parametrize("context", [FORK, SPAWN], ids=["fork", "spawn"])
+
+
+# What the processes do; at the top level, so that a new process finds it.
+
+
+def answer(*values):
+    print("pätch", values)
+    print("to stderr", file=sys.stderr)
+    return values
+
+
+def speak(word):
+    print(word)
+
+
+def much(size):
+    return b"x" * size
+
+
+def refuse(message):
+    raise InputError(message)
+
+
+def fail(message):
+    raise KeyError(message)
+
+
+def leave(code):
+    sys.exit(code)
+
+
+def vanish(code):
+    os._exit(code)
+
+
+def be_killed(number):
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def answer_what_cannot_be_sent(_):
+    return lambda: None
+
+
+def tell(names):
+    print("told", *(os.environ.get(name) for name in names))
+    print("cores", sorted(os.sched_getaffinity(0)))
+
+
+def wait_and_clean_up(folder):
+    try:
+        (folder / "begun").touch()
+        time.sleep(60)
+    finally:
+        (folder / "cleaned").touch()
+
+
+def wait_for_file(file):
+    file.with_name("begun").touch()
+    while not file.is_file():
+        time.sleep(0.02)
+    return 7
+
+
+def wait_as_child(name):
+    print("child", os.getpid(), name, flush=True)
+    time.sleep(60)
+
+
+def text(log):
+    return log.read_text(encoding="utf-8")
+
+
+# call
+
+
+@both
+def test_a_call_returns_what_its_target_does(context, tmp_path, capfd):
+    log = tmp_path / "log"
+    log.write_text("what was there\n")
+    assert call(context, answer, 1, None, {"a": [2.5]}, log=log) == (1, None, {"a": [2.5]})
+    there, begun, said, error = text(log).splitlines()
+    assert there == "what was there"
+    assert re.fullmatch(rf"{BEGUN} \d+", begun)
+    assert begun.split()[-1] != str(os.getpid())
+    assert (said, error) == ("pätch (1, None, {'a': [2.5]})", "to stderr")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_answer_may_be_large(tmp_path):
+    assert len(call(FORK, much, 10_000_000, log=tmp_path / "log")) == 10_000_000
+
+
+@both
+def test_an_input_error_crosses(context, tmp_path):
+    with pytest.raises(InputError, match=r"^no such images\.$"):
+        call(context, refuse, "no such images.", log=tmp_path / "log")
+
+
+@pytest.mark.parametrize(
+    ("context", "target", "argument", "code", "said"),
+    [
+        (FORK, be_killed, signal.SIGKILL, -signal.SIGKILL, ""),
+        (SPAWN, be_killed, signal.SIGKILL, -signal.SIGKILL, ""),
+        (FORK, vanish, 3, 3, ""),
+        (FORK, vanish, 0, 0, ""),
+        (FORK, fail, "boom", FAILED, "KeyError: 'boom'"),
+        (SPAWN, fail, "boom", FAILED, "KeyError: 'boom'"),
+        (FORK, leave, 4, FAILED, "SystemExit: 4"),
+        (FORK, answer_what_cannot_be_sent, None, FAILED, "pickle"),
+    ],
+)
+def test_a_call_without_an_answer_names_the_log(context, target, argument, code, said, tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(ProcessFailed) as caught:
+        call(context, target, argument, log=log)
+    assert str(caught.value) == f"{target.__name__} ended with exit code {code}: see {log}."
+    assert said in text(log)
+    assert ("Traceback" in text(log)) == bool(said)
+
+
+# start
+
+
+ENDS = [
+    (speak, "pätch", FINE, "pätch"),
+    (leave, None, FINE, None),
+    (leave, FINE, FINE, None),
+    (leave, ONCE_MORE, ONCE_MORE, None),
+    (leave, GIVEN_UP, GIVEN_UP, None),
+    (leave, "words", FAILED, "words"),
+    (refuse, "a mistake.", WRONG_USAGE, "a mistake."),
+    (fail, "boom", FAILED, "KeyError: 'boom'"),
+    (be_killed, signal.SIGKILL, -signal.SIGKILL, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("context", "target", "argument", "code", "said"),
+    [*((FORK, *end) for end in ENDS), *((SPAWN, *end) for end in ENDS[3:4] + ENDS[6:])],
+)
+def test_how_a_process_ends(context, target, argument, code, said, tmp_path):
+    log = tmp_path / "log"
+    process = start(context, target, argument, log=log, environment={})
+    process.join(60)
+    assert process.exitcode == code
+    lines = text(log).splitlines()
+    assert lines[0].startswith(f"{BEGUN} {process.pid}")
+    assert ("Traceback" in text(log)) == (target is fail)
+    assert lines[1:] == [] if said is None else lines[-1] == said
+
+
+def test_what_a_target_returns_is_its_code(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    process = start(FORK, wait_for_file, file, log=tmp_path / "log", environment={})
+    process.join(60)
+    assert process.exitcode == 7
+
+
+@both
+def test_environment_and_cores_reach_it_and_nothing_else_changes(context, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALREADY", "here")
+    monkeypatch.setenv("CHANGED", "before")
+    monkeypatch.delenv("NEW", raising=False)
+    before, cores = dict(os.environ), os.sched_getaffinity(0)
+    given = {"CHANGED": "after", "NEW": "", "CUDA_VISIBLE_DEVICES": "3"}
+    log, core = tmp_path / "log", max(cores)
+    for some in ((core,), ()):
+        names = ["ALREADY", "CHANGED", "NEW"]
+        process = start(context, tell, names, log=log, environment=given, cores=some)
+        process.join(60)
+        assert process.exitcode == FINE
+        assert f"cores {sorted(some or cores)}" in text(log)
+    assert text(log).count("told here after \n") == 2
+    assert f"{BEGUN} {process.pid}, GPU 3" in text(log)
+    assert dict(os.environ) == before
+    assert os.sched_getaffinity(0) == cores
+
+
+def test_the_environment_stays_when_a_process_cannot_be_started(tmp_path):
+    before = dict(os.environ)
+    with pytest.raises(Exception, match=r"pickle|lambda"):
+        start(SPAWN, lambda: None, log=tmp_path / "log", environment={"NEW": "1"})
+    assert dict(os.environ) == before
+
+
+@both
+def test_terminate_cleans_up(context, tmp_path):
+    process = start(context, wait_and_clean_up, tmp_path, log=tmp_path / "log", environment={})
+    wait_for((tmp_path / "begun").is_file, "the begin")
+    process.terminate()
+    process.join(60)
+    assert process.exitcode == FAILED
+    assert (tmp_path / "cleaned").is_file()
+    assert "Traceback" not in text(tmp_path / "log")
+
+
+def test_ctrl_c_is_left_to_the_parent(tmp_path):
+    process = start(FORK, wait_for_file, tmp_path / "file", log=tmp_path / "log", environment={})
+    wait_for((tmp_path / "begun").is_file, "the begin")
+    os.kill(process.pid, signal.SIGINT)
+    (tmp_path / "file").touch()
+    process.join(60)
+    assert process.exitcode == 7
+
+
+# The parent's end
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from tests.process import test_children as targets
+from keras_vit.process.children import call, make_context, start
+
+how, fork, log, platform = sys.argv[1], sys.argv[2] == "fork", Path(sys.argv[3]), sys.argv[4]
+context = make_context(fork)
+sys.platform = platform  # a copy believes it too
+if how == "start":
+    start(context, targets.wait_as_child, how, log=log, environment={})
+    time.sleep(60)
+else:
+    call(context, targets.wait_as_child, how, log=log)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "context", "platform"),
+    [
+        ("start", "fork", "linux"),
+        ("start", "spawn", "linux"),
+        ("call", "fork", "linux"),
+        ("start", "fork", "sun"),
+    ],
+)
+def test_a_process_ends_with_its_parent(how, context, platform, tmp_path):
+    log, here = tmp_path / "log", str(Path(__file__).parent)
+    words = [sys.executable, "-c", PARENT, how, context, str(log), platform]
+    path = os.pathsep.join([here, environment()["PYTHONPATH"], str(Path(here).parent)])
+    parent = subprocess.Popen(words, env={**environment(), "PYTHONPATH": path})
+    try:
+        found = wait_for(
+            lambda: re.search(r"child (\d+)", text(log)) if log.is_file() else None, "a child's begin"
+        )
+    finally:
+        parent.kill()
+        parent.wait()
+    child = int(found[1])
+    wait_for(lambda: not is_running(child), "the child's end")
+
+
+def is_running(process) -> bool:
+    """Whether a process is there and no zombie, which an init that collects none leaves."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_call_that_is_interrupted_leaves_no_process(tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    log = tmp_path / "log"
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            call(FORK, wait_as_child, "x", log=log)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    child = int(re.search(rf"{BEGUN} (\d+)", text(log))[1])
+    assert not is_running(child)
+
+
+# GPUs
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("0", ["0"]),
+        ("0,1", ["0", "1"]),
+        ("1, 0", ["1", "0"]),
+        ("0,-1,1", ["0"]),
+        ("GPU-8932f937,MIG-GPU-1/2/3", ["GPU-8932f937", "MIG-GPU-1/2/3"]),
+    ],
+)
+def test_the_gpus_that_were_chosen(chosen, found, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert gpus() == found
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ("printf '0\\n1\\n'", ["0", "1"]),
+        ('test "$*" = "--query-gpu=index --format=csv,noheader" && echo 4', ["4"]),
+        ("echo No devices were found", []),
+        ("echo 0; exit 9", []),
+        ("true", []),
+        (None, []),
+    ],
+)
+def test_the_gpus_of_the_driver(script, found, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if script:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    assert gpus() == found

@@ -1,0 +1,281 @@
+"""Every run learns what is unlike its training images, on every backend, however it ends."""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vit import ViT, files
+from keras_vit.cli.main import FINE, main, parse
+from keras_vit.data.pipeline import read_pixels
+from keras_vit.data.preprocess import scale_pixels
+from keras_vit.errors import InputError
+from keras_vit.evaluation.ood import rejection_features
+from keras_vit.files import partial_of
+from keras_vit.runs import ood as foreign
+from keras_vit.runs.folder import load_run
+from keras_vit.runs.predict import predict
+from keras_vit.training import run as training
+from keras_vit.training.run import prepare_data, train
+from tests.helpers import tiny
+from tests.helpers.checks import random_input, randomize
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+pytestmark = pytest.mark.usefixtures("tiny_size")
+
+
+@pytest.fixture(scope="module")
+def many_images(tiny_size, tmp_path_factory):
+    """So many drawn images that 24 of them are for validation."""
+    return tiny.draw(tmp_path_factory.mktemp("many") / "images", each=40)
+
+
+def words(images, out, *more):
+    return tiny.words(images, out, "--validation-fraction", 0.25, *more, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def run(many_images, tmp_path_factory):
+    return train(parse(words(many_images, tmp_path_factory.mktemp("runs") / "first")).run)
+
+
+@pytest.fixture(scope="module")
+def data(run):
+    return prepare_data(parse(["train", "--config", str(run.path / "config.json")]).run)[0]
+
+
+def prepared(run, images):
+    """As the model gets them; images of one kind after another, files and arrays of one shape."""
+    kinds = itertools.groupby(images, key=lambda image: getattr(image, "shape", None))
+    pixels = [read_pixels(list(kind), run.preprocessing) for _, kind in kinds]
+    return np.asarray(scale_pixels(np.concatenate(pixels)))
+
+
+def features_of(run, images):
+    pixels = prepared(run, images)
+    return keras.ops.convert_to_numpy(rejection_features(run.model)(pixels))
+
+
+def test_the_run_folder_holds_what_was_fitted(run):
+    files = {path.name for path in run.path.iterdir()}
+    plain = {"config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"}
+    assert files == {*plain, "rejection.npz"}
+    told = run.metrics["rejection"]
+    assert {key: value for key, value in told.items() if key not in ("rates", "threshold")} == {
+        "method": "Mahalanobis distance to the nearest class centre",
+        "share_allowed": 0.05,
+        "fitted_on": "validation",
+        "training_images": 72,
+        "validation_images": 24,
+    }
+    assert run.rejection.threshold == told["threshold"] > 0
+    assert run.rejection.centers.shape[0] == len(tiny.CLASSES)
+    json.dumps(told, allow_nan=False)
+
+
+def test_the_rates_are_those_of_the_images(run, data):
+    kinds = {
+        "validation": data.image_set.take(data.split.validation).images,
+        "test": data.image_set.take(data.split.test).images,
+        **foreign.foreign_images(data.image_shape),
+    }
+    rates = run.metrics["rejection"]["rates"]
+    assert [row["name"] for row in rates] == list(kinds)
+    for row in rates:
+        distances = run.rejection.distances(features_of(run, kinds[row["name"]]))
+        assert row["images"] == len(distances)
+        near = np.isclose(distances, run.rejection.threshold, rtol=1e-3).sum()
+        assert abs(row["rejected"] - (distances > run.rejection.threshold).sum()) <= near, row
+        assert row["left_out"] is None
+    # Of 24 validation images the farthest draws the line.
+    assert rates[0]["rejected"] == 0
+
+
+def test_the_threshold_is_fitted_on_the_training_and_the_validation_images(run, data):
+    distances = run.rejection.distances(features_of(run, data.image_set.take(data.split.validation).images))
+    assert np.sort(distances)[23] == pytest.approx(run.rejection.threshold, rel=1e-3)
+    features = features_of(run, data.image_set.take(data.split.train).images)
+    centers = [features[data.labels("train") == k].mean(0) for k in range(3)]
+    np.testing.assert_allclose(
+        centers @ run.rejection.projection, run.rejection.centers, rtol=1e-2, atol=0.05
+    )
+
+
+def test_predict_rejects_what_the_run_rejects(run, data, tmp_path, capsys):
+    flat, text = tmp_path / "flat.png", tmp_path / "text.jpg"
+    Image.fromarray(np.full((32, 32), 128, "uint8")).save(flat)
+    text.write_text("no image")
+    test = data.image_set.take(data.split.test).images
+    found = predict(run, [*test, flat, text])
+    rejects = run.rejection.rejects(features_of(run, [*test, flat]))
+    assert [item.reject for item in found] == [*rejects, True]
+    assert rejects[-1]  # no training image is flat
+    assert not all(rejects)
+    assert found[-2].label in tiny.CLASSES
+    main(["predict", str(run.path), str(test[0]), str(flat), str(text)])
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert ("rejected" in first) == rejects[0]
+    assert second.endswith("%  rejected: unlike the training images")
+    assert "no readable JPEG" in third
+    main(["predict", str(run.path), str(test[0]), str(flat), str(text), "--json"])
+    said = [item["reject"] for item in json.loads(capsys.readouterr().out)]
+    assert said == [bool(rejects[0]), True, True]
+
+
+def test_the_report_tells_it(run):
+    report = (run.path / "report.html").read_text()
+    assert "<h2>Unlike the training images</h2>" in report
+    for row in run.metrics["rejection"]["rates"]:
+        assert f'<th scope="row">{row["name"]}</th>' in report
+
+
+class Cut(BaseException):
+    """What no code under test catches."""
+
+
+def test_a_run_that_is_cut_while_it_is_written_ends_as_an_uncut_one(run, many_images, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def cut(**_):
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "render_report", cut)
+        with pytest.raises(Cut):
+            main(words(many_images, out))
+    assert (partial_of(out) / "rejection.npz").is_file()
+    assert main(["train", "--out", str(out), "--resume"]) == FINE
+    again = load_run(out)
+    assert {path.name for path in out.iterdir()} == {path.name for path in run.path.iterdir()}
+    assert again.rejection.threshold == pytest.approx(run.rejection.threshold, rel=1e-2)
+    for row, expected in zip(
+        again.metrics["rejection"]["rates"], run.metrics["rejection"]["rates"], strict=True
+    ):
+        assert abs(row["rejected"] - expected["rejected"]) <= 1
+
+
+def test_a_run_of_an_earlier_version_says_so_only_when_asked(run, many_images, tmp_path):
+    old = load_run(shutil.copytree(run.path, tmp_path / "old"))
+    metrics = {key: value for key, value in old.metrics.items() if key != "rejection"}
+    files.write_json(old.path / "metrics.json", metrics)
+    (old.path / "rejection.npz").unlink()
+    old = load_run(old.path)
+    assert predict(old, [many_images / "dots" / "0.png"])[0].reject is False
+    with pytest.raises(
+        InputError, match=r"earlier version.*keras-vit train --config .*config\.json --out NEW"
+    ):
+        _ = old.rejection
+
+
+def test_a_run_whose_file_is_gone_says_so(run, tmp_path):
+    other = load_run(shutil.copytree(run.path, tmp_path / "other"))
+    (other.path / "rejection.npz").unlink()
+    with pytest.raises(InputError, match=r"rejection\.npz cannot be read"):
+        _ = other.rejection
+
+
+def test_the_drawn_defects_are_not_foreign_to_a_run_on_them(run, data, monkeypatch):
+    drawn = dataclasses.replace(
+        data, image_set=dataclasses.replace(data.image_set, source="drawn steel defects")
+    )
+    monkeypatch.setattr(
+        foreign,
+        "foreign_images",
+        lambda _: {name: [np.zeros((8, 8, 1), "uint8")] for name in ("drawn defects", "noise")},
+    )
+    _, told = foreign.judge_rejection(run.model, drawn)
+    left_out = {row["name"]: row["left_out"] for row in told["rates"]}
+    assert left_out == {
+        "validation": None,
+        "test": None,
+        "drawn defects": "the run was trained on them",
+        "noise": None,
+    }
+
+
+# The features
+
+
+KINDS = {
+    "token": dict(pooling="token", num_registers=2),
+    "gap": dict(pooling="gap", num_registers=1),
+    "map, conv, remat": dict(pooling="map", stem="conv", head_hidden_dim=12, remat=True),
+    "one block": dict(depth=1),
+    "half precision": dict(dtype="mixed_bfloat16"),
+}
+
+
+def small(**options):
+    model = ViT(
+        **{
+            **dict(image_shape=(8, 12, 3), num_classes=5, patch_size=4, dim=16, depth=5, num_heads=2),
+            **options,
+        }
+    )
+    return randomize(model, scale=0.05)
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS.keys())
+def test_the_features_are_means_and_contrast_of_tokens(options):
+    model = small(**options)
+    x = random_input((4, 8, 12, 3))
+    depth = model.get_config()["depth"]
+    names = ["patch_embed", *(["block_1", "block_4"] if depth == 5 else ["block_0"])]
+    outputs = [model.get_layer(name).output for name in names]
+    *tokens, head = keras.Model(model.input, [*outputs, model.extractor("features").output])(x)
+    tokens = [keras.ops.convert_to_numpy(keras.ops.cast(t, "float32"))[:, -6:] for t in tokens]
+    head = keras.ops.convert_to_numpy(keras.ops.cast(head, "float32"))
+    expected = [np.log(tokens[0].std(axis=1) + 1e-3), *(t.mean(axis=1) for t in tokens), head]
+    found = rejection_features(model)(x)
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(found), np.concatenate(expected, axis=1), rtol=1e-3, atol=1e-4
+    )
+
+
+FEATURES = """
+import pathlib, sys
+import keras, numpy as np
+from keras_vit.runs.folder import load_model
+from keras_vit.evaluation.ood import rejection_features
+folder = pathlib.Path(sys.argv[1])
+found = rejection_features(load_model(folder / "model.keras"))(np.load(folder / "x.npy"))
+np.save(folder / f"{keras.backend.backend()}.npy", keras.ops.convert_to_numpy(found))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_images_are_rejected_on_every_backend(backend, run, data, tmp_path):
+    if backend == keras.backend.backend():
+        pytest.skip(f"{backend} is the one that the tests run on")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    images = [*data.image_set.take(data.split.test).images, *foreign.texture_windows()[::4]]
+    np.save(tmp_path / "x.npy", prepared(run, images))
+    shutil.copy(run.path / "model.keras", tmp_path)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    subprocess.run(
+        [sys.executable, "-c", FEATURES, str(tmp_path)],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    rejection, other = run.rejection, np.load(tmp_path / f"{backend}.npy")
+    own = rejection.distances(features_of(run, images))
+    np.testing.assert_allclose(rejection.distances(other), own, rtol=1e-3)
+    clear = ~np.isclose(own, rejection.threshold, rtol=1e-3)
+    assert clear.sum() > len(images) - 3
+    np.testing.assert_array_equal(rejection.rejects(other)[clear], (own > rejection.threshold)[clear])

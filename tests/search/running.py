@@ -1,0 +1,73 @@
+"""Searches as a person starts them: `python -m tuning` in a process of its own, on images of seconds."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from keras_vit.process.children import BEGUN
+from tests.helpers import tiny
+
+ROOT = Path(__file__).parent.parent.parent
+LIMIT = 400  # seconds until a test gives a search up
+
+# 15 trials: 4, 2 and 1; 3 and 2; 3.
+FIFTEEN = ("--max-epochs", "4", "--factor", "2")
+FROZEN = ("depth=1", "num_heads=2", "dim=16", "stem=linear", "patch_size=4", "mlp_ratio=2", "batch_size=8")
+XLA = () if tiny.BACKEND == "jax" else ("--xla", "False")
+
+
+def command(images, out, *more):
+    words = [*FIFTEEN, "--freeze", *FROZEN, *XLA, "--no-retrain", "--data", images, "--out", out, *more]
+    return [sys.executable, "-W", "ignore", "-m", "tuning", *map(str, words)]
+
+
+def environment(**more):
+    return {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **more}
+
+
+def start(images, out, *more, **variables):
+    """Starts a search; what it prints is read by `finish`."""
+    return subprocess.Popen(
+        command(images, out, *more),
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, code=0) -> str:
+    try:
+        said = process.communicate(timeout=LIMIT)[0]
+    finally:
+        process.kill()
+    assert process.returncode == code, said[-4000:]
+    return said
+
+
+def process_of(out, name) -> int | None:
+    """The number of the process that last began under a name."""
+    log = Path(out) / "logs" / f"{name}.log"
+    begun = re.findall(rf"{BEGUN} (\d+)", log.read_text(errors="replace")) if log.is_file() else []
+    return int(begun[-1]) if begun else None
+
+
+def wait_for(found, what):
+    """What `found()` returns as soon as it is true."""
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        value = found()
+        if value:
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not happen in {LIMIT} s")
+
+
+def case_name(value) -> str:
+    """What a case is called: the same in each process of the tests, unlike a function's address."""
+    if isinstance(value, list | tuple):
+        return "+".join(map(case_name, value))
+    return getattr(value, "__name__", None) or str(value)

@@ -1,0 +1,33 @@
+"""kill -9 at any moment, of the command and of its one process: each trial is counted once."""
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests.search.killing import KILLS, SEED, check_complete, check_loadable, ended, kill_again_and_again
+from tests.search.running import finish, start, wait_for
+
+pytestmark = [pytest.mark.long, pytest.mark.same_on_every_backend]
+
+
+def test_the_command_itself_is_killed(more_images, tmp_path):
+    out, chance = tmp_path / "search", random.Random(SEED)
+    for _ in range(KILLS):
+        process = start(more_images, out)
+        before = ended(out)
+        wait_for(lambda before=before: ended(out) > before, "a trial's end")
+        time.sleep(chance.uniform(0, 3))
+        process.send_signal(signal.SIGKILL)
+        finish(process, -signal.SIGKILL)
+    finish(start(more_images, out))
+    check_complete(out)
+    check_loadable(more_images, out)
+
+
+def test_its_one_process_is_killed(more_images, tmp_path):
+    out = tmp_path / "search"
+    kill_again_and_again(more_images, out, "tuner0")
+    check_complete(out)
+    check_loadable(more_images, out)

@@ -1,0 +1,326 @@
+"""The folder of a search: one command at a time, the same search and the same images, nothing left."""
+
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from keras_vit.cli.search import _parse
+from keras_vit.errors import InputError
+from keras_vit.search import folder
+from keras_vit.search.config import WHERE, SearchConfig, to_dict
+from keras_vit.search.folder import (
+    add_wall_seconds,
+    begin_or_go_on,
+    command_of,
+    locked,
+    logs,
+    remember_images,
+    wall_seconds,
+)
+from keras_vit.search.record import SEARCH
+from tests.helpers import tiny
+from tests.search.running import case_name
+from tests.search.test_search_config import FULL, WHAT
+
+pytestmark = pytest.mark.same_on_every_backend
+
+IMAGES = SimpleNamespace(
+    image_set=SimpleNamespace(source="my images", class_names=("dots", "lines")),
+    counts={"train": 70, "validation": 10, "test": 20},
+    fingerprint="abc",
+    backend="tensorflow",
+)
+
+
+def changed(**changes):
+    return SimpleNamespace(**{**vars(IMAGES), **changes})
+
+
+# The lock
+
+HOLD = """
+import sys
+from pathlib import Path
+from keras_vit.search.folder import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time(tmp_path):
+    out = tmp_path / "new" / "search"
+    words = [sys.executable, "-c", HOLD, str(out)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError) as caught, locked(out):
+            pass
+        assert str(caught.value) == (
+            f"Another search is running in {out}: wait for it, or choose another --out."
+        )
+        assert (out / "lock").is_file()
+        other.kill()
+    with locked(out), pytest.raises(InputError, match="Another search is running"), locked(out):
+        pass
+    with locked(out):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"), [("file", "File exists"), ("file/below", "Not a directory"), ("x" * 300, "too long")]
+)
+def test_what_cannot_be_a_folder(place, reason, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError) as caught, locked(tmp_path / place):
+        pass
+    assert str(caught.value).startswith(f"{tmp_path / place} cannot be used (")
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith("): choose another --out.")
+    assert tiny.tree(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.parametrize("errno_of", ["ENOLCK", "ENOTSUP"])
+def test_a_disk_without_locks_is_used(errno_of, tmp_path, monkeypatch):
+    import errno
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(getattr(errno, errno_of), "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path / "search"):
+        assert (tmp_path / "search").is_dir()
+
+
+def start(out, error, images=None):
+    """A search that comes to an error."""
+    with locked(out):
+        logs(out)
+        (out / "logs" / "images.log").write_text("no such images")
+        if images:
+            remember_images(SearchConfig(out=out), images)
+        raise error
+
+
+@pytest.mark.parametrize("there", ["nothing", "a folder above", "an empty folder", "things"])
+def test_a_mistake_leaves_the_disk_as_it_was(there, tmp_path):
+    out = tmp_path / "searches" / "steel"
+    if there == "a folder above":
+        out.parent.mkdir()
+    elif there != "nothing":
+        out.mkdir(parents=True)
+    if there == "things":
+        (out / "mine.txt").write_text("mine")
+    before = tiny.tree(tmp_path)
+    with pytest.raises(InputError, match="a mistake"):
+        start(out, InputError("a mistake"))
+    assert tiny.tree(tmp_path) == before
+
+
+def test_what_is_no_mistake_or_has_begun_leaves_what_there_is(tmp_path):
+    for error in (RuntimeError("see the log"), KeyboardInterrupt()):
+        out = tmp_path / type(error).__name__
+        with pytest.raises(type(error)):
+            start(out, error)
+        assert (out / "logs" / "images.log").is_file()
+        with pytest.raises(InputError, match="of a later start"), locked(out):
+            raise InputError("of a later start")
+        assert (out / "logs" / "images.log").is_file()
+    out = tmp_path / "begun"
+    with pytest.raises(InputError, match="a worker's"):
+        start(out, InputError("a worker's"), IMAGES)
+    assert {path.name for path in out.iterdir()} == {SEARCH, "lock", "logs"}
+
+
+def test_a_lock_is_taken_in_a_relative_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="x"), locked(Path("searches/steel")):
+        raise InputError("x")
+    with pytest.raises(InputError, match="x"), locked(Path()):
+        raise InputError("x")
+    assert tiny.tree(tmp_path) == {}
+
+
+# What it was begun as
+
+
+def begun(out, **given):
+    config = SearchConfig(out=out, **given)
+    with locked(out):
+        config = begin_or_go_on(config)
+        logs(out)
+        remember_images(config, IMAGES)
+    return config
+
+
+def test_a_new_search_is_what_was_asked_for(tmp_path):
+    config = SearchConfig(out=tmp_path, resume=False)
+    logs(tmp_path)
+    with locked(tmp_path):
+        assert begin_or_go_on(config) is config
+
+
+def test_a_search_goes_on_as_it_was_begun(tmp_path):
+    config = begun(tmp_path, max_epochs=9, freeze=("depth=2",), data="my images", workers=3)
+    found = begin_or_go_on(SearchConfig(out=tmp_path, max_trials=4, max_minutes=3.0))
+    assert found == dataclasses.replace(config, workers=None, max_trials=4, max_minutes=3.0)
+    with pytest.raises(InputError, match="was begun with max_epochs=9, not 3: leave --max-epochs out"):
+        begin_or_go_on(SearchConfig(out=tmp_path, max_epochs=3))
+
+
+def test_no_resume_refuses_a_search(tmp_path):
+    begun(tmp_path)
+    with pytest.raises(InputError) as caught:
+        begin_or_go_on(SearchConfig(out=tmp_path, resume=False))
+    assert str(caught.value) == (
+        f"{tmp_path} holds a search: leave out --no-resume to go on, or choose another --out."
+    )
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError) as caught, locked(tmp_path):
+        begin_or_go_on(SearchConfig(out=tmp_path))
+    assert str(caught.value) == f"{tmp_path} holds other things (photos): choose another --out."
+    assert tiny.tree(tmp_path) == {"photos": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "3", "null", '"text"', "{}", '{"asked": {}}'),
+        b"\xff\xfe",
+        lambda found: {**found, "asked": {}},
+        lambda found: {**found, "asked": None},
+        lambda found: {**found, "asked": {**found["asked"], "new": 1}},
+        lambda found: {**found, "asked": {**found["asked"], "max_epochs": "many"}},
+        lambda found: {name: value for name, value in found.items() if name != "backend"},
+        lambda found: {name: value for name, value in found.items() if name != "fingerprint"},
+    ],
+    ids=case_name,
+)
+def test_a_damaged_file_is_told(text, tmp_path):
+    begun(tmp_path)
+    file = tmp_path / SEARCH
+    if callable(text):
+        text = json.dumps(text(json.loads(file.read_text())))
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError) as caught:
+        begin_or_go_on(SearchConfig(out=tmp_path))
+    assert str(caught.value).startswith(f"{file} is damaged (")
+    assert "begin a search" in str(caught.value)
+
+
+# Its images
+
+
+def test_the_images_are_written_down(tmp_path):
+    config = begun(tmp_path, data="my images", max_epochs=9)
+    found = json.loads((tmp_path / SEARCH).read_text())
+    assert found["asked"] == to_dict(config)
+    assert found["data"] == {
+        "source": "my images",
+        "class_names": ["dots", "lines"],
+        "counts": {"train": 70, "validation": 10, "test": 20},
+    }
+    assert found["validation_images"] == 10
+    assert (found["fingerprint"], found["backend"]) == ("abc", "tensorflow")
+    assert found["command"] == command_of(config)
+    assert {"keras_vit", "keras", "keras-tuner", "numpy"} <= found["versions"].keys()
+    assert all(found["versions"].values())
+
+
+def test_the_images_must_stay_the_same(tmp_path):
+    config = begun(tmp_path)
+    before = (tmp_path / SEARCH).read_bytes()
+    remember_images(config, IMAGES)
+    with pytest.raises(InputError) as caught:
+        remember_images(config, changed(fingerprint="abd"))
+    assert str(caught.value) == (
+        f"my images has changed since {tmp_path} was begun: bring the images back, or begin another search "
+        "with another --out."
+    )
+    with pytest.raises(InputError) as caught:
+        remember_images(config, changed(backend="jax", fingerprint="abd"))
+    assert str(caught.value) == (
+        f"{tmp_path} was begun on tensorflow, and its trials go on there: set KERAS_BACKEND=tensorflow."
+    )
+    assert (tmp_path / SEARCH).read_bytes() == before
+
+
+def test_a_budget_below_the_default_is_refused_before_anything_is_written(tmp_path):
+    out = tmp_path / "steel"
+    for budget, message in (
+        (
+            dict(max_parameters=50_000),
+            r"makes a model of 221,330 parameters, more than the 50,000 parameters",
+        ),
+        (
+            dict(max_mult_adds=1000),
+            r"mult-adds, more than the 1,000 mult-adds of the budget: raise the budget",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            begun(out, **budget)
+        assert tiny.tree(tmp_path) == {}
+    begun(out, max_parameters=50_000, freeze=("depth=2", "dim=32"))
+
+
+# The command that repeats it
+
+
+def what(config):
+    return {name: getattr(config, name) for name in WHAT}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SearchConfig(),
+        FULL,
+        SearchConfig(xla=True, data="it's a folder; with $(signs)"),
+        *(
+            SearchConfig(**{name: getattr(FULL, name)})
+            for name in WHAT
+            if name != "space" and getattr(FULL, name) is not None
+        ),
+        SearchConfig(space="small", freeze=("augmentation=0",)),
+    ],
+    ids=case_name,
+)
+def test_the_command_repeats_the_search(config):
+    python, module, name, *words = shlex.split(command_of(config))
+    assert (python, module, name) == ("python", "-m", "tuning")
+    found = _parse(words)
+    assert what(found) == what(config)
+    assert found.folder == config.folder
+    for place in set(WHERE) - {"out"}:
+        assert getattr(found, place) == getattr(SearchConfig(), place)
+
+
+def test_the_command_has_no_defaults():
+    assert command_of(SearchConfig()) == "python -m tuning --out searches/defect28"
+    assert command_of(SearchConfig(factor=2, skip_unreadable=True, freeze=("depth=2", "dim=32"))) == (
+        "python -m tuning --factor 2 --freeze depth=2 dim=32 --skip-unreadable --out searches/defect28"
+    )
+
+
+# Its time
+
+
+def test_the_time_of_all_starts_is_added(tmp_path, monkeypatch):
+    assert wall_seconds(tmp_path) == 0.0
+    clock = iter([110.0, 112.5, 1000.25])
+    monkeypatch.setattr(folder, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    begin = add_wall_seconds(tmp_path, 100.0)
+    assert (begin, wall_seconds(tmp_path)) == (110.0, 10.0)
+    assert add_wall_seconds(tmp_path, begin) == 112.5
+    add_wall_seconds(tmp_path, 1000.0)  # of another start, whose clock may begin anywhere
+    assert wall_seconds(tmp_path) == pytest.approx(12.75)

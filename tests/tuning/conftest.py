@@ -1,7 +1,0 @@
-import pytest
-import tiny
-
-
-@pytest.fixture(scope="module")
-def more_images(tmp_path_factory):
-    return tiny.draw(tmp_path_factory.mktemp("images") / "images", each=20)
