@@ -1,59 +1,217 @@
-"""The table of sizes. `"B/16"` is size B with patches of 16 pixels; `"defect-conv/4"` the same with a stem.
+"""What a ViT is, as plain values: every argument, its help and its checks, and the table of named sizes.
 
-Sources: Ti Touvron et al. 2021 (https://arxiv.org/abs/2012.12877, there "tiny"); S Steiner et al. 2021
-(https://arxiv.org/abs/2106.10270); B, L, H Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929);
-g Zhai et al. 2021 (https://arxiv.org/abs/2106.04560). `defect` is the study of 1,800 steel images that this
-package began with.
+Nothing here imports Keras: the command line, the cost of a model and the search read it first.
 """
 
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from keras_vit.errors import InputError
+from keras_vit.validation import Count, Shape, validated
 
-SIZES: dict[str, dict[str, Any]] = {
-    "Ti": dict(dim=192, depth=12, num_heads=3, mlp_dim=768),
-    "S": dict(dim=384, depth=12, num_heads=6, mlp_dim=1536),
-    "B": dict(dim=768, depth=12, num_heads=12, mlp_dim=3072),
-    "L": dict(dim=1024, depth=24, num_heads=16, mlp_dim=4096),
-    "H": dict(dim=1280, depth=32, num_heads=16, mlp_dim=5120),
-    "g": dict(dim=1408, depth=40, num_heads=16, mlp_dim=6144),
-    "defect": dict(
-        dim=64,
-        depth=6,
-        num_heads=4,
-        head_dim=64,
-        mlp_dim=128,
-        qkv_bias=False,
-        head_hidden_dim=128,
-        dropout_rate=0.1,
+Stem = Literal["linear", "conv"]
+Position = Literal["learned", "sincos2d"]
+Pooling = Literal["token", "gap", "map"]
+Activation = Literal["gelu", "swiglu"]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""A share of values, or a chance, that is never all."""
+
+STEMS, POSITIONS, POOLINGS, ACTIVATIONS = map(get_args, (Stem, Position, Pooling, Activation))
+
+
+@validated
+class ViTConfig:
+    """A Vision Transformer: every argument of `ViT` that says what it computes.
+
+    Raises:
+        InputError: an argument is not one of the allowed values, or sizes do not divide.
+    """
+
+    image_shape: Shape
+    """(height, width, channels); patch_size divides height and width"""
+    num_classes: Count
+    """number of logits"""
+    patch_size: Count
+    """side of a patch in pixels"""
+    dim: Count
+    """width of a token; num_heads divides it, unless head_dim is given"""
+    depth: Count
+    """number of encoder blocks"""
+    num_heads: Count
+    """attention heads per block"""
+    mlp_dim: Count | None = None
+    """width of a block's MLP; by default 4 * dim"""
+    head_dim: Count | None = None
+    """width of an attention head; by default dim / num_heads"""
+    stem: Stem = "linear"
+    """one linear projection of each patch, or convolutions that halve the image"""
+    num_registers: Annotated[int, Field(ge=0)] = 0
+    """register tokens: free tokens beside those of the patches"""
+    position: Position = "learned"
+    """position embedding: a learned table, or the fixed one of sines and cosines"""
+    pooling: Pooling = "token"
+    """what the head sees: the class token, the mean of the patch tokens (gap), or attention pooling (map)"""
+    head_hidden_dim: Count | None = None
+    """width of a hidden GELU layer in the head; by default the head is linear"""
+    qkv_bias: bool = True
+    """a bias in the projection to queries, keys and values"""
+    qk_norm: bool = False
+    """layer normalisation of queries and keys, which keeps large models stable"""
+    activation: Activation = "gelu"
+    """of the MLP"""
+    dropout_rate: Rate = 0.0
+    """dropout on the embedded tokens, on the branches of the blocks, and in the head"""
+    attention_dropout_rate: Rate = 0.0
+    """dropout on the attention; above 0 it turns fused attention off in training"""
+    drop_path_rate: Rate = 0.0
+    """stochastic depth: the chance that an image skips a branch of the last block in training"""
+    layer_scale: float | None = None
+    """first value of LayerScale, such as 1e-5; by default there is none"""
+    remat: bool = False
+    """compute the blocks again in the backward pass, which saves memory and costs time"""
+
+    def __post_init__(self):
+        check_grid(self.image_shape, self.patch_size)
+        check_heads(self.dim, self.num_heads, self.head_dim)
+        if self.pooling == "map":
+            check_heads(self.dim, self.num_heads)
+        if self.stem == "conv":
+            check_conv_stem(self.dim, self.patch_size)
+        if self.position == "sincos2d":
+            check_sincos2d(self.dim)
+        if self.remat:
+            check_remat(self.dropout_rate, self.attention_dropout_rate)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the patches."""
+        height, width, _ = self.image_shape
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def use_cls(self) -> bool:
+        """Whether there is a class token."""
+        return self.pooling == "token"
+
+
+# The rules that a layer checks too, where it stands alone.
+
+
+def check_grid(image_shape: tuple[int, ...], patch_size: int) -> None:
+    height, width = image_shape[:2]
+    if height % patch_size or width % patch_size:
+        raise InputError(
+            "patch_size must divide the height and the width of the image. "
+            f"Received: patch_size={patch_size}, image {height}x{width}"
+        )
+
+
+def check_heads(dim: int, num_heads: int, head_dim: int | None = None) -> None:
+    if head_dim is None and dim % num_heads:
+        raise InputError(
+            "num_heads must divide dim, unless head_dim is given. "
+            f"Received: num_heads={num_heads}, dim={dim}"
+        )
+
+
+def check_conv_stem(dim: int, patch_size: int) -> None:
+    if patch_size < 2 or patch_size & (patch_size - 1):
+        raise InputError(
+            'stem="conv" halves the image at each layer, so patch_size must be 2, 4, 8, 16, ... '
+            f"Received: patch_size={patch_size}"
+        )
+    if dim % patch_size:
+        raise InputError(
+            f'stem="conv" with patch_size={patch_size} needs a dim that {patch_size} divides. '
+            f"Received: dim={dim}"
+        )
+
+
+def check_sincos2d(dim: int) -> None:
+    if dim % 4:
+        raise InputError(f'"sincos2d" needs a dim that 4 divides. Received: dim={dim}')
+
+
+def check_remat(dropout_rate: float, attention_dropout_rate: float) -> None:
+    if dropout_rate or attention_dropout_rate:
+        raise InputError(
+            "remat=True computes a branch twice, and dropout inside it would be drawn twice: use "
+            f"drop_path_rate instead. Received: dropout_rate={dropout_rate}, "
+            f"attention_dropout_rate={attention_dropout_rate}"
+        )
+
+
+# Named sizes.
+
+
+@dataclass(frozen=True)
+class Size:
+    """A named size.
+
+    Args:
+        arguments: of `ViTConfig`, without those that the images and the patch size decide.
+        image_size: side in pixels that it is used at by default.
+        channels: 1 (gray) or 3 (RGB) by default.
+    """
+
+    arguments: Mapping[str, Any]
+    image_size: int = 224
+    channels: Literal[1, 3] = 3
+
+
+# Ti Touvron et al. 2021 (https://arxiv.org/abs/2012.12877, there "tiny"); S Steiner et al. 2021
+# (https://arxiv.org/abs/2106.10270); B, L, H Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929);
+# g Zhai et al. 2021 (https://arxiv.org/abs/2106.04560). "defect" is the study of 1,800 gray steel images that
+# this package began with; "defect-conv" has a stem of convolutions and heads of dim / num_heads instead:
+# fewer parameters, and twelve points better.
+SIZES: dict[str, Size] = {
+    "Ti": Size(dict(dim=192, depth=12, num_heads=3, mlp_dim=768)),
+    "S": Size(dict(dim=384, depth=12, num_heads=6, mlp_dim=1536)),
+    "B": Size(dict(dim=768, depth=12, num_heads=12, mlp_dim=3072)),
+    "L": Size(dict(dim=1024, depth=24, num_heads=16, mlp_dim=4096)),
+    "H": Size(dict(dim=1280, depth=32, num_heads=16, mlp_dim=5120)),
+    "g": Size(dict(dim=1408, depth=40, num_heads=16, mlp_dim=6144)),
+    "defect": Size(
+        dict(
+            dim=64,
+            depth=6,
+            num_heads=4,
+            head_dim=64,
+            mlp_dim=128,
+            qkv_bias=False,
+            head_hidden_dim=128,
+            dropout_rate=0.1,
+        ),
+        image_size=28,
+        channels=1,
     ),
-    # A stem of convolutions and heads of dim / num_heads: fewer parameters, and twelve points better.
-    "defect-conv": dict(
-        dim=64,
-        depth=6,
-        num_heads=4,
-        mlp_dim=128,
-        qkv_bias=False,
-        head_hidden_dim=128,
-        stem="conv",
+    "defect-conv": Size(
+        dict(dim=64, depth=6, num_heads=4, mlp_dim=128, qkv_bias=False, head_hidden_dim=128, stem="conv"),
+        image_size=28,
+        channels=1,
     ),
 }
 
-DEFECT_IMAGE_SIZE = 28
-DEFAULT_IMAGE_SIZE = 224
+CHANGEABLE = tuple(
+    field.name
+    for field in dataclasses.fields(ViTConfig)  # type: ignore[arg-type]
+    if field.name not in ("image_shape", "num_classes", "patch_size")
+)
+"""The arguments that a size decides and a user may change: all but those of the images and of the name."""
 
 
-def variant_arguments(variant):
-    """The arguments of `ViT` that a name such as `"B/16"` stands for.
+def named_size(variant: str) -> Size:
+    """The size that a name such as `"B/16"` stands for.
 
     Args:
         variant: size, slash, patch size in pixels.
 
-    Returns:
-        A new dict of `ViT` arguments, without image_shape and num_classes.
-
     Raises:
-        InputError: no such size, or no patch size after the slash.
+        InputError: there is no such size, or no patch size after the slash.
     """
     size, _, patch_size = str(variant).partition("/")
     if size not in SIZES or not patch_size.isdecimal() or int(patch_size) < 1:
@@ -61,14 +219,23 @@ def variant_arguments(variant):
             f"The model must be a size and a patch size, such as B/16; sizes are {', '.join(SIZES)}. "
             f"Received: {variant!r}"
         )
-    return {**SIZES[size], "patch_size": int(patch_size)}
+    return SIZES[size]
 
 
-def default_image_size(variant):
-    """Side in pixels that a variant is used at when nothing else is said."""
-    return DEFECT_IMAGE_SIZE if str(variant).startswith("defect") else DEFAULT_IMAGE_SIZE
+def variant_arguments(variant: str) -> dict[str, Any]:
+    """The arguments of `ViTConfig` that a name such as `"B/16"` stands for; arguments as `named_size`.
+
+    Returns:
+        A new dict, without image_shape and num_classes.
+    """
+    return {**named_size(variant).arguments, "patch_size": int(variant.partition("/")[2])}
 
 
-def default_channels(variant):
-    """1 (gray) for the defect sizes, which began with gray images; else 3 (RGB)."""
-    return 1 if str(variant).startswith("defect") else 3
+def default_image_size(variant: str) -> int:
+    """Side in pixels that a variant is used at by default."""
+    return named_size(variant).image_size
+
+
+def default_channels(variant: str) -> int:
+    """1 (gray) or 3 (RGB), what a variant takes by default."""
+    return named_size(variant).channels

@@ -27,7 +27,7 @@ def train_config_at(values: dict[str, Any], base: TrainConfig) -> TrainConfig:
         base: what the point does not know: images, seed, and the rest of the recipe.
     """
     arguments = vit_arguments(values)
-    own = {**UNSAID, **SIZES[values["model"]]}
+    own = {**UNSAID, **SIZES[values["model"]].arguments}
     names = [field.name for field in dataclasses.fields(Architecture)]
     changed = {name: arguments[name] for name in names if arguments[name] != own[name]}
     height, width, channels = base.image_shape

@@ -21,7 +21,7 @@ def vit_arguments(values: dict[str, Any]) -> dict[str, Any]:
     `keras_vit.model.config`.
     """
     return {
-        **SIZES[values["model"]],
+        **SIZES[values["model"]].arguments,
         "depth": values["depth"],
         "num_heads": values["num_heads"],
         "dim": values["dim"],

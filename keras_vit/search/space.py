@@ -208,7 +208,7 @@ class SearchSpace:
     def _dim_step(self) -> int:
         stem = max(_all(self.patch_size)) if "conv" in _all(self.stem) else 1
         # Heads of a width of their own divide nothing.
-        heads = (1,) if SIZES[self.model].get("head_dim") else _all(self.num_heads)
+        heads = (1,) if SIZES[self.model].arguments.get("head_dim") else _all(self.num_heads)
         return math.lcm(*heads, stem)
 
     def searched(self) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit.model.config import SIZES
+from keras_vit.model.config import SIZES, Size
 
 MODEL = "defect-tiny/4"
 STILL = "defect-still/4"  # without dropout, which draws otherwise on each replica
@@ -25,8 +25,9 @@ NO_XLA = () if BACKEND == "jax" else ("--xla", "False")
 def size():
     """`defect-tiny` is in the table of sizes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "defect-tiny", ARGUMENTS)
-        patch.setitem(SIZES, "defect-still", {**ARGUMENTS, "dropout_rate": 0.0, "stem": "conv"})
+        patch.setitem(SIZES, "defect-tiny", Size(ARGUMENTS, image_size=28, channels=1))
+        still = {**ARGUMENTS, "dropout_rate": 0.0, "stem": "conv"}
+        patch.setitem(SIZES, "defect-still", Size(still, image_size=28, channels=1))
         yield
 
 

@@ -82,7 +82,7 @@ def test_any_patch_size_that_divides_the_image(variant):
 
 def by_formula_without_blocks(variant):
     size, patch = variant.split("/")
-    dim, patch = SIZES[size]["dim"], int(patch)
+    dim, patch = SIZES[size].arguments["dim"], int(patch)
     return (patch * patch * 3 + 1) * dim + dim + (1 + (224 // patch) ** 2) * dim + 2 * dim + dim * 1000 + 1000
 
 
