@@ -1,10 +1,10 @@
-"""Files that are there whole or not at all."""
+"""What is left on the disk: files and folders that are there whole or not at all, and locks."""
 
 import contextlib
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,57 +12,156 @@ from keras_vit.errors import InputError
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, mode: str = "w", **options) -> Iterator[IO[Any]]:
-    """A file to write into: beside its path, and renamed to it when the block has ended.
+def whole_file(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+    """Opens a file for writing next to its path, and renames it to its path at the end of the block.
 
-    Where the block fails, what stood at the path stays, and nothing is left beside it.
+    If the block fails, an earlier file at the path stays and the new one is removed.
 
     Args:
         path: of the file.
         mode: `"w"` or `"wb"`.
-        **options: of `open`; the encoding of text is UTF-8.
+        **options: of `open`; the default encoding of text is UTF-8.
     """
-    beside = path.with_name(path.name + ".new")
+    new = path.with_name(path.name + ".new")
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     try:
-        with open(beside, mode, **options) as file:
+        with open(new, mode, **options) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # or a power cut may leave the new name with nothing behind it
-        os.replace(beside, path)
+            os.fsync(file.fileno())  # without it, a power cut can leave an empty file under the new name
+        os.replace(new, path)
     except BaseException:
-        beside.unlink(missing_ok=True)  # on a full disk it would take the room that is left
+        new.unlink(missing_ok=True)  # on a full disk it would take the space that is left
         raise
 
 
-def partial_of(folder: Path) -> Path:
-    """Where a run lives until it is finished: a sibling, so that the last step is a rename."""
-    folder = folder if folder.name else folder.absolute()  # `.` has no name of its own
-    return folder.with_name(folder.name + ".partial")
+def read_json(path: Path, fix: str = "restore it, or make it again") -> Any:
+    """The content of a JSON file.
 
+    Args:
+        path: of the file.
+        fix: what to do if the file cannot be read, for the error message.
 
-def read_json(path: Path):
-    """Raises InputError where the file is not JSON."""
+    Raises:
+        InputError: the file is missing, cannot be read, or is not JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): train the run again.") from error
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}: {fix}.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder: {fix}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): {fix}.") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): {fix}.") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a text file, whole or not at all."""
     with whole_file(path) as file:
         file.write(text)
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_history(path: Path, history: list[dict]) -> None:
-    """One row an epoch."""
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Writes a CSV file, whole or not at all.
+
+    Args:
+        path: of the file.
+        rows: column name -> value, one mapping per row.
+        columns: names in the order of the file; `None` takes those of the first row.
+    """
+    rows = list(rows)
     with whole_file(path, newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if columns is None else columns)
         writer.writeheader()
-        writer.writerows(history)
+        writer.writerows(rows)
+
+
+write_history = write_csv  # until every user has the new name
+
+
+def partial_of(folder: Path) -> Path:
+    """The sibling folder that a run is written to until it is finished: the last step is a rename."""
+    folder = folder if folder.name else folder.absolute()  # `.` has no name of its own
+    return folder.with_name(folder.name + ".partial")
+
+
+def make_folder(folder: Path, option: str = "--out") -> list[Path]:
+    """Makes a folder and its parents; a folder that exists is fine.
+
+    Args:
+        folder: the folder.
+        option: the command's option that names it, for the error message.
+
+    Returns:
+        The folders that did not exist before, deepest first, as `remove_made` takes them.
+
+    Raises:
+        InputError: the folder cannot be made or written to; nothing is left behind.
+    """
+    # Not Path.exists, which raises for a name that is too long.
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    parent = missing[-1].parent if missing else folder
+    if parent.is_dir() and not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{parent} cannot be written to: choose another {option}, or change its permissions."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remove_made(missing)
+        raise InputError(f"{folder} cannot be made ({error.strerror}): choose another {option}.") from error
+    return missing
+
+
+def remove_made(made: Iterable[Path]) -> None:
+    """Removes what `make_folder` or `locked` has made; a folder that holds something stays.
+
+    Args:
+        made: as these return it, deepest first.
+    """
+    for path in made:
+        with contextlib.suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, busy: str, option: str = "--out") -> Iterator[list[Path]]:
+    """Makes a folder and keeps it for this process alone, by a lock on the file `lock` in it.
+
+    Args:
+        folder: the folder.
+        busy: the beginning of the error message if another process has the lock.
+        option: the command's option that names the folder, for the error messages.
+
+    Yields:
+        What did not exist before, deepest first, as `remove_made` takes it.
+
+    Raises:
+        InputError: the folder cannot be made or written to, or another process has the lock.
+    """
+    made, lock = make_folder(folder, option), folder / "lock"
+    if not lock.exists():
+        made.insert(0, lock)
+    try:
+        file = open(lock, "a")  # noqa: SIM115
+    except OSError as error:
+        remove_made(made)
+        raise InputError(f"{lock} cannot be written ({error.strerror}): choose another {option}.") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{busy}: wait for it, or choose another {option}.") from error
+        except (ImportError, OSError):
+            pass  # this system, or this disk, has no such locks
+        yield made

@@ -50,7 +50,7 @@ class Run:
     @cached_property
     def metrics(self) -> dict:
         """`metrics.json`: see `keras_vit.evaluation.judge`."""
-        return read_json(self.path / METRICS)
+        return read_json(self.path / METRICS, "train the run again")
 
     @property
     def temperature(self) -> float:
@@ -100,7 +100,7 @@ def load_run(path) -> Run:
             raise InputError(
                 f"{path} is no run folder, it has no {name}: give one that `keras-vit train` made."
             )
-    run = Run(path, read_json(path / CONFIG))
+    run = Run(path, read_json(path / CONFIG, "train the run again"))
     try:
         _ = run.class_names, run.preprocessing, run.temperature
     except (KeyError, TypeError) as error:

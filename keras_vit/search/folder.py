@@ -1,20 +1,21 @@
 """The folder of a search: what it was begun as, and that one command at a time works in it."""
 
 import contextlib
-import os
-import shlex
 import shutil
 import time
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
 from pathlib import Path
 
+from keras_vit import files
 from keras_vit.errors import InputError
 from keras_vit.files import read_json, write_json
+from keras_vit.process.command import repeat_command
+from keras_vit.process.versions import installed_versions
 from keras_vit.search.config import SearchConfig, describe_search, from_dict, to_dict
 from keras_vit.search.record import SEARCH, read_asked
 
 WALL = "wall_seconds.json"
-PACKAGES = ("keras_vit", "keras", "keras-tuner", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
+PACKAGES = ("keras", "keras-tuner", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
 
 
 def logs(folder: Path) -> Path:
@@ -25,52 +26,24 @@ def logs(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder: Path):
-    """Holds a search's folder, which is made where it is not there, for this process alone.
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a search's folder, which is made if it does not exist, for this process alone.
 
-    A mistake of the person, `InputError`, before the search has begun leaves the disk as it was.
+    An `InputError` before the search has begun leaves the disk as it was.
 
     Raises:
-        InputError: the folder cannot be made, or another process has it.
+        InputError: the folder cannot be made or written to, or another process has it.
     """
-    lock = folder / "lock"
-    may_be_made = (lock, folder / "logs", folder, *folder.parents)
-    was_there = [path for path in may_be_made if os.path.exists(path)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.touch()
-    except OSError as error:
-        raise InputError(f"{folder} cannot be used ({error.strerror}): choose another --out.") from error
-    with open(lock, "a") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"Another search is running in {folder}: wait for it, or choose another --out."
-            ) from error
-        except (ImportError, OSError):
-            pass  # no such locks on this system, or this disk
+    with files.locked(folder, f"Another search is running in {folder}") as made:
+        has_logs = (folder / "logs").exists()
         try:
             yield
         except InputError:
             if not (folder / SEARCH).is_file():
-                _remove_but(was_there, folder)
+                if not has_logs:
+                    shutil.rmtree(folder / "logs", ignore_errors=True)
+                files.remove_made(made)
             raise
-
-
-def _remove_but(was_there, folder: Path):
-    """Removes what a start has made in a folder and the folders above it."""
-    if folder / "logs" not in was_there:
-        shutil.rmtree(folder / "logs", ignore_errors=True)
-    if folder / "lock" not in was_there:
-        (folder / "lock").unlink(missing_ok=True)
-    for path in (folder, *folder.parents):
-        if path in was_there:
-            break
-        with contextlib.suppress(OSError):  # something else has come into it
-            path.rmdir()
 
 
 def begin_or_go_on(config: SearchConfig) -> SearchConfig:
@@ -144,7 +117,7 @@ def remember_images(config: SearchConfig, images) -> None:
             "validation_images": images.counts["validation"],
             "fingerprint": images.fingerprint,
             "backend": images.backend,
-            "versions": _versions(),
+            "versions": installed_versions(*PACKAGES),
             "command": command_of(config),
         },
     )
@@ -152,24 +125,5 @@ def remember_images(config: SearchConfig, images) -> None:
 
 def command_of(config: SearchConfig) -> str:
     """The shell command that repeats a search."""
-    default = to_dict(SearchConfig())
-    words = ["python", "-m", "tuning"]
-    for name, value in to_dict(config).items():
-        if value == default[name]:
-            continue
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool) and name != "xla":
-            words.append(option)
-        else:
-            words += [option, *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join([*words, "--out", str(config.folder)])
-
-
-def _versions() -> dict[str, str]:
-    from keras_vit.version import __version__
-
-    found = {"keras_vit": __version__}
-    for name in PACKAGES[1:]:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    options = {**to_dict(config), "out": config.folder}
+    return repeat_command(["keras-vit", "search"], options, to_dict(SearchConfig()))

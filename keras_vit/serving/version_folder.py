@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_vit.errors import InputError, first_line
+from keras_vit.files import make_folder, remove_made
 
 SAVED_MODEL = "saved_model.pb"
 
@@ -75,7 +76,7 @@ def new_version(models: Path, name: str, version: int | None = None) -> Iterator
         raise InputError(
             f"{folder / str(version)} exists: leave --version out for the next one, or choose another."
         )
-    made = _make(folder)
+    made = make_folder(folder, "--to")
     beside = folder / f".exporting-{os.getpid()}"
     try:
         beside.mkdir()
@@ -84,9 +85,7 @@ def new_version(models: Path, name: str, version: int | None = None) -> Iterator
         new.path = _rename(beside, folder, version)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+        remove_made(made)
         raise
 
 
@@ -104,19 +103,6 @@ def versions_of(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
-
-
-def _make(folder) -> list[Path]:
-    """Makes a folder and those above it; tells which were missing, the deepest first."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    above = missing[-1].parent if missing else folder
-    if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"{above} cannot be written to: give another --to, or change its permissions.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}): give another --to.") from error
-    return missing
 
 
 def _rename(beside, folder, version) -> Path:

@@ -1,7 +1,5 @@
 """Where a run stands on the disk while it trains, and what may be there already."""
 
-import contextlib
-import shutil
 from pathlib import Path
 
 from keras_vit import files
@@ -86,23 +84,3 @@ def check_same_data(begun: dict, written: dict, partial: Path) -> None:
             f"{written['data']['source']} has changed since {partial} was begun: bring the images back to "
             "resume it, or begin a new run with another --out."
         )
-
-
-def make_folder(partial: Path) -> list[Path]:
-    """Makes the folder and its parents; those that were not there, the deepest first."""
-    made = [folder for folder in (partial, *partial.parents) if not folder.exists()]
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        remove(partial, made)
-        raise InputError(f"{partial} cannot be made ({error.strerror}): choose another --out.") from error
-    return made
-
-
-def remove(partial: Path, made: list[Path]) -> None:
-    """Takes away a run that came to nothing, and the parents made for it that hold nothing else."""
-    if made:
-        shutil.rmtree(partial, ignore_errors=True)
-    for folder in made[1:]:
-        with contextlib.suppress(OSError):
-            folder.rmdir()

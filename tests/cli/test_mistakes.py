@@ -207,7 +207,7 @@ def test_out_in_a_folder_that_cannot_be_written(images, tmp_path, capsys):
     if os.access(locked, os.W_OK):
         pytest.skip("this user may write everywhere")
     assert main(tiny.words(images, locked / "run")) == WRONG_USAGE
-    assert "cannot be made (Permission denied): choose another --out" in capsys.readouterr().err
+    assert "cannot be written to: choose another --out" in capsys.readouterr().err
     assert list(locked.iterdir()) == []
 
 
@@ -247,10 +247,10 @@ BAD_RUNS = {
     ),
     "a model cut short": (cut_model, "model.keras cannot be read as a Keras model"),
     "a text for a model": (write("model.keras", "hello"), "model.keras cannot be read as a Keras model"),
-    "a damaged config": (write("config.json", '{"model": '), "config.json cannot be read"),
+    "a damaged config": (write("config.json", '{"model": '), "config.json is not JSON"),
     "another config": (write("config.json", "{}"), "has a damaged config.json or metrics.json (no 'data')"),
     "a list for a config": (write("config.json", "[]"), "has a damaged config.json or metrics.json"),
-    "damaged metrics": (write("metrics.json", ""), "metrics.json cannot be read"),
+    "damaged metrics": (write("metrics.json", ""), "metrics.json is not JSON"),
 }
 
 

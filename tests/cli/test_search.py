@@ -11,7 +11,8 @@ import pytest
 
 import keras_vit.cli.search as command
 from keras_vit.errors import InputError
-from keras_vit.process.children import FAILED, FINE, WRONG_USAGE, ProcessFailed
+from keras_vit.process.children import ProcessFailed
+from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.folder import locked, remember_images
 from keras_vit.search.run import SearchFailed
@@ -125,7 +126,7 @@ SENTENCES = [
         {},
         "203.0.113.1 is no address of this machine (Cannot assign requested address): change --host.",
     ),
-    ([as_file], "", {}, "out cannot be used (File exists): choose another --out."),
+    ([as_file], "", {}, "out cannot be made (File exists): choose another --out."),
     ([with_things], "", {}, "out holds other things (photo.png): choose another --out."),
     (
         [searched],

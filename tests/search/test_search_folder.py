@@ -80,7 +80,7 @@ def test_what_cannot_be_a_folder(place, reason, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError) as caught, locked(tmp_path / place):
         pass
-    assert str(caught.value).startswith(f"{tmp_path / place} cannot be used (")
+    assert str(caught.value).startswith(f"{tmp_path / place} cannot be made (")
     assert reason in str(caught.value)
     assert str(caught.value).endswith("): choose another --out.")
     assert tiny.tree(tmp_path) == {"file": b"mine"}
@@ -296,8 +296,8 @@ def what(config):
     ids=case_name,
 )
 def test_the_command_repeats_the_search(config):
-    python, module, name, *words = shlex.split(command_of(config))
-    assert (python, module, name) == ("python", "-m", "tuning")
+    program, verb, *words = shlex.split(command_of(config))
+    assert (program, verb) == ("keras-vit", "search")
     found = _parse(words)
     assert what(found) == what(config)
     assert found.folder == config.folder
@@ -306,9 +306,9 @@ def test_the_command_repeats_the_search(config):
 
 
 def test_the_command_has_no_defaults():
-    assert command_of(SearchConfig()) == "python -m tuning --out searches/defect28"
+    assert command_of(SearchConfig()) == "keras-vit search --out searches/defect28"
     assert command_of(SearchConfig(factor=2, skip_unreadable=True, freeze=("depth=2", "dim=32"))) == (
-        "python -m tuning --factor 2 --freeze depth=2 dim=32 --skip-unreadable --out searches/defect28"
+        "keras-vit search --factor 2 --freeze depth=2 dim=32 --skip-unreadable --out searches/defect28"
     )
 
 

@@ -133,7 +133,7 @@ REFUSED = [
     (gone_images, "No such file or folder"),
     (taken_version, "models/vit/4 exists: leave --version out"),
     (other_format, "holds models of another format: give another --name"),
-    (file_as_target, "cannot be made (Not a directory): give another --to"),
+    (file_as_target, "cannot be made (Not a directory): choose another --to"),
     (broken_config, "models.config is no ModelServerConfig"),
     (lambda run, folder: {"version": 0}, "version must be 1 or more. Received: version=0"),
     (lambda run, folder: {"name": "../up"}, "A model's name is made of letters"),

@@ -1,0 +1,206 @@
+"""Files and folders that are there whole or not at all, and locks."""
+
+import csv
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from keras_vit.errors import InputError
+from keras_vit.files import (
+    locked,
+    make_folder,
+    partial_of,
+    read_json,
+    remove_made,
+    whole_file,
+    write_csv,
+    write_json,
+)
+from tests.helpers import tiny
+
+pytestmark = pytest.mark.same_on_every_backend
+
+
+# Whole files
+
+
+def test_a_file_that_is_written_to_its_end_replaces_the_earlier_one(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    with whole_file(tmp_path / "a.txt") as file:
+        file.write("ä new")
+        assert (tmp_path / "a.txt").read_text() == "old"
+    assert tiny.tree(tmp_path) == {"a.txt": "ä new".encode()}
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
+def test_a_file_that_fails_leaves_the_earlier_one(error, tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"old")
+
+    def write():
+        with whole_file(tmp_path / "a.bin", "wb") as file:
+            file.write(b"new")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert tiny.tree(tmp_path) == {"a.bin": b"old"}
+
+
+def test_json_comes_back(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [1, None], "b": "ä"})
+    assert read_json(tmp_path / "a.json") == {"a": [1, None], "b": "ä"}
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "b.json", object())
+    assert list(tiny.tree(tmp_path)) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.json", None, "There is no file {path}: train again."),
+        (".", None, "{path} is a folder: train again."),
+        ("x" * 300, None, "{path} cannot be read (File name too long): train again."),
+        ("a.json", b"{", "{path} is not JSON (Expecting property name"),
+        ("a.json", b"", "{path} is not JSON (Expecting value"),
+        ("a.json", b"\xff", "{path} is not JSON ('utf-8' codec can't decode"),
+    ],
+)
+def test_what_is_not_json(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_json(tmp_path / name, "train again")
+    assert str(caught.value).startswith(message.format(path=tmp_path / name))
+    assert str(caught.value).endswith(": train again.")
+
+
+def test_csv_has_the_columns_of_its_first_row_or_those_given(tmp_path):
+    rows = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": None}]
+    write_csv(tmp_path / "a.csv", rows)
+    assert (tmp_path / "a.csv").read_bytes() == b"epoch,loss\r\n1,0.5\r\n2,\r\n"
+    write_csv(tmp_path / "b.csv", (row for row in rows), ["loss", "epoch"])
+    with open(tmp_path / "b.csv", newline="") as file:
+        assert list(csv.reader(file)) == [["loss", "epoch"], ["0.5", "1"], ["", "2"]]
+    write_csv(tmp_path / "c.csv", [], ["loss"])
+    assert (tmp_path / "c.csv").read_bytes() == b"loss\r\n"
+
+
+# Folders
+
+
+def test_made_folders_are_removed_where_they_are_empty(tmp_path):
+    (tmp_path / "a").mkdir()
+    made = make_folder(tmp_path / "a" / "b" / "c")
+    assert made == [tmp_path / "a" / "b" / "c", tmp_path / "a" / "b"]
+    assert make_folder(tmp_path / "a" / "b" / "c") == []
+    remove_made([])
+    assert made[0].is_dir()
+    remove_made(made)
+    assert tiny.tree(tmp_path) == {"a": None}
+    made = make_folder(tmp_path / "a" / "b" / "c")
+    (tmp_path / "a" / "b" / "mine.txt").write_text("mine")
+    remove_made(made)
+    assert tiny.tree(tmp_path) == {"a": None, "a/b": None, "a/b/mine.txt": b"mine"}
+
+
+def test_folders_below_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert make_folder(tmp_path.__class__()) == []
+    remove_made(make_folder(tmp_path.__class__("a/b")))
+    assert tiny.tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("file", "File exists"),
+        ("file/below", "Not a directory"),
+        ("new/" + "x" * 300, "File name too long"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_leaves_nothing(path, reason, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError) as caught:
+        make_folder(tmp_path / path, "--to")
+    assert str(caught.value) == f"{tmp_path / path} cannot be made ({reason}): choose another --to."
+    assert tiny.tree(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.parametrize("below", ["", "new", "new/and/more"])
+def test_a_folder_without_permission(below, tmp_path, monkeypatch):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
+    if os.access(folder, os.W_OK):  # root may write anywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: path != folder)
+    with pytest.raises(InputError) as caught:
+        make_folder(folder / below)
+    assert str(caught.value) == (
+        f"{folder} cannot be written to: choose another --out, or change its permissions."
+    )
+    assert tiny.tree(tmp_path) == {"locked": None}
+
+
+def test_a_partial_folder_is_a_sibling(tmp_path, monkeypatch):
+    assert partial_of(tmp_path / "run") == tmp_path / "run.partial"
+    monkeypatch.chdir(tmp_path)
+    assert partial_of(tmp_path.__class__()) == tmp_path.with_name(tmp_path.name + ".partial")
+
+
+# Locks
+
+HOLD = """
+import sys
+from pathlib import Path
+from keras_vit.files import locked
+
+with locked(Path(sys.argv[1]), "busy"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_is_held_by_one_process(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError) as caught, locked(folder, "It is busy", "--to"):
+            pass
+        assert str(caught.value) == "It is busy: wait for it, or choose another --to."
+        assert (folder / "lock").is_file()
+        other.kill()
+    with locked(folder, "It is busy") as made:
+        assert made == []
+
+
+def test_a_lock_says_what_it_made(tmp_path):
+    with locked(tmp_path / "a" / "b", "busy") as made:
+        assert made == [tmp_path / "a" / "b" / "lock", tmp_path / "a" / "b", tmp_path / "a"]
+        remove_made(made)
+    assert tiny.tree(tmp_path) == {}
+
+
+def test_a_lock_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(InputError) as caught, locked(tmp_path, "busy"):
+        pass
+    assert (
+        str(caught.value) == f"{tmp_path / 'lock'} cannot be written (Is a directory): choose another --out."
+    )
+    assert tiny.tree(tmp_path) == {"lock": None}
+
+
+@pytest.mark.parametrize("errno_of", ["ENOLCK", "ENOTSUP"])
+def test_a_disk_without_locks_is_used(errno_of, tmp_path, monkeypatch):
+    import errno
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(getattr(errno, errno_of), "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path / "folder", "busy"):
+        assert (tmp_path / "folder").is_dir()
