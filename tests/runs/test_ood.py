@@ -25,8 +25,9 @@ from keras_vit.files import partial_of
 from keras_vit.runs import ood as foreign
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.predict import predict
-from keras_vit.training import run as training
-from keras_vit.training.run import prepare_data, train
+from keras_vit.training import outputs
+from keras_vit.training.prepare import prepare_data
+from keras_vit.training.run import train
 from tests.helpers import tiny
 from tests.helpers.checks import random_input, randomize
 
@@ -151,7 +152,7 @@ def test_a_run_that_is_cut_while_it_is_written_ends_as_an_uncut_one(run, many_im
         raise Cut
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "render_report", cut)
+        patch.setattr(outputs, "render_report", cut)
         with pytest.raises(Cut):
             main(words(many_images, out))
     assert (partial_of(out) / "rejection.npz").is_file()

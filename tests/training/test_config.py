@@ -12,8 +12,8 @@ from keras_vit.data.augmentation import Augmentation
 from keras_vit.errors import InputError
 from keras_vit.training.architecture import Architecture
 from keras_vit.training.config import TrainConfig, command_of, default_folder, differences, from_dict, to_dict
+from keras_vit.training.prepare import build_model
 from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.training.run import build_model
 
 pytestmark = pytest.mark.same_on_every_backend
 

@@ -15,7 +15,7 @@ import pytest
 from keras_vit import files
 from keras_vit.cli.main import FAILED, FINE, WRONG_USAGE, main
 from keras_vit.runs.folder import load_run
-from keras_vit.training import run as training
+from keras_vit.training import loop, outputs
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
 from tests.helpers import tiny
 
@@ -27,9 +27,9 @@ SIGNALLED = """
 import os, signal, sys
 from tests.helpers import tiny
 from keras_vit.cli.main import main
-from keras_vit.training import run
+from keras_vit.training import loop
 
-class Signal(run.EpochSeconds):
+class Signal(loop.EpochSeconds):
     epoch = 0
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
@@ -38,7 +38,7 @@ class Signal(run.EpochSeconds):
         if (self.epoch, batch) == ({epoch}, 1):
             os.kill(os.getpid(), {signal})
 
-run.EpochSeconds = Signal
+loop.EpochSeconds = Signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with tiny.size():
     sys.exit(main(sys.argv[1:]))
@@ -136,7 +136,7 @@ def raising(error):
 def at_batch(epoch, batch):
     """A callback in the place of EpochSeconds that raises `Cut` in an epoch, counted from 0."""
 
-    class Cutting(training.EpochSeconds):
+    class Cutting(loop.EpochSeconds):
         now = 0
 
         def on_epoch_begin(self, epoch, logs=None):
@@ -168,8 +168,8 @@ MOMENTS = {
     "putting the second checkpoint in place": lambda patch, out: patch.setattr(
         os, "replace", replace_but(CHECKPOINT, files.partial_of(out))
     ),
-    "saving the model": lambda patch, out: patch.setattr(training, "_save_model", raising(Cut)),
-    "renaming the finished run": lambda patch, out: patch.setattr(training.os, "replace", keep_out(out)),
+    "saving the model": lambda patch, out: patch.setattr(outputs, "_save_model", raising(Cut)),
+    "renaming the finished run": lambda patch, out: patch.setattr(os, "replace", keep_out(out)),
 }
 
 
@@ -199,7 +199,7 @@ def test_a_cut_run_with_a_moving_average_and_a_schedule(images, tmp_path, uncut)
     out = tmp_path / "run"
     words = tiny.words(images, out, *MOVING_AVERAGE, epochs=EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "EpochSeconds", at_batch(2, 0))
+        patch.setattr(loop, "EpochSeconds", at_batch(2, 0))
         with pytest.raises(Cut):
             main(words)
     assert main([*words, "--resume"]) == FINE
@@ -210,7 +210,7 @@ def test_a_cut_run_of_a_changed_model_goes_on_as_it_was(images, tmp_path, uncut,
     out = tmp_path / "run"
     options = ("--depth", "2", "--drop-path-rate", "0.1", "--merge-validation")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "EpochSeconds", at_batch(2, 0))
+        patch.setattr(loop, "EpochSeconds", at_batch(2, 0))
         with pytest.raises(Cut):
             main(tiny.words(images, out, *options, epochs=EPOCHS))
     assert main(["train", "--out", str(out), "--resume", "--depth", "3"]) == WRONG_USAGE
@@ -220,7 +220,7 @@ def test_a_cut_run_of_a_changed_model_goes_on_as_it_was(images, tmp_path, uncut,
 
 
 def test_a_cut_in_the_first_epoch_leaves_nothing(images, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "EpochSeconds", at_batch(0, 0))
+    monkeypatch.setattr(loop, "EpochSeconds", at_batch(0, 0))
     monkeypatch.setattr(sys.modules[__name__], "Cut", KeyboardInterrupt)
     assert main(tiny.words(images, tmp_path / "runs" / "run")) == FAILED
     assert capsys.readouterr().err.splitlines()[-1] == "keras-vit: Stopped."
@@ -232,7 +232,7 @@ def partial(images, tmp_path_factory):
     """The folder of a run of `words` that was cut in its second epoch."""
     out = tmp_path_factory.mktemp("partial") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "EpochSeconds", at_batch(1, 1))
+        patch.setattr(loop, "EpochSeconds", at_batch(1, 1))
         with pytest.raises(Cut):
             main(tiny.words(images, out))
     return files.partial_of(out)
@@ -276,7 +276,7 @@ AFTER_A_CUT = {
         ("--resume",),
         "checkpoint.npz is damaged",
     ),
-    "a damaged config.json": (spoil_config, ("--resume",), "config.json cannot be read"),
+    "a damaged config.json": (spoil_config, ("--resume",), "config.json is not JSON"),
     "an empty config.json": (empty_config, ("--resume",), "config.json is damaged"),
     "no config.json": (
         lambda partial: (partial / "config.json").unlink(),
@@ -357,7 +357,7 @@ def fill(disk, leave=0):
 def filling(disk, epoch, leave):
     """A callback in the place of EpochSeconds that fills the disk when an epoch begins, counted from 0."""
 
-    class Filling(training.EpochSeconds):
+    class Filling(loop.EpochSeconds):
         def on_epoch_begin(self, number, logs=None):
             super().on_epoch_begin(number, logs)
             if number == epoch:
@@ -372,7 +372,7 @@ def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uncut, c
     words = tiny.words(images, out, epochs=EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
         # The checkpoint of the first epoch is written after this callback; the disk is full from the next on.
-        patch.setattr(training, "EpochSeconds", filling(small_disk, 2, leave))
+        patch.setattr(loop, "EpochSeconds", filling(small_disk, 2, leave))
         assert main(words) == FAILED
     shown = capsys.readouterr().err
     assert "keras-vit: The disk is full" in shown

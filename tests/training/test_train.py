@@ -20,7 +20,9 @@ from keras_vit.report import run_plots as plots
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.predict import evaluate, predict
 from keras_vit.training.checkpoint import BEST, KeepBest, load_best, restore_checkpoint
-from keras_vit.training.run import original_pixels, prepare_data, train
+from keras_vit.training.outputs import original_pixels
+from keras_vit.training.prepare import prepare_data
+from keras_vit.training.run import train
 from tests.helpers import tiny
 
 FILES = ["config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"]

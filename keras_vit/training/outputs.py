@@ -1,0 +1,156 @@
+"""What a run leaves: its judgement and its files."""
+
+import dataclasses
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_vit import files
+from keras_vit.data.audit import Audit
+from keras_vit.data.pipeline import ImageData, counts_by_part
+from keras_vit.data.preprocess import decode_image, to_channels
+from keras_vit.evaluation.judge import judge
+from keras_vit.model.summary import summary
+from keras_vit.model.vit import ViT
+from keras_vit.report.run import render_report
+from keras_vit.runs import folder as run_folder
+from keras_vit.runs.ood import judge_rejection
+from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
+from keras_vit.training.config import TrainConfig, command_of, to_dict
+from keras_vit.version import __version__
+
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
+
+
+def describe(config: TrainConfig, data: ImageData, model: ViT) -> dict[str, Any]:
+    """What config.json holds: all that is needed to repeat the run."""
+    return {
+        "model": config.model,
+        **({"model_changes": config.changes.given()} if config.changes.given() else {}),
+        "model_config": model.get_config(),
+        "image_shape": list(config.image_shape),
+        "data": {
+            "source": data.image_set.source,
+            "class_names": list(data.class_names),
+            "counts": counts_by_part(data.split),
+        },
+        "recipe": dataclasses.asdict(config.recipe),
+        "seed": config.seed,
+        "command": command_of(config),
+        "backend": keras.backend.backend(),
+        "distribution": model.distribution.describe(config.recipe.batch_size),
+        "device": f"{platform.machine()}, {os.cpu_count()} processors",
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "train": to_dict(config),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"keras_vit": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def finish(
+    folder: Path,
+    described: dict[str, Any],
+    model: ViT,
+    data: ImageData,
+    audit: Audit,
+    history: list[dict],
+    best: KeepBest,
+    last_weights: list[np.ndarray],
+) -> None:
+    """Judges the run in every process; the chief writes the files.
+
+    Args:
+        folder: of the run while it trains.
+        described: of `describe`.
+        model: with any weights.
+        data: the images.
+        audit: of the images.
+        history: one dict per epoch.
+        best: which epoch is the best.
+        last_weights: of the last epoch.
+    """
+    model.set_weights(last_weights)
+    last_logits = model.predict(data.test, verbose=0)
+    model.set_weights(load_best(folder, model))
+    best_logits = model.predict(data.test, verbose=0)
+    has_validation = data.validation is not None
+    nothing = np.zeros((0, len(data.class_names)), "float32")
+    validation_logits = model.predict(data.validation, verbose=0) if has_validation else nothing
+
+    def write():
+        metrics = judge(
+            class_names=data.class_names,
+            test_labels=data.labels("test"),
+            test_names=data.names("test"),
+            test_logits_best=best_logits,
+            test_logits_last=last_logits,
+            validation_labels=data.labels("validation"),
+            validation_logits_best=validation_logits,
+            best_epoch=best.epoch,
+            last_epoch=history[-1]["epoch"],
+        )
+        seconds = round(sum(row["seconds"] for row in history), 1)
+        _write(folder, {**described, "seconds": seconds}, model, data, audit, history, metrics)
+
+    model.distribution.from_chief(write)
+
+
+def _write(folder, described, model, data, audit, history, metrics):
+    """The files of a run; the checkpoints go last, when all else is there."""
+    plain = _plain(model)
+    rejection, metrics["rejection"] = judge_rejection(plain, data)
+    if rejection:
+        rejection.save(folder / run_folder.REJECTION)
+    files.write_json(folder / run_folder.CONFIG, described)
+    files.write_history(folder / run_folder.HISTORY, history)
+    files.write_json(folder / run_folder.METRICS, metrics)
+    _save_model(plain, folder / run_folder.MODEL)
+    report = render_report(
+        config=described,
+        metrics=metrics,
+        history={name: [row.get(name) for row in history] for name in history[0]},
+        layer_table=summary(model).to_dict(),
+        audit=audit.to_dict(),
+        mistake_images=[
+            original_pixels(data.image_set.images[data.split.test[mistake["index"]]])
+            for mistake in metrics["mistakes"]
+        ],
+    )
+    files.write_text(folder / run_folder.REPORT, report)
+    for leftover in (folder / CHECKPOINT, folder / BEST, *folder.glob("*.new")):
+        leftover.unlink(missing_ok=True)
+
+
+def _plain(model: ViT) -> ViT:
+    """The model on one device and without its optimizer: what is served, half to a third of the size."""
+    plain = ViT.from_config(model.get_config())
+    plain.set_weights(model.get_weights())
+    return plain
+
+
+def _save_model(plain: ViT, path: Path) -> None:
+    beside = path.with_name("new-" + path.name)
+    plain.save(beside)
+    os.replace(beside, path)
+
+
+def original_pixels(image) -> np.ndarray:
+    """An image at the size that it came in, for people: uint8 (height, width, 1 or 3)."""
+    if not isinstance(image, np.ndarray):
+        image = decode_image(image if isinstance(image, bytes) else Path(image).read_bytes())
+    channels = 1 if image.shape[-1] < 3 else 3  # two are gray with alpha, four RGB with alpha
+    return to_channels(image, channels).numpy().astype("uint8")
