@@ -1,17 +1,17 @@
-"""Starts what the tests want to run in processes of their own, as a launcher on loopback would."""
+"""Starts modules of the tests in processes of their own, as a launcher on the loopback device would."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 
-TESTS = Path(__file__).parent.parent
+from tests.helpers.paths import ROOT
+
 BACKEND = keras.backend.backend()
-LIMIT = 240  # seconds until a test gives a process up
+LIMIT = 240  # seconds until a test gives up on a process
 
 
 def free_ports(count):
@@ -25,41 +25,47 @@ def free_ports(count):
 
 
 def environment(process_id=None, ports=()):
-    """The environment of one process; of several, as TF_CONFIG, Keras's variables or torchrun say it."""
-    found = {
+    """The environment of a process.
+
+    Args:
+        process_id: the number of the process in its run; `None` for a process that is alone.
+        ports: one per process of the run; they go into TF_CONFIG, Keras's variables or torchrun's.
+    """
+    variables = {
         **os.environ,
         "KERAS_BACKEND": BACKEND,
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "PYTHONPATH": str(ROOT),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
     }
     if process_id is None:
-        return found
+        return variables
     addresses = [f"127.0.0.1:{port}" for port in ports]
     if BACKEND == "tensorflow":
         task = {"type": "worker", "index": process_id}
-        found["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        variables["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
     elif BACKEND == "jax":
-        found["KERAS_DISTRIBUTION_JOB_ADDRESSES"] = addresses[0]
-        found["KERAS_DISTRIBUTION_NUM_PROCESSES"] = str(len(ports))
-        found["KERAS_DISTRIBUTION_PROCESS_ID"] = str(process_id)
+        variables["KERAS_DISTRIBUTION_JOB_ADDRESSES"] = addresses[0]
+        variables["KERAS_DISTRIBUTION_NUM_PROCESSES"] = str(len(ports))
+        variables["KERAS_DISTRIBUTION_PROCESS_ID"] = str(process_id)
     else:  # what torchrun sets
-        found.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(ports[0]), WORLD_SIZE=str(len(ports)))
-        found.update(RANK=str(process_id), LOCAL_RANK=str(process_id), LOCAL_WORLD_SIZE=str(len(ports)))
-    return found
+        variables.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(ports[0]), WORLD_SIZE=str(len(ports)))
+        variables.update(RANK=str(process_id), LOCAL_RANK=str(process_id), LOCAL_WORLD_SIZE=str(len(ports)))
+    return variables
 
 
-def start(arguments, count=None, dying=()):
-    """`count` processes of one run, or one process that belongs to none.
+def start(module, *arguments, count=None, dying=()):
+    """Starts `tests.distribution.MODULE` as `count` processes of one run, or as one process without a run.
 
-    `train.py` kills those of the numbers `dying` in their second epoch or, with {number: epoch}, in another.
+    `train` kills the processes whose numbers are in `dying` in their second epoch or, with {number: epoch},
+    in another one.
     """
     ports = free_ports(count or 0)
     dying = dying if isinstance(dying, dict) else dict.fromkeys(dying, 1)
     return [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", *map(str, arguments)],
+            [sys.executable, "-W", "ignore", "-m", f"tests.distribution.{module}", *map(str, arguments)],
             env={
                 **(environment(i, ports) if count else environment()),
                 **({"DIES_IN_EPOCH": str(dying[i])} if i in dying else {}),
@@ -73,12 +79,12 @@ def start(arguments, count=None, dying=()):
 
 
 def finish(processes, code=0):
-    """What each printed, after all ended with `code`."""
+    """Waits until all processes have ended with `code`, and returns what each of them printed."""
     try:
-        said = [process.communicate(timeout=LIMIT)[0] for process in processes]
+        printed = [process.communicate(timeout=LIMIT)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    for process, text in zip(processes, said, strict=True):
+    for process, text in zip(processes, printed, strict=True):
         assert process.returncode == code, text[-4000:]
-    return said
+    return printed

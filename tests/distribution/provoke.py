@@ -1,6 +1,6 @@
-"""Provokes the refusals of two devices, in a process of its own: python provoke.py FILE.
+"""Tries what two devices must refuse, in a process of its own: python -m tests.distribution.provoke FILE.
 
-Writes {case: message} as JSON; a case that is not refused has the message null.
+Writes {case: message} as JSON. The message of a case that is not refused is null.
 """
 
 import json
@@ -47,7 +47,7 @@ def batches(size, drop_remainder, count=16):
 
 
 def inside(function):
-    """On the two devices that this script has."""
+    """Runs a case on the two devices of this script."""
 
     def run():
         with keras_vit.distribute("data", **TWO):
@@ -217,12 +217,12 @@ def message(function):
 
 
 if __name__ == "__main__":
-    with keras_vit.distribute("data", **TWO) as distribution:  # makes the devices known before all else
+    with keras_vit.distribute("data", **TWO) as distribution:  # tells the backend of the devices
         pass
     if BACKEND != "tensorflow":
         del CASES["central_storage"], CASES["own_mirrored"]
     if BACKEND == "jax":
-        del CASES["keras_distribution"]  # it works there
+        del CASES["keras_distribution"]  # it works on JAX
     found = {name: message(function) for name, function in CASES.items()}
     if distribution.is_chief:
         with open(sys.argv[1], "w") as file:

@@ -1,7 +1,7 @@
-"""Trains 20 steps on given devices, in a process of its own: python steps.py JSON.
+"""Trains 20 steps on given devices, in a process of its own: python -m tests.distribution.steps JSON.
 
-The JSON: {"cases": [{"out": file or null, "distribute": {...}, "optimizer": {...}, "model": {...}}, ...]}.
-Each case writes the weights, the loss after each step, and what evaluate and predict say, from the chief.
+The JSON: {"cases": [{"out": file, "distribute": {...}, "optimizer": {...}, "model": {...}}, ...]}.
+For each case the chief writes the weights, the loss after each step, and the results of evaluate and predict.
 """
 
 import json
@@ -12,7 +12,7 @@ import numpy as np
 
 import keras_vit
 
-STEPS, BATCH, IMAGES_TO_JUDGE = 20, 8, 21  # 21: neither the batch nor the devices divide it
+STEPS, BATCH, IMAGES_TO_JUDGE = 20, 8, 21  # neither the batch nor the devices divide 21
 
 MODEL = {"patch_size": 4, "dim": 16, "depth": 1, "num_heads": 4, "stem": "conv"}
 
@@ -28,7 +28,7 @@ def make_optimizer(sgd=False, scaled=False, **settings):
     if scaled:
         return keras.optimizers.LossScaleOptimizer(make_optimizer(sgd, **settings), initial_scale=256.0)
     averaged = {"use_ema": True, "ema_momentum": 0.9, **settings}
-    if sgd:  # the length of its steps is that of the gradient, where Adam's hardly depends on it
+    if sgd:  # its steps grow with the gradient; those of Adam hardly do
         return keras.optimizers.SGD(0.1, **averaged)
     return keras.optimizers.AdamW(1e-3, weight_decay=0.05, **averaged)
 
@@ -66,7 +66,7 @@ def train(case):
     history = model.fit(
         batches, validation_data=judged, shuffle=False, verbose=0, callbacks=[losses], epochs=1
     ).history
-    averages = distribution.values(model.optimizer.variables)  # before JAX gives their memory to others
+    averages = distribution.values(model.optimizer.variables)  # evaluate() on JAX reuses their memory
     evaluated = model.evaluate(judged, verbose=0)
     predicted = model.predict(judged, verbose=0)
     weights = model.get_weights()

@@ -1,24 +1,24 @@
-"""20 steps of AdamW with a moving average, clipped, with batch norms: on several devices as on one."""
+"""20 steps of AdamW with a moving average, clipping and batch norms: several devices give what one gives."""
 
 import json
 
 import numpy as np
 import pytest
 
-from tests.distribution.processes import BACKEND, TESTS, finish, start
+from tests.distribution.processes import BACKEND, finish, start
 
 pytestmark = pytest.mark.long
 
 CLIPPED = {"optimizer": {"global_clipnorm": 0.5}}
 BY_VALUE = {"optimizer": {"sgd": True, "clipvalue": 1e-3}, "model": {"stem": "linear"}}
-# What is let through must be right: half steps, a scaled loss, and on JAX two steps at a time.
+# What is not refused must be right: accumulated gradients, a scaled loss, and on JAX two steps at a time.
 OTHERS = {
     "optimizer": {"gradient_accumulation_steps": 2, "scaled": True},
     "compile": {"steps_per_execution": 2} if BACKEND == "jax" else {},
-    "model": {"qkv_bias": False},  # a key's bias has no gradient but rounding, which Adam makes a step of
+    "model": {"qkv_bias": False},  # the gradient of a key's bias is rounding, which Adam scales up
 }
 ON_ONE = {"one": {"distribute": {"kind": "none"}, **CLIPPED}}
-if BACKEND == "tensorflow":  # which clips before it sums, if it is not kept from it
+if BACKEND == "tensorflow":  # Keras clips before the sum there
     ON_ONE["one, clipped by value"] = {"distribute": {"kind": "none"}, **BY_VALUE}
 else:
     ON_ONE["one, otherwise"] = {"distribute": {"kind": "none"}, **OTHERS}
@@ -28,7 +28,7 @@ IN_ONE_PROCESS = {
         "two, clipped by value": {"distribute": {"devices": 2}, **BY_VALUE},
     },
     "jax": {
-        # First the four: JAX starts with as many as the first asks for.
+        # Four come first: JAX keeps the number of devices that the first case asks for.
         "four": {"distribute": {"devices": 4}, **CLIPPED},
         "two": {"distribute": {"devices": 2}, **CLIPPED},
         "two, otherwise": {"distribute": {"devices": 2}, **OTHERS},
@@ -48,26 +48,25 @@ IN_TWO_PROCESSES = {
         "two processes, otherwise": {"distribute": {}, **OTHERS},
     },
 }[BACKEND]
-# Of several JAX processes each has two devices here.
+# Each of the two JAX processes has two devices.
 DEVICES = {"four": 4, "four, cut in twos": 4, **dict.fromkeys(IN_TWO_PROCESSES, 4 if BACKEND == "jax" else 2)}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """What each case wrote, by name."""
+    """What each case has written, by its name."""
     folder = tmp_path_factory.mktemp("steps")
     one_process, two_processes = (
         [{**case, "out": str(folder / f"{name}.npz")} for name, case in cases.items()]
         for cases in ({**IN_ONE_PROCESS, **ON_ONE}, IN_TWO_PROCESSES)
     )
-    script = TESTS / "distribution" / "steps.py"
-    finish(start([script, json.dumps({"cases": one_process})]))
-    finish(start([script, json.dumps({"cases": two_processes})], 2))
+    finish(start("steps", json.dumps({"cases": one_process})))
+    finish(start("steps", json.dumps({"cases": two_processes}), count=2))
     return {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
 
 
 @pytest.mark.parametrize("name", [*IN_ONE_PROCESS, *IN_TWO_PROCESSES])
-def test_as_on_one_device(runs, name):
+def test_equals_one_device(runs, name):
     kind = name.partition(", ")[2]
     expected, found = runs.get(f"one, {kind}", runs["one"]), runs[name]
     assert expected["devices"] == 1

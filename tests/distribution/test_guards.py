@@ -1,12 +1,12 @@
-"""Whatever would differ from one device, or fail in the middle of a run, is refused before the first step."""
+"""What would differ from one device, or fail in the middle of a run, is refused before the first step."""
 
 import json
 
 import pytest
 
-from tests.distribution.processes import BACKEND, TESTS, finish, start
+from tests.distribution.processes import BACKEND, finish, start
 
-FINE = None
+NOT_REFUSED = None
 REFUSED_ALIKE = {
     "weighted_mean_of_losses": "A loss with reduction='mean_with_sample_weight' differs from one device",
     "partial_batch_of_a_dataset": "batch it with drop_remainder=True",
@@ -31,7 +31,7 @@ EXPECTED = {
         **ONE_PROCESS,
         **NO_CUT_MODELS,
         "indivisible_devices": "use the JAX backend",
-        "sum_of_losses": FINE,  # Keras sums over the replicas
+        "sum_of_losses": NOT_REFUSED,  # Keras sums over the replicas
         "xla": "jit_compile=True does not work under MirroredStrategy",
         "steps_per_execution": "steps_per_execution=2 does not work under MirroredStrategy",
         "gradient_accumulation": "gradient_accumulation_steps does not work under MirroredStrategy",
@@ -44,14 +44,14 @@ EXPECTED = {
     "jax": {
         **REFUSED_ALIKE,
         **ONE_PROCESS,
-        "xla": FINE,
-        "steps_per_execution": FINE,
-        "gradient_accumulation": FINE,
-        "scaled_loss": FINE,
-        "sum_of_losses": FINE,  # JAX computes the loss of the whole batch
-        "weighted_mean_of_losses": FINE,
-        "cut_model": FINE,
-        "cut_model_without_biases": FINE,
+        "xla": NOT_REFUSED,
+        "steps_per_execution": NOT_REFUSED,
+        "gradient_accumulation": NOT_REFUSED,
+        "scaled_loss": NOT_REFUSED,
+        "sum_of_losses": NOT_REFUSED,  # JAX computes the loss of the whole batch
+        "weighted_mean_of_losses": NOT_REFUSED,
+        "cut_model": NOT_REFUSED,
+        "cut_model_without_biases": NOT_REFUSED,
         "rule_without_a_match": "The layout rule '.*expert.*' matches no weight of this model",
         "indivisible_kernel": "mlp/expand/kernel of shape (8, 15) cannot be cut over 2 devices",
         "indivisible_devices": "model_devices=3 does not divide the 2 devices of a process",
@@ -64,12 +64,12 @@ EXPECTED = {
         "sum_of_losses": "A loss with reduction='sum' differs from one device",
         "xla": "jit_compile=True does not work under torch.distributed",
         "steps_per_execution": "steps_per_execution=2 does not work under torch.distributed",
-        "gradient_accumulation": FINE,
-        "scaled_loss": FINE,
+        "gradient_accumulation": NOT_REFUSED,
+        "scaled_loss": NOT_REFUSED,
         "partial_batch_of_arrays": "fit in several processes takes a tf.data.Dataset",
         "indivisible_batch_of_arrays": "fit in several processes takes a tf.data.Dataset",
         "a_generator": "fit in several processes takes a tf.data.Dataset",
-        "optimizer_from_outside": FINE,  # it makes its variables when it first meets a model
+        "optimizer_from_outside": NOT_REFUSED,  # it makes its variables for the first model
         "too_many_devices": "torchrun started 2 processes on this machine",
         "keras_distribution": "keras.distribution does nothing on the torch backend",
     },
@@ -78,17 +78,16 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each case was told."""
+    """The message of each case."""
     file = tmp_path_factory.mktemp("guards") / "found.json"
-    script = TESTS / "distribution" / "provoke.py"
-    finish(start([script, file], 2 if BACKEND == "torch" else None))
+    finish(start("provoke", file, count=2 if BACKEND == "torch" else None))
     return json.loads(file.read_text())
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_refused_with_the_reason(found, name):
     expected = EXPECTED[name]
-    if expected is FINE:
+    if expected is NOT_REFUSED:
         assert found[name] is None
     else:
         assert found[name] is not None

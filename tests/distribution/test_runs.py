@@ -11,16 +11,15 @@ import keras_vit
 from keras_vit.cli.main import FAILED, FINE, main
 from keras_vit.files import partial_of
 from keras_vit.runs.folder import load_run
-from tests.distribution.processes import BACKEND, LIMIT, TESTS, finish, start
+from tests.distribution.processes import BACKEND, LIMIT, finish, start
 from tests.helpers import tiny
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("tiny_size")]
 
-SCRIPT = TESTS / "distribution" / "train.py"
 # On torch each device has a process.
 COUNT = 2 if BACKEND == "torch" else None
 ON_TWO = () if BACKEND == "torch" else ("--devices", "2")
-# What a process says whose neighbour is gone. JAX's own client ends it where its coordinator was lost.
+# What a process prints when another one has died. If the coordinator died, JAX's own client ends the process.
 LOST = ("Another process of this run has ended", "JAX distributed service detected fatal errors")
 
 
@@ -32,9 +31,9 @@ def rows(run):
 def test_a_run_on_two_devices_that_is_cut_goes_on_with_one(images, tmp_path):
     run = tmp_path / "run"
     words = tiny.words(images, run, "--distribute", "data", *ON_TWO)
-    for process in start([SCRIPT, *words], COUNT, dying=range(COUNT or 1)):
-        said, _ = process.communicate(timeout=LIMIT)
-        assert process.returncode == -signal.SIGKILL, said
+    for process in start("train", *words, count=COUNT, dying=range(COUNT or 1)):
+        printed, _ = process.communicate(timeout=LIMIT)
+        assert process.returncode == -signal.SIGKILL, printed
     begun = json.loads((partial_of(run) / "config.json").read_text())
     assert begun["distribution"]["devices"] == 2
     assert begun["distribution"]["global_batch_size"] == 8
@@ -45,20 +44,20 @@ def test_a_run_on_two_devices_that_is_cut_goes_on_with_one(images, tmp_path):
 
 def test_two_processes_that_lose_one_another_go_on_from_the_last_epoch(images, tmp_path):
     run = tmp_path / "run"
-    command = [SCRIPT, *tiny.words(images, run, "--distribute", "data")]
+    command = ["train", *tiny.words(images, run, "--distribute", "data")]
     for dying, epoch in ((0, 1), (1, 2)):  # first the chief, then the other
-        processes = start(command, 2, {dying: epoch})
-        said = [process.communicate(timeout=LIMIT)[0] for process in processes]
-        assert processes[dying].returncode == -signal.SIGKILL, said[dying]
+        processes = start(*command, count=2, dying={dying: epoch})
+        printed = [process.communicate(timeout=LIMIT)[0] for process in processes]
+        assert processes[dying].returncode == -signal.SIGKILL, printed[dying]
         left = 1 - dying
-        assert processes[left].returncode in (FAILED, -signal.SIGABRT), said[left]
-        assert any(sentence in said[left] for sentence in LOST), said[left]
+        assert processes[left].returncode in (FAILED, -signal.SIGABRT), printed[left]
+        assert any(sentence in printed[left] for sentence in LOST), printed[left]
         assert not run.exists()
         assert partial_of(run).is_dir()
-    chief, other = finish(start(command, 2))
+    chief, other = finish(start(*command, count=2))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert not partial_of(run).exists()
-    # The chief goes on in the epoch that was cut, and alone speaks.
+    # The chief goes on with the epoch that was cut, and only the chief prints.
     assert "Epoch 3/3" in chief
     assert "Epoch 2/3" not in chief
     assert f"report: {run / 'report.html'}" in chief
@@ -82,8 +81,8 @@ def test_a_run_on_two_devices_is_the_run_of_one_and_loads_on_one(tmp_path):
     )
     words = [tiny.words(images, tmp_path / name, *options, epochs=2) for name in ("one", "two")]
     assert main([*words[0], "--distribute", "none"]) == FINE
-    said = finish(start([SCRIPT, *words[1], "--distribute", "data", *ON_TWO], COUNT))[0]
-    assert "8 images a step, 4 for each copy of the model; learning rate 0.0003 as on one device" in said
+    printed = finish(start("train", *words[1], "--distribute", "data", *ON_TWO, count=COUNT))[0]
+    assert "8 images per step, 4 for each copy of the model; learning rate 0.0003 as on one device" in printed
     for expected, found in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         for name in expected.keys() - {"seconds"}:
             np.testing.assert_allclose(float(found[name]), float(expected[name]), atol=1e-5, err_msg=name)

@@ -1,15 +1,15 @@
-"""The command in a process of its own, with the tests' tiny model; it may be killed within an epoch."""
+"""`keras-vit` in a process of its own, with the tiny model of the tests. It may be killed within an epoch."""
 
 import os
 import signal
 import sys
 
 from keras_vit.cli.main import main
-from keras_vit.training import run
+from keras_vit.training import loop
 from tests.helpers import tiny
 
 
-class Kill(run.EpochSeconds):
+class Kill(loop.EpochSeconds):
     epoch = 0
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -22,6 +22,6 @@ class Kill(run.EpochSeconds):
 
 
 if "DIES_IN_EPOCH" in os.environ:
-    run.EpochSeconds = Kill
+    loop.EpochSeconds = Kill
 with tiny.size():
     sys.exit(main(sys.argv[1:]))
