@@ -5,7 +5,8 @@ import sys
 
 from keras_vit.cli.parsing import parse_words
 from keras_vit.errors import InputError
-from keras_vit.process.children import FAILED, FINE, WRONG_USAGE, ProcessFailed
+from keras_vit.process.children import ProcessFailed
+from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.run import SearchFailed, search
 

@@ -1,1 +1,1 @@
-"""Processes, and what is recorded of the one that runs."""
+"""What training and search both need from their processes: commands, versions, starts and ends."""

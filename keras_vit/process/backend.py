@@ -1,40 +1,65 @@
-"""Imports what all processes of a search need, without the backends' lines about the hardware."""
+"""Imports the backend without its lines about the hardware, and shares what it compiles."""
 
-import gc
+import contextlib
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
-def share_compilations(cache: str) -> None:
-    """Lets the processes to come share what they compile: a promoted trial finds its first part's programs.
+def import_quietly(*modules: str, find_devices: bool = False) -> None:
+    """Imports Keras, TensorFlow and these modules.
+
+    TensorFlow writes lines about the hardware that no log level suppresses. A user who sets
+    TF_CPP_MIN_LOG_LEVEL sees what it lets through.
 
     Args:
-        cache: a folder. Whoever has set the backends' own variables keeps them.
+        *modules: imported after Keras and TensorFlow.
+        find_devices: whether TensorFlow also searches for GPUs, about which it writes more lines. A process
+            that has done that cannot be copied where there are GPUs.
     """
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("TF_XLA_FLAGS", f"--tf_xla_persistent_cache_directory={cache}")
-
-
-def import_all() -> None:
-    """Imports, and computes nothing: a process that has begun to compute cannot be copied."""
     warnings.filterwarnings("ignore", module=r"(keras|keras_tuner|tensorflow|jax|torch|tensorboard)\b.*")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _silent_stderr():
+        for module in ("keras", "tensorflow", *modules):
+            import_module(module)
+        if find_devices:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """What C++ code writes to stderr is lost, unless the user has chosen a log level."""
+    if LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[LOG_LEVEL] = "3"
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
-        import keras  # noqa: F401
-        import tensorflow  # noqa: F401
-
-        import keras_vit.training.run  # noqa: F401
-        from keras_vit.search import ViTHyperband  # noqa: F401
+        yield
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        os.close(nowhere)
-    gc.collect()
-    gc.freeze()  # copies need not look through all that was imported, at each trial
+        os.close(null)
+
+
+def share_compilations(folder: str | Path) -> None:
+    """Lets the processes that start from now on share what they compile.
+
+    A promoted trial, for example, finds the programs of its first part.
+
+    Args:
+        folder: holds the compiled programs. Variables of the backends that are set already stay.
+    """
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("TF_XLA_FLAGS", f"--tf_xla_persistent_cache_directory={folder}")

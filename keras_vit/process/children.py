@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_vit.errors import InputError
+from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 
-FINE, FAILED, WRONG_USAGE, GIVEN_UP, ONCE_MORE = 0, 1, 2, 70, 75  # exit codes
 BEGUN = "begun: process"  # with its number, the first line of each in its log
 DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
 

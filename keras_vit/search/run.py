@@ -9,7 +9,8 @@ from typing import Any
 from keras_vit.errors import InputError
 from keras_vit.evaluation.trials import SearchRecord
 from keras_vit.process import children as processes
-from keras_vit.process.backend import import_all, share_compilations
+from keras_vit.process.backend import import_quietly, share_compilations
+from keras_vit.process.exit_codes import FINE, GIVEN_UP, ONCE_MORE, WRONG_USAGE
 from keras_vit.search.best import write_best
 from keras_vit.search.conclude import conclude
 from keras_vit.search.config import SearchConfig
@@ -82,11 +83,13 @@ def _run(config, slots, stop_at, note) -> tuple[Images, Any]:
     use_fork = not processes.gpus() and not str(config.data).startswith("tfds:")
     context = processes.make_context(use_fork)
     if use_fork:
-        import_all()
+        # Copies of this process need not import. It computes nothing: afterwards it could not be copied.
+        import_quietly("keras_vit.training.run", "keras_vit.search.hyperband")
+        gc.collect()
     images = processes.call(context, prepare_images, config, log=logs(config.folder) / "images.log")
     remember_images(config, images)
     print(images.audit, flush=True)
-    gc.freeze()  # of the images too
+    gc.freeze()  # copies need not scan what was imported and read, at each trial
     job = Job(config, images, stop_at)
     rungs = plan(config.max_epochs, config.factor, config.iterations)
     workers = sum(not slot.is_chief for slot in slots)
@@ -118,15 +121,15 @@ def _keep_alive(slots, context, job, show) -> None:
 def _look_after(slot: Slot, context, job: Job) -> None:
     code = None if slot.process is None else slot.process.exitcode
     log = logs(job.config.folder) / f"{slot.name}.log"
-    if code == processes.FINE:
+    if code == FINE:
         slot.is_done = True
         return
-    if code == processes.WRONG_USAGE:
+    if code == WRONG_USAGE:
         raise InputError(_last_line(log))
-    if code == processes.GIVEN_UP:
+    if code == GIVEN_UP:
         raise SearchFailed(f"{_last_line(log)} The whole of it is in {log}.")
     ended = sum(trial.status in ("COMPLETED", "FAILED") for trial in read_search(job.config.folder).trials)
-    if code not in (None, processes.ONCE_MORE):
+    if code not in (None, ONCE_MORE):
         slot.deaths = slot.deaths + 1 if ended == slot.ended_before else 1
         if slot.deaths >= MOST_DEATHS:
             raise SearchFailed(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from keras_vit.model.config import default_channels, default_image_size
+from keras_vit.model.config import SIZES
 from keras_vit.search.space import Choice, Range, SearchSpace
 
 
@@ -21,8 +21,8 @@ class NamedSpace:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) that the sizes of the space are used at."""
-        side = default_image_size(self.space.model)
-        return (side, side, default_channels(self.space.model))
+        size = SIZES[self.space.model]
+        return (size.image_size, size.image_size, size.channels)
 
 
 NAMED = {

@@ -17,7 +17,9 @@ import numpy as np
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.split import Split
 from keras_vit.files import read_json
-from keras_vit.process.children import FINE, GIVEN_UP, ONCE_MORE, end_with
+from keras_vit.process.children import end_with
+from keras_vit.process.exit_codes import FINE, GIVEN_UP, ONCE_MORE
+from keras_vit.process.torchrun import continue_as_torchrun
 from keras_vit.search.config import SearchConfig, from_dict, where
 from keras_vit.training.config import TrainConfig
 
@@ -55,7 +57,7 @@ def prepare_images(config: SearchConfig) -> Images:
     import keras
 
     from keras_vit.data.pipeline import counts_by_part, fits_in_memory, read_pixels
-    from keras_vit.training.run import prepare_data
+    from keras_vit.training.prepare import prepare_data
 
     data, audit = prepare_data(config.train_config)
     names = "\n".join([*data.class_names, *data.image_set.names, *map(str, data.image_set.labels)])
@@ -118,7 +120,11 @@ def work(job: Job) -> int:
     """
     import keras_tuner
 
-    _start_processes(job)
+    told = json.dumps({"folder": str(job.config.folder), "stop_at": job.stop_at, **where(job.config)})
+    if job.config.distribute != "none":
+        continue_as_torchrun(
+            job.config.distribute, job.config.devices, ["-m", "keras_vit.search.worker", told]
+        )
     try:
         _search(job)
     except (keras_tuner.errors.FatalError, RuntimeError) as error:
@@ -166,22 +172,6 @@ def _search(job: Job) -> None:
             wait_as_chief(tuner)
         else:
             tuner.search(verbose=0)
-
-
-def _start_processes(job: Job) -> None:
-    """On torch, where each device has a process of its own, goes on as torchrun."""
-    import keras
-
-    if keras.backend.backend() == "torch" and job.config.distribute != "none":
-        from keras_vit.distribution.torch_engine import torchrun_command
-
-        told = json.dumps({"folder": str(job.config.folder), "stop_at": job.stop_at, **where(job.config)})
-        command = torchrun_command(
-            job.config.distribute, job.config.devices, ["-m", "keras_vit.search.worker", told]
-        )
-        if command:
-            os.environ.setdefault("OMP_NUM_THREADS", "1")
-            os.execv(command[0], command)
 
 
 def wait_as_chief(tuner) -> None:

@@ -13,17 +13,13 @@ import pytest
 from keras_vit.errors import InputError
 from keras_vit.process.children import (
     BEGUN,
-    FAILED,
-    FINE,
-    GIVEN_UP,
-    ONCE_MORE,
-    WRONG_USAGE,
     ProcessFailed,
     call,
     gpus,
     make_context,
     start,
 )
+from keras_vit.process.exit_codes import FAILED, FINE, GIVEN_UP, ONCE_MORE, WRONG_USAGE
 from tests.search.running import environment, wait_for
 
 pytestmark = [

@@ -1,0 +1,7 @@
+"""The exit codes of our processes."""
+
+FINE = 0
+FAILED = 1
+WRONG_USAGE = 2
+GIVEN_UP = 70  # it failed again and again: starting it again does not help
+ONCE_MORE = 75  # it stopped to free its memory: start it again
