@@ -93,6 +93,11 @@ class ViTConfig:
         return height // self.patch_size, width // self.patch_size
 
     @property
+    def mlp_width(self) -> int:
+        """`mlp_dim`, or its default."""
+        return self.mlp_dim or 4 * self.dim
+
+    @property
     def use_cls(self) -> bool:
         """Whether there is a class token."""
         return self.pooling == "token"
@@ -113,8 +118,7 @@ def check_grid(image_shape: tuple[int, ...], patch_size: int) -> None:
 def check_heads(dim: int, num_heads: int, head_dim: int | None = None) -> None:
     if head_dim is None and dim % num_heads:
         raise InputError(
-            "num_heads must divide dim, unless head_dim is given. "
-            f"Received: num_heads={num_heads}, dim={dim}"
+            f"num_heads must divide dim, unless head_dim is given. Received: num_heads={num_heads}, dim={dim}"
         )
 
 
@@ -129,6 +133,13 @@ def check_conv_stem(dim: int, patch_size: int) -> None:
             f'stem="conv" with patch_size={patch_size} needs a dim that {patch_size} divides. '
             f"Received: dim={dim}"
         )
+
+
+def conv_stem_widths(dim: int, patch_size: int) -> list[int]:
+    """Filters of each convolution of the conv stem: they double up to `dim / 4`, the last has `dim`."""
+    check_conv_stem(dim, patch_size)
+    count = patch_size.bit_length() - 1
+    return [dim // 2 ** (count - i) for i in range(count - 1)] + [dim]
 
 
 def check_sincos2d(dim: int) -> None:

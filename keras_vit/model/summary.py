@@ -1,17 +1,11 @@
 """The layer table: output shapes, parameters, mult-adds and memory of a model, before it is trained.
 
-What is counted:
-
-- **Mult-adds** are those of matrix products and convolutions, the two products of an attention included. Work
-  done element by element (biases, norms, activations, additions) is not counted, and a padded border counts
-  like the rest of a convolution's input.
-- **Forward/backward memory** is 2 x the outputs of every layer that has weights, blocks opened to their Dense
-  and LayerNorm. `AddCLS` and `PositionEmbedding` are left out: tools that count modules see a class token
-  and a position table as bare weights, and so the figure is the one that they give for the same model in
-  another framework. It is an estimate for comparing models, not what a machine will use.
-- A layer that has weights and no rule here is unknown: `None`, printed "?", and so is every sum it enters.
+`keras_vit.model.cost` says what is counted, and gives the cost of our own layers. The rules for the layers of
+Keras are here. A layer that has weights and no rule is unknown: `None`, printed "?", and so is every sum that
+it enters.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Iterator
@@ -22,6 +16,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_vit.model import cost
+from keras_vit.model.cost import Cost
 from keras_vit.model.layers import (
     MLP,
     AddCLS,
@@ -166,57 +162,38 @@ def summary(model: keras.Model, batch_size: int = 1) -> LayerTable:
     return LayerTable(model.name, rows, totals)
 
 
-@singledispatch
-def children(layer, input_shape: Shape) -> list[tuple[layers.Layer, Shape]]:
-    """The layers inside a layer that have weights, in the order of use, and the input shape of each."""
-    return []
+OURS = {
+    AddCLS: cost.add_cls,
+    AttentionPool: cost.attention_pool,
+    EncoderBlock: cost.encoder_block,
+    MLP: cost.mlp,
+    PatchEmbed: cost.patch_embed,
+    PositionEmbedding: cost.position_embedding,
+    SelfAttention: cost.self_attention,
+}
+"""Our layers, and the function of each that gives its cost."""
 
 
-@children.register
-def _(layer: PatchEmbed, input_shape):
-    batch, channels = input_shape[0], input_shape[-1]
-    if layer.stem == "linear":
-        return [(layer.projection, (batch, math.prod(layer.grid), layer.patch_size**2 * channels))]
-    parts, shape = [], input_shape
-    for convolution, norm in zip(layer.convolutions, layer.norms, strict=True):
-        parts.append((convolution, shape))
-        shape = convolution.compute_output_shape(shape)
-        parts.append((norm, shape))
-    return parts
+def layer_cost(layer: layers.Layer, input_shape: Shape) -> Cost:
+    """The cost of one of our layers, from its arguments and the shape of its input, batch axis included."""
+    _size(input_shape)
+    count = next(OURS[base] for base in type(layer).__mro__ if base in OURS)
+    arguments = layer.get_config()
+    wanted = list(inspect.signature(count).parameters)[1:]
+    return count(input_shape[1:], **{name: arguments[name] for name in wanted})
 
 
-@children.register
-def _(layer: EncoderBlock, input_shape):
-    parts = (layer.attention_norm, layer.attention, layer.mlp_norm, layer.mlp)
-    return [(part, input_shape) for part in parts]
-
-
-@children.register
-def _(layer: SelfAttention, input_shape):
-    batch, tokens, _ = input_shape
-    norms = [layer.query_norm, layer.key_norm] if layer.qk_norm else []
+def children(layer: layers.Layer, input_shape: Shape) -> list[tuple[layers.Layer, Shape]]:
+    """The layers inside one of ours that have weights, in the order of use, and the input shape of each."""
+    if not isinstance(layer, tuple(OURS)):
+        return []
+    # Those of a conv stem stand in lists; the others are attributes of their names.
+    listed = (*layer.convolutions, *layer.norms) if getattr(layer, "stem", None) == "conv" else ()
+    inside = {part.name: part for part in listed}
+    parts = layer_cost(layer, input_shape).parts
     return [
-        (layer.qkv, input_shape),
-        *((norm, (batch, tokens, layer.num_heads, layer.width)) for norm in norms),
-        (layer.projection, (batch, tokens, layer.num_heads * layer.width)),
-    ]
-
-
-@children.register
-def _(layer: MLP, input_shape):
-    return [(layer.expand, input_shape), (layer.contract, (*input_shape[:-1], layer.mlp_dim))]
-
-
-@children.register
-def _(layer: AttentionPool, input_shape):
-    batch, _, dim = input_shape
-    one = (batch, 1, dim)  # the learned query; a batch computes it once, here each image counts it
-    return [
-        (layer.query, one),
-        (layer.key_value, input_shape),
-        (layer.projection, one),
-        (layer.norm, one),
-        (layer.mlp, one),
+        (inside.get(part.name) or getattr(layer, part.name), (input_shape[0], *part.input_shape))
+        for part in parts
     ]
 
 
@@ -256,24 +233,13 @@ def _(layer, input_shape, output_shape):
     return _size(output_shape) // math.prod(layer.kernel.shape[-2:]) * math.prod(layer.kernel.shape)
 
 
-@mult_adds.register
-def _(layer: SelfAttention, input_shape, output_shape):
-    tokens = input_shape[1]
-    return 2 * layer.num_heads * tokens * tokens * layer.width
+for _layer in OURS:
+    mult_adds.register(
+        _layer, lambda layer, input_shape, output_shape: layer_cost(layer, input_shape).own_mult_adds
+    )
 
-
-@mult_adds.register
-def _(layer: AttentionPool, input_shape, output_shape):
-    return 2 * math.prod(input_shape[1:])  # one query
-
-
-# Element by element, or a look-up: nothing to count. Our composite layers cost what their parts cost.
+# Element by element, or a lookup: nothing to count.
 for _layer in (
-    AddCLS,
-    PositionEmbedding,
-    PatchEmbed,
-    EncoderBlock,
-    MLP,
     layers.BatchNormalization,
     layers.Embedding,
     layers.GroupNormalization,
@@ -326,7 +292,7 @@ def _open(layer, input_shape, output_shape, depth, seen) -> list[Row]:
             parts += _open(part, shape, part.compute_output_shape(shape), depth + 1, seen)
         own = mult_adds(layer, input_shape, output_shape)
     seen.update(new)
-    # Bare weights of ours are no modules elsewhere; see the top of this file.
+    # Other tools see these as bare weights, see keras_vit.model.cost.
     counted = layer.weights and not parts and not isinstance(layer, AddCLS | PositionEmbedding)
     row = Row(
         name=layer.name,
