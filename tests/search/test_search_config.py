@@ -11,7 +11,7 @@ from keras_vit.errors import InputError
 from keras_vit.search.config import WHERE, SearchConfig, describe_search, from_dict, to_dict, where
 from keras_vit.search.spaces import SPACES
 from keras_vit.training.config import DEVICES
-from keras_vit.training.run import prepare_data
+from keras_vit.training.prepare import prepare_data
 from tests.search.running import case_name
 
 pytestmark = pytest.mark.same_on_every_backend
