@@ -1,7 +1,7 @@
-"""A trained model judged: how often it is right, how far to believe it, and the page that says so.
+"""Metrics, calibration, out-of-distribution detection, and the statistics of a search.
 
-Pure functions of numpy arrays, which know nothing of Keras (`verbs`, not imported here, asks a run);
-scikit-learn, matplotlib and jinja2 are imported by the functions that use them.
+Arrays and plain values in, numbers out: nothing here imports Keras or TensorFlow. scipy and scikit-learn are
+imported by the functions that use them, so that importing this package stays fast.
 """
 
 from keras_vit.evaluation.calibration import (

@@ -1,9 +1,10 @@
-"""The whole judgement of a run: what metrics.json holds."""
+"""The whole evaluation of a run: what `metrics.json` holds."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_vit.evaluation.calibration import (
     expected_calibration_error,
@@ -21,49 +22,50 @@ from keras_vit.evaluation.metrics import (
 def judge(
     *,
     class_names: Sequence[str],
-    test_labels,
+    test_labels: ArrayLike,
     test_names: Sequence[str],
-    test_logits_best,
-    test_logits_last,
-    validation_labels,
-    validation_logits_best,
+    test_logits_best: ArrayLike,
+    test_logits_last: ArrayLike,
+    validation_labels: ArrayLike,
+    validation_logits_best: ArrayLike,
     best_epoch: int,
     last_epoch: int,
 ) -> dict[str, Any]:
-    """Judge the two models that a run leaves, ready for JSON.
+    """Evaluates the two models of a run, that of the best and that of the last epoch. Ready for JSON.
 
-    The best model is the best by validation: the test images choose nothing here, neither the epoch nor the
-    temperature.
+    The best epoch was chosen on the validation images. The test images choose nothing here, neither the
+    epoch nor the temperature.
 
     Args:
-        class_names: one a class.
+        class_names: One name per class.
         test_labels: int (n,).
-        test_names: how each test image is called.
+        test_names: One name per test image.
         test_logits_best: (n, classes), of the best model.
         test_logits_last: (n, classes), of the model after the last epoch.
         validation_labels: int (m,); m may be 0.
         validation_logits_best: (m, classes), of the best model.
-        best_epoch: counted from 1.
-        last_epoch: counted from 1.
+        best_epoch: Counted from 1.
+        last_epoch: Counted from 1.
 
     Returns:
         A dict: `class_names`; `best` and `last`, each an `epoch` with its `classification_metrics`;
         `calibration` of the best model on the test images (`temperature`, `fitted_on`, `validation_images`,
         `ece_before`, `ece_after`, `reliability_before`, `reliability_after`); `mistakes`, the most confident
-        ones of the best model at that temperature. `fitted_on` is `"validation"`, or else the reason why the
-        temperature is left at 1.
+        mistakes of the best model at that temperature. `fitted_on` is `"validation"`, or the reason why the
+        temperature stays at 1.
 
     Raises:
-        ValueError: for shapes that do not fit, labels out of range, logits that are not finite, or no test
-            images.
+        ValueError: The shapes do not match, a label is out of range, logits are not finite, or there are no
+            test images.
     """
     if not 1 <= best_epoch <= last_epoch:
         raise ValueError(
-            "epochs count from 1 and the best is none after the last. "
+            "epochs count from 1, and the best epoch must not be after the last. "
             f"Received: best_epoch={best_epoch}, last_epoch={last_epoch}"
         )
     checked_scores(test_labels, test_logits_last, "test_logits_last")
     labels, logits = checked_scores(test_labels, test_logits_best, "test_logits_best")
+    validation_labels = np.asarray(validation_labels)
     temperature, fitted_on = _temperature(validation_logits_best, validation_labels)
     before, after = softmax(logits), softmax(logits / temperature)
     return {
@@ -86,11 +88,12 @@ def judge(
     }
 
 
-def _temperature(logits, labels) -> tuple[float, str]:
+def _temperature(logits: ArrayLike, labels: np.ndarray) -> tuple[float, str]:
+    """The temperature, and what it was fitted on."""
     if len(labels) == 0:
         return 1.0, "nothing: there is no validation part"
     labels, logits = checked_scores(labels, logits, "validation_logits_best")
     if (np.argmax(logits, axis=1) == labels).all():
-        # Every smaller temperature would fit better: the bound, not the data, would choose it.
+        # The smaller the temperature, the better the fit: the lower bound would choose it, not the data.
         return 1.0, "nothing: every validation image is classified right, which fits any low temperature"
     return fit_temperature(logits, labels), "validation"

@@ -1,55 +1,54 @@
-"""How often the model is right, class by class, and where it is most sure and wrong."""
+"""Classification metrics, per class and overall, and the most confident mistakes."""
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The score interval of a proportion: where the true accuracy may well lie, given a finite test set.
+    """The Wilson score interval of a proportion, such as the accuracy on a finite test set. By scipy.
 
-    It stays inside 0..1 and is honest near both ends, where the usual `p ± 1.96 s` is not.
+    It stays inside 0..1 and is accurate near both ends, where the usual `p ± 1.96 s` is not.
 
     Reference: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
     Journal of the American Statistical Association 22 (1927) 209-212.
 
     Args:
-        correct: how many are right, 0..total.
-        total: of how many, at least 1.
-        confidence: the coverage asked for, between 0 and 1.
+        correct: Number of correct answers, 0..total.
+        total: Number of answers, at least 1.
+        confidence: Coverage of the interval, between 0 and 1.
 
     Returns:
         `(low, high)`, as fractions.
 
     Raises:
-        ValueError: for counts that are no counts, or a confidence outside 0..1.
+        ValueError: The counts or the confidence are out of range.
     """
+    from scipy.stats import binomtest
+
     if not 0 <= correct <= total or total < 1:
         raise ValueError(
-            f"correct must lie in 0..total, total be at least 1. Received: correct={correct}, total={total}"
+            "correct must lie in 0..total, and total must be at least 1. "
+            f"Received: correct={correct}, total={total}"
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1. Received: {confidence}")
-    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    p = correct / total
-    middle = (p + z2 / (2 * total)) / (1 + z2 / total)
-    half = math.sqrt(z2 * p * (1 - p) / total + (z2 / (2 * total)) ** 2) / (1 + z2 / total)
-    # At the ends the formula gives 0 and 1 but for the rounding.
-    low = 0.0 if correct == 0 else middle - half
-    high = 1.0 if correct == total else middle + half
-    return low, high
+    interval = binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def checked_scores(labels, scores, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """`labels` as int64 (n,) and `scores` (logits or probabilities) as float64 (n, classes), or a ValueError.
+def checked_scores(labels: ArrayLike, scores: ArrayLike, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """`labels` as int64 (n,) and `scores` (logits or probabilities) as float64 (n, classes).
 
     Args:
-        labels: (n,), whole numbers in 0..classes-1.
+        labels: (n,), integers in 0..classes-1.
         scores: (n, classes), finite, with at least one image and two classes.
-        what: how the message calls the scores.
+        what: Name of the scores in an error message.
+
+    Raises:
+        ValueError: The labels or the scores are not as described.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or len(scores) < 1 or scores.shape[1] < 2:
@@ -59,7 +58,7 @@ def checked_scores(labels, scores, what: str) -> tuple[np.ndarray, np.ndarray]:
         )
     if labels.shape != scores.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"labels must be {len(scores)} whole numbers, one for each row of {what}. "
+            f"labels must be {len(scores)} integers, one for each row of {what}. "
             f"Received: shape {labels.shape}, dtype {labels.dtype}"
         )
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
@@ -71,13 +70,16 @@ def checked_scores(labels, scores, what: str) -> tuple[np.ndarray, np.ndarray]:
     if broken:
         raise ValueError(
             f"{what} must be finite. Received: NaN or infinity for {broken} of {len(scores)} images; "
-            "the training that gave them has diverged"
+            "the training has diverged"
         )
     return labels.astype(np.int64), scores
 
 
-def checked_probabilities(labels, probabilities) -> tuple[np.ndarray, np.ndarray]:
-    """As `checked_scores`, for rows that are at least 0 and sum to 1; the error of float16 is evened out."""
+def checked_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """As `checked_scores`, for rows that are at least 0 and sum to 1.
+
+    Rows that are off by the rounding of float16 are divided by their sum.
+    """
     labels, probabilities = checked_scores(labels, probabilities, "probabilities")
     sums = probabilities.sum(axis=1, keepdims=True)
     if probabilities.min() < 0 or np.abs(sums - 1).max() > 1e-2:
@@ -88,31 +90,34 @@ def checked_probabilities(labels, probabilities) -> tuple[np.ndarray, np.ndarray
     return labels, probabilities / sums
 
 
-def classification_metrics(labels, probabilities, class_names: Sequence[str]) -> dict[str, Any]:
-    """What a set of labelled images says of a classifier, ready for JSON. By scikit-learn.
+def classification_metrics(
+    labels: ArrayLike, probabilities: ArrayLike, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """The metrics of a classifier on a set of labelled images, ready for JSON. By scikit-learn.
 
     Args:
         labels: int (n,), the true classes.
         probabilities: (n, classes), rows that sum to 1.
-        class_names: one a column.
+        class_names: One name per column.
 
     Returns:
         A dict: `images`, `correct`, `accuracy`, `accuracy_interval` (Wilson, 95 %), `balanced_accuracy` (the
         mean recall of the classes that have images), `macro_f1` (the mean F1 of the classes that occur, as a
-        label or as a prediction), `log_loss` (nats an image), `per_class` (a list of `name`, `precision`,
+        label or as a prediction), `log_loss` (nats per image), `per_class` (a list of `name`, `precision`,
         `recall`, `f1`, `support`) and `confusion_matrix` (rows are true classes, columns predicted ones). A
-        quotient 0 / 0 (the precision of a class that is never predicted, the recall of one without images) is
-        None: not known, rather than 0.
+        quotient 0 / 0 (the precision of a class that is never predicted, the recall of a class without
+        images) is None, which means unknown, rather than 0.
 
     Raises:
-        ValueError: for shapes that do not fit, labels out of range, or rows that are no probabilities.
+        ValueError: The shapes do not match, a label is out of range, or a row is not a probability
+            distribution.
     """
     from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
     labels, probabilities = checked_probabilities(labels, probabilities)
     if len(class_names) != probabilities.shape[1]:
         raise ValueError(
-            f"class_names must be one a column of probabilities, {probabilities.shape[1]}. "
+            f"class_names must be one per column of probabilities, {probabilities.shape[1]}. "
             f"Received: {len(class_names)}"
         )
     classes = np.arange(len(class_names))
@@ -144,29 +149,29 @@ def classification_metrics(labels, probabilities, class_names: Sequence[str]) ->
 
 
 def most_confident_mistakes(
-    labels, probabilities, names: Sequence[str], limit: int = 12
+    labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str], limit: int = 12
 ) -> list[dict[str, Any]]:
-    """The wrongly classified images of which the model is most sure, the surest first.
+    """The wrong predictions with the highest confidence, the most confident first.
 
-    They are worth a look before anything else: a wrong label, a second defect in the picture, or a true blind
-    spot.
+    Check these images first: they have a wrong label, show a second defect, or reveal a weakness of the
+    model.
 
     Args:
         labels: int (n,), the true classes.
         probabilities: (n, classes), rows that sum to 1.
-        names: how each image is called.
-        limit: how many at most.
+        names: One name per image.
+        limit: Maximum number of mistakes.
 
     Returns:
         A list of dicts: `name`, `index` (position in `labels`), `true` and `predicted` (class numbers),
         `confidence` (the probability of the predicted class), `probability_of_true`.
 
     Raises:
-        ValueError: as `classification_metrics`, or where the names are not one an image.
+        ValueError: As `classification_metrics`, or the number of names is not the number of images.
     """
     labels, probabilities = checked_probabilities(labels, probabilities)
     if len(names) != len(labels):
-        raise ValueError(f"names must be one an image, {len(labels)}. Received: {len(names)}")
+        raise ValueError(f"names must be one per image, {len(labels)}. Received: {len(names)}")
     if limit < 0:
         raise ValueError(f"limit must be at least 0. Received: {limit}")
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -185,5 +190,6 @@ def most_confident_mistakes(
     ]
 
 
-def _known(number) -> float | None:
+def _known(number: float) -> float | None:
+    """None for NaN."""
     return None if np.isnan(number) else float(number)

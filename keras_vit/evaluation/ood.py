@@ -1,14 +1,17 @@
-"""Images unlike those that a model was trained on: how far they lie from them, and from where on they are
-rejected.
+"""Out-of-distribution detection: how far an image lies from the training images, and which are rejected.
 
-A classifier names one of its classes for any image, for a picture of a brick too, and often with high
-confidence. What it has learned of the training images tells more: their features lie in clouds round the
-centres of their classes.
+A classifier predicts one of its classes for any image, even for a picture of a brick, and often with high
+confidence. The features of the training images tell more: they form clusters around the centres of their
+classes.
 
 Source: K. Lee, K. Lee, H. Lee, J. Shin, "A simple unified framework for detecting out-of-distribution samples
 and adversarial attacks", NeurIPS 2018, https://arxiv.org/abs/1807.03888: the Mahalanobis distance to the
-nearest class centre, with one covariance for all classes, of the features of several depths. Here the depths
-are put together in one vector before the distance is taken, which needs no foreign images to weigh them.
+nearest class centre, with one covariance for all classes, of the features of several depths. Here the
+features of all depths are concatenated before the distance is computed, so that no out-of-distribution images
+are needed to weight them.
+
+The covariance is scikit-learn's, the distances are scipy's. Written by hand here: `conformal_threshold`, an
+order statistic whose exact rank `numpy.quantile` does not promise.
 """
 
 import zipfile
@@ -16,37 +19,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_vit.errors import InputError
 from keras_vit.files import whole_file
 
 METHOD = "Mahalanobis distance to the nearest class centre"
-SHARE = 0.05  # of the images that are like the training images, at most so many are rejected on average
+SHARE = 0.05  # of images like the training images, the largest fraction that may be rejected on average
 
-# Below this part of the mean variance a direction is rounding: half precision keeps 3 digits.
+# Below this fraction of the mean variance a direction is rounding error: half precision keeps 3 digits.
 LEAST_VARIANCE = 1e-4
 # Added to the standard deviation of tokens, which is 0 for an image of one gray and then has no logarithm.
 LEAST_CONTRAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Rejection:
-    """Which images a run rejects, by their `rejection_features`.
+class OODDetector:
+    """Which images are out of distribution, by their features.
 
-    The projection makes Euclidean distances of what are Mahalanobis distances between features.
+    After the projection, Euclidean distances are the Mahalanobis distances between features.
 
     Args:
         projection: float32 (dim, rank).
-        centers: float32 (classes, rank), of the classes that had training images, projected.
-        threshold: the largest distance to the nearest centre at which an image is taken.
+        centers: float32 (classes, rank), projected, of the classes that had training images.
+        threshold: Largest distance to the nearest centre at which an image is accepted.
     """
 
     projection: np.ndarray
     centers: np.ndarray
     threshold: float
 
-    def distances(self, features) -> np.ndarray:
-        """How far each image is from the nearest class centre.
+    def distances(self, features: ArrayLike) -> np.ndarray:
+        """The distance of each image to the nearest class centre.
 
         Args:
             features: (n, dim), n may be 0.
@@ -55,26 +59,26 @@ class Rejection:
             float64 (n,); NaN for features that are not finite.
 
         Raises:
-            ValueError: the features have another width.
+            ValueError: The features have another width.
         """
+        from scipy.spatial.distance import cdist
+
         features = np.asarray(features, dtype=np.float64)
         if features.ndim != 2 or features.shape[1] != len(self.projection):
             raise ValueError(
                 f"features must have the shape (images, {len(self.projection)}). Received: {features.shape}"
             )
-        projected = features @ self.projection.astype(np.float64)
-        centers = self.centers.astype(np.float64)
-        return np.array([np.linalg.norm(row - centers, axis=1).min() for row in projected], dtype=np.float64)
+        return cdist(features @ self.projection.astype(np.float64), self.centers).min(axis=1)
 
-    def rejects(self, features) -> np.ndarray:
-        """Which images are rejected: bool (n,). Features that are not finite are.
+    def rejects(self, features: ArrayLike) -> np.ndarray:
+        """Which images are rejected: bool (n,). True for features that are not finite.
 
         Arguments and errors as `distances`.
         """
         return ~(self.distances(features) <= self.threshold)
 
     def save(self, path: Path) -> None:
-        """Writes an .npz file, whole or not at all."""
+        """Writes an .npz file, completely or not at all."""
         with whole_file(path, "wb") as file:
             np.savez(
                 file,
@@ -84,11 +88,11 @@ class Rejection:
             )
 
     @classmethod
-    def load(cls, path: Path) -> "Rejection":
+    def load(cls, path: Path) -> "OODDetector":
         """Reads what `save` wrote.
 
         Raises:
-            InputError: the file is missing or damaged.
+            InputError: The file is missing or damaged.
         """
         try:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -99,6 +103,9 @@ class Rejection:
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} cannot be read ({error}): train the run again.") from error
         return found
+
+
+Rejection = OODDetector  # its earlier name
 
 
 def rejection_features(model):
@@ -127,19 +134,19 @@ def rejection_features(model):
     return keras.Model(model.input, ops.concatenate(parts, axis=-1), name="rejection_features")
 
 
-def fit_rejection(
-    features, labels, validation_features, share: float = SHARE
-) -> tuple[Rejection | None, str]:
-    """Learns the clouds of the training images, and from the validation images where to draw the line.
+def fit_ood_detector(
+    features: ArrayLike, labels: ArrayLike, validation_features: ArrayLike, share: float = SHARE
+) -> tuple[OODDetector | None, str]:
+    """Fits the class centres and the covariance on training images, the threshold on validation images.
 
     Args:
         features: (n, dim), of training images.
         labels: int (n,), their classes.
-        validation_features: (m, dim), of images that were not trained on.
-        share: of images like those for validation, which may be rejected on average.
+        validation_features: (m, dim), of images that the model was not trained on.
+        share: Fraction of images like the validation images that may be rejected on average.
 
     Returns:
-        The `Rejection` and `"validation"`; or `None` and the reason why nothing could be fitted.
+        The `OODDetector` and `"validation"`, or `None` and the reason why nothing could be fitted.
     """
     features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels)
     validation_features = np.asarray(validation_features, dtype=np.float64)
@@ -148,39 +155,39 @@ def fit_rejection(
         return None, reason
     if not (np.isfinite(features).all() and np.isfinite(validation_features).all()):
         return None, "nothing: the features of the model are not finite, its training has diverged"
-    projection, centers = fit_clouds(features, labels)
+    projection, centers = fit_clusters(features, labels)
     if projection is None:
         return None, "nothing: the model gives the same features for all training images"
-    fitted = Rejection(projection, centers, np.inf)
+    fitted = OODDetector(projection, centers, np.inf)
     threshold = conformal_threshold(fitted.distances(validation_features), share)
-    return Rejection(projection, centers, threshold), "validation"
+    return OODDetector(projection, centers, threshold), "validation"
 
 
-def fit_clouds(features, labels) -> tuple[np.ndarray | None, np.ndarray]:
-    """The projection that makes all clouds round, and their centres in it.
+def fit_clusters(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """The projection that makes all class clusters spherical, and their centres in it.
 
-    The covariance of the features about the centres of their classes is shrunk as much as so many images ask
-    for (O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", Journal
-    of Multivariate Analysis 88 (2004)), after each feature is brought to variance 1.
+    Each feature is scaled to variance 1. Then the covariance of the features about the centres of their
+    classes is shrunk as much as the number of images requires (O. Ledoit, M. Wolf, "A well-conditioned
+    estimator for large-dimensional covariance matrices", Journal of Multivariate Analysis 88 (2004)).
 
     Args:
         features: float64 (n, dim).
         labels: int (n,).
 
     Returns:
-        float32 projection (dim, dim) and centres (classes that have images, dim); no projection where the
-        features do not vary.
+        float32 projection (dim, dim) and centres (classes that have images, dim); the projection is None
+        where the features do not vary.
     """
     from sklearn.covariance import ledoit_wolf
 
-    classes, place = np.unique(labels, return_inverse=True)
-    centers = np.stack([features[place == i].mean(axis=0) for i in range(len(classes))])
-    about = features - centers[place]
-    spread = about.std(axis=0)
+    classes, class_of = np.unique(labels, return_inverse=True)
+    centers = np.stack([features[class_of == i].mean(axis=0) for i in range(len(classes))])
+    centred = features - centers[class_of]
+    spread = centred.std(axis=0)
     if not spread.any():
         return None, centers.astype("float32")
     spread[spread == 0] = 1
-    covariance, _ = ledoit_wolf(about / spread, assume_centered=True)
+    covariance, _ = ledoit_wolf(centred / spread, assume_centered=True)
     variances, directions = np.linalg.eigh(covariance)
     variances = np.maximum(variances, LEAST_VARIANCE * variances.mean())
     projection = (directions / np.sqrt(variances) / spread[:, None]).astype("float32")
@@ -188,7 +195,7 @@ def fit_clouds(features, labels) -> tuple[np.ndarray | None, np.ndarray]:
 
 
 def why_too_few(validation_images: int, share: float) -> str | None:
-    """The reason why so many validation images give no threshold, or `None` where they do."""
+    """The reason why the validation images are too few for a threshold, or `None` if they are enough."""
     if validation_images == 0:
         return "nothing: there is no validation part"
     needed = least_images(share)
@@ -201,25 +208,25 @@ def why_too_few(validation_images: int, share: float) -> str | None:
 
 
 def least_images(share: float) -> int:
-    """How many validation images the smallest threshold needs that keeps to a share."""
+    """The smallest number of validation images that allows a threshold with this share."""
     return int(np.ceil(1 / share - 1 - 1e-9))
 
 
-def conformal_threshold(distances, share: float) -> float:
-    """The distance that a new image of the same kind exceeds with probability `share` at most.
+def conformal_threshold(distances: ArrayLike, share: float) -> float:
+    """The distance that a new image of the same kind exceeds with a probability of at most `share`.
 
-    The plain quantile of few images lies too low. Of n images and a new one each is equally likely to be the
-    farthest, so it is the ceil((n + 1)(1 - share))-th smallest of the n that keeps the promise: split
-    conformal prediction, V. Vovk, A. Gammerman, G. Shafer, "Algorithmic learning in a random world", 2005.
-    The promise is for the mean over all validation parts; with this one the share may be off by about
+    The plain quantile of few images is too low. Of n images and a new one, each is equally likely to have the
+    largest distance. So the ceil((n + 1)(1 - share))-th smallest of the n distances keeps the guarantee:
+    split conformal prediction, V. Vovk, A. Gammerman, G. Shafer, "Algorithmic learning in a random world",
+    2005. The guarantee holds on average over validation sets; with one set, the share may be off by about
     sqrt(share / n).
 
     Args:
-        distances: (n,), of validation images; n is `least_images(share)` or more.
-        share: above 0, below 1.
+        distances: (n,), of validation images; n is at least `least_images(share)`.
+        share: Above 0, below 1.
 
     Raises:
-        ValueError: no distance keeps the promise, there are too few images.
+        ValueError: There are too few images for the guarantee.
     """
     distances = np.sort(np.asarray(distances, dtype=np.float64))
     if len(distances) < least_images(share):

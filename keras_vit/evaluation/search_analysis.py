@@ -1,34 +1,37 @@
-"""What the trials of a search say, as plain numbers: pure functions, by numpy, scipy and scikit-learn."""
+"""The statistics of a search's trials, by numpy, scipy and scikit-learn.
+
+Written by hand here: `pareto_front`, which neither scipy nor scikit-learn has.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from keras_vit.evaluation.metrics import wilson_interval
-from keras_vit.evaluation.trials import SearchRecord, TrialRecord
+from keras_vit.evaluation.trials import SearchRecord, TrialRecord, best_trial, known, scored
 
-LOG_FACTOR = 8  # values that span more than this factor go on a log axis
-FEWEST_IN_LEVEL = 8  # trials of the same epochs, for a rank correlation or medians to mean anything
+LOG_FACTOR = 8  # values that span more than this factor go on a logarithmic axis
+FEWEST_IN_LEVEL = 8  # trials of the same number of epochs, for a meaningful rank correlation or median
 FEWEST_OF_CHOICE = 3
-FALSE_SHARE = 0.05  # of the effects called told apart, the share that may be false
+FALSE_SHARE = 0.05  # expected fraction of false ones among the effects called significant
 
-FEWEST_TRIALS, FEWEST_POINTS = 20, 10  # for a forest
-FEWEST_R2 = 0.2  # of what a forest explains of trials it has not seen, for its importances to mean anything
+FEWEST_TRIALS, FEWEST_POINTS = 20, 10  # for a random forest
+LEAST_R2 = 0.2  # of a forest on held-out points, for meaningful importances
 FOLDS, TREES, SHUFFLES = 5, 100, 10
 
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One that is searched.
+    """A searched hyperparameter and its axis.
 
     Args:
-        name: of the field.
-        choices: its values in order, where they are choices; else `None`.
-        log: whether its axis is logarithmic.
-        ends: of its range, where it is numbers.
+        name: Name of the field.
+        choices: Its values in order, if it is a choice; else `None`.
+        log: Whether its axis is logarithmic.
+        ends: Ends of its range, if it is a number.
     """
 
     name: str
@@ -36,8 +39,8 @@ class Hyperparameter:
     log: bool = False
     ends: tuple[float, float] = (0.0, 1.0)
 
-    def place(self, value: Any) -> float:
-        """Where a value lies on a linear axis: the number, its logarithm, or the position of the choice."""
+    def position(self, value: Any) -> float:
+        """A value on a linear axis: the number, its logarithm, or the position of the choice."""
         if value is None:
             return math.nan
         if self.choices is not None:
@@ -47,17 +50,17 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Effect:
-    """What changing one hyperparameter does among the trials of the same epochs.
+    """The effect of one hyperparameter among the trials of the same number of epochs.
 
     Args:
-        name: of the hyperparameter.
-        epochs: that the trials were trained.
-        trials: how many.
-        size: for numbers, Spearman's rank correlation with validation accuracy; for choices, the median
-            accuracy of the best less that of the worst.
-        p: how often chance alone would give as much.
-        best, worst: of choices.
-        told_apart: whether it stands out among all effects measured (Benjamini and Hochberg 1995).
+        name: Name of the hyperparameter.
+        epochs: Epochs of the trials.
+        trials: Number of trials.
+        size: For numbers, Spearman's rank correlation with the validation accuracy; for choices, the highest
+            minus the lowest median accuracy.
+        p: Probability of an effect of this size by chance alone.
+        best, worst: The choices with the highest and the lowest median.
+        significant: Whether it is significant among all measured effects (Benjamini and Hochberg 1995).
     """
 
     name: str
@@ -67,20 +70,20 @@ class Effect:
     p: float
     best: Any = None
     worst: Any = None
-    told_apart: bool = False
+    significant: bool = False
 
 
 @dataclass(frozen=True)
 class Importance:
-    """What a random forest says of the hyperparameters.
+    """The importance of each hyperparameter, by a random forest.
 
     Args:
-        trials: it was given.
-        points: different ones among them.
-        r2: share of the variance within the same epochs that it explains of points it has not seen; `None`
-            where no forest was grown.
-        shares: mean and standard deviation over the folds, by name, of the share of that variance that goes
-            with a hyperparameter; empty where r2 is too low.
+        trials: Number of trials that were used.
+        points: Number of different points among them.
+        r2: Fraction of the variance among trials of the same epochs that the forest explains on held-out
+            points; `None` where no forest was fitted.
+        shares: Mean and standard deviation over the folds, by name, of the fraction of that variance that
+            goes with a hyperparameter; empty where r2 is too low.
     """
 
     trials: int
@@ -89,25 +92,11 @@ class Importance:
     shares: dict[str, tuple[float, float]]
 
 
-def scored(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The completed ones that have a validation accuracy."""
-    return [trial for trial in trials if trial.status == "COMPLETED" and known(trial.score)]
-
-
-def known(number: float | None) -> bool:
-    return number is not None and math.isfinite(number)
-
-
-def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The best validation accuracy; of equal ones, the one of most epochs."""
-    return max(scored(trials), key=lambda trial: (trial.score, trial.epochs), default=None)
-
-
 def validation_score(trial: TrialRecord, images: int | None) -> dict[str, Any]:
-    """A trial's validation accuracy, with its Wilson interval where the number of images is known."""
+    """The validation accuracy of a trial, with its Wilson interval if the number of images is known."""
     judged: dict[str, Any] = {"accuracy": trial.score}
     if images:
-        correct = round(trial.score * images)
+        correct = round(trial.accuracy * images)
         judged |= {
             "correct": correct,
             "images": images,
@@ -117,7 +106,7 @@ def validation_score(trial: TrialRecord, images: int | None) -> dict[str, Any]:
 
 
 def hyperparameters(record: SearchRecord) -> list[Hyperparameter]:
-    """Those that are searched, in the order of the space."""
+    """The searched hyperparameters, in the order of the search space."""
     settings = record.config.get("space_fields") or {}
     return [
         _hyperparameter(name, settings.get(name), [trial.values.get(name) for trial in record.trials])
@@ -139,7 +128,7 @@ def _hyperparameter(name: str, setting: Any, values: list) -> Hyperparameter:
 
 
 def levels(trials: Sequence[TrialRecord]) -> dict[int, list[TrialRecord]]:
-    """The trials by the epochs they were trained: only those are comparable."""
+    """The trials by number of epochs: only trials of the same number are comparable."""
     return {
         epochs: [trial for trial in trials if trial.epochs == epochs]
         for epochs in sorted({trial.epochs for trial in trials})
@@ -147,7 +136,7 @@ def levels(trials: Sequence[TrialRecord]) -> dict[int, list[TrialRecord]]:
 
 
 def total_seconds(trials: Sequence[TrialRecord]) -> dict[str, float | None]:
-    """Of `fit`, with the trials that each was promoted from; `None` where one of them is unknown."""
+    """Training time per trial, with the trials it was promoted from; `None` if one of them is unknown."""
     by_id = {trial.trial_id: trial for trial in trials}
 
     def total(trial: TrialRecord | None) -> float | None:
@@ -160,14 +149,14 @@ def total_seconds(trials: Sequence[TrialRecord]) -> dict[str, float | None]:
 
 
 def pareto_front(costs: Sequence[float | None], accuracies: Sequence[float]) -> list[int]:
-    """Positions of those that no other one beats: costs no more, is no less accurate, and is not its equal.
+    """Positions of the trials that no other trial dominates: costs no more, is no less accurate, not equal.
 
     Args:
-        costs: unknown ones are on no front.
-        accuracies: finite.
+        costs: A trial of unknown cost is not on the front.
+        accuracies: Finite.
 
     Returns:
-        From the least cost to the greatest.
+        From the lowest to the highest cost.
     """
     order = sorted((cost, -accuracies[i], i) for i, cost in enumerate(costs) if known(cost))
     front: list[tuple[float, float, int]] = []
@@ -178,23 +167,23 @@ def pareto_front(costs: Sequence[float | None], accuracies: Sequence[float]) -> 
 
 
 def effects(trials: Sequence[TrialRecord], searched: Sequence[Hyperparameter]) -> list[Effect]:
-    """Of each hyperparameter at each number of epochs, where there are enough trials that differ."""
-    from dataclasses import replace
-
+    """The effect of each hyperparameter at each number of epochs with enough trials that differ."""
     from scipy.stats import false_discovery_control
 
-    found = []
+    found: list[Effect] = []
     for hyperparameter in searched:
         for epochs, level in levels(scored(trials)).items():
             given = [t for t in level if t.values.get(hyperparameter.name) is not None]
-            if len(given) < FEWEST_IN_LEVEL or len({trial.score for trial in given}) < 2:
+            if len(given) < FEWEST_IN_LEVEL or len({trial.accuracy for trial in given}) < 2:
                 continue
             measure = _correlation if hyperparameter.choices is None else _difference
             found += measure(hyperparameter, epochs, given)
     if not found:
         return []
     shares = false_discovery_control([effect.p for effect in found])
-    return [replace(e, told_apart=bool(share <= FALSE_SHARE)) for e, share in zip(found, shares, strict=True)]
+    return [
+        replace(e, significant=bool(share <= FALSE_SHARE)) for e, share in zip(found, shares, strict=True)
+    ]
 
 
 def _correlation(hyperparameter: Hyperparameter, epochs: int, trials: list[TrialRecord]) -> list[Effect]:
@@ -203,7 +192,7 @@ def _correlation(hyperparameter: Hyperparameter, epochs: int, trials: list[Trial
     values = [trial.values[hyperparameter.name] for trial in trials]
     if len(set(values)) < 2:
         return []
-    rank = spearmanr(values, [trial.score for trial in trials])
+    rank = spearmanr(values, [trial.accuracy for trial in trials])
     return [Effect(hyperparameter.name, epochs, len(trials), float(rank.statistic), float(rank.pvalue))]
 
 
@@ -211,7 +200,7 @@ def _difference(hyperparameter: Hyperparameter, epochs: int, trials: list[TrialR
     from scipy.stats import kruskal
 
     scores = {
-        choice: [trial.score for trial in trials if trial.values[hyperparameter.name] == choice]
+        choice: [trial.accuracy for trial in trials if trial.values[hyperparameter.name] == choice]
         for choice in hyperparameter.choices or ()
     }
     scores = {choice: group for choice, group in scores.items() if len(group) >= FEWEST_OF_CHOICE}
@@ -225,74 +214,75 @@ def _difference(hyperparameter: Hyperparameter, epochs: int, trials: list[TrialR
 
 
 def epoch_gains(trials: Sequence[TrialRecord]) -> list[tuple[int, int, int, float]]:
-    """What going on gave those that were promoted: (epochs before, after, pairs, median gain)."""
+    """What more epochs gained for promoted trials: (epochs before, after, pairs, median gain) per step."""
     by_id = {trial.trial_id: trial for trial in scored(trials)}
     pairs: dict[tuple[int, int], list[float]] = {}
     for trial in by_id.values():
         before = by_id.get(trial.promoted_from or "")
         if before is not None:
-            pairs.setdefault((before.epochs, trial.epochs), []).append(trial.score - before.score)
+            pairs.setdefault((before.epochs, trial.epochs), []).append(trial.accuracy - before.accuracy)
     return [(*step, len(gains), float(np.median(gains))) for step, gains in sorted(pairs.items())]
 
 
 def share_of_epochs(trials: Sequence[TrialRecord]) -> float | None:
-    """Share of the variance of validation accuracy that lies between the numbers of epochs, not within."""
-    usable = scored(trials)
-    scores = np.array([trial.score for trial in usable], dtype=np.float64)
-    groups = levels(usable)
-    if len(groups) < 2 or not scores.std() > 0:
+    """The fraction of the variance of the validation accuracy that the number of epochs explains."""
+    from sklearn.metrics import r2_score
+
+    groups = levels(scored(trials)).values()
+    scores = [_accuracies(level) for level in groups]
+    observed = np.concatenate([*scores, []])
+    if len(groups) < 2 or not observed.std() > 0:
         return None
-    within = sum(
-        np.sum((np.array([t.score for t in level]) - _mean(level)) ** 2) for level in groups.values()
-    )
-    return float(1 - within / np.sum((scores - scores.mean()) ** 2))
+    return float(r2_score(observed, np.concatenate([np.full(len(level), level.mean()) for level in scores])))
 
 
-def _mean(trials: Sequence[TrialRecord]) -> float:
-    return float(np.mean([trial.score for trial in trials]))
+def _accuracies(trials: Sequence[TrialRecord]) -> np.ndarray:
+    return np.array([trial.accuracy for trial in trials], dtype=np.float64)
 
 
 def standard_scores(trials: Sequence[TrialRecord]) -> tuple[list[TrialRecord], np.ndarray]:
-    """How many standard deviations each trial is above the mean of the trials of the same epochs.
+    """The accuracy of each trial in standard deviations above the mean of the trials of the same epochs.
 
-    Numbers of epochs with few trials, or with equal ones, are left out.
+    Numbers of epochs with few trials, or with equal accuracies only, are left out.
     """
+    from scipy.stats import zscore
+
     kept: list[TrialRecord] = []
     heights: list[float] = []
     for level in levels(scored(trials)).values():
-        scores = np.array([trial.score for trial in level])
+        scores = _accuracies(level)
         if len(level) >= FEWEST_IN_LEVEL and len(set(scores)) > 1:
             kept += level
-            heights += list((scores - scores.mean()) / scores.std())
+            heights += list(zscore(scores))
     return kept, np.array(heights)
 
 
 def importance(trials: Sequence[TrialRecord], searched: Sequence[Hyperparameter]) -> Importance:
-    """By a random forest on the hyperparameters and the epochs; what it says is measured on other points.
+    """Importances by a random forest on the hyperparameters and the epochs, measured on held-out points.
 
-    Accuracies are taken relative to those of the same epochs, so that what epochs give is not in it. A
-    promoted trial has the point of the one it goes on from: folds keep equal points together.
+    Accuracies are relative to those of the same number of epochs, so that the gain from more epochs is not in
+    them. A promoted trial has the same point as the trial it continues: equal points go into the same fold.
     """
     usable, heights = standard_scores(trials)
-    places = np.array([[h.place(t.values.get(h.name)) for h in searched] for t in usable])
+    positions = np.array([[h.position(t.values.get(h.name)) for h in searched] for t in usable])
     points = [repr([trial.values.get(h.name) for h in searched]) for trial in usable]
     different = sorted(set(points))
     if len(usable) < FEWEST_TRIALS or len(different) < FEWEST_POINTS or not searched:
         return Importance(len(usable), len(different), None, {})
-    features = np.column_stack([places, [trial.epochs for trial in usable]])
+    features = np.column_stack([positions, [trial.epochs for trial in usable]])
     groups = np.array([different.index(point) for point in points])
-    r2, found = _grow(features, heights, groups)
+    r2, found = _fit_forest(features, heights, groups)
     shares = {
         hyperparameter.name: (float(found[:, i].mean()), float(found[:, i].std(ddof=1)))
         for i, hyperparameter in enumerate(searched)
     }
-    return Importance(len(usable), len(different), r2, shares if r2 >= FEWEST_R2 else {})
+    return Importance(len(usable), len(different), r2, shares if r2 >= LEAST_R2 else {})
 
 
-def _grow(features: np.ndarray, heights: np.ndarray, groups: np.ndarray) -> tuple[float, np.ndarray]:
-    """R2 over all folds, and the shares of the variance: a row a fold, a column a feature.
+def _fit_forest(features: np.ndarray, heights: np.ndarray, groups: np.ndarray) -> tuple[float, np.ndarray]:
+    """R2 over all folds, and the fractions of the variance: one row per fold, one column per feature.
 
-    Shuffling a feature adds to the squared error twice the variance that goes with it: Gregorutti, Michel and
+    Shuffling a feature adds twice the variance that goes with it to the squared error: Gregorutti, Michel and
     Saint-Pierre, "Correlation and variable importance in random forests", Statistics and Computing 27 (2017).
     """
     from sklearn.ensemble import RandomForestRegressor
@@ -318,17 +308,17 @@ def _grow(features: np.ndarray, heights: np.ndarray, groups: np.ndarray) -> tupl
 
 
 def promoted(trials: Sequence[TrialRecord]) -> set[str]:
-    """The ids of those that another one goes on from."""
+    """The ids of the trials that another trial continues."""
     return {trial.promoted_from for trial in trials if trial.promoted_from is not None}
 
 
 def rungs(trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """A row for each rung of each bracket, the bracket of the shortest trials first."""
-    went_on = promoted(trials)
+    """One row per rung of each bracket, the bracket with the shortest trials first."""
+    continued = promoted(trials)
     rows = []
     for bracket, rung in sorted({(t.bracket, t.rung) for t in trials}, key=lambda key: (-key[0], key[1])):
         members = [trial for trial in trials if (trial.bracket, trial.rung) == (bracket, rung)]
-        scores = [trial.score for trial in scored(members)]
+        scores = [trial.accuracy for trial in scored(members)]
         rows.append(
             {
                 "bracket": bracket,
@@ -337,7 +327,7 @@ def rungs(trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
                 "epochs": max(trial.epochs for trial in members),
                 "best": max(scores, default=None),
                 "median": float(np.median(scores)) if scores else None,
-                "promoted": sum(trial.trial_id in went_on for trial in members),
+                "promoted": sum(trial.trial_id in continued for trial in members),
                 "failed": sum(trial.status == "FAILED" for trial in members),
             }
         )
@@ -345,6 +335,7 @@ def rungs(trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
 
 
 def baseline_rival(record: SearchRecord) -> tuple[TrialRecord | None, int]:
-    """The best trial of as many epochs as the baseline, and of how many it is the best."""
-    level = levels(scored(record.trials)).get((record.config.get("baseline") or {}).get("epochs"), [])
+    """The best trial with as many epochs as the baseline, and the number of such trials."""
+    epochs = (record.config.get("baseline") or {}).get("epochs")
+    level = [trial for trial in scored(record.trials) if trial.epochs == epochs]
     return best_trial(level), len(level)

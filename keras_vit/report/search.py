@@ -231,8 +231,8 @@ def effect_lines(name: str, measured: Sequence[Effect]) -> list[str]:
     own = [effect for effect in measured if effect.name == name]
     if not own:
         return ["too few trials to tell"]
-    told = [effect_line([effect]) for effect in own if effect.told_apart]
-    rest = [effect for effect in own if not effect.told_apart]
+    told = [effect_line([effect]) for effect in own if effect.significant]
+    rest = [effect for effect in own if not effect.significant]
     if not rest:
         return told
     if told:
@@ -291,7 +291,7 @@ def importance_parts(trials: Sequence[TrialRecord], searched: Sequence[Hyperpara
         "share_of_epochs": analysis.share_of_epochs(trials),
         "fewest_trials": analysis.FEWEST_TRIALS,
         "fewest_points": analysis.FEWEST_POINTS,
-        "fewest_r2": analysis.FEWEST_R2,
+        "fewest_r2": analysis.LEAST_R2,
     }
 
 

@@ -146,7 +146,7 @@ def _ends(hyperparameter: Hyperparameter) -> tuple[float, float]:
     """Of its axis, on the scale of `Hyperparameter.place`."""
     if hyperparameter.choices is not None:
         return -0.5, max(len(hyperparameter.choices), 1) - 0.5
-    return _widened(*(hyperparameter.place(end) for end in hyperparameter.ends))
+    return _widened(*(hyperparameter.position(end) for end in hyperparameter.ends))
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
@@ -157,7 +157,7 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 def _heights(hyperparameter: Hyperparameter, trials: Sequence[TrialRecord]) -> np.ndarray:
     """0 to 1, one a trial; trials of one choice are spread a little, by accuracy."""
     low, high = _ends(hyperparameter)
-    places = np.array([hyperparameter.place(trial.values.get(hyperparameter.name)) for trial in trials])
+    places = np.array([hyperparameter.position(trial.values.get(hyperparameter.name)) for trial in trials])
     if hyperparameter.choices is not None:
         places = places + np.linspace(-0.18, 0.18, len(trials)) if len(trials) > 1 else places
     return (places - low) / (high - low)
@@ -174,7 +174,7 @@ def _ticks(hyperparameter: Hyperparameter) -> tuple[list[float], list[str]]:
         shown = scale(*_widened(*hyperparameter.ends))
         if hyperparameter.ends[0] == hyperparameter.ends[1]:
             shown = [hyperparameter.ends[0]]
-        numbers = [hyperparameter.place(number) for number in shown]
+        numbers = [hyperparameter.position(number) for number in shown]
         labels = [f"{number:g}" for number in shown]
     return [(number - low) / (high - low) for number in numbers], labels
 
@@ -212,7 +212,7 @@ def effect(hyperparameter: Hyperparameter, trials: Sequence[TrialRecord], marks:
         axes = figure.subplots()
         for i, (epochs, (colour, marker, _)) in enumerate(marks.items()):
             level = [trial for trial in given if trial.epochs == epochs]
-            places = np.array([hyperparameter.place(t.values[hyperparameter.name]) for t in level])
+            places = np.array([hyperparameter.position(t.values[hyperparameter.name]) for t in level])
             scores = np.array([trial.score for trial in level])
             if choices is not None:
                 lane = 0.8 / len(marks)

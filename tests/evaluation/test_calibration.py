@@ -1,4 +1,4 @@
-"""Calibration against hand counts, scipy and models whose true temperature is known; the whole judgement."""
+"""Calibration against hand counts, scipy and models of known temperature; the whole evaluation of a run."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_fit_temperature_is_the_best_of_a_grid():
     assert fit_temperature(logits, labels) == pytest.approx(grid[np.argmin(losses)], rel=2e-3)
 
 
-def test_fit_temperature_does_not_mind_a_shift_or_the_dtype():
+def test_fit_temperature_ignores_a_shift_and_the_dtype():
     logits, labels = drawn(1.7, images=300)
     expected = fit_temperature(logits, labels)
     assert fit_temperature(logits + np.arange(300)[:, None], labels) == pytest.approx(expected)
@@ -77,7 +77,7 @@ def test_fit_temperature_stays_in_its_bounds(logits, labels, expected):
     ("logits", "labels", "message"),
     [
         (np.zeros((0, 3)), np.zeros(0, np.int64), "at least one image"),
-        ([[np.inf, 0.0]], [0], "training that gave them has diverged"),
+        ([[np.inf, 0.0]], [0], "the training has diverged"),
         ([[1.0, 0.0]], [2], r"0\.\.1"),
     ],
 )
@@ -125,7 +125,7 @@ def test_expected_calibration_error_agrees_with_a_plain_loop():
     assert expected_calibration_error(probabilities, labels) == pytest.approx(np.abs(gaps).sum() / 500)
 
 
-def test_the_temperature_mends_an_overconfident_model():
+def test_the_temperature_calibrates_an_overconfident_model():
     logits, labels = drawn(2.5)
     temperature = fit_temperature(logits[:2000], labels[:2000])
     before = expected_calibration_error(softmax(logits[2000:]), labels[2000:])
@@ -157,7 +157,7 @@ def judgement(**changes):
     return judge(**(arguments | changes)), arguments | changes
 
 
-def test_judge_is_made_of_its_parts():
+def test_judge_combines_its_parts():
     got, given = judgement()
     labels, logits = given["test_labels"], given["test_logits_best"]
     assert json.loads(json.dumps(got, allow_nan=False)) == got
@@ -193,7 +193,7 @@ def test_judge_is_made_of_its_parts():
         ([0, 1], 4 * np.eye(5)[:2], "nothing: every validation image is classified right"),
     ],
 )
-def test_judge_says_why_the_temperature_is_left_at_1(labels, logits, reason):
+def test_judge_gives_the_reason_why_the_temperature_stays_at_1(labels, logits, reason):
     got, _ = judgement(validation_labels=labels, validation_logits_best=logits)
     calibration = got["calibration"]
     assert calibration["temperature"] == 1
@@ -206,12 +206,12 @@ def test_judge_says_why_the_temperature_is_left_at_1(labels, logits, reason):
     ("changes", "message"),
     [
         ({"best_epoch": 0}, "epochs count from 1.*best_epoch=0"),
-        ({"best_epoch": 11}, "best is none after the last.*best_epoch=11, last_epoch=10"),
+        ({"best_epoch": 11}, "best epoch must not be after the last.*best_epoch=11, last_epoch=10"),
         ({"test_logits_last": np.full((300, 5), np.nan)}, "test_logits_last must be finite.*300 of 300"),
         ({"test_logits_best": np.zeros((299, 5))}, "one for each row of test_logits_best"),
         ({"validation_logits_best": np.full((100, 5), np.inf)}, "validation_logits_best must be finite"),
-        ({"test_names": ["x"]}, "names must be one an image, 300"),
-        ({"class_names": "ab"}, "class_names must be one a column"),
+        ({"test_names": ["x"]}, "names must be one per image, 300"),
+        ({"class_names": "ab"}, "class_names must be one per column"),
     ],
 )
 def test_judge_refuses(changes, message):

@@ -89,8 +89,8 @@ def test_classification_metrics_by_hand():
     assert [row["support"] for row in got["per_class"]] == [3, 2, 1]
 
 
-def test_what_cannot_be_known_is_none():
-    """b is never predicted, c has no image, d has neither."""
+def test_unknown_values_are_none():
+    """b is never predicted, c has no images, d has neither."""
     probabilities = np.eye(4)[[0, 0, 0, 2]]
     got = classification_metrics([0, 0, 1, 1], probabilities, "abcd")
     a, b, c, d = got["per_class"]
@@ -117,7 +117,7 @@ def test_metrics_agree_with_scikit_learn_on_random_scores():
     assert np.trace(got["confusion_matrix"]) == got["correct"]
 
 
-def test_float16_probabilities_do():
+def test_float16_probabilities_are_accepted():
     got = classification_metrics(LABELS, PROBABILITIES.astype(np.float16), "abc")
     assert got["log_loss"] == pytest.approx(
         classification_metrics(LABELS, PROBABILITIES, "abc")["log_loss"], rel=1e-2
@@ -130,11 +130,11 @@ HALVES = np.full((2, 2), 0.5)
 @pytest.mark.parametrize(
     ("labels", "probabilities", "names", "message"),
     [
-        ([0, 1, 0], HALVES, "ab", r"labels must be 2 whole numbers.*shape \(3,\)"),
-        ([0.0, 1.0], HALVES, "ab", r"labels must be 2 whole numbers.*float64"),
+        ([0, 1, 0], HALVES, "ab", r"labels must be 2 integers.*shape \(3,\)"),
+        ([0.0, 1.0], HALVES, "ab", r"labels must be 2 integers.*float64"),
         ([0, 2], HALVES, "ab", r"labels must lie in 0\.\.1.*Received: 0\.\.2"),
         ([-1, 0], HALVES, "ab", r"labels must lie in 0\.\.1.*Received: -1\.\.0"),
-        ([0, 1], HALVES, "abc", r"class_names must be one a column of probabilities, 2\. Received: 3"),
+        ([0, 1], HALVES, "abc", r"class_names must be one per column of probabilities, 2\. Received: 3"),
         ([0, 1], [0.5, 0.5], "ab", r"must have the shape \(images, classes\).*Received: \(2,\)"),
         ([], np.zeros((0, 2)), "ab", r"at least one image.*Received: \(0, 2\)"),
         ([0], np.ones((1, 1)), "a", r"two classes.*Received: \(1, 1\)"),
@@ -181,7 +181,7 @@ def test_equally_confident_mistakes_keep_their_order():
 @pytest.mark.parametrize(
     ("names", "limit", "message"),
     [
-        (["x"], 12, "names must be one an image, 6. Received: 1"),
+        (["x"], 12, "names must be one per image, 6. Received: 1"),
         (list("uvwxyz"), -1, "limit must be at least 0"),
     ],
 )

@@ -1,31 +1,26 @@
-"""Rejection against scipy, scikit-learn and all orders of a few images; its file; the foreign images."""
+"""Out-of-distribution detection against scipy, scikit-learn and all orders of a few images; its file."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
-from keras_vit.data.sources.steel import draw_steel_defects
 from keras_vit.errors import InputError
-from keras_vit.evaluation.metrics import wilson_interval
 from keras_vit.evaluation.ood import (
-    Rejection,
+    OODDetector,
     conformal_threshold,
-    fit_rejection,
+    fit_ood_detector,
     least_images,
     why_too_few,
 )
-from keras_vit.runs import ood as foreign
 
 pytestmark = pytest.mark.same_on_every_backend
 
 
-def clouds(images, seed=0, classes=3, dim=5):
-    """Features round the centres of classes, as stretched as those of a model, and their classes."""
+def clusters(images, seed=0, classes=3, dim=5):
+    """Features around class centres, stretched like those of a model, and their classes."""
     rng = np.random.default_rng(seed)
     stretch = np.random.default_rng(99).normal(size=(dim, dim)) * np.geomspace(0.01, 10, dim)
     labels = np.arange(images) % classes
@@ -33,14 +28,14 @@ def clouds(images, seed=0, classes=3, dim=5):
 
 
 def fitted(**options):
-    features, labels = clouds(300)
-    validation, _ = clouds(100, seed=1)
-    return fit_rejection(features, labels, validation, **options)[0]
+    features, labels = clusters(300)
+    validation, _ = clusters(100, seed=1)
+    return fit_ood_detector(features, labels, validation, **options)[0]
 
 
 def test_the_distance_is_mahalanobis_to_the_nearest_centre():
-    features, labels = clouds(300)
-    images, _ = clouds(20, seed=2)
+    features, labels = clusters(300)
+    images, _ = clusters(20, seed=2)
     centers = np.stack([features[labels == k].mean(0) for k in range(3)])
     about = features - centers[labels]
     spread = about.std(0)
@@ -51,25 +46,25 @@ def test_the_distance_is_mahalanobis_to_the_nearest_centre():
 
 def test_the_units_of_a_feature_do_not_matter():
     units = np.array([1, 1e3, 1e-3, 7, -2])
-    features, labels = clouds(300)
-    validation, images = clouds(100, seed=1)[0], clouds(20, seed=2)[0]
-    other, _ = fit_rejection(features * units, labels, validation * units)
+    features, labels = clusters(300)
+    validation, images = clusters(100, seed=1)[0], clusters(20, seed=2)[0]
+    other, _ = fit_ood_detector(features * units, labels, validation * units)
     np.testing.assert_allclose(other.distances(images * units), fitted().distances(images), rtol=1e-4)
 
 
-def test_images_like_the_training_images_are_taken_and_others_rejected():
-    rejection = fitted()
-    like, _ = clouds(5000, seed=3)
-    # 5 % on average over validation parts; this one has 100 images, whose luck spreads it by 2 %.
-    assert 0.01 < rejection.rejects(like).mean() < 0.10
-    assert rejection.rejects(np.full((10, 5), 100.0)).all()
-    assert rejection.rejects(clouds(100, seed=1)[0]).sum() == 4  # of ceil(101 * 0.95) = 96 none
+def test_images_like_the_training_images_are_accepted_and_others_rejected():
+    detector = fitted()
+    like, _ = clusters(5000, seed=3)
+    # 5 % on average over validation parts; this one has 100 images, so it varies by 2 %.
+    assert 0.01 < detector.rejects(like).mean() < 0.10
+    assert detector.rejects(np.full((10, 5), 100.0)).all()
+    assert detector.rejects(clusters(100, seed=1)[0]).sum() == 4  # of ceil(101 * 0.95) = 96 none
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_features_that_are_no_numbers_are_rejected(broken):
-    images = clouds(3)[0]
+def test_features_that_are_not_finite_are_rejected(broken):
+    images = clusters(3)[0]
     images[1, 2] = broken
     assert fitted(share=0.02).rejects(images).tolist() == [False, True, False]
 
@@ -86,7 +81,7 @@ def test_features_of_another_width_are_an_error(shape):
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.5])
 @pytest.mark.parametrize("more", [0, 1, 2, 3, 10, 125])
-def test_the_promise_holds_exactly(share, more):
+def test_the_guarantee_holds_exactly(share, more):
     """Each of n + 1 images is equally likely to be the new one: the share over all of them, counted."""
     images = least_images(share) + more
     distances = np.random.default_rng(0).permutation(np.arange(images + 1.0))
@@ -130,40 +125,40 @@ def diverged(features):
     ],
 )  # fmt: skip
 def test_why_nothing_is_fitted(change, validation_images, reason):
-    features, labels = clouds(60)
-    found = fit_rejection(change(features), labels, change(clouds(validation_images)[0]))
+    features, labels = clusters(60)
+    found = fit_ood_detector(change(features), labels, change(clusters(validation_images)[0]))
     assert found == (None, reason)
 
 
-def test_features_that_stand_still_and_classes_without_images_do_no_harm():
-    features, labels = clouds(300)
+def test_constant_features_and_classes_without_images_are_fine():
+    features, labels = clusters(300)
     features[:, 3] = 7
-    validation = clouds(100, seed=1)[0]
+    validation = clusters(100, seed=1)[0]
     validation[:, 3] = 7
-    rejection, reason = fit_rejection(features, np.where(labels == 2, 4, labels), validation)
+    detector, reason = fit_ood_detector(features, np.where(labels == 2, 4, labels), validation)
     assert reason == "validation"
-    assert rejection.centers.shape == (3, 5)
-    assert np.isfinite(rejection.projection).all()
-    assert rejection.rejects(validation).sum() == 4
+    assert detector.centers.shape == (3, 5)
+    assert np.isfinite(detector.projection).all()
+    assert detector.rejects(validation).sum() == 4
 
 
 def test_more_features_than_images():
     rng = np.random.default_rng(0)
-    rejection, _ = fit_rejection(rng.normal(size=(30, 80)), np.arange(30) % 2, rng.normal(size=(40, 80)))
-    assert rejection.rejects(rng.normal(size=(200, 80))).mean() < 0.2
-    assert rejection.rejects(5 * rng.normal(size=(200, 80))).all()
+    detector, _ = fit_ood_detector(rng.normal(size=(30, 80)), np.arange(30) % 2, rng.normal(size=(40, 80)))
+    assert detector.rejects(rng.normal(size=(200, 80))).mean() < 0.2
+    assert detector.rejects(5 * rng.normal(size=(200, 80))).all()
 
 
 # The file
 
 
 def test_the_file_gives_the_same_answers(tmp_path):
-    rejection, path = fitted(), tmp_path / "rejection.npz"
-    rejection.save(path)
-    found = Rejection.load(path)
-    images = clouds(50, seed=4)[0]
-    np.testing.assert_array_equal(found.distances(images), rejection.distances(images))
-    assert found.threshold == rejection.threshold
+    detector, path = fitted(), tmp_path / "rejection.npz"
+    detector.save(path)
+    found = OODDetector.load(path)
+    images = clusters(50, seed=4)[0]
+    np.testing.assert_array_equal(found.distances(images), detector.distances(images))
+    assert found.threshold == detector.threshold
     assert found.projection.dtype == found.centers.dtype == np.float32
     assert [each.name for each in tmp_path.iterdir()] == ["rejection.npz"]
 
@@ -187,13 +182,13 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED.keys())
-def test_a_damaged_file_is_told(damage, tmp_path):
+def test_a_damaged_file_is_an_error(damage, tmp_path):
     damage(tmp_path / "rejection.npz")
     with pytest.raises(InputError, match=r"rejection\.npz cannot be read \(.*\): train the run again"):
-        Rejection.load(tmp_path / "rejection.npz")
+        OODDetector.load(tmp_path / "rejection.npz")
 
 
-def test_the_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_the_file_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "rejection.npz"
     fitted().save(path)
     before = path.read_bytes()
@@ -206,62 +201,3 @@ def test_the_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         fitted(share=0.1).save(path)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["rejection.npz"]
-
-
-# The foreign images
-
-
-def test_the_foreign_images_are_always_the_same():
-    first, again = foreign.foreign_images((28, 20, 3)), foreign.foreign_images((28, 20, 3))
-    assert {name: len(images) for name, images in first.items()} == {
-        "drawn defects": 120,
-        "textures": 48,
-        "noise": 60,
-        "flat gray": 52,
-    }
-    for name, images in first.items():
-        assert {image.shape for image in images} == {images[0].shape}, name
-        assert all(image.dtype == np.uint8 for image in images)
-        assert all(np.array_equal(a, b) for a, b in zip(images, again[name], strict=True))
-    assert first["noise"][0].shape == first["flat gray"][0].shape == (28, 20, 3)
-    assert all(image.min() == image.max() for image in first["flat gray"])
-    assert np.array_equal(first["drawn defects"][25], draw_steel_defects(images_per_class=6).images[6 + 5])
-
-
-def test_the_textures_are_the_pictures_that_came_with_scikit_image():
-    import skimage
-
-    windows = iter(foreign.texture_windows())
-    for name in ("brick", "grass", "gravel"):
-        with Image.open(Path(skimage.__file__).parent / "data" / f"{name}.png") as file:
-            picture = np.asarray(file)
-        rows = [np.concatenate([next(windows)[..., 0] for _ in range(4)], axis=1) for _ in range(4)]
-        assert np.array_equal(np.concatenate(rows), picture)
-    assert next(windows, None) is None
-
-
-@pytest.mark.parametrize(("images", "expected"), [(50, 50), (100, 100), (400, 100)])
-def test_many_training_images_are_drawn_from_all_classes_alike(images, expected, monkeypatch):
-    monkeypatch.setattr(foreign, "MOST_TRAINING_IMAGES", 100)
-    labels = np.random.default_rng(0).permutation(
-        np.repeat([0, 1, 2], [images // 2, images // 4, images // 4])
-    )
-    chosen = foreign.rows_to_fit(labels)
-    assert len(set(chosen)) == len(chosen) <= expected
-    counts = np.bincount(labels[chosen])
-    np.testing.assert_allclose(counts / counts.sum(), [0.5, 0.25, 0.25], atol=0.03)
-
-
-@pytest.mark.parametrize(
-    ("rejected", "share"), [([True, False, True, True], 0.75), ([False], 0.0), ([], None)]
-)
-def test_the_rate_of_a_kind(rejected, share):
-    found = foreign.reject_rate("noise", np.array(rejected, bool))
-    assert found == {
-        "name": "noise",
-        "images": len(rejected),
-        "rejected": sum(rejected),
-        "share": share,
-        "interval": list(wilson_interval(sum(rejected), len(rejected))) if rejected else None,
-        "left_out": None,
-    }

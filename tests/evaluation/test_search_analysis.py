@@ -1,7 +1,8 @@
-"""What the trials say, against numpy, scipy and counting by hand."""
+"""The statistics of a search against numpy, scipy and counts made by hand."""
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy import stats
 
 from keras_vit.evaluation import search_analysis as analysis
 from keras_vit.evaluation.search_analysis import Hyperparameter
-from keras_vit.evaluation.trials import TrialRecord
+from keras_vit.evaluation.trials import SearchRecord, TrialRecord, best_trial
 from tests.search import synthetic
 
 pytestmark = pytest.mark.same_on_every_backend
@@ -27,7 +28,7 @@ def many(values, scores, epochs=1, name="x"):
     ]
 
 
-def beaten(costs, accuracies, i):
+def dominated(costs, accuracies, i):
     return any(
         costs[j] <= costs[i]
         and accuracies[j] >= accuracies[i]
@@ -37,11 +38,11 @@ def beaten(costs, accuracies, i):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_front_is_what_no_other_beats(seed):
+def test_the_front_is_what_no_other_trial_dominates(seed):
     rng = np.random.default_rng(seed)
     costs, accuracies = rng.integers(0, 12, 60).tolist(), rng.integers(0, 12, 60).tolist()
     front = analysis.pareto_front(costs, accuracies)
-    assert set(front) == {i for i in range(60) if not beaten(costs, accuracies, i)}
+    assert set(front) == {i for i in range(60) if not dominated(costs, accuracies, i)}
     assert [costs[i] for i in front] == sorted(costs[i] for i in front)
 
 
@@ -68,7 +69,7 @@ def test_a_rank_correlation_is_that_of_ranks():
     assert (effect.epochs, effect.trials, effect.best) == (1, 20, None)
 
 
-def test_of_choices_the_medians_differ():
+def test_the_effect_of_a_choice_is_a_difference_of_medians():
     rng = np.random.default_rng(2)
     values = ["conv", "linear", "none"] * 6 + ["rare"] * 2
     scores = rng.uniform(0, 1, 20)
@@ -109,7 +110,7 @@ def test_there_may_be_no_effect_to_measure(values, scores, choices):
     )
 
 
-def test_what_is_told_apart_follows_benjamini_and_hochberg():
+def test_significance_follows_benjamini_and_hochberg():
     rng = np.random.default_rng(4)
     names = [f"x{i}" for i in range(12)]
     scores = rng.uniform(0, 1, 30)
@@ -122,8 +123,8 @@ def test_what_is_told_apart_follows_benjamini_and_hochberg():
     found = analysis.effects(trials, [Hyperparameter(name) for name in names])
     ordered = sorted(effect.p for effect in found)
     under = [p for k, p in enumerate(ordered, 1) if p <= 0.05 * k / len(ordered)]
-    assert {e.name for e in found if e.told_apart} == {e.name for e in found if e.p <= max(under)}
-    assert {"x0"} <= {e.name for e in found if e.told_apart} < set(names)
+    assert {e.name for e in found if e.significant} == {e.name for e in found if e.p <= max(under)}
+    assert {"x0"} <= {e.name for e in found if e.significant} < set(names)
 
 
 def test_the_share_of_epochs_is_the_r2_of_a_regression_on_them():
@@ -173,8 +174,8 @@ def test_noise_has_no_importances():
     assert found.shares == {}
 
 
-def test_a_promoted_trial_does_not_give_its_point_away():
-    """Each point has an accuracy of its own: a forest that had seen it in another fold would know it."""
+def test_a_promoted_trial_does_not_leak_its_point():
+    """Each point has its own accuracy: a forest that had seen it in another fold would know it."""
     rng = np.random.default_rng(7)
     points, luck = rng.uniform(0, 1, (20, 3)), rng.uniform(0, 0.1, 20)
     trials = [
@@ -204,12 +205,12 @@ def test_a_promoted_trial_does_not_give_its_point_away():
     ],
     ids=["none", "too few", "all equal", "few points", "nothing searched", "few of the same epochs"],
 )
-def test_there_may_be_nothing_to_grow_a_forest_on(trials, names):
+def test_no_forest_without_enough_trials(trials, names):
     found = analysis.importance(trials, [Hyperparameter(name) for name in names])
     assert (found.r2, found.shares) == (None, {})
 
 
-def test_time_counts_those_that_it_goes_on_from():
+def test_training_time_includes_the_continued_trials():
     trials = [
         trial("a", seconds=1.0),
         trial("b", seconds=2.0, promoted_from="a"),
@@ -223,7 +224,7 @@ def test_time_counts_those_that_it_goes_on_from():
     assert analysis.total_seconds(trials) == wanted
 
 
-def test_what_epochs_give_is_measured_on_those_that_went_on():
+def test_epoch_gains_are_measured_on_promoted_trials():
     trials = [
         trial("a", 0.5, 1),
         trial("b", 0.6, 1),
@@ -249,11 +250,18 @@ def test_rungs_are_counted():
     assert analysis.rungs(trials) == [dict(zip(keys, row, strict=True)) for row in wanted]
 
 
-def test_the_best_has_a_score_and_of_equal_ones_the_most_epochs():
+def test_the_best_trial_has_a_score_and_of_equal_ones_the_most_epochs():
     trials = [trial("a", 0.9, 3), trial("b", 0.9, 9), trial("c", None), trial("d", math.nan), trial("e", 0.1)]
     trials.append(trial("f", 1.0, status="RUNNING"))
-    assert analysis.best_trial(trials).trial_id == "b"
-    assert analysis.best_trial(trials[2:4]) is None
+    assert best_trial(trials).trial_id == "b"
+    assert best_trial(trials[2:4]) is None
+    assert SearchRecord(Path("search"), {}, trials).best == trials[1]
+
+
+def test_a_trial_without_a_score_has_no_accuracy():
+    assert trial(score=0.25).accuracy == 0.25
+    with pytest.raises(ValueError, match=r"trial 0000 has no score\. Its status: FAILED"):
+        _ = trial(score=None, status="FAILED").accuracy
 
 
 @pytest.mark.parametrize("correct", [0, 1, 137, 144])

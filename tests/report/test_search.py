@@ -207,7 +207,7 @@ def test_the_baseline_is_compared_at_the_same_epochs(score, told, not_told):
     assert not_told not in sentence
 
 
-def test_a_baseline_within_the_interval_is_not_told_apart():
+def test_a_baseline_within_the_interval_is_not_significant():
     best = max(t.score for t in SEARCH.trials if t.epochs == 9)
     record = with_config(SEARCH, baseline={"name": "it", "score": best, "epochs": 9})
     assert "no better and no worse" in report.baseline_sentence(record)
@@ -254,7 +254,7 @@ def test_the_study_does_not_claim_what_was_not_measured():
 
 
 def test_effects_are_told_in_words():
-    given = dict(name="dim", p=0.5, told_apart=False)
+    given = dict(name="dim", p=0.5, significant=False)
     effects = [
         Effect(epochs=1, trials=27, size=0.391, **given),
         Effect(epochs=3, trials=9, size=-0.001, **given),
@@ -264,7 +264,7 @@ def test_effects_are_told_in_words():
         "not told apart by this search",
         "rank correlation +0.39 at 1 epoch (27 trials), 0.00 at 3 (9)",
     ]
-    effects[1] = Effect("dim", 3, 9, -0.9, 0.001, told_apart=True)
+    effects[1] = Effect("dim", 3, 9, -0.9, 0.001, significant=True)
     told = [line.replace("\u00a0", " ") for line in report.effect_lines("dim", effects)]
     assert told == [
         "rank correlation \u22120.90 at 3 epochs (9 trials)",
