@@ -1,6 +1,7 @@
-"""What is in an image set, before a model learns from it: counts, sizes, broken files, copies."""
+"""What is in an image set, before a model is trained on it: counts, sizes, broken files, duplicates."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
@@ -8,26 +9,27 @@ import numpy as np
 
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.near_duplicates import LIMIT, find_near_duplicates
-from keras_vit.data.probe import look_at_all
+from keras_vit.data.probe import ImageInfo
+from keras_vit.data.reading import ReadImages, read_images
 from keras_vit.data.split import Split
 from keras_vit.errors import InputError
 
-LISTED = 10  # lines of one kind in the printed table and in an error
+LISTED = 10  # lines per finding in the printed table and in an error
 
 
 @dataclass(frozen=True)
-class Unreadable:
-    """An image that cannot be decoded, and why."""
+class UnreadableItem:
+    """The name of an image that cannot be read, and the reason."""
 
     name: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Copy:
-    """Two images that are the same (`exact`) or nearly so, with their parts where the split is known.
+class DuplicatePair:
+    """Two images that are equal (`exact`) or nearly so, with their parts if the split is known.
 
-    `likeness` is 1 for exact copies; see `near_duplicates.find_near_duplicates` for the others.
+    `likeness` is 1 for exact duplicates; see `near_duplicates.find_near_duplicates` for the others.
     """
 
     first: str
@@ -40,23 +42,25 @@ class Copy:
 
 @dataclass(frozen=True)
 class Audit:
-    """What `audit_images` found. `str(audit)` is a table to read, `to_dict()` is ready for JSON.
+    """What `audit_images` found. `str(audit)` is a table for people, `to_dict()` is ready for JSON.
 
     Args:
         source: what the user asked for.
         images: how many images, readable or not.
-        classes: class name -> part -> number of images; `"all"` is always there. Unreadable ones count.
-        height, width: min, median and max in pixels over the readable images; empty if there are none.
+        classes: class name -> part -> number of images, unreadable ones too; `"all"` is always a key.
+        height: min, median and max in pixels over the readable images; empty if there are none.
+        width: the same.
         sizes: the most frequent sizes, `"200 x 200"` (height x width) -> number of images.
         kinds: `"JPEG, 3 channels"` -> number of images; `"array, ..."` for pixels in memory.
         unreadable: in the order of the image set.
         exact_duplicates: groups of names with the same decoded pixels; three equal channels count as one.
-        near_duplicates: pairs that show the same thing, most alike first; exact copies are not repeated here.
+        near_duplicates: pairs that show the same thing, most alike first, without exact duplicates.
         near_duplicates_found: how many there are; the list ends at `near_duplicates.LISTED_PAIRS`.
-        near_duplicates_skipped: why they were not looked for, or None.
-        leaks: pairs, exact or near, of which one image is in another part of the split than the other.
+        near_duplicates_skipped: why they were not searched for, or `None`.
+        leaks: pairs, exact or near, whose images are in different parts of the split.
         label_conflicts: groups of exact duplicates that are in more than one class.
-        imbalance: the largest class divided by the smallest; infinite where a class is empty.
+        imbalance: the number of images of the largest class divided by that of the smallest; infinite if a
+            class is empty.
     """
 
     source: str
@@ -66,17 +70,17 @@ class Audit:
     width: dict[str, float]
     sizes: dict[str, int]
     kinds: dict[str, int]
-    unreadable: tuple[Unreadable, ...]
+    unreadable: tuple[UnreadableItem, ...]
     exact_duplicates: tuple[tuple[str, ...], ...]
-    near_duplicates: tuple[Copy, ...]
+    near_duplicates: tuple[DuplicatePair, ...]
     near_duplicates_found: int
     near_duplicates_skipped: str | None
-    leaks: tuple[Copy, ...]
+    leaks: tuple[DuplicatePair, ...]
     label_conflicts: tuple[tuple[str, ...], ...]
     imbalance: float
 
     def to_dict(self) -> dict:
-        """The audit as dicts, lists, texts and numbers; an infinite imbalance is None."""
+        """The audit as dicts, lists, texts and numbers; an infinite imbalance becomes `None`."""
         plain = asdict(self)
         plain["imbalance"] = self.imbalance if np.isfinite(self.imbalance) else None
         for key, value in plain.items():
@@ -87,7 +91,7 @@ class Audit:
     def __str__(self) -> str:
         return "\n".join([*self._head(), *self._findings()])
 
-    def _head(self):
+    def _head(self) -> Iterator[str]:
         parts = [part for part in ("all", *SPLIT_PARTS) if any(part in row for row in self.classes.values())]
         width = max(len("class"), *(len(name) for name in self.classes))
         yield f"{self.source}: {self.images:,} images, {len(self.classes)} classes"
@@ -103,7 +107,7 @@ class Audit:
         if self.kinds:
             yield "  files: " + ", ".join(f"{kind} ({n:,})" for kind, n in self.kinds.items())
 
-    def _findings(self):
+    def _findings(self) -> Iterator[str]:
         yield f"  unreadable: {len(self.unreadable) or 'none'}"
         yield from _some(f"{item.name}: {item.reason}" for item in self.unreadable)
         yield f"  exact duplicates: {_groups(len(self.exact_duplicates))}"
@@ -123,36 +127,39 @@ class Audit:
             )
 
 
-def audit_images(image_set: ImageSet, split: Split | None = None) -> Audit:
-    """Reads and decodes every image once and says what a person should know before training.
-
-    Takes about four seconds for 1,800 images of 200x200 on two cores.
+def audit_images(image_set: ImageSet, split: Split | None = None, images: ReadImages | None = None) -> Audit:
+    """Finds what to know about images before a model is trained on them.
 
     Args:
         image_set: an `ImageSet`.
         split: its split, for the counts and the duplicates across it; without one `image_set.parts` is used.
+        images: what `read_images` returned for `image_set.images`; `None` reads and decodes each image once.
 
     Returns:
-        An `Audit`. Broken images are in it, not raised: `require_readable` raises.
+        An `Audit`. Unreadable images are in it, not raised: `require_readable` raises.
     """
-    looks, reasons = look_at_all(image_set.images)
+    images = images or read_images(image_set.images)
     parts = _parts(image_set, split)
-    good = [look for look in looks if look is not None]
-    groups = _same_pixels(looks)
-    near, found, skipped = _near(image_set, looks, parts)
+    good = [info for info in images.infos if info is not None]
+    groups = _same_pixels(images.infos)
+    near, found, skipped = _near(image_set, images, parts)
     counts = np.bincount(image_set.labels, minlength=len(image_set.class_names)).tolist()
-    sizes = Counter(f"{look.height} x {look.width}" for look in good)
-    kinds = Counter(f"{look.kind}, {look.channels} channel{'s' * (look.channels > 1)}" for look in good)
+    sizes = Counter(f"{info.height} x {info.width}" for info in good)
+    kinds = Counter(f"{info.kind}, {info.channels} channel{'s' * (info.channels > 1)}" for info in good)
     across = [pair for group in groups for pair in _across(image_set, group, parts)]
     return Audit(
         source=image_set.source,
         images=len(image_set),
         classes=_classes(image_set, parts),
-        height=_range([look.height for look in good]),
-        width=_range([look.width for look in good]),
+        height=_range([info.height for info in good]),
+        width=_range([info.width for info in good]),
         sizes=dict(sizes.most_common(5)),
         kinds=dict(kinds.most_common()),
-        unreadable=tuple(Unreadable(image_set.names[i], r) for i, r in enumerate(reasons) if r is not None),
+        unreadable=tuple(
+            UnreadableItem(name, reason)
+            for name, reason in zip(image_set.names, images.reasons, strict=True)
+            if reason is not None
+        ),
         exact_duplicates=_names(image_set, groups),
         near_duplicates=near,
         near_duplicates_found=found,
@@ -164,26 +171,26 @@ def audit_images(image_set: ImageSet, split: Split | None = None) -> Audit:
 
 
 def require_readable(audit: Audit) -> None:
-    """Raises an `InputError` that names up to ten unreadable images and the mend, if there are any."""
+    """Raises an `InputError` that names up to ten unreadable images and the fix, if there are any."""
     if not audit.unreadable:
         return
     lines = "\n".join(_some(f"{item.name}: {item.reason}" for item in audit.unreadable))
     number = len(audit.unreadable)
+    them = "them" if number > 1 else "it"
     raise InputError(
         f"{number} of the {audit.images:,} images in {audit.source} cannot be read. Remove or replace "
-        f"{'them' if number > 1 else 'it'}, or leave {'them' if number > 1 else 'it'} out with "
-        f"--skip-unreadable:\n{lines}"
+        f"{them}, or leave {them} out with --skip-unreadable:\n{lines}"
     )
 
 
 def drop_unreadable(image_set: ImageSet, audit: Audit) -> ImageSet:
     """The image set without the images that its audit calls unreadable."""
-    broken = {item.name for item in audit.unreadable}
-    return image_set.take([i for i, name in enumerate(image_set.names) if name not in broken])
+    unreadable = {item.name for item in audit.unreadable}
+    return image_set.take([i for i, name in enumerate(image_set.names) if name not in unreadable])
 
 
-def _parts(image_set, split):
-    """The part of each image; None where no split is known or the split leaves the image out."""
+def _parts(image_set: ImageSet, split: Split | None) -> tuple[str | None, ...]:
+    """The part of each image; `None` if no split is known or the split leaves the image out."""
     if split is None:
         return image_set.parts or (None,) * len(image_set)
     parts: list[str | None] = [None] * len(image_set)
@@ -193,7 +200,7 @@ def _parts(image_set, split):
     return tuple(parts)
 
 
-def _classes(image_set, parts):
+def _classes(image_set: ImageSet, parts: tuple[str | None, ...]) -> dict[str, dict[str, int]]:
     classes = {name: {"all": 0} for name in image_set.class_names}
     for part in SPLIT_PARTS:
         if part in parts:
@@ -207,62 +214,55 @@ def _classes(image_set, parts):
     return classes
 
 
-def _range(values):
+def _range(values: list[int]) -> dict[str, float]:
     if not values:
         return {}
     return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
-def _same_pixels(looks):
+def _same_pixels(infos: list[ImageInfo | None]) -> list[list[int]]:
     groups = defaultdict(list)
-    for i, look in enumerate(looks):
-        if look is not None:
-            groups[look.digest].append(i)
+    for i, info in enumerate(infos):
+        if info is not None:
+            groups[info.digest].append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _names(image_set, groups):
+def _names(image_set: ImageSet, groups: list[list[int]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(image_set.names[i] for i in group) for group in groups)
 
 
 def _across(image_set, group, parts):
-    """The pairs of a group of exact copies that lie in different parts."""
+    """The pairs of a group of exact duplicates that lie in different parts."""
     for i, j in combinations(group, 2):
         if parts[i] != parts[j]:
-            yield Copy(image_set.names[i], image_set.names[j], 1.0, True, parts[i], parts[j])
+            yield DuplicatePair(image_set.names[i], image_set.names[j], 1.0, True, parts[i], parts[j])
 
 
-def _near(image_set, looks, parts):
-    """(pairs, how many were found, why none were looked for)."""
-    readable = [i for i, look in enumerate(looks) if look is not None]
+def _near(image_set, images, parts):
+    """(pairs, how many were found, why none were searched for)."""
+    readable = images.readable
     if len(readable) > LIMIT:
-        return (), 0, f"not looked for: more than {LIMIT:,} images take too long"
+        return (), 0, f"not searched for: more than {LIMIT:,} images take too long"
     if not readable:
         return (), 0, None
+    infos = [images.infos[i] for i in readable]
     firsts, seconds, likeness, found = find_near_duplicates(
-        np.stack([looks[i].thumbnail for i in readable]), [looks[i].digest for i in readable]
+        np.stack([info.thumbnail for info in infos]), [info.digest for info in infos]
     )
     pairs = []
     for i, j, like in zip(firsts, seconds, likeness, strict=True):
         first, second = readable[i], readable[j]
-        pairs.append(
-            Copy(
-                image_set.names[first],
-                image_set.names[second],
-                round(float(like), 4),
-                False,
-                parts[first],
-                parts[second],
-            )
-        )
+        names = image_set.names[first], image_set.names[second]
+        pairs.append(DuplicatePair(*names, round(float(like), 4), False, parts[first], parts[second]))
     return tuple(pairs), found, None
 
 
-def _groups(number):
+def _groups(number: int) -> str:
     return f"{number:,} group{'s' * (number > 1)}" if number else "none"
 
 
-def _some(lines):
+def _some(lines: Iterable[str]) -> Iterator[str]:
     """The first lines, indented, and how many more there are."""
     found = list(lines)
     yield from (f"    {line}" for line in found[:LISTED])

@@ -7,28 +7,30 @@ from pathlib import Path
 import numpy as np
 
 Image = Path | bytes | np.ndarray
-"""A file, the encoded bytes of one, or uint8 pixels (height, width, channels)."""
+"""A file, its encoded bytes, or pixels: uint8 (height, width, channels), or float32 if they are prepared."""
 
 SPLIT_PARTS = ("train", "validation", "test")
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """At most `most` of the positions 0..count-1, evenly from all, in order: int64."""
+    """At most `most` of the positions 0..count-1, evenly spaced, in order: int64."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images, not yet decoded, in a fixed order.
+    """Labelled images in a fixed order. Images of files are not decoded yet.
 
     Args:
         source: what the user asked for, as text: a path, `"tfds:mnist"`, `"drawn steel defects"`.
-        class_names: one name a class; the label is the position in this tuple.
-        images: one a label, all of one kind (see `Image`); arrays of one size.
-        names: one a label, unique: how messages and reports call the image (`"scratches/scratches_7.jpg"`).
+        class_names: one name per class; the label is the position in this tuple.
+        images: one per label, all of one kind (see `Image`); arrays of one size.
+        names: one per label, unique: what messages and reports call the image (`"scratches/7.jpg"`).
         labels: int64 (n,).
-        parts: for a source that comes with its own split, one of `"train"`, `"validation"`, `"test"`
-            an image; `None` where the split is still to be drawn.
+        parts: for a source with its own split, one of `"train"`, `"validation"`, `"test"` per image; `None`
+            if the split is still to be drawn.
+        originals: where `images` are prepared pixels, the images that these were made from, for people to
+            see; arrays of any size. `None` if `images` are the originals.
     """
 
     source: str
@@ -37,18 +39,23 @@ class ImageSet:
     names: tuple[str, ...]
     labels: np.ndarray
     parts: tuple[str, ...] | None = None
+    originals: Sequence[Image] | None = None
 
     def __post_init__(self):
         if not len(self.images) == len(self.names) == len(self.labels):
             raise ValueError(
-                "images, names and labels must have one length. "
+                "images, names and labels must have the same length. "
                 f"Received: {len(self.images)}, {len(self.names)}, {len(self.labels)}"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices):
+    def original(self, index: int) -> Image:
+        """The image at a position as its source has it, not prepared for a model."""
+        return (self.images if self.originals is None else self.originals)[index]
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The image set of these positions, in this order."""
         return replace(
             self,
@@ -56,4 +63,5 @@ class ImageSet:
             names=tuple(self.names[i] for i in indices),
             labels=self.labels[np.asarray(indices, dtype=np.int64)],
             parts=None if self.parts is None else tuple(self.parts[i] for i in indices),
+            originals=None if self.originals is None else [self.originals[i] for i in indices],
         )

@@ -29,7 +29,7 @@ def find_near_duplicates(
     """Pairs of thumbnails that show the same thing.
 
     The likeness of two images is the largest correlation of their details over displacements of up to a
-    tenth of the side. Mirrored and inverted copies are not looked for: on steel they find textures that
+    tenth of the side. Mirrored and inverted copies are not searched for: on steel they find textures that
     merely look alike. Images with almost no detail are never near duplicates.
 
     Args:

@@ -1,15 +1,14 @@
-"""One look at each image: whether it decodes, its size, the fingerprint and the thumbnail of its pixels."""
+"""Reads one image safely: whether it can be decoded, its kind and size, the fingerprint of its pixels."""
 
 import io
-import os
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +17,19 @@ from keras_vit.data.image_set import Image
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024**2  # of one file: far above what MAX_PIXELS of photographs take
-THUMBNAIL = 32  # pixels a side
+THUMBNAIL = 32  # pixels per side
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageInfo:
     """What the audit keeps of an image.
 
     Args:
         kind: `"JPEG"`, `"PNG"`, `"BMP"`, `"GIF"`, `"WEBP"`, or `"array"` for pixels in memory.
-        height, width, channels: of the decoded pixels.
+        height: of the decoded pixels.
+        width: of the decoded pixels.
+        channels: of the decoded pixels.
         digest: fingerprint of the decoded pixels, three equal channels counted as one.
         thumbnail: float32 (32, 32), gray, in 0..255.
     """
@@ -41,61 +42,51 @@ class Look:
     thumbnail: np.ndarray
 
 
-class Unusable(Exception):
-    """An image cannot be read; the message is the reason, made to follow its name and a colon."""
+class UnreadableImage(Exception):
+    """An image cannot be read. The message is the reason, written to follow the image's name and a colon."""
 
 
-def look_at_all(images: Sequence[Image]) -> tuple[list[Look | None], list[str | None]]:
-    """(looks, reasons), one each an image: a `Look`, or the reason why the image cannot be read."""
-    # Four at most: each may hold one image of 100 million pixels.
-    with _quiet_headers(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(_look_or_reason, images))
-    return [look for look, _ in found], [reason for _, reason in found]
+def probe_image(image: Image) -> tuple[ImageInfo, np.ndarray]:
+    """Reads and decodes one image, once. Many images are read by `reading.read_images`, in threads.
 
+    Returns:
+        What is known of it, and its pixels, uint8 (height, width, 1 to 4).
 
-def why_unreadable(image: Image) -> str | None:
-    """Why this image cannot be read, as half a sentence, or None if it can be."""
-    return look_at_all([image])[1][0]
-
-
-def _look_or_reason(image):
-    try:
-        return _look(image), None
-    except Unusable as reason:
-        return None, str(reason)
-
-
-def _look(image):
+    Raises:
+        UnreadableImage: the image cannot be decoded, or is larger than the limits of this module.
+    """
     if isinstance(image, np.ndarray):
         kind, pixels = "array", image
     else:
         encoded = _read(image)
         kind = _check_header(encoded)
         pixels = _decode(encoded)
-    height, width, channels = pixels.shape
-    if channels == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
-        pixels = np.ascontiguousarray(pixels[..., :1])
-    digest = blake2b(repr(pixels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return Look(kind, height, width, channels, digest.digest(), _thumbnail(pixels))
+    return _info(kind, pixels), pixels
 
 
-def _read(image):
-    if isinstance(image, Path):
-        try:
-            if image.stat().st_size > MAX_BYTES:
-                raise Unusable(f"more than the {MAX_BYTES // 1024**2} MiB allowed; scale it down")
-            image = image.read_bytes()
-        except OSError as error:
-            raise Unusable(f"cannot be opened ({error.strerror})") from error
-    if not image:
-        raise Unusable("empty, 0 bytes")
-    return image
+def why_unreadable(image: Image) -> str | None:
+    """Why an image cannot be read, as half a sentence; `None` if it can be."""
+    try:
+        with quiet_headers():
+            probe_image(image)
+    except UnreadableImage as reason:
+        return str(reason)
+    return None
+
+
+def look_at_all(images):  # until every user calls reading.read_images
+    from keras_vit.data.reading import read_images
+
+    found = read_images(images)
+    return found.infos, found.reasons
 
 
 @contextmanager
-def _quiet_headers():
-    """PIL without its own limit on pixels and its warnings: the limit here is `MAX_PIXELS`."""
+def quiet_headers() -> Iterator[None]:
+    """PIL without its own limit on pixels and its warnings: `MAX_PIXELS` is the limit here.
+
+    Around all threads that call `probe_image`, because PIL's limit is a global variable.
+    """
     from PIL import Image as pil
 
     limit = pil.MAX_IMAGE_PIXELS
@@ -108,8 +99,30 @@ def _quiet_headers():
         pil.MAX_IMAGE_PIXELS = limit
 
 
+def _info(kind, pixels):
+    height, width, channels = pixels.shape
+    if channels == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
+        pixels = np.ascontiguousarray(pixels[..., :1])
+    digest = blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return ImageInfo(kind, height, width, channels, digest.digest(), _thumbnail(pixels))
+
+
+def _read(image):
+    if isinstance(image, Path):
+        try:
+            if image.stat().st_size > MAX_BYTES:
+                raise UnreadableImage(f"more than the {MAX_BYTES // 1024**2} MiB allowed; scale it down")
+            image = image.read_bytes()
+        except OSError as error:
+            raise UnreadableImage(f"cannot be opened ({error.strerror})") from error
+    if not image:
+        raise UnreadableImage("empty, 0 bytes")
+    return image
+
+
 def _check_header(encoded):
-    """The format; raises before anything is decoded if the file is no image or too large a one."""
+    """The format; raises before anything is decoded if the file is not an image or is too large."""
     from PIL import Image as pil
     from PIL import UnidentifiedImageError
 
@@ -117,18 +130,19 @@ def _check_header(encoded):
         with pil.open(io.BytesIO(encoded), formats=FORMATS) as header:
             kind, (width, height) = header.format, header.size
     except UnidentifiedImageError as error:
-        raise Unusable("no readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says") from error
+        raise UnreadableImage(
+            "no readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says"
+        ) from error
     except Exception as error:  # on damaged headers PIL raises a dozen kinds of exception
-        raise Unusable("damaged or cut short: its header cannot be read") from error
+        raise UnreadableImage("damaged or cut short: its header cannot be read") from error
+    millions = MAX_PIXELS // 1_000_000
     if width * height > MAX_PIXELS:
-        raise Unusable(
-            f"{width} x {height} pixels is more than the {MAX_PIXELS // 1_000_000} million allowed; scale "
-            f"it down"
+        raise UnreadableImage(
+            f"{width} x {height} pixels is more than the {millions} million allowed; scale it down"
         )
-    if kind == "GIF" and _pixels_to_decode(encoded) > MAX_PIXELS:  # PIL knows only the screen they move on
-        raise Unusable(
-            f"its frames have more than the {MAX_PIXELS // 1_000_000} million pixels allowed together; take "
-            f"one of them"
+    if kind == "GIF" and _pixels_to_decode(encoded) > MAX_PIXELS:  # PIL knows the size of the screen only
+        raise UnreadableImage(
+            f"its frames have more than the {millions} million pixels allowed together; take one of them"
         )
     return "JPEG" if kind == "MPO" else kind  # a JPEG with a second picture behind it
 
@@ -140,8 +154,18 @@ def _pixels_to_decode(encoded) -> float:
         return float(_declared_pixels()(tf.constant(encoded)))
 
 
+def _decode(encoded):
+    import tensorflow as tf
+
+    try:
+        with tf.device("/CPU:0"):
+            return _decoder()(tf.constant(encoded)).numpy()
+    except tf.errors.OpError as error:
+        raise UnreadableImage("cannot be decoded: cut short or damaged") from error
+
+
 @cache
-def _declared_pixels():
+def _declared_pixels() -> Any:
     import tensorflow as tf
 
     from keras_vit.data.declared_pixels import declared_pixels
@@ -150,20 +174,18 @@ def _declared_pixels():
     return tf.function(declared_pixels, input_signature=[tf.TensorSpec([], tf.string)])
 
 
-def _decode(encoded):
+@cache
+def _decoder() -> Any:
     import tensorflow as tf
 
     from keras_vit.data.preprocess import decode_image
 
-    try:
-        with tf.device("/CPU:0"):
-            return decode_image(tf.constant(encoded)).numpy()
-    except tf.errors.OpError as error:
-        raise Unusable("cannot be decoded: cut short or damaged") from error
+    # As a graph: one call from Python per image, instead of one per operation.
+    return tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
 
 
 def _thumbnail(pixels):
-    """Float, not uint8: what tells two textures apart is often less than one gray level."""
+    """Float, not uint8: what distinguishes two textures is often less than one gray level."""
     from PIL import Image as pil
 
     step = max(1, min(pixels.shape[:2]) // (32 * THUMBNAIL))
