@@ -10,6 +10,8 @@ import json
 import types
 from collections.abc import Mapping
 from functools import cache, wraps
+from os import PathLike, fspath
+from pathlib import Path
 from typing import (
     Annotated,
     Any,
@@ -23,8 +25,9 @@ from typing import (
 )
 
 import annotated_types
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from keras_vit.errors import InputError
 
@@ -32,12 +35,28 @@ Count = Annotated[int, Field(ge=1)]
 """A whole number, 1 or more."""
 
 Shape = Annotated[tuple[Count, Count, Count], Field(strict=False)]
-"""(height, width, channels); a list is taken too."""
+"""(height, width, channels); a list is accepted too."""
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-"""What a random generator of every backend takes."""
+"""What the random generators of all backends accept."""
 
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+Text = Annotated[str, BeforeValidator(lambda value: fspath(value) if isinstance(value, PathLike) else value)]
+"""Text; a `pathlib.Path` is accepted and kept as text."""
+
+Folder = Annotated[Path, Field(strict=False)]
+"""A `pathlib.Path`; text is accepted."""
+
+
+def _whole(value: Any) -> Any:
+    if value is not None and type(value) is not int:  # Python and pydantic take True for the 1 of a Literal
+        raise PydanticCustomError("literal_error", "not a whole number")
+    return value
+
+
+Channels = Annotated[Literal[1, 3], BeforeValidator(_whole)]
+"""1 for gray images, 3 for RGB."""
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 OUT_OF_LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 UNKNOWN = ("unexpected_keyword_argument", "unexpected_positional_argument")
 MISSING = ("missing", "missing_argument")
@@ -65,19 +84,24 @@ def validated(cls: type[T]) -> type[T]:
     )  # fmt: skip
     made = pydantic_dataclass(frozen=True, config=config)(cls)
     check = made.__init__
+    names = [field.name for field in dataclasses.fields(made) if field.init]  # type: ignore[arg-type]
 
     @wraps(check)
     def __init__(self, *arguments, **given):
+        named = dict(zip(names, arguments, strict=False))  # an error names the field, not its position
+        if len(arguments) > len(names) or named.keys() & given.keys():
+            raise TypeError(f"{cls.__name__}() got too many arguments")
+        given = named | given
         try:
-            check(self, *arguments, **given)
+            check(self, **given)
         except ValidationError as error:
             first = error.errors()[0]
             if first["type"] in UNKNOWN + MISSING and isinstance(first["loc"][-1], str):
                 raise TypeError(f"{cls.__name__}() {first['msg'].lower()}: {first['loc'][-1]}") from None
             raise InputError(sentence(error, made, given)) from None
 
-    made.__init__ = __init__  # type: ignore[misc]
-    return made
+    made.__init__ = __init__  # type: ignore[method-assign]
+    return made  # type: ignore[return-value]
 
 
 def to_plain(value: Any) -> Any:
@@ -98,40 +122,54 @@ def from_plain(cls: type[T], plain: Any) -> T:
     if not isinstance(plain, Mapping):
         raise InputError("it holds no settings by name.")
     try:
-        # As text: only there does pydantic's strict mode take a list for a tuple.
+        # As text: only there does the strict mode of pydantic accept a list for a tuple.
         return _adapter(cls).validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise InputError(sentence(error, cls, plain)) from None
+        raise InputError(sentence(error, cls, plain, from_json=True)) from None
 
 
-def sentence(error: ValidationError, cls: type, given: Mapping[str, Any]) -> str:
+def sentence(error: ValidationError, cls: type, given: Mapping[str, Any], from_json: bool = False) -> str:
     """The first of pydantic's complaints as one sentence.
 
     Args:
         error: what pydantic raised.
         cls: the dataclass that was to be made.
-        given: what it was to be made of, by name.
+        given: its values by name.
+        from_json: whether they come from a JSON file: the sentence then has the words of JSON.
     """
-    first = error.errors()[0]
+    errors = error.errors(include_url=False)
+    first = _most_exact(errors)
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])  # of a __post_init__
     if first["type"] in UNKNOWN:
-        same = [str(one["loc"][-1]) for one in error.errors() if one["type"] in UNKNOWN]
+        same = {str(one["loc"][-1]) for one in errors if one["type"] in UNKNOWN}
         return f"it has unknown settings: {', '.join(sorted(same))}."
     if first["type"] in MISSING and isinstance(first["loc"][-1], str):
         return f"the setting {first['loc'][-1]} is missing."
-    name, hint, value = cls.__name__, cls, given
-    for step in first["loc"]:
-        if not dataclasses.is_dataclass(hint) or step not in hints(hint):
-            break
-        name, hint = str(step), hints(hint)[step]
-        value = value.get(name, first["input"]) if isinstance(value, Mapping) else first["input"]
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        value = first["input"]
+    name, hint, value = _field(first, cls, given)
     wanted = limits(hint) if first["type"] in OUT_OF_LIMITS else None
     if first["type"] == "finite_number":
         wanted = wanted or "a finite number"
-    return f"{name} must be {wanted or words(hint)}. Received: {name}={value!r}"
+    return f"{name} must be {wanted or words(hint, from_json)}. Received: {name}={value!r}"
+
+
+def _most_exact(errors: list[ErrorDetails]) -> ErrorDetails:
+    """Of the complaints about one field, which a type of several parts has, the one about limits."""
+    same = [one for one in errors if one["loc"][:1] == errors[0]["loc"][:1]]
+    return next((one for one in same if one["type"] in OUT_OF_LIMITS), errors[0])
+
+
+def _field(found: ErrorDetails, cls: type, given: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """Name, type and value of the field that a complaint is about."""
+    name, hint, value = cls.__name__, cls, given
+    for step in found["loc"]:
+        if not dataclasses.is_dataclass(hint) or step not in hints(hint):
+            break
+        name, hint = str(step), hints(hint)[str(step)]
+        value = value.get(name, found["input"]) if isinstance(value, Mapping) else found["input"]
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        value = found["input"]
+    return name, hint, value
 
 
 @cache
@@ -146,13 +184,18 @@ def helps(cls: Any) -> dict[str, str]:
 
 
 @cache
-def _adapter(cls: type) -> TypeAdapter:
+def _adapter(cls: Any) -> TypeAdapter:
     return TypeAdapter(cls)
 
 
+@cache
+def _value_adapter(hint: Any, strict: bool) -> TypeAdapter:
+    return TypeAdapter(hint, config=ConfigDict(strict=strict, allow_inf_nan=False))
+
+
 def limits(hint: Any) -> str | None:
-    """The range of a number in words, such as `"above 0.0 and 10.0 at most"`; `None` where it has none."""
-    if get_origin(hint) in (Union, types.UnionType):
+    """The range of a number in words, such as `"above 0.0 and 10.0 at most"`; `None` if it has none."""
+    if get_origin(hint) in (Union, types.UnionType, tuple):
         return next(filter(None, map(limits, get_args(hint))), None)
     if get_origin(hint) is not Annotated:
         return None
@@ -168,22 +211,33 @@ def limits(hint: Any) -> str | None:
                     high = f"{le} at most"
                 case annotated_types.Lt(lt):
                     high = f"below {lt}"
-    return " and ".join(filter(None, (low, high))) or None
+    return " and ".join(filter(None, (low, high))) or limits(get_args(hint)[0])
 
 
-def words(hint: Any) -> str:
-    """A type in words: `"a whole number or null"`."""
+def words(hint: Any, from_json: bool = False) -> str:
+    """A type in words: `"a whole number or None"`.
+
+    Args:
+        hint: the type of a field.
+        from_json: whether the words are those of JSON: `"a whole number or null"`.
+    """
     options, origin = get_args(hint), get_origin(hint)
     if origin is Annotated:
-        return words(options[0])
+        return words(options[0], from_json)
     if origin is Literal:
         return f"one of {', '.join(map(repr, options))}"
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(words, options)))
+        return " or ".join(dict.fromkeys(words(option, from_json) for option in options))
     if origin is tuple:
         if Ellipsis in options:
             return "a list"
         return f"a list of {len(options)} {words(options[0]).removeprefix('a ')}s"
-    if origin is dict:
-        return "settings by name"
-    return WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}")
+    if hint is type(None):
+        return "null" if from_json else "None"
+    if origin is dict or (from_json and dataclasses.is_dataclass(hint)):
+        return "a JSON object" if from_json else "a dict"
+    return WORDS.get(hint) or _with_article(getattr(hint, "__name__", str(hint)))
+
+
+def _with_article(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
