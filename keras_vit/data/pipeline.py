@@ -164,7 +164,7 @@ class ImageData:
         pixels = pixel_dataset(images, self.preprocessing).map(scale_pixels)
         dataset = tf.data.Dataset.zip(pixels, tf.data.Dataset.from_tensor_slices(labels))
         dataset = dataset.batch(EVALUATION_BATCH_SIZE)
-        if fits_in_memory(len(images), self.preprocessing):
+        if not is_prepared(images[0], self.preprocessing) and fits_in_memory(len(images), self.preprocessing):
             dataset = dataset.cache()
         return without_autotuning(dataset.prefetch(2))
 
@@ -230,8 +230,11 @@ def fits_in_memory(count: int, preprocessing: Preprocessing) -> bool:
 
 
 def make_source(images: Sequence[Image], preprocessing: Preprocessing):
-    """Images as one tensor, and the function that prepares an element of it: float32 in 0..255."""
+    """Images as one tensor, and the function that prepares one element of it: float32 in 0..255."""
     import tensorflow as tf
+
+    def as_it_is(pixels):
+        return pixels
 
     def from_pixels(pixels):
         return prepare_pixels(pixels, preprocessing)
@@ -242,9 +245,12 @@ def make_source(images: Sequence[Image], preprocessing: Preprocessing):
     def from_path(path):
         return from_bytes(tf.io.read_file(path))
 
+    prepared = is_prepared(images[0], preprocessing)
     with tf.device("CPU"):
         if isinstance(images[0], np.ndarray):
-            return tf.constant(np.stack(list(images))), from_pixels  # type: ignore[arg-type]
+            stacked = np.stack(list(images))  # type: ignore[arg-type]
+            # Not tf.constant, which would copy them once more.
+            return tf.convert_to_tensor(stacked), as_it_is if prepared else from_pixels
         if isinstance(images[0], bytes):
             return tf.constant(list(images)), from_bytes
         return tf.constant([str(path) for path in images]), from_path
@@ -301,7 +307,7 @@ def make_reader(images: Sequence[Image], preprocessing: Preprocessing):
 
     if fits_in_memory(len(images), preprocessing):
         with tf.device("CPU"):
-            pixels = tf.constant(read_pixels(images, preprocessing))
+            pixels = tf.convert_to_tensor(read_pixels(images, preprocessing))
         return lambda batches: batches.map(lambda indices: tf.gather(pixels, indices))
 
     source, prepare = make_source(images, preprocessing)

@@ -59,12 +59,14 @@ def prepare_images(config: SearchConfig) -> Images:
     from keras_vit.data.pipeline import counts_by_part, fits_in_memory, read_pixels
     from keras_vit.training.prepare import prepare_data
 
-    data, audit = prepare_data(config.train_config)
+    data, audit = prepare_data(config.train_config, keep_originals=False)
     names = "\n".join([*data.class_names, *data.image_set.names, *map(str, data.image_set.labels)])
     seen = np.concatenate([data.split.train, data.split.validation])
     images = data.image_set.take(seen)
     if fits_in_memory(len(seen), data.preprocessing):
-        images = dataclasses.replace(images, images=list(read_pixels(images.images, data.preprocessing)))
+        # A copy of their own, without the test images, which is what workers get.
+        pixels = read_pixels(images.images, data.preprocessing)
+        images = dataclasses.replace(images, images=list(pixels), originals=None)
     places = np.arange(len(seen))
     of_train = len(data.split.train)
     return Images(
