@@ -19,8 +19,8 @@ import numpy as np
 import tyro
 
 import keras_vit
+from keras_vit.runs.evaluate import images_to_judge
 from keras_vit.runs.folder import load_run
-from keras_vit.runs.predict import images_to_judge
 from keras_vit.serving.saved_model import encoded_image
 
 CALLS = 9  # in a turn
@@ -43,7 +43,8 @@ class Benchmark:
 
 def main(asked: Benchmark) -> None:
     run = load_run(asked.run)
-    files = [encoded_image(image) for image in images_to_judge(run).images]
+    images = images_to_judge(run)
+    files = [encoded_image(images.original(i)) for i in range(len(images))]
     with tempfile.TemporaryDirectory() as folder:
         saved_model = saved_model_of(keras_vit.export(run, folder).path)
         onnx = onnx_of(keras_vit.export(run, folder, format="onnx").path, run.preprocessing.image_shape)

@@ -31,7 +31,7 @@ _HOMES = {
     "TrainConfig": "training.config",
     "train": "training.run",
     "Run": "runs.folder",
-    "evaluate": "runs.predict",
+    "evaluate": "runs.evaluate",
     "predict": "runs.predict",
     "load_run": "runs.folder",
     "export": "serving.bundle",
@@ -63,8 +63,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
     )
     from keras_vit.model.summary import summary
     from keras_vit.model.vit import ViT
+    from keras_vit.runs.evaluate import evaluate
     from keras_vit.runs.folder import Run, load_run
-    from keras_vit.runs.predict import evaluate, predict
+    from keras_vit.runs.predict import predict
     from keras_vit.serving.bundle import export
     from keras_vit.training.config import TrainConfig
     from keras_vit.training.recipe import RECIPES, Recipe

@@ -29,8 +29,6 @@ SHARE = 0.05  # of images like the training images, the largest fraction that ma
 
 # Below this fraction of the mean variance a direction is rounding error: half precision keeps 3 digits.
 LEAST_VARIANCE = 1e-4
-# Added to the standard deviation of tokens, which is 0 for an image of one gray and then has no logarithm.
-LEAST_CONTRAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,32 +104,6 @@ class OODDetector:
 
 
 Rejection = OODDetector  # its earlier name
-
-
-def rejection_features(model):
-    """From images to what `Rejection` judges them by: a `keras.Model` on the weights of a ViT.
-
-    Of the patch tokens after the patch embedding the mean and the logarithm of the standard deviation, of
-    those after half of the blocks and after all of them the mean; and what the head sees. The head's features
-    alone keep what tells the classes apart and lose what tells steel from grass.
-
-    Args:
-        model: a `ViT`.
-
-    Returns:
-        A `keras.Model` from images (batch, height, width, channels) in [-1, 1] to float32 (batch, features):
-        4 or 5 times the width of a token.
-    """
-    import keras
-    from keras import ops
-
-    depth, patches = model.get_config()["depth"], model.num_patches
-    names = ["patch_embed", *(f"block_{i}" for i in sorted({max(depth // 2, 1) - 1, depth - 1}))]
-    tokens = [ops.cast(model.get_layer(name).output, "float32")[:, -patches:] for name in names]  # b n d
-    contrast = ops.log(ops.std(tokens[0], axis=1) + LEAST_CONTRAST)  # b d
-    head = ops.cast(model.extractor("features").output, "float32")
-    parts = [contrast, *(ops.mean(x, axis=1) for x in tokens), head]
-    return keras.Model(model.input, ops.concatenate(parts, axis=-1), name="rejection_features")
 
 
 def fit_ood_detector(

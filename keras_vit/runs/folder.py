@@ -1,12 +1,17 @@
-"""The folder that a training run leaves, and that every other verb takes."""
+"""The folder that a training run leaves, and that every other command takes."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.errors import InputError, first_line
+from keras_vit.evaluation.ood import OODDetector
 from keras_vit.files import partial_of, read_json
+
+if TYPE_CHECKING:
+    import keras
 
 CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION = (
     "config.json",
@@ -16,6 +21,7 @@ CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION = (
     "report.html",
     "rejection.npz",
 )
+TRAIN_AGAIN = "train the run again"
 
 
 @dataclass(frozen=True)
@@ -24,20 +30,31 @@ class Run:
 
     Args:
         path: its folder.
-        config: `config.json`: all that is needed to repeat it, versions too.
+        config: the content of `config.json`: everything needed to repeat the run, versions too.
     """
 
     path: Path
-    config: dict
+    config: dict[str, Any]
 
     @cached_property
-    def model(self):
-        """The best model by validation, a `keras.Model` that returns logits.
+    def model(self) -> "keras.Model":
+        """The best model by validation, a `ViT` that returns logits.
 
         Raises:
-            InputError: the file is damaged, or holds code.
+            InputError: the file is damaged or holds code.
         """
         return load_model(self.path / MODEL)
+
+    @cached_property
+    def answer_model(self) -> "keras.Model":
+        """The model with its calibration and its rejection: see `keras_vit.runs.answer.answer_model`.
+
+        A run of an earlier version, which has learned no rejection, rejects nothing.
+        """
+        from keras_vit.runs.answer import answer_model
+
+        rejection = self.rejection if "rejection" in self.metrics else None
+        return answer_model(self.model, self.temperature, rejection)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -48,70 +65,68 @@ class Run:
         return Preprocessing(tuple(self.config["image_shape"]), self.config["train"]["aspect"])
 
     @cached_property
-    def metrics(self) -> dict:
-        """`metrics.json`: see `keras_vit.evaluation.judge`."""
-        return read_json(self.path / METRICS, "train the run again")
+    def metrics(self) -> dict[str, Any]:
+        """The content of `metrics.json`: see `keras_vit.evaluation.judge`."""
+        return read_json(self.path / METRICS, fix=TRAIN_AGAIN)
 
     @property
     def temperature(self) -> float:
-        """What the logits are divided by to give calibrated probabilities."""
+        """The number that the logits are divided by, which calibrates the probabilities."""
         return self.metrics["calibration"]["temperature"]
 
     @cached_property
-    def rejection(self):
-        """Which images are unlike the training images: a `keras_vit.evaluation.ood.Rejection`.
+    def rejection(self) -> OODDetector | None:
+        """Which images are unlike the training images.
 
-        `None` where the run had too few validation images to fit one; `metrics["rejection"]["fitted_on"]`
-        says why.
+        `None` if the run had too few validation images to learn it; `metrics["rejection"]["fitted_on"]` says
+        why.
 
         Raises:
-            InputError: an earlier version trained the run and fitted none, or the file is damaged.
+            InputError: an earlier version trained the run and learned no rejection, or the file is damaged.
         """
-        from keras_vit.evaluation.ood import Rejection
-
         if "rejection" not in self.metrics:
             raise InputError(
-                f"{self.path} is of an earlier version, which did not learn to reject foreign images: train "
-                f"again with `keras-vit train --config {self.path / CONFIG} --out NEW`."
+                f"An earlier version trained {self.path}, which did not learn to reject out-of-distribution "
+                f"images: train again with `keras-vit train --config {self.path / CONFIG} --out NEW`."
             )
         if self.metrics["rejection"]["fitted_on"] != "validation":
             return None
-        return Rejection.load(self.path / REJECTION)
+        return OODDetector.load(self.path / REJECTION)
 
 
-def load_run(path) -> Run:
+def load_run(path: str | Path) -> Run:
     """Opens a run folder.
 
     Args:
         path: the folder that `train` made.
 
     Raises:
-        InputError: there is no such folder, the run is not finished, or a file is missing.
+        InputError: there is no such folder, the run is not finished, or a file is missing or damaged.
     """
     path = Path(path)
     if not path.is_dir() and partial_of(path).is_dir():
         raise InputError(
-            f"The run {path} is not finished: go on with `keras-vit train --out {path} --resume`."
+            f"The run {path} is not finished: continue it with `keras-vit train --out {path} --resume`."
         )
     if not path.is_dir():
         raise InputError(f"There is no run folder {path}: give the folder that `keras-vit train` made.")
     for name in (CONFIG, MODEL, METRICS):
         if not (path / name).is_file():
             raise InputError(
-                f"{path} is no run folder, it has no {name}: give one that `keras-vit train` made."
+                f"{path} is not a run folder, it has no {name}: give one that `keras-vit train` made."
             )
-    run = Run(path, read_json(path / CONFIG, "train the run again"))
+    run = Run(path, read_json(path / CONFIG, fix=TRAIN_AGAIN))
     try:
         _ = run.class_names, run.preprocessing, run.temperature
     except (KeyError, TypeError) as error:
         raise InputError(
-            f"{path} has a damaged {CONFIG} or {METRICS} (no {error}): train the run again."
+            f"{path} has a damaged {CONFIG} or {METRICS} (no {error}): {TRAIN_AGAIN}."
         ) from error
     return run
 
 
-def load_model(path):
-    """A `.keras` file of this package, with Keras's safe mode on.
+def load_model(path: str | Path) -> "keras.Model":
+    """Reads a `.keras` file of this package, with Keras's safe mode on.
 
     Raises:
         InputError: the file is missing, damaged, or holds code (a Lambda layer).
@@ -122,7 +137,7 @@ def load_model(path):
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises many kinds, and not always its own
+    except Exception as error:  # Keras raises exceptions of many types
         reason = first_line(error)
         if "Lambda" in str(error) or "unsafe" in str(error).lower():
             raise InputError(

@@ -1,4 +1,4 @@
-"""export(): a run folder in, what an operator serves out."""
+"""export(): writes the model of a run in the form that a server or another runtime takes."""
 
 import json
 import os
@@ -13,10 +13,10 @@ import numpy as np
 
 from keras_vit.data.image_set import ImageSet, evenly
 from keras_vit.data.pipeline import read_pixels
-from keras_vit.errors import InputError, check_choice
+from keras_vit.errors import InputError
 from keras_vit.files import write_text
+from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import Run, load_run
-from keras_vit.runs.predict import images_to_judge
 from keras_vit.serving import Format
 from keras_vit.serving.model_card import model_card
 from keras_vit.serving.saved_model import Comparison, compare_saved_model, encoded_image, write_saved_model
@@ -38,7 +38,7 @@ class Exported:
 
     Args:
         path: the folder of the version.
-        comparison: how the exported model answered, beside the Keras model.
+        comparison: of the exported model with the Keras model.
     """
 
     path: Path
@@ -57,22 +57,22 @@ def export(
 ) -> Exported:
     """Writes the model of a run in the form that a server or another runtime takes.
 
-    The export is compared with the Keras model on the run's test images, at most 360 of them, before it gets
-    its place. Whatever backend trained the run, a process with Keras on TensorFlow exports it.
+    The export is compared with the Keras model on at most 360 of the run's test images before it gets its
+    final name. Whatever backend trained the run, a process with Keras on TensorFlow exports it.
 
     Args:
         run: a run or its folder.
         to: the folder of all models; the export is `to/name/VERSION`.
-        name: of the model; `None` is `"vit"`, or `"vit-FORMAT"` for another format than a SavedModel.
+        name: of the model; `None` means `"vit"`, or `"vit-FORMAT"` for a format other than a SavedModel.
         version: 1 or more; `None` takes the one after the newest.
-        format: `"savedmodel"` for TensorFlow Serving, with its configuration beside it; `"onnx"`, `"litert"`
-            or `"openvino"`, which begin at pixels of the model's size.
+        format: `"savedmodel"` for TensorFlow Serving, with its configuration files; `"onnx"`, `"litert"` or
+            `"openvino"`, whose input are pixels of the model's size.
         int8: whether the fully connected layers are quantised to 8 bits; LiteRT only.
-        data: other images to compare on, as `load_image_set` takes them, where the run's own are gone.
+        data: other images to compare on, as `load_image_set` takes them, if the run's own are gone.
 
     Raises:
-        InputError: the run, the images or the target cannot be used, or the export answers otherwise than
-            Keras; nothing is left behind.
+        InputError: the run, the images or the target cannot be used, or the answers of the export differ from
+            those of Keras; nothing is left behind.
 
     Example:
         >>> keras_vit.export("runs/first", "models").path
@@ -80,7 +80,9 @@ def export(
     """
     import keras
 
-    check_choice("format", format, get_args(Format))
+    if format not in get_args(Format):
+        allowed = ", ".join(map(repr, get_args(Format)))
+        raise InputError(f"format must be one of {allowed}. Received: format={format!r}")
     if int8 and format != "litert":
         way = f", or quantise its file with {QUANTISED_BY[format]}" if format in QUANTISED_BY else ""
         raise InputError(f"--int8 is for litert: leave it out of --format {format}{way}.")
@@ -92,9 +94,10 @@ def export(
         return _export_with_tensorflow(run, to, name, version, format, int8, data)
     if format == "savedmodel":
         require_serving_api()
-        read_models(Path(to) / MODELS)  # what is wrong with it is told before the work, not after it
+        read_models(Path(to) / MODELS)  # an error in it is raised before the work, not after it
     _refuse_mixture(Path(to) / name, format)
-    images = images_to_judge(run, data)
+    own = own_images(run) if data is None or int8 else None
+    images = images_to_judge(run, data) if own is None or data is not None else own.test
     images = images.take(evenly(len(images), COMPARED_IMAGES))
     with new_version(Path(to), name, version) as new:
         if format == "savedmodel":
@@ -102,7 +105,8 @@ def export(
         else:
             from keras_vit.serving.formats import write_format
 
-            comparison = write_format(run, new.folder, format, images, int8=int8)
+            training_images = own.train if own is not None and int8 else None
+            comparison = write_format(run, new.folder, format, images, training_images)
         write_text(new.folder / CARD, model_card(run, format, comparison))
         if format == "savedmodel":
             write_server_files(Path(to), name)
@@ -110,7 +114,7 @@ def export(
 
 
 def write_bundle(run: Run, folder: Path, name: str, images: ImageSet) -> Comparison:
-    """The SavedModel of a run with its extra assets: what TensorFlow Serving takes for a version."""
+    """Writes the SavedModel of a run with its extra assets: what TensorFlow Serving loads as a version."""
     from keras_vit.serving.decoding import MAX_PIXELS
 
     write_saved_model(run, folder)
@@ -123,7 +127,7 @@ def write_bundle(run: Run, folder: Path, name: str, images: ImageSet) -> Compari
 
 
 def warmup_examples(run: Run, images: ImageSet) -> dict[str, dict[str, np.ndarray]]:
-    """One request of each signature: a test image at the model's size."""
+    """One request per signature: a test image at the model's size."""
     prepared = read_pixels(images.images[:1], run.preprocessing)
     pixels = np.clip(np.rint(prepared), 0, 255).astype("uint8")
     file = np.array([encoded_image(pixels[0])], dtype=object)
@@ -136,9 +140,9 @@ def warmup_examples(run: Run, images: ImageSet) -> dict[str, dict[str, np.ndarra
 
 
 def write_server_files(models: Path, name: str) -> None:
-    """`models.config`, `batching.config` and `compose.yaml` beside the models.
+    """Writes `models.config`, `batching.config` and `compose.yaml` next to the models.
 
-    The model is added to the first; the others are an operator's to change, so they are written once.
+    The model is added to the first. The others are written once, because an operator may change them.
     """
     image = f"tensorflow/serving:{version_of('tensorflow-serving-api')}"
     texts = {"batching.config": batching_config(), "compose.yaml": compose_file(name, image)}
@@ -155,14 +159,16 @@ def write_server_files(models: Path, name: str) -> None:
 
 
 def _refuse_mixture(folder: Path, format: str) -> None:
-    """A server takes every version in a model's folder for a SavedModel."""
+    """Raises InputError for another format: a server takes every version of a model for a SavedModel."""
     versions = versions_of(folder)
     if versions and (folder / str(versions[-1]) / SAVED_MODEL).is_file() != (format == "savedmodel"):
         raise InputError(f"{folder} holds models of another format: give another --name.")
 
 
-def _export_with_tensorflow(run, to, name, version, format, int8, data) -> Exported:
-    """The same in a process of its own: the backend cannot change within one."""
+def _export_with_tensorflow(
+    run: Run, to: str | Path, name: str, version: int | None, format: Format, int8: bool, data: str | None
+) -> Exported:
+    """Exports in a new process, because a process cannot change its backend."""
     words = [sys.executable, "-m", "keras_vit", "export", str(run.path), "--to", str(to), "--json"]
     words += ["--name", name, "--format", format, *(["--int8"] if int8 else [])]
     words += ["--version", str(version)] if version is not None else []
@@ -170,7 +176,7 @@ def _export_with_tensorflow(run, to, name, version, format, int8, data) -> Expor
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     process = subprocess.run(words, env=environment, capture_output=True, text=True)
     if process.returncode:
-        said = process.stderr.strip().removeprefix("keras-vit: ")
-        raise InputError(said or f"The export ended with the exit code {process.returncode}.")
+        message = process.stderr.strip().removeprefix("keras-vit: ")
+        raise InputError(message or f"The export ended with the exit code {process.returncode}.")
     answer = json.loads(process.stdout.strip().splitlines()[-1])
     return Exported(Path(answer["path"]), Comparison(**answer["comparison"]))

@@ -1,4 +1,4 @@
-"""The SavedModel of a run, written and then compared with the Keras model before anyone gets to see it."""
+"""The SavedModel of a run: written, and compared with the Keras model."""
 
 import io
 from dataclasses import dataclass
@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
-from keras_vit.data.pipeline import read_pixels
-from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
-from keras_vit.evaluation.calibration import softmax
+from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run
 from keras_vit.serving.version_folder import clear_errors
 
 BATCH_SIZE = 32
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
-"""How far a probability may be from the Keras model's, by the precision that the run computes in."""
+"""How much a probability may differ from the Keras model's, by the precision that the run computes in."""
 
 
 def write_saved_model(run: Run, folder: Path) -> None:
@@ -24,7 +22,7 @@ def write_saved_model(run: Run, folder: Path) -> None:
 
     Args:
         run: a finished run, with Keras on the TensorFlow backend.
-        folder: an empty one.
+        folder: an empty folder.
 
     Raises:
         OSError: the disk is full.
@@ -55,7 +53,7 @@ def encoded_image(image: Image) -> bytes:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An exported model beside the Keras model.
+    """How much the answers of an exported model differ from those of the Keras model.
 
     Args:
         images: how many were compared.
@@ -74,14 +72,13 @@ def compare_saved_model(run: Run, folder: Path, images: ImageSet) -> Comparison:
     Args:
         run: the run.
         folder: of the SavedModel.
-        images: readable ones, one or more.
+        images: readable images, one or more.
 
     Raises:
         InputError: the difference is above the `TOLERANCE`, or an image that Keras reads is not decoded.
     """
-    prepared = read_pixels(images.images, run.preprocessing)
-    expected = softmax(run.model.predict(np.asarray(scale_pixels(prepared)), verbose=0) / run.temperature)
-    found = served_probabilities(folder, [encoded_image(image) for image in images.images])
+    expected = answer_images(run.answer_model, images.images, run.preprocessing)["probabilities"]
+    found = served_probabilities(folder, [encoded_image(images.original(i)) for i in range(len(images))])
     blank = [name for name, row in zip(images.names, found, strict=True) if not row.any()]
     if blank:
         raise InputError(
@@ -93,15 +90,15 @@ def compare_saved_model(run: Run, folder: Path, images: ImageSet) -> Comparison:
     allowed = TOLERANCE[run.model.get_layer("patch_embed").compute_dtype]
     if not comparison.difference <= allowed:
         raise InputError(
-            f"The exported model answers otherwise than Keras, by up to {comparison.difference:.1e} in a "
-            f"probability ({allowed:.0e} is allowed), so nothing is written: please report it with the run's "
-            "config.json."
+            "The answers of the exported model differ from those of Keras: a probability by "
+            f"{comparison.difference:.1e}, {allowed:.0e} is allowed. So nothing is written: please report it "
+            "with the run's config.json."
         )
     return comparison
 
 
 def served_probabilities(folder: Path, files: list[bytes]) -> np.ndarray:
-    """What the signature `serving_default` of a SavedModel says of image files: float32 (n, classes)."""
+    """The probabilities of the signature `serving_default` of a SavedModel: float32 (n, classes)."""
     import tensorflow as tf
 
     serve = tf.saved_model.load(str(folder)).signatures["serving_default"]

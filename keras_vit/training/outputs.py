@@ -1,9 +1,7 @@
 """What a run leaves: its judgement and its files."""
 
-import dataclasses
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,14 @@ from keras_vit.data.preprocess import decode_image, to_channels
 from keras_vit.evaluation.judge import judge
 from keras_vit.model.summary import summary
 from keras_vit.model.vit import ViT
+from keras_vit.process.versions import installed_versions
 from keras_vit.report.run import render_report
 from keras_vit.runs import folder as run_folder
-from keras_vit.runs.ood import judge_rejection
+from keras_vit.runs.ood import judge_ood
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
-from keras_vit.training.config import TrainConfig, command_of, to_dict
-from keras_vit.version import __version__
+from keras_vit.training.config import TrainConfig, to_dict
+from keras_vit.training.options import command_of
+from keras_vit.validation import to_plain
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
 
@@ -31,7 +31,7 @@ def describe(config: TrainConfig, data: ImageData, model: ViT) -> dict[str, Any]
     """What config.json holds: all that is needed to repeat the run."""
     return {
         "model": config.model,
-        **({"model_changes": config.changes.given()} if config.changes.given() else {}),
+        **({"model_changes": config.changes} if config.changes else {}),
         "model_config": model.get_config(),
         "image_shape": list(config.image_shape),
         "data": {
@@ -39,26 +39,16 @@ def describe(config: TrainConfig, data: ImageData, model: ViT) -> dict[str, Any]
             "class_names": list(data.class_names),
             "counts": counts_by_part(data.split),
         },
-        "recipe": dataclasses.asdict(config.recipe),
+        "recipe": to_plain(config.recipe),
         "seed": config.seed,
         "command": command_of(config),
         "backend": keras.backend.backend(),
         "distribution": model.distribution.describe(config.recipe.batch_size),
         "device": f"{platform.machine()}, {os.cpu_count()} processors",
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": installed_versions(*PACKAGES),
         "train": to_dict(config),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"keras_vit": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def finish(
@@ -112,7 +102,7 @@ def finish(
 def _write(folder, described, model, data, audit, history, metrics):
     """The files of a run; the checkpoints go last, when all else is there."""
     plain = _plain(model)
-    rejection, metrics["rejection"] = judge_rejection(plain, data)
+    rejection, metrics["rejection"] = judge_ood(plain, data)
     if rejection:
         rejection.save(folder / run_folder.REJECTION)
     files.write_json(folder / run_folder.CONFIG, described)
@@ -126,7 +116,7 @@ def _write(folder, described, model, data, audit, history, metrics):
         layer_table=summary(model).to_dict(),
         audit=audit.to_dict(),
         mistake_images=[
-            original_pixels(data.image_set.images[data.split.test[mistake["index"]]])
+            original_pixels(data.image_set.original(data.split.test[mistake["index"]]))
             for mistake in metrics["mistakes"]
         ],
     )

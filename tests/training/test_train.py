@@ -17,8 +17,9 @@ from keras_vit.data.pipeline import ImageData, read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.report import run_plots as plots
+from keras_vit.runs.evaluate import evaluate
 from keras_vit.runs.folder import load_run
-from keras_vit.runs.predict import evaluate, predict
+from keras_vit.runs.predict import predict
 from keras_vit.training.checkpoint import BEST, KeepBest, load_best, restore_checkpoint
 from keras_vit.training.outputs import original_pixels
 from keras_vit.training.prepare import prepare_data

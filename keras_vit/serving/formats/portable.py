@@ -1,125 +1,104 @@
-"""The part of a served run that every format has operations for: from pixels at the model's size on.
+"""The part of a served run that every format has operations for: it begins at pixels of the model's size.
 
-Decoding files and antialiased resizing exist in TensorFlow only. What is left is written as a graph without
-variables, and each format is made of that.
+Only TensorFlow has operations that decode files and resize with antialiasing. The rest is written as a graph
+without variables, and each format is converted from that.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 
-from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
-from keras_vit.evaluation.calibration import softmax
+from keras_vit.model.vit import ViT
+from keras_vit.runs.answer import answer_images, answer_model
 from keras_vit.runs.folder import Run
 
+OUTPUTS = ("probabilities", "reject", "features")
 MAX_BYTES = 2**31 - 1
-"""A protobuf (the graph with its weights, and an ONNX file) and a FlatBuffer (LiteRT) hold no more."""
+"""The most that a protobuf (the graph with its weights, an ONNX file) or a FlatBuffer (LiteRT) can hold."""
 
 
 class PortableGraph:
     """A run in float32, whatever precision it was trained in, with weights that are constants.
 
-    Converters lose the variables of Keras 3: LiteRT's makes a file of such a SavedModel that answers NaN.
+    Converters lose the variables of Keras 3: LiteRT's converter makes a file of such a SavedModel that
+    answers NaN.
 
     Args:
         run: a finished run, with Keras on the TensorFlow backend.
 
     Raises:
-        InputError: the backend is another, or the weights take 2 GiB or more.
+        InputError: Keras is on another backend, or the weights take 2 GiB or more.
     """
 
     def __init__(self, run: Run):
-        import keras
-
         if keras.backend.backend() != "tensorflow":
             raise InputError(
                 f"The formats are made in TensorFlow, and Keras is on {keras.backend.backend()}: export in a "
                 "process with KERAS_BACKEND=tensorflow, which reads the runs of every backend."
             )
-        from keras_vit.serving.graph import all_outputs
-
-        self.image_shape = run.preprocessing.image_shape
-        self.temperature = run.temperature
-        self.rejection = run.rejection
-        self.model = float32_twin(run.model)
-        size = 4 * self.model.count_params()
+        model = float32_twin(run.model)
+        size = 4 * model.count_params()
         if size > MAX_BYTES:
             raise InputError(
                 f"The weights take {size / 2**30:.1f} GiB in float32, and these formats hold less than 2: "
                 "give --format savedmodel, which has no such limit."
             )
-        self.outputs = all_outputs(self.model)
+        self.rejection = run.rejection
+        self.preprocessing = run.preprocessing
+        self.answers = answer_model(model, run.temperature, run.rejection)
 
-    def function(self):
-        """What is converted, a `tf.function`.
+    def function(self) -> Callable:
+        """The `tf.function` that is converted.
 
-        From `images`, float32 (batch, height, width, channels) in 0..255, to a dict: `probabilities` float32
-        (batch, classes), calibrated; `reject` int32 (batch,), 1 where the image is unlike those of training;
-        `features` float32 (batch, dim), what the head sees.
+        It takes `images`, float32 (batch, height, width, channels) in 0..255, and returns a dict of the
+        outputs `probabilities`, `reject` and `features` of `answer_model`.
         """
         import tensorflow as tf
 
-        trainable = [weight.numpy() for weight in self.outputs.trainable_variables]
-        others = [weight.numpy() for weight in self.outputs.non_trainable_variables]
+        trainable = [weight.numpy() for weight in self.answers.trainable_variables]
+        others = [weight.numpy() for weight in self.answers.non_trainable_variables]
 
-        def answer(images):
-            # Tensors made outside would be captured: inputs of the graph, and no constants in it.
+        def answers(images):
+            # Tensors made outside would be captured: they would be inputs of the graph, not constants in it.
             weights = (
                 [tf.constant(weight) for weight in trainable],
                 [tf.constant(weight) for weight in others],
             )
-            found, _ = self.outputs.stateless_call(*weights, scale_pixels(images), training=False)
-            features, judged, logits = found
-            return {
-                "probabilities": tf.nn.softmax(logits / self.temperature),
-                "reject": self._reject(images, judged),
-                "features": features,
-            }
+            found, _ = self.answers.stateless_call(*weights, images, training=False)
+            return {name: found[name] for name in OUTPUTS}
 
-        spec = tf.TensorSpec((None, *self.image_shape), tf.float32, name="images")
-        return tf.function(answer, input_signature=[spec])
+        spec = tf.TensorSpec(self.answers.input.shape, tf.float32, name="images")
+        return tf.function(answers, input_signature=[spec])
 
     def save(self, folder: Path) -> Path:
         """Writes it as a SavedModel with one signature, `images`, and returns the folder."""
         import tensorflow as tf
 
         module = tf.Module()
-        module.answer = self.function()
-        tf.saved_model.save(module, str(folder), signatures={"images": module.answer})
+        module.answers = self.function()
+        tf.saved_model.save(module, str(folder), signatures={"images": module.answers})
         return folder
 
     def expected(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """What Keras says of the same images: `probabilities`, `features`, and `distance`.
+        """What Keras answers for the same images: `probabilities`, `features`, and `distance`.
 
-        `distance` is float64 (n,), in thresholds of the rejection: an image above 1 is to be rejected. It is
-        all 0 where the run rejects nothing.
+        `distance` (n,) is a multiple of the threshold: an image above 1 is to be rejected. It is 0 if the run
+        rejects nothing.
         """
-        scaled = np.asarray(scale_pixels(images))
-        features, judged, logits = self.outputs.predict(scaled, batch_size=256, verbose=0)
-        distance = np.zeros(len(images))
-        if self.rejection is not None:
-            distance = self.rejection.distances(judged) / self.rejection.threshold
+        found = answer_images(self.answers, images, self.preprocessing)
+        threshold = 1.0 if self.rejection is None else self.rejection.threshold
         return {
-            "probabilities": softmax(logits / self.temperature),
-            "features": features,
-            "distance": distance,
+            "probabilities": found["probabilities"],
+            "features": found["features"],
+            "distance": found["distance"] / threshold,
         }
 
-    def _reject(self, images, judged):
-        import tensorflow as tf
 
-        from keras_vit.serving.graph import is_foreign
-
-        # ReLU hides NaN, so the pixels themselves are asked.
-        usable = tf.math.is_finite(tf.reduce_sum(images, axis=(1, 2, 3)))
-        return tf.cast(is_foreign(self.rejection, judged) | ~usable, tf.int32)
-
-
-def float32_twin(model):
-    """A `ViT` with the same weights that computes in float32: the model itself where it does already."""
-    from keras_vit.model.vit import ViT
-
+def float32_twin(model: ViT) -> ViT:
+    """A `ViT` with the same weights that computes in float32: the model itself if it does already."""
     config = model.get_config()
     if config["dtype"] == "float32":
         return model

@@ -1,10 +1,11 @@
-"""A run as a file of another format, compared with Keras before it is called written."""
+"""A run as a file of another format, which is compared with Keras before it gets its final name."""
 
 import importlib.util
 import os
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.errors import InputError
 from keras_vit.runs.folder import Run
-from keras_vit.runs.predict import training_images
 from keras_vit.serving.formats import to_litert, to_onnx, to_openvino
 from keras_vit.serving.formats.check import FLOAT32, INT8, compare
 from keras_vit.serving.formats.portable import PortableGraph
@@ -25,49 +25,54 @@ FORMATS: dict[str, ModuleType] = {"onnx": to_onnx, "litert": to_litert, "openvin
 REPRESENTATIVE_IMAGES = 200
 
 
-def write_format(run: Run, folder: Path, format: str, images: ImageSet, *, int8: bool = False) -> Comparison:
-    """Writes the model of a run as ONNX, LiteRT or OpenVINO IR, from pixels of the model's size on.
+def write_format(
+    run: Run, folder: Path, format: str, images: ImageSet, training_images: ImageSet | None = None
+) -> Comparison:
+    """Writes the model of a run as ONNX, LiteRT or OpenVINO IR; its input are pixels of the model's size.
 
-    Beside the model lie `labels.txt`, a class a line, and `serving.json`: how an image becomes what the model
-    takes, what it answers, and how far it was from Keras. All is in float32, whatever precision the run was
-    trained in.
+    Next to the model it writes `labels.txt`, one class per line, and `serving.json`: how an image is prepared
+    for the model, what the model answers, and how much it differed from Keras. All numbers are float32,
+    whatever precision the run was trained in.
 
     Args:
         run: a finished run, with Keras on the TensorFlow backend.
-        folder: an empty one. Where this fails, it stays empty.
+        folder: an empty folder. If this fails, it stays empty.
         format: `"onnx"`, `"litert"` or `"openvino"`.
-        images: readable ones to compare on, one or more.
-        int8: whether the fully connected layers are quantised to 8 bits, by 200 of the run's training images;
-            LiteRT only.
+        images: readable images to compare on, one or more.
+        training_images: of the run. 200 of them set the ranges of the fully connected layers, which are then
+            quantised to 8 bits; LiteRT only. `None` quantises nothing.
 
     Raises:
-        InputError: a package is missing, the model cannot be written in this format, the training images are
-            gone, or the file answers otherwise than Keras.
+        InputError: a package is missing, the model cannot be written in this format, or the file's answers
+            differ from those of Keras.
         OSError: the disk is full.
     """
     writer = FORMATS[format]
     require_packages(format)
     graph = PortableGraph(run)
-    representative = representative_pixels(run) if int8 else None
+    int8 = training_images is not None
+    representative = None
+    if training_images is not None:
+        representative = representative_pixels(training_images, run.preprocessing)
     prepared = read_pixels(images.images, run.preprocessing)
     tolerance = INT8 if int8 else FLOAT32
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
-        beside = Path(temporary)
+        new = Path(temporary)
         with clear_errors(
             f"The model cannot be written as {format}", folder, "--format savedmodel takes every model"
         ):
-            writer.convert(graph, beside, representative)
-            answer = writer.load(beside)
+            writer.convert(graph, new, representative)
+            answer = writer.load(new)
             found = compare(graph.expected(prepared), answer, prepared, tolerance, writer.EMPTY_BATCH)
-        write_settings(beside, run, found, about(run, format, int8))
-        for path in beside.iterdir():
+        write_settings(new, run, found, about(run, format, int8))
+        for path in new.iterdir():
             if path.is_file():
                 os.replace(path, folder / path.name)
     return Comparison(found.images, found.difference, found.same_class)
 
 
 def require_packages(format: str) -> None:
-    """Raises InputError where a package is missing that writes or runs a format."""
+    """Raises InputError if a package that writes or runs a format is missing."""
     missing = [name for name in FORMATS[format].PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
@@ -75,15 +80,13 @@ def require_packages(format: str) -> None:
         )
 
 
-def representative_pixels(run: Run) -> np.ndarray:
-    """At most 200 training images, evenly from all: float32 (n, height, width, channels) in 0..255."""
-    images = training_images(run)
-    images = images.take(evenly(len(images), REPRESENTATIVE_IMAGES))
-    return read_pixels(images.images, run.preprocessing)
+def representative_pixels(images: ImageSet, preprocessing: Preprocessing) -> np.ndarray:
+    """At most 200 images, evenly from all: float32 (n, height, width, channels) in 0..255."""
+    return read_pixels(images.take(evenly(len(images), REPRESENTATIVE_IMAGES)).images, preprocessing)
 
 
-def about(run: Run, format: str, int8: bool) -> dict:
-    """What `serving.json` says of a format: the file, its tensors, and what comes before it."""
+def about(run: Run, format: str, int8: bool) -> dict[str, Any]:
+    """The part of `serving.json` on a format: its file, its tensors, and how images are prepared."""
     height, width, channels = run.preprocessing.image_shape
     dim = run.model.extractor("features").output.shape[-1]
     return {
@@ -102,9 +105,9 @@ def about(run: Run, format: str, int8: bool) -> dict:
 
 
 def preprocessing_steps(preprocessing: Preprocessing) -> list[str]:
-    """How an image file becomes one of `images`, for who programs it elsewhere.
+    """How an image file is prepared for the input `images`, for programs in any language.
 
-    Pillow's `resize` with `BILINEAR` of pixels in float32 is the resize of training; OpenCV's has no
+    Pillow's `resize` with `BILINEAR` of float32 pixels equals the resize of training; OpenCV's has no
     antialiasing.
     """
     height, width, channels = preprocessing.image_shape

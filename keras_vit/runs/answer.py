@@ -1,0 +1,125 @@
+"""Images in, answers out: one Keras model that prediction, evaluation and all exported formats share."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_vit.data.image_set import Image
+from keras_vit.data.pipeline import fits_in_memory, pixel_dataset, read_pixels
+from keras_vit.data.preprocess import Preprocessing, scale_pixels
+from keras_vit.evaluation.ood import OODDetector
+from keras_vit.runs.ood_features import ood_features
+
+PROJECTION = "ood_projection"
+"""Part of the name of the projection's operation in a TensorFlow graph."""
+
+MAX_BATCH_SIZE = 256
+MAX_BATCH_BYTES = 2**28
+
+
+class OODDistance(layers.Layer):
+    """`OODDetector.distances` as a layer: the distance to the nearest class centre.
+
+    The projection and the centres are weights, because a TensorFlow graph holds a constant once per use.
+
+    Args:
+        dim: the number of features.
+        rank: the width of their projection.
+        num_centers: the number of class centres.
+
+    Input shape:
+        `(batch, dim)`
+
+    Output shape:
+        `(batch,)`, float32; NaN where the features are not finite.
+    """
+
+    def __init__(self, dim: int, rank: int, num_centers: int, **kwargs):
+        super().__init__(dtype="float32", trainable=False, **kwargs)
+        self.projection = self.add_weight(shape=(dim, rank), name="projection", trainable=False)
+        self.centers = self.add_weight(shape=(num_centers, rank), name="centers", trainable=False)
+
+    def call(self, features):
+        with keras.name_scope(PROJECTION):
+            projected = ops.matmul(features, self.projection)  # b r
+        away = ops.expand_dims(projected, 1) - ops.convert_to_tensor(self.centers)  # b k r
+        return ops.sqrt(ops.min(ops.sum(ops.square(away), axis=-1), axis=-1))  # b
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[:1]
+
+
+def answer_model(
+    model: keras.Model, temperature: float = 1.0, rejection: OODDetector | None = None
+) -> keras.Model:
+    """What a run answers about images, as one functional model on the weights of its ViT.
+
+    Args:
+        model: a `ViT`.
+        temperature: the logits are divided by it.
+        rejection: which images are unlike the training images; `None` where the run has learned no threshold.
+
+    Returns:
+        A `keras.Model` from prepared pixels (batch, height, width, channels) in 0..255 to a dict:
+
+        - `probabilities` float32 (batch, classes), calibrated;
+        - `label` int32 (batch,), the likeliest class;
+        - `confidence` float32 (batch,), the probability of `label`;
+        - `reject` int32 (batch,), 1 where the image is unlike the training images, or where its pixels or
+          probabilities are not finite;
+        - `distance` float32 (batch,), to the nearest class centre; 0 without a `rejection`;
+        - `features` float32 (batch, dim), the input of the head.
+    """
+    features = model.extractor("features").output
+    outputs = [features, model.output, *([ood_features(model).output] if rejection else [])]
+    passed = keras.Model(model.input, outputs, name="forward")
+
+    images = keras.Input(model.input.shape[1:], name="images")
+    features, logits, *judged = passed(scale_pixels(images))
+    probabilities = ops.softmax(ops.cast(logits, "float32") / temperature)
+    # The ReLU of a conv stem turns NaN into 0, so the pixels are checked too.
+    usable = ops.isfinite(ops.sum(images, axis=(1, 2, 3))) & ops.isfinite(ops.sum(probabilities, axis=-1))
+    if rejection is None:
+        distance, taken = ops.zeros_like(probabilities[:, 0]), usable
+    else:
+        (dim, rank), num_centers = rejection.projection.shape, len(rejection.centers)
+        layer = OODDistance(dim, rank, num_centers, name="ood_distance")
+        distance = layer(judged[0])
+        layer.set_weights([rejection.projection, rejection.centers])
+        taken = usable & (distance <= rejection.threshold)  # NaN is not
+    answers = {
+        "probabilities": probabilities,
+        "label": ops.argmax(probabilities, axis=-1),
+        "confidence": ops.max(probabilities, axis=-1),
+        "reject": 1 - ops.cast(taken, "int32"),
+        "distance": distance,
+        "features": ops.cast(features, "float32"),
+    }
+    return keras.Model(images, answers, name="answers")
+
+
+def answer_images(
+    model: keras.Model, images: Sequence[Image], preprocessing: Preprocessing
+) -> dict[str, np.ndarray]:
+    """The outputs of an `answer_model` for images that can be read.
+
+    Args:
+        model: what `answer_model` returns.
+        images: files or pixels, none, one or more.
+        preprocessing: of the model.
+    """
+    if not len(images):
+        return {name: np.zeros((0, *output.shape[1:]), output.dtype) for name, output in model.output.items()}
+    if fits_in_memory(len(images), preprocessing):
+        pixels = read_pixels(images, preprocessing)
+        return model.predict(pixels, batch_size=batch_size(model), verbose=0)
+    return model.predict(pixel_dataset(images, preprocessing).batch(batch_size(model)), verbose=0)
+
+
+def batch_size(model: keras.Model) -> int:
+    """How many images an `answer_model` takes at once: their distances to all class centres need memory."""
+    centers = [layer.centers for layer in model.layers if isinstance(layer, OODDistance)]
+    bytes_per_image = 4 * sum(int(np.prod(values.shape)) for values in centers)
+    return min(MAX_BATCH_SIZE, max(1, MAX_BATCH_BYTES // max(bytes_per_image, 1)))
