@@ -239,8 +239,8 @@ def cut_model(folder):
 
 
 BAD_RUNS = {
-    "no model": (remove("model.keras"), "{run} is no run folder, it has no model.keras: give one that"),
-    "no metrics": (remove("metrics.json"), "{run} is no run folder, it has no metrics.json"),
+    "no model": (remove("model.keras"), "{run} is not a run folder, it has no model.keras: give one that"),
+    "no metrics": (remove("metrics.json"), "{run} is not a run folder, it has no metrics.json"),
     "a Lambda layer": (
         lambda_model,
         "model.keras holds code (a Lambda layer), which is not run: save the model without Lambda layers",

@@ -319,7 +319,7 @@ def test_nothing_to_resume(images, tmp_path, capsys):
 def test_no_verb_takes_an_unfinished_run(partial, capsys):
     out = partial.with_name("run")
     assert main(["evaluate", str(out)]) == WRONG_USAGE
-    assert f"The run {out} is not finished: go on with `keras-vit train --out {out} --resume`" in (
+    assert f"The run {out} is not finished: continue it with `keras-vit train --out {out} --resume`" in (
         capsys.readouterr().err
     )
 
