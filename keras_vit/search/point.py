@@ -46,13 +46,13 @@ def recipe_at(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
 
 def count_parameters(values: dict[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> int:
     """The parameters of the model at a point, without building it."""
-    return cost.count_parameters(_vit_config(values, image_shape, num_classes))
+    return cost.count_parameters(vit_config(values, image_shape, num_classes))
 
 
 def count_mult_adds(values: dict[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> int:
     """The mult-adds of one image, forward, of the model at a point, without building it."""
-    return cost.count_mult_adds(_vit_config(values, image_shape, num_classes))
+    return cost.count_mult_adds(vit_config(values, image_shape, num_classes))
 
 
-def _vit_config(values: dict[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> ViTConfig:
+def vit_config(values: dict[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> ViTConfig:
     return ViTConfig(image_shape=image_shape, num_classes=num_classes, **vit_arguments(values))

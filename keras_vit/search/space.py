@@ -1,230 +1,116 @@
 """What is searched, as plain values: ranges, choices, and budgets. Nothing here imports Keras."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import fields, replace
+from functools import cache
+from itertools import product
+from typing import Annotated, Any
 
-from keras_vit.errors import InputError, check_choice, check_range
-from keras_vit.model.config import SIZES
-from keras_vit.search.point import count_mult_adds, count_parameters
+from pydantic import AfterValidator, Field
 
-STEMS = ("conv", "linear")
+from keras_vit.errors import InputError
+from keras_vit.model import cost
+from keras_vit.model.config import SIZES, Stem, ViTConfig, check_conv_stem
+from keras_vit.search.point import vit_arguments, vit_config
+from keras_vit.search.ranges import Choice, Each, Range, all_values
+from keras_vit.validation import Count, from_plain, hints, to_plain, validated
+
 BUDGETS = ("max_parameters", "max_mult_adds")
 
-WHOLE_NUMBERS = ("depth", "num_heads", "dim", "patch_size", "mlp_ratio", "batch_size", "epochs")
-# Lowest, highest, and whether the lowest itself is left out.
-NUMBERS: dict[str, tuple[float, float, bool]] = {
-    "drop_path_rate": (0.0, 0.99, False),
-    "learning_rate": (0.0, 10.0, True),
-    "weight_decay": (0.0, 1.0, False),
-    "augmentation": (0.0, 1.0, False),
-}
+
+def _known_size(model: str) -> str:
+    if model not in SIZES:
+        raise InputError(f"model must be one of {', '.join(map(repr, SIZES))}. Received: model={model!r}")
+    return model
 
 
-def _is_whole(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`, both possible; whole numbers where both are.
-
-    Args:
-        low, high: the ends.
-        default: what a search begins with.
-        step: distance of neighbours, from `low` on; `None` for 1 of whole numbers, and none of others.
-        log: whether equal factors are equally likely, as for a learning rate.
-
-    Raises:
-        InputError: the ends are no range, the steps do not fit, or the default is none of the numbers.
-    """
-
-    low: float
-    high: float
-    default: float
-    step: float | None = None
-    log: bool = False
-
-    def __post_init__(self):
-        numbers = [self.low, self.high, self.default, *([] if self.step is None else [self.step])]
-        if not all(_is_number(number) and math.isfinite(number) for number in numbers):
-            raise InputError(f"low, high, default and step must be finite numbers. Received: {self}")
-        if not self.low < self.high or (self.log and self.low <= 0):
-            above = " above 0" if self.log else ""
-            raise InputError(f"low{above} must be below high. Received: low={self.low}, high={self.high}")
-        check_range("default", self.default, self.low, self.high)
-        check_range("step", self.step, 0.0, None, open_low=True)
-        if self.whole and not all(map(_is_whole, numbers)):
-            raise InputError(
-                f"A range of whole numbers has a whole default and step; write low={float(self.low)} for one "
-                f"of all numbers. Received: {self}"
-            )
-        if self.step is not None:
-            self._check_steps()
-
-    def _check_steps(self):
-        if self.log:
-            raise InputError(f"step and log exclude each other: leave one out. Received: {self}")
-        if not any(math.isclose(self.default, value, abs_tol=1e-12) for value in self.values()):
-            raise InputError(
-                f"default must be low plus some steps. Received: default={self.default}, low={self.low}, "
-                f"step={self.step}"
-            )
-
-    @property
-    def whole(self) -> bool:
-        return _is_whole(self.low) and _is_whole(self.high)
-
-    def values(self) -> list[float]:
-        """All numbers of a range that has steps."""
-        step = self.step or 1
-        # A share of a step more: 0.2 // 0.05 is 3, and 3 * 0.05 is not 0.15.
-        count = int((self.high - self.low) / step + 1e-9) + 1
-        return [self.low + i * step if self.whole else round(self.low + i * step, 12) for i in range(count)]
-
-    def declare(self, hp, name):
-        sampling = "log" if self.log else "linear"
-        if self.whole:
-            return hp.Int(name, self.low, self.high, step=self.step, sampling=sampling, default=self.default)
-        if self.step is not None:
-            default = min(self.values(), key=lambda value: abs(value - self.default))
-            return hp.Choice(name, self.values(), default=default)
-        return hp.Float(name, self.low, self.high, sampling=sampling, default=float(self.default))
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of some values of one kind; the first is the default.
-
-    Raises:
-        InputError: there are none, or some are equal or of another kind.
-    """
-
-    values: tuple
-
-    def __post_init__(self):
-        if not isinstance(self.values, list | tuple):
-            raise InputError(f"values must be a tuple, such as (2, 4). Received: values={self.values!r}")
-        object.__setattr__(self, "values", tuple(self.values))
-        kinds = {type(value) for value in self.values}
-        if len(kinds) > 1 or kinds - {int, float, str}:
-            raise InputError(
-                "values must be of one kind: whole numbers, numbers with a point, or words. "
-                f"Received: values={self.values}"
-            )
-        if not self.values or len(set(self.values)) < len(self.values):
-            raise InputError(f"values must be different ones, at least one. Received: values={self.values}")
-
-    def declare(self, hp, name):
-        return hp.Choice(name, list(self.values), default=self.values[0])
-
-
-@dataclass(frozen=True)
+@validated
 class SearchSpace:
-    """The ranges of a search. A field that is a plain value is frozen at it.
+    """What a search may change. A field that holds a plain value is frozen at it.
 
-    Every point of the space can be built: `dim` goes in steps that all head counts, and the stem, divide.
+    Every point of the space can be built: `dim` is restricted to widths that all head counts, stems and patch
+    sizes allow.
 
     Raises:
-        InputError: a field is neither a range nor a choice nor a value, or is out of its limits; no `dim` is
-            left; a patch size is none for the conv stem.
+        InputError: a field holds a wrong type or is out of its limits, or no `dim` is left.
     """
 
-    model: str = "defect-conv"
-    """the size in keras_vit.model.config whose other arguments the points have"""
-    depth: Range | Choice | int = Range(2, 8, default=6)
-    num_heads: Choice | int = Choice((4, 2, 8))
-    dim: Range | Choice | int = Range(32, 128, default=64)
-    patch_size: Choice | int = 4
-    """pixels a side; they must divide the image"""
-    mlp_ratio: Range | Choice | int = Choice((2, 4))
-    """width of the MLP in units of dim"""
-    stem: Choice | str = Choice(("conv", "linear"))
-    drop_path_rate: Range | Choice | float = Range(0.0, 0.2, default=0.0, step=0.05)
-    learning_rate: Range | Choice | float = Range(3e-4, 6e-3, default=2e-3, log=True)
-    weight_decay: Range | Choice | float = Range(1e-3, 0.3, default=0.05, log=True)
-    batch_size: Range | Choice | int = Choice((32, 64))
-    augmentation: Range | Choice | float = Range(0.0, 1.0, default=0.5, step=0.25)
-    """strength: 0 for none, else flips and shifts by up to 0.2 times this share of the side"""
-    epochs: Range | Choice | int = 27
-    """of a trial, over which its schedule is laid out; a plain number with Hyperband: of its longest trial"""
-    max_parameters: int | None = None
+    model: Annotated[str, AfterValidator(_known_size)] = "defect-conv"
+    """the size in keras_vit.model.config that the points take their other arguments from"""
+    depth: Annotated[Range | Choice | int, Each(Count)] = Range(2, 8, default=6)
+    """number of encoder blocks"""
+    num_heads: Annotated[Choice | int, Each(Count)] = Choice((4, 2, 8))
+    """attention heads per block"""
+    dim: Annotated[Range | Choice | int, Each(Count)] = Range(32, 128, default=64)
+    """width of a token"""
+    patch_size: Annotated[Choice | int, Each(Count)] = 4
+    """side of a patch in pixels; it must divide the image"""
+    mlp_ratio: Annotated[Range | Choice | int, Each(Count)] = Choice((2, 4))
+    """width of the MLP as a multiple of dim"""
+    stem: Annotated[Choice | str, Each(Stem)] = Choice(("conv", "linear"))
+    """conv or linear"""
+    drop_path_rate: Annotated[Range | Choice | float, Each(Annotated[float, Field(ge=0.0, le=0.99)])] = Range(
+        0.0, 0.2, default=0.0, step=0.05
+    )
+    """stochastic depth of the last block"""
+    learning_rate: Annotated[Range | Choice | float, Each(Annotated[float, Field(gt=0.0, le=10.0)])] = Range(
+        3e-4, 6e-3, default=2e-3, log=True
+    )
+    """the highest one of the schedule"""
+    weight_decay: Annotated[Range | Choice | float, Each(Annotated[float, Field(ge=0.0, le=1.0)])] = Range(
+        1e-3, 0.3, default=0.05, log=True
+    )
+    """of AdamW"""
+    batch_size: Annotated[Range | Choice | int, Each(Count)] = Choice((32, 64))
+    """images per step"""
+    augmentation: Annotated[Range | Choice | float, Each(Annotated[float, Field(ge=0.0, le=1.0)])] = Range(
+        0.0, 1.0, default=0.5, step=0.25
+    )
+    """strength: 0 for none; otherwise flips, and shifts by up to 0.2 times this fraction of the side"""
+    epochs: Annotated[Range | Choice | int, Each(Count)] = 27
+    """of a trial, over which its schedule is laid out; with Hyperband a number, that of its longest trial"""
+    max_parameters: Count | None = None
     """larger models are not drawn"""
-    max_mult_adds: int | None = None
-    """of one image, forward; dearer models are not drawn"""
+    max_mult_adds: Count | None = None
+    """per image, forward; models with more are not drawn"""
 
     def __post_init__(self):
-        check_choice("model", self.model, tuple(SIZES))
-        for name in NAMES:
-            _check_field(name, getattr(self, name))
-        for name in BUDGETS:
-            budget = getattr(self, name)
-            if budget is not None and not _is_whole(budget):
-                raise InputError(f"{name} must be a whole number. Received: {name}={budget!r}")
-            check_range(name, budget, 1, None)
-        self._check_patches()
-        self._check_dim()
-
-    def _check_patches(self):
-        for size in _all(self.patch_size):
-            if "conv" in _all(self.stem) and (size < 2 or size & (size - 1)):
-                raise InputError(
-                    f"patch_size={size} is no power of two, which the conv stem wants: take it out, or "
-                    'freeze stem="linear".'
-                )
-
-    def _check_dim(self):
-        step = self._dim_step()
-        if isinstance(self.dim, Range):
-            if self.dim.log:
-                raise InputError("dim goes in steps, and has no log scale: leave log out.")
-            if not self.dim_values():
-                raise InputError(f"No dim in {self.dim} is a multiple of {step}: widen it.")
-            return
-        for dim in _all(self.dim):
-            if dim % step:
-                raise InputError(
-                    f"dim={dim} is no multiple of {step}, which num_heads and the stem want: "
-                    "change one of them."
-                )
+        if "conv" in all_values(self.stem):
+            for size in all_values(self.patch_size):
+                check_conv_stem(dim=size, patch_size=size)  # of the patch alone: it divides itself
+        if not isinstance(self.dim, Range):
+            for dim in all_values(self.dim):
+                _check_dim(self, dim)
+        elif self.dim.log:
+            raise InputError("dim has steps, and no log scale: omit log.")
+        elif not self.dim_values():
+            raise InputError(
+                f"No dim in {self.dim} works with all choices of num_heads, patch_size and stem: widen it."
+            )
 
     def dim_values(self) -> list[int]:
         """The widths that all other choices allow, from small to large."""
-        if not isinstance(self.dim, Range):
-            return sorted(_all(self.dim))
-        step = self._dim_step()
-        return [int(dim) for dim in self.dim.values() if dim % step == 0]
+        return list(_dim_values(self))
 
     def batch_sizes(self) -> list[int]:
-        """All that a point may have."""
+        """All batch sizes that a point may have."""
         sizes = self.batch_size
-        return [int(size) for size in (sizes.values() if isinstance(sizes, Range) else _all(sizes))]
-
-    def _dim_step(self) -> int:
-        stem = max(_all(self.patch_size)) if "conv" in _all(self.stem) else 1
-        # Heads of a width of their own divide nothing.
-        heads = (1,) if SIZES[self.model].arguments.get("head_dim") else _all(self.num_heads)
-        return math.lcm(*heads, stem)
+        return [int(size) for size in (sizes.values() if isinstance(sizes, Range) else all_values(sizes))]
 
     def searched(self) -> list[str]:
         """The names of the fields that are not frozen."""
         return [name for name in NAMES if isinstance(getattr(self, name), Range | Choice)]
 
-    def declare(self, hp) -> dict[str, Any]:
+    def declare(self, hp: Any) -> dict[str, Any]:
         """Takes a point from KerasTuner.
 
         Args:
-            hp: a `keras_tuner.HyperParameters`, which learns the space by it.
+            hp: a `keras_tuner.HyperParameters`, to which the fields of the space are added.
 
         Returns:
-            The point: values by the names of the fields, `model` and those that are frozen too.
+            The point: values by the names of the fields, `model` and frozen fields included.
         """
-        found = {"model": self.model}
+        found: dict[str, Any] = {"model": self.model}
         for name in NAMES:
             field = getattr(self, name)
             if name == "dim" and isinstance(field, Range):
@@ -240,57 +126,83 @@ class SearchSpace:
         return dict(min_value=widths[0], max_value=widths[-1], step=step, default=default)
 
     def point(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A whole point from values by name, at least those that are searched; other names are left out."""
+        """The whole point of these values by name, which hold at least the searched fields.
+
+        Other names are ignored.
+        """
         return {name: values.get(name, getattr(self, name)) for name in ("model", *NAMES)}
 
     def default_point(self) -> dict[str, Any]:
-        """The point that is tried where nothing is known yet."""
+        """The point that a search tries first."""
         return self.declare(_Defaults())
 
     def excess(
         self, values: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int
     ) -> str | None:
-        """What the model at a point has too much of, in words; `None` where it is within the budgets.
+        """What the model at a point has too much of, in words; `None` if it is within the budgets.
 
         Args:
             values: as for `point`.
             image_shape: (height, width, channels).
-            num_classes: how many logits.
+            num_classes: number of logits.
         """
-        point = self.point(values)
+        if self.max_parameters is None and self.max_mult_adds is None:
+            return None
+        model = vit_config(self.point(values), image_shape, num_classes)
         for limit, count, unit in (
-            (self.max_parameters, count_parameters, "parameters"),
-            (self.max_mult_adds, count_mult_adds, "mult-adds"),
+            (self.max_parameters, cost.count_parameters, "parameters"),
+            (self.max_mult_adds, cost.count_mult_adds, "mult-adds"),
         ):
-            if limit is not None:
-                found = count(point, image_shape, num_classes)
-                if found > limit:
-                    return f"{found:,} {unit}, more than the {limit:,} {unit} of the budget"
+            if limit is not None and (found := count(model)) > limit:
+                return f"{found:,} {unit}, more than the {limit:,} {unit} of the budget"
         return None
 
 
-class _Defaults:
-    """Stands in for KerasTuner's HyperParameters where that is not imported: everything is as by default."""
+@cache
+def _dim_values(space: SearchSpace) -> tuple[int, ...]:
+    if not isinstance(space.dim, Range):
+        return tuple(sorted(all_values(space.dim)))
+    found = []
+    for dim in map(int, space.dim.values()):
+        try:
+            _check_dim(space, dim)
+        except InputError:
+            continue
+        found.append(dim)
+    return tuple(found)
 
-    def _default(self, name, *limits, default, **options):
+
+def _check_dim(space: SearchSpace, dim: int) -> None:
+    """Raises InputError if a width does not make a ViT with every choice of heads, patch and stem."""
+    least = {"model": space.model, "dim": dim, "depth": 1, "mlp_ratio": 1, "drop_path_rate": 0.0}
+    choices = map(all_values, (space.num_heads, space.patch_size, space.stem))
+    for num_heads, patch_size, stem in product(*choices):
+        values = {**least, "num_heads": num_heads, "patch_size": patch_size, "stem": stem}
+        ViTConfig(image_shape=(patch_size, patch_size, 1), num_classes=1, **vit_arguments(values))
+
+
+class _Defaults:
+    """Stands in for KerasTuner's HyperParameters if that is not imported: every value is the default."""
+
+    def _default(self, name: str, *limits: Any, default: Any, **options: Any) -> Any:
         return default
 
     Int = Float = Choice = _default
 
 
-NAMES = [field.name for field in fields(SearchSpace) if field.name not in ("model", *BUDGETS)]
-"""Of the fields that can be searched."""
+NAMES = [field.name for field in fields(SearchSpace) if field.name not in ("model", *BUDGETS)]  # type: ignore[arg-type]
+"""The fields that can be searched."""
 
 
 def freeze(space: SearchSpace, values: Mapping[str, Any]) -> SearchSpace:
     """A space with some fields frozen.
 
     Args:
-        space: stays as it is.
-        values: by the names of the fields; text is read as the kind of the field: `{"depth": "6"}`.
+        space: is not changed.
+        values: by the names of the fields. Text is read as the type of the field: `{"depth": "6"}`.
 
     Raises:
-        InputError: there is no such field to search, or a value is none for it.
+        InputError: there is no such field, or it cannot have such a value.
 
     Example:
         >>> freeze(SearchSpace(), {"depth": 6, "stem": "conv"}).depth
@@ -299,7 +211,14 @@ def freeze(space: SearchSpace, values: Mapping[str, Any]) -> SearchSpace:
     for name in values:
         if name not in NAMES:
             raise InputError(f"There is no {name} to freeze: the fields are {', '.join(NAMES)}.")
-    return replace(space, **{name: _read(name, value) for name, value in values.items()})
+    return replace(space, **{name: _read(name, value) for name, value in values.items()})  # type: ignore[type-var]
+
+
+def _read(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    (each,) = (extra for extra in hints(SearchSpace)[name].__metadata__ if isinstance(extra, Each))
+    return each.read_text(name, value)
 
 
 def describe(space: SearchSpace) -> dict[str, Any]:
@@ -307,83 +226,18 @@ def describe(space: SearchSpace) -> dict[str, Any]:
 
     Returns:
         By the names of the fields: `{"low", "high", "default", "step", "log"}` for a range,
-        `{"values", "default"}` for a choice, else the value itself.
+        `{"values", "default"}` for a choice, otherwise the value itself.
     """
-    return {field.name: _plain(getattr(space, field.name)) for field in fields(space)}
+    return to_plain(space)
 
 
 def space_from_dict(plain: Mapping[str, Any]) -> SearchSpace:
-    """The space that `describe` told of; fields that are not there have their defaults.
+    """The space that `describe` has described; missing fields have their defaults.
 
     Raises:
-        InputError: a field is unknown, or none of what `describe` gives.
+        InputError: a field is unknown, or does not hold what `describe` writes.
     """
-    if not isinstance(plain, Mapping):
-        raise InputError(f"A space is told as names and fields. Received: {plain!r}")
-    unknown = plain.keys() - {field.name for field in fields(SearchSpace)}
-    if unknown:
-        raise InputError(f"A space has no {', '.join(sorted(unknown))}: its fields are {', '.join(NAMES)}.")
-    return SearchSpace(**{name: _from_plain(name, value) for name, value in plain.items()})
-
-
-def _plain(field):
-    if isinstance(field, Choice):
-        return {"values": list(field.values), "default": field.values[0]}
-    return asdict(field) if isinstance(field, Range) else field
-
-
-def _from_plain(name, told):
-    if not isinstance(told, Mapping):
-        return told
     try:
-        if "values" not in told:
-            return Range(**told)
-        values = list(told["values"])
-        default = told.get("default", values[0])
-        values.insert(0, values.pop(values.index(default)))
-        return Choice(tuple(values))
-    except (TypeError, ValueError, IndexError) as error:
-        reason = str(error) if isinstance(error, InputError) else "give low, high and default, or values."
-        raise InputError(f"{name} is no range and no choice: {reason} Received: {dict(told)}") from error
-
-
-def _read(name, value):
-    if not isinstance(value, str) or name == "stem":
-        return value
-    kind, called = (int, "whole number") if name in WHOLE_NUMBERS else (float, "number")
-    try:
-        return kind(value)
-    except ValueError:
-        raise InputError(f"{name} must be a {called}. Received: {name}={value!r}") from None
-
-
-def _check_field(name, field):
-    """Raises InputError where a field is of a wrong kind, or a value in it out of its limits."""
-    kinds = (Choice,) if name in ("num_heads", "patch_size", "stem") else (Range, Choice)
-    values = [field]
-    if isinstance(field, kinds):
-        values = [field.low, field.high] if isinstance(field, Range) else list(field.values)
-    called, is_right = (
-        ("a word", lambda value: isinstance(value, str))
-        if name == "stem"
-        else ("a whole number", _is_whole)
-        if name in WHOLE_NUMBERS
-        else ("a number", _is_number)
-    )
-    if not all(map(is_right, values)):
-        wanted = " or ".join(f"a {kind.__name__}" for kind in kinds)
-        raise InputError(f"{name} must be {called}, or {wanted} of such. Received: {name}={field!r}")
-    for value in values:
-        if name == "stem":
-            check_choice(name, value, STEMS)
-        else:
-            check_range(name, value, *NUMBERS.get(name, (1, None)))
-    if isinstance(field, Range) and field.whole and name in NUMBERS:
-        raise InputError(
-            f"{name}=Range({field.low}, {field.high}, ...) would be whole numbers only: write "
-            f"{float(field.low)} and {float(field.high)}."
-        )
-
-
-def _all(field) -> tuple:
-    return field.values if isinstance(field, Choice) else (field,)
+        return from_plain(SearchSpace, plain)
+    except InputError as error:
+        raise InputError(f"The space cannot be used: {error}") from error

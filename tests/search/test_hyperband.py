@@ -12,7 +12,7 @@ from keras_vit.data.pipeline import load_data
 from keras_vit.data.sources import load_image_set
 from keras_vit.errors import InputError
 from keras_vit.search import Choice, Range, SearchSpace, ViTHyperband, ViTHyperModel
-from keras_vit.search.space import count_parameters
+from keras_vit.search.point import count_parameters
 from keras_vit.search.trial import MOST_KILLS
 from keras_vit.search.trial_files import KILLED, RESULT
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays

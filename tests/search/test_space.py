@@ -165,14 +165,20 @@ WRONG_TO_FREEZE = {
         "learning_rate must be a number. Received: learning_rate",
     ),
     "nan": ({"learning_rate": "nan"}, "learning_rate must be above 0.0"),
-    "no stem": ({"stem": "cnov"}, "stem must be one of 'conv', 'linear'. Received: stem='cnov'"),
-    "0": ({"depth": "0"}, "depth must be 1 or more. Received: depth=0"),
-    "a dim that heads do not divide": ({"dim": "20"}, "dim=20 is no multiple of 8"),
+    "no stem": ({"stem": "cnov"}, "stem must be one of 'linear', 'conv'. Received: stem='cnov'"),
+    "0": ({"depth": "0"}, "depth must be 1 or more. Received: depth='0'"),
+    "a dim that heads do not divide": (
+        {"dim": "20"},
+        "num_heads must divide dim, unless head_dim is given. Received: num_heads=8, dim=20",
+    ),
     "a patch for no stem": (
         {"patch_size": "7"},
-        "patch_size=7 is no power of two, which the conv stem wants",
+        "so patch_size must be 2, 4, 8, 16, ... Received: patch_size=7",
     ),
-    "nothing": ({"depth": None}, "depth must be a whole number, or a Range or a Choice of such"),
+    "nothing": (
+        {"depth": None},
+        "depth must be a whole number, or a Range or a Choice of such values. Received: depth=None",
+    ),
 }
 
 
@@ -210,13 +216,22 @@ def test_what_is_told_by_hand():
 
 
 WRONG_TO_READ = {
-    "a list": ([], "told as names and fields"),
-    "no such field": ({"depht": 3}, "A space has no depht: its fields are depth"),
-    "half a range": ({"depth": {"low": 1}}, "depth is no range and no choice: give low, high and default"),
-    "another key": ({"depth": {"low": 1, "high": 2, "default": 1, "by": 3}}, "depth is no range"),
-    "no values": ({"depth": {"values": []}}, "depth is no range and no choice"),
-    "a default that is no value": ({"depth": {"values": [1], "default": 2}}, "depth is no range"),
-    "values of two kinds": ({"depth": {"values": [1, "2"]}}, "values must be of one kind"),
+    "a list": ([], "The space cannot be used: it holds no settings by name."),
+    "no such field": ({"depht": 3}, "The space cannot be used: it has unknown settings: depht."),
+    "half a range": ({"depth": {"low": 1}}, "depth is not a range or a choice: the setting high is missing."),
+    "another key": (
+        {"depth": {"low": 1, "high": 2, "default": 1, "by": 3}},
+        "depth is not a range or a choice: it has unknown settings: by.",
+    ),
+    "no values": (
+        {"depth": {"values": []}},
+        "depth is not a range or a choice: values must hold at least one",
+    ),
+    "a default that is no value": (
+        {"depth": {"values": [1], "default": 2}},
+        "default must be one of the values. Received: default=2, values=(1,)",
+    ),
+    "values of two kinds": ({"depth": {"values": [1, "2"]}}, "values must be of one type"),
     "a wrong range": ({"depth": {"low": 3, "high": 2, "default": 3}}, "low must be below high"),
     "a wrong value": ({"depth": [1, 2]}, "depth must be a whole number"),
 }
@@ -246,25 +261,37 @@ WRONG = {
     "default outside": (lambda: Range(1, 3, default=4), "default must be 1 or more and 3 at most"),
     "default between steps": (
         lambda: Range(0.0, 1.0, default=0.3, step=0.25),
-        "default must be low plus some",
+        "default must be low plus a number of steps",
     ),
     "step 0": (lambda: Range(1, 3, default=1, step=0), "step must be above 0"),
     "half a step": (lambda: Range(1, 3, default=1, step=0.5), "has a whole default and step; write low=1.0"),
     "steps and log": (lambda: Range(1, 9, default=1, step=2, log=True), "step and log exclude each other"),
-    "words": (lambda: Range("1", "3", default="2"), "must be finite numbers"),
-    "no end": (lambda: Range(1.0, float("inf"), default=2.0), "must be finite numbers"),
-    "yes and no": (lambda: Range(False, True, default=True), "must be finite numbers"),
+    "words": (lambda: Range("1", "3", default="2"), "low must be a number. Received: low='1'"),
+    "no end": (
+        lambda: Range(1.0, float("inf"), default=2.0),
+        "high must be a finite number. Received: high=inf",
+    ),
+    "yes and no": (lambda: Range(False, True, default=True), "low must be a number. Received: low=False"),
     "no choice": (lambda: Choice(()), "at least one"),
-    "twice": (lambda: Choice((1, 1)), "different ones"),
-    "two kinds": (lambda: Choice((0, 0.5)), "values must be of one kind"),
-    "a word for values": (lambda: Choice("conv"), "values must be a tuple, such as (2, 4)"),
-    "a number for values": (lambda: Choice(4), "values must be a tuple, such as (2, 4)"),
-    "lists in a list": (lambda: Choice([[1], [2]]), "values must be of one kind"),
-    "no dim": (lambda: SearchSpace(dim=Range(9, 15, default=9)), "is a multiple of 8: widen it"),
-    "no dim at steps": (lambda: SearchSpace(dim=Range(36, 70, default=36, step=18)), "multiple of 8"),
-    "frozen dim": (lambda: SearchSpace(dim=20), "dim=20 is no multiple of 8"),
-    "one of the dims": (lambda: SearchSpace(dim=Choice((64, 20))), "dim=20 is no multiple of 8"),
-    "dim on a log scale": (lambda: SearchSpace(dim=Range(32, 64, default=32, log=True)), "has no log scale"),
+    "twice": (lambda: Choice((1, 1)), "values must differ from each other. Received: values=(1, 1)"),
+    "two kinds": (lambda: Choice((0, 0.5)), "values must be of one type"),
+    "a word for values": (lambda: Choice("conv"), "values must be a list. Received: values='conv'"),
+    "a number for values": (lambda: Choice(4), "values must be a list. Received: values=4"),
+    "lists in a list": (lambda: Choice([[1], [2]]), "values must be of one type"),
+    "no dim": (
+        lambda: SearchSpace(dim=Range(9, 15, default=9)),
+        "works with all choices of num_heads, patch_size and stem: widen it",
+    ),
+    "no dim at steps": (
+        lambda: SearchSpace(dim=Range(36, 70, default=36, step=18)),
+        "No dim in Range(low=36",
+    ),
+    "frozen dim": (lambda: SearchSpace(dim=20), "num_heads must divide dim"),
+    "one of the dims": (lambda: SearchSpace(dim=Choice((64, 20))), "num_heads must divide dim"),
+    "dim on a log scale": (
+        lambda: SearchSpace(dim=Range(32, 64, default=32, log=True)),
+        "dim has steps, and no log scale: omit log",
+    ),
     "no such model": (lambda: SearchSpace(model="defect-conv/4"), "model must be one of 'Ti', 'S', 'B'"),
     "epochs": (lambda: SearchSpace(epochs=0), "epochs must be 1 or more"),
     "epochs from 0": (lambda: SearchSpace(epochs=Range(0, 3, default=1)), "epochs must be 1 or more"),
@@ -275,16 +302,23 @@ WRONG = {
     "a choice of no heads": (lambda: SearchSpace(num_heads=Choice((2, 0))), "num_heads must be 1 or more"),
     "a range of heads": (
         lambda: SearchSpace(num_heads=Range(2, 4, default=2)),
-        "num_heads must be a whole number, or a Choice of such",
+        "num_heads must be a whole number, or a Choice of such values",
     ),
     "half a block": (lambda: SearchSpace(depth=Range(1, 2.5, default=1)), "depth must be a whole number"),
-    "no stem": (lambda: SearchSpace(stem=Choice(("conv", "cnov"))), "stem must be one of 'conv', 'linear'"),
-    "a number for a stem": (lambda: SearchSpace(stem=3), "stem must be a word, or a Choice of such"),
-    "patch 7, conv": (lambda: SearchSpace(patch_size=7, stem="conv"), "patch_size=7 is no power of two"),
-    "patch 1, conv": (lambda: SearchSpace(patch_size=1), "patch_size=1 is no power of two"),
+    "no stem": (lambda: SearchSpace(stem=Choice(("conv", "cnov"))), "stem must be one of 'linear', 'conv'"),
+    "a number for a stem": (
+        lambda: SearchSpace(stem=3),
+        "stem must be one of 'linear', 'conv', or a Choice of such values. Received: stem=3",
+    ),
+    "patch 7, conv": (lambda: SearchSpace(patch_size=7, stem="conv"), "Received: patch_size=7"),
+    "patch 1, conv": (
+        lambda: SearchSpace(patch_size=1),
+        "patch_size must be 2, 4, 8, 16, ... Received: patch_size=1",
+    ),
     "one of the patches": (
         lambda: SearchSpace(patch_size=Choice((4, 7))),
-        'patch_size=7 is no power of two, which the conv stem wants: take it out, or freeze stem="linear".',
+        'stem="conv" halves the image at each layer, so patch_size must be 2, 4, 8, 16, ... '
+        "Received: patch_size=7",
     ),
     "rate 1": (
         lambda: SearchSpace(drop_path_rate=1.0),
