@@ -106,7 +106,7 @@ def validated(cls: type[T]) -> type[T]:
 
 def to_plain(value: Any) -> Any:
     """A dataclass of `validated` as JSON has it: dicts, lists, text and numbers."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")  # type: ignore[arg-type]
 
 
 def from_plain(cls: type[T], plain: Any) -> T:
@@ -123,7 +123,7 @@ def from_plain(cls: type[T], plain: Any) -> T:
         raise InputError("it holds no settings by name.")
     try:
         # As text: only there does the strict mode of pydantic accept a list for a tuple.
-        return _adapter(cls).validate_json(json.dumps(plain))
+        return _adapter(cls).validate_json(json.dumps(plain))  # type: ignore[arg-type]
     except ValidationError as error:
         raise InputError(sentence(error, cls, plain, from_json=True)) from None
 
@@ -188,11 +188,6 @@ def _adapter(cls: Any) -> TypeAdapter:
     return TypeAdapter(cls)
 
 
-@cache
-def _value_adapter(hint: Any, strict: bool) -> TypeAdapter:
-    return TypeAdapter(hint, config=ConfigDict(strict=strict, allow_inf_nan=False))
-
-
 def limits(hint: Any) -> str | None:
     """The range of a number in words, such as `"above 0.0 and 10.0 at most"`; `None` if it has none."""
     if get_origin(hint) in (Union, types.UnionType, tuple):
@@ -227,6 +222,7 @@ def words(hint: Any, from_json: bool = False) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(repr, options))}"
     if origin in (Union, types.UnionType):
+        options = tuple(option for option in options if option is not int or float not in options)
         return " or ".join(dict.fromkeys(words(option, from_json) for option in options))
     if origin is tuple:
         if Ellipsis in options:

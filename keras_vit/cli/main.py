@@ -17,6 +17,7 @@ from keras_vit.cli.request import Request
 from keras_vit.cli.shell import exit_code_of, parse_words
 from keras_vit.cli.summary import Summary
 from keras_vit.cli.train import Train
+from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE  # noqa: F401
 
 
 def parse(arguments: list[str]) -> Any:
@@ -54,7 +55,14 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code, of `keras_vit.process.exit_codes`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    return exit_code_of(lambda: parse(arguments)())
+
+    def run() -> int | None:
+        verb = parse(arguments)
+        if isinstance(verb, Train):
+            verb.on_all_devices(arguments)
+        return verb()
+
+    return exit_code_of(run)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from keras_vit.cli.parsing import parse_words
+from keras_vit.cli.shell import parse_words
 from keras_vit.errors import InputError
 from keras_vit.process.children import ProcessFailed
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE

@@ -25,7 +25,7 @@ def repeat_command(program: Iterable[str], options: Mapping[str, Any], defaults:
     for name, value in options.items():
         if name in defaults and value == defaults[name]:
             continue
-        words += _option(name, value, is_flag=isinstance(defaults.get(name), bool))
+        words += _option(name, value, is_flag=isinstance(defaults.get(name, value), bool))
     return shlex.join(words)
 
 

@@ -7,10 +7,9 @@ from typing import Any
 from keras_vit.errors import InputError
 from keras_vit.evaluation.trials import SearchRecord
 from keras_vit.files import write_text
-from keras_vit.model.config import SIZES
+from keras_vit.model.config import CHANGEABLE, SIZES
 from keras_vit.search.config import SearchConfig, from_dict
 from keras_vit.search.point import recipe_at, vit_arguments
-from keras_vit.training.architecture import Architecture
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.config_file import FOUND
 
@@ -28,8 +27,9 @@ def train_config_at(values: dict[str, Any], base: TrainConfig) -> TrainConfig:
     """
     arguments = vit_arguments(values)
     own = {**UNSAID, **SIZES[values["model"]].arguments}
-    names = [field.name for field in dataclasses.fields(Architecture)]
-    changed = {name: arguments[name] for name in names if arguments[name] != own[name]}
+    changed = {
+        name: value for name, value in arguments.items() if name in CHANGEABLE and value != own.get(name)
+    }
     height, width, channels = base.image_shape
     return dataclasses.replace(
         base,
@@ -37,7 +37,7 @@ def train_config_at(values: dict[str, Any], base: TrainConfig) -> TrainConfig:
         # Said, since by default it would follow the model.
         image_size=height if height == width else (height, width),
         channels=channels,
-        changes=Architecture(**changed),
+        changes=changed,
         recipe=recipe_at(values, base.recipe),
     )
 

@@ -1,80 +1,97 @@
-"""What a run is made from, as plain values. Nothing here imports Keras: the command line reads it first."""
+"""The settings of a training run, as plain values.
+
+Nothing here imports Keras: the command line reads it first.
+"""
 
 import dataclasses
-import shlex
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from keras_vit.data.augmentation import Augmentation
-from keras_vit.errors import InputError, check_choice, check_range
-from keras_vit.model.config import default_channels, default_image_size
-from keras_vit.training.architecture import Architecture, check_architecture
+from pydantic import Field
+
+from keras_vit.errors import InputError
+from keras_vit.model.config import (
+    CHANGEABLE,
+    ViTConfig,
+    default_channels,
+    default_image_size,
+    named_size,
+    variant_arguments,
+)
 from keras_vit.training.recipe import RECIPES, Recipe
+from keras_vit.validation import Channels, Count, Folder, Seed, Text, from_plain, to_plain, validated
 
 DEVICES = ("distribute", "devices", "model_devices", "nodes")
+WHERE = ("out", "resume", *DEVICES)
+"""Settings of where a run is made, not of what it computes: no file of settings has them."""
+
+CHANGES_OF_0_1_0 = {"depth", "num_heads", "dim", "mlp_dim", "stem", "drop_path_rate"}
+"""What version 0.1.0 wrote as changes, always all of them: null where the size's own value was used."""
 
 
-@dataclass(frozen=True)
+@validated
 class TrainConfig:
-    """Data, model, recipe and place of one training run.
+    """Data, model, recipe and output folder of a training run.
 
     Raises:
-        InputError: a value cannot be used.
+        InputError: a value is of another type, or out of its range, or the model cannot be built.
     """
 
-    data: str | None = None
+    data: Text | None = None
     """class folders, train/validation/test folders, NEU's flat files, a .zip of these, an .npz, or tfds:NAME;
-    without it, drawn steel defects"""
+    by default drawn steel defects"""
     model: str = "defect-conv/4"
     """size/patch, such as defect/4, S/16 or B/16"""
-    image_size: int | tuple[int, int] | None = None
-    """pixels a side, or height and width; 28 for the defect sizes, else 224"""
-    channels: Literal[1, 3] | None = None
-    """1 reads images as gray, 3 as RGB; 1 for the defect sizes, else 3"""
+    image_size: Count | Annotated[tuple[Count, Count], Field(strict=False)] | None = None
+    """side in pixels, or height and width; by default 28 for the defect sizes, 224 for the others"""
+    channels: Channels | None = None
+    """1 reads images as gray, 3 as RGB; by default 1 for the defect sizes, 3 for the others"""
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     """what happens to images of another aspect ratio"""
-    test_fraction: float = 0.2
-    """share of each class kept for the test, where the data have no test part"""
-    validation_fraction: float = 0.1
-    """share of each class's rest kept to choose the best epoch; 0 for none"""
+    test_fraction: Annotated[float, Field(gt=0.0, le=0.9)] = 0.2
+    """share of each class that is the test part, if the data have none"""
+    validation_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1
+    """share of the rest of each class that chooses the best epoch; 0 for none"""
     merge_validation: bool = False
     """train on the validation images too and keep the last epoch: for settings that were chosen already"""
     skip_unreadable: bool = False
     """leave unreadable images out instead of stopping"""
-    changes: Architecture = field(default_factory=Architecture)
+    changes: dict[str, Any] = field(default_factory=dict)
+    """arguments of `ViTConfig` with other values than the size has"""
     recipe: Recipe = field(default_factory=lambda: RECIPES["default"])
-    seed: int = 0
+    seed: Seed = 0
     """of the split, the first weights, the order and the augmentation"""
-    out: Path | None = None
+    out: Folder | None = None
     """the run folder to make; by default runs/ and the date"""
     resume: bool = False
-    """go on with the run in --out that was cut off"""
+    """continue the run in --out that was cut off"""
     distribute: Literal["auto", "none", "data", "model"] = "auto"
-    """share each batch among devices (data), or cut the model over them as well (model, JAX only); auto
-    takes all GPUs, and the processes that the launcher announces"""
-    devices: int | None = None
-    """of each process; all GPUs or one CPU by default"""
-    model_devices: int | None = None
-    """devices that a copy of the model is cut over, with --distribute model; all by default"""
-    nodes: int | None = None
-    """machines that the run must have; see docs/cluster.md"""
+    """share each batch among devices (data), or also cut the model over them (model, JAX only); auto uses all
+    GPUs, and the processes that the launcher announces"""
+    devices: Count | None = None
+    """number of devices per process; by default all GPUs or one CPU"""
+    model_devices: Count | None = None
+    """number of devices that a copy of the model is cut over, with --distribute model; by default all"""
+    nodes: Count | None = None
+    """number of machines that the run must have; see docs/cluster.md"""
 
     def __post_init__(self):
-        check_architecture(self.model, self.changes)
-        check_range("test_fraction", self.test_fraction, 0.0, 0.9, open_low=True)
-        check_range("validation_fraction", self.validation_fraction, 0.0, 0.9)
-        check_range("seed", self.seed, 0, 2**31 - 1)
-        check_choice("distribute", self.distribute, ("auto", "none", "data", "model"))
-        for name in ("devices", "model_devices", "nodes"):
-            check_range(name, getattr(self, name), 1, None)
-        if min(self.image_shape) < 1:
-            raise InputError(f"image_size must be 1 or more. Received: image_size={self.image_size}")
-        if self.channels not in (None, 1, 3):
-            raise InputError(f"channels must be 1 (gray) or 3 (RGB). Received: channels={self.channels}")
+        named_size(self.model)
+        unknown = self.changes.keys() - set(CHANGEABLE)
+        if unknown:
+            raise InputError(
+                f"changes may have {', '.join(CHANGEABLE)}. Received: {', '.join(map(str, sorted(unknown)))}"
+            )
+        try:
+            model = self.vit_config(num_classes=2)  # the images decide how many there are
+        except InputError as error:
+            raise InputError(f"{error} for {self.model}") from None
+        ordered = {name: getattr(model, name) for name in CHANGEABLE if name in self.changes}
+        object.__setattr__(self, "changes", ordered)
         if self.resume and self.out is None:
-            raise InputError("Say which run to resume: give its folder with --out.")
+            raise InputError("Which run is to be resumed? Give its folder with --out.")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -83,70 +100,54 @@ class TrainConfig:
         height, width = (size, size) if isinstance(size, int) else size
         return (height, width, self.channels or default_channels(self.model))
 
+    def vit_config(self, num_classes: int) -> ViTConfig:
+        """The model of the run, for images of this many classes."""
+        arguments = {**variant_arguments(self.model), **self.changes}
+        return ViTConfig(image_shape=self.image_shape, num_classes=num_classes, **arguments)
+
     @property
     def architecture(self) -> str:
         """The model in words: `"defect-conv/4 with depth 8"`."""
-        return f"{self.model} with {self.changes}" if self.changes.given() else self.model
+        changes = ", ".join(f"{name} {value}" for name, value in self.changes.items())
+        return f"{self.model} with {changes}" if changes else self.model
 
 
 def default_folder(config: TrainConfig) -> Path:
+    """The folder of a run whose settings name none: runs/, the date, the time and the model."""
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.model.replace('/', '-')}"
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """JSON-ready; the folder, `resume` and the devices are left out: they say where, not what."""
-    plain = dataclasses.asdict(config)
-    for name in ("out", "resume", *DEVICES):
-        del plain[name]
-    return plain
+    """Ready for JSON, without the settings of `WHERE`."""
+    return {name: value for name, value in to_plain(config).items() if name not in WHERE}
 
 
-def from_dict(plain: dict[str, Any], **changes) -> TrainConfig:
-    """What `to_dict` told, with other fields changed.
+def from_dict(plain: Any, **where: Any) -> TrainConfig:
+    """The settings that `to_dict` gave, of this version or an earlier one.
+
+    Args:
+        plain: as `json.loads` gives it. Settings that it leaves out have the defaults of `TrainConfig()`.
+        **where: settings of `WHERE`.
 
     Raises:
-        KeyError, TypeError: it is none of what `to_dict` gives; fields newer than the file may be missing.
+        InputError: a setting is unknown, or a value does not fit.
     """
-    augmentation = Augmentation(**plain["recipe"]["augmentation"])
-    recipe = Recipe(**{**plain["recipe"], "augmentation": augmentation})
-    size = plain["image_size"]
-    size = tuple(size) if isinstance(size, list) else size
-    architecture = Architecture(**plain.get("changes", {}))
-    told = {**plain, "recipe": recipe, "image_size": size, "changes": architecture}
-    return TrainConfig(**{**told, **changes})
+    if not isinstance(plain, dict):
+        raise InputError("it holds no settings by name.")
+    named_here = sorted(plain.keys() & set(WHERE))
+    if named_here:
+        raise InputError(f"it has settings that belong on the command line: {', '.join(named_here)}.")
+    changes = plain.get("changes")
+    if isinstance(changes, dict) and changes.keys() == CHANGES_OF_0_1_0:
+        plain = {**plain, "changes": {name: value for name, value in changes.items() if value is not None}}
+    config = from_plain(TrainConfig, _merged(to_dict(TrainConfig()), plain))
+    return dataclasses.replace(config, **where)
 
 
-def differences(config: TrainConfig, other: TrainConfig) -> list[tuple[str, Any]]:
-    """Options, by name, in which a config differs from another, with the config's value."""
-
-    def flat(plain):
-        recipe = plain.pop("recipe")
-        return plain | plain.pop("changes") | recipe.pop("augmentation") | recipe
-
-    ours, theirs = flat(to_dict(config)), flat(to_dict(other))
-    return [(name, value) for name, value in ours.items() if value != theirs[name]]
-
-
-def command_of(config: TrainConfig) -> str:
-    """The shell command that repeats a run, with no option that is a default anyway."""
-    candidates = {
-        name: differences(config, TrainConfig(recipe=recipe, model=config.model))
-        for name, recipe in RECIPES.items()
-    }
-    nearest = min(candidates, key=lambda name: len(candidates[name]))
-    words = ["keras-vit", "train", "--model", config.model]
-    if nearest != "default":
-        words += ["--recipe", nearest]
-    for name, value in candidates[nearest]:
-        flag = name.replace("_", "-")
-        if isinstance(value, bool) and name != "xla":  # xla may also be None: it takes a word
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            values = value if isinstance(value, list | tuple) else [value]
-            words += [f"--{flag}", *map(str, values)]
-    for name in DEVICES:
-        if getattr(config, name) != getattr(TrainConfig, name):
-            words += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
-    if config.out is not None:
-        words += ["--out", str(config.out)]
-    return shlex.join(words)
+def _merged(defaults: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """Plain values over the defaults, at each level."""
+    found = {**defaults, **plain}
+    for name, default in defaults.items():
+        if isinstance(default, dict) and isinstance(found[name], dict):
+            found[name] = _merged(default, found[name])
+    return found

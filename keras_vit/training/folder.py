@@ -1,12 +1,13 @@
-"""Where a run stands on the disk while it trains, and what may be there already."""
+"""The folder of a run while it trains, and what may be there already."""
 
 from pathlib import Path
 
 from keras_vit import files
 from keras_vit.errors import InputError
 from keras_vit.files import partial_of
-from keras_vit.runs import folder as folder_of_run
-from keras_vit.training.config import DEVICES, TrainConfig, differences, from_dict
+from keras_vit.runs import folder as run_folder
+from keras_vit.training.config import WHERE, TrainConfig, from_dict
+from keras_vit.training.options import differences
 
 
 def begin_or_resume(config: TrainConfig, folder: Path, restarted: bool) -> dict:
@@ -15,61 +16,68 @@ def begin_or_resume(config: TrainConfig, folder: Path, restarted: bool) -> dict:
     Args:
         config: as asked for now.
         folder: of the finished run.
-        restarted: whether a run that was cut off is taken up without being asked, as the launchers of several
+        restarted: whether a run that was cut off is continued without `resume`, as the launchers of several
             processes need, which start the same command again.
 
     Returns:
-        `{"finished": config.json}` where there is nothing left to do, else `{"begun": config.json}`, `None`
-        in place of it for a new run.
+        `{"finished": config.json}` if there is nothing left to do, otherwise `{"begun": config.json}`, with
+        `None` for a new run.
 
     Raises:
-        InputError: something else is there, or nothing to resume.
+        InputError: the folder holds something else, or there is nothing to resume.
     """
     partial = partial_of(folder)
-    begun = (partial / folder_of_run.CONFIG).is_file()
+    begun = (partial / run_folder.CONFIG).is_file()
     resume = config.resume or (restarted and begun)
     if resume and folder.is_dir():
-        return {"finished": folder_of_run.load_run(folder).config}
-    _check_place(folder, partial, resume)
-    return {"begun": files.read_json(partial / folder_of_run.CONFIG) if resume else None}
+        return {"finished": run_folder.load_run(folder).config}
+    _check_folder(folder, partial, resume)
+    return {"begun": _read_begun(partial) if resume else None}
 
 
-def _check_place(folder, partial, resume):
+def _check_folder(folder: Path, partial: Path, resume: bool) -> None:
     if folder.exists():
-        raise InputError(f"{folder} is there already: choose another --out, or remove it.")
+        raise InputError(f"{folder} exists already: choose another --out, or remove it.")
     if partial.is_dir() and not resume:
         raise InputError(
-            f"{partial} holds a run that was cut off: add --resume to go on with it, or remove it."
+            f"{partial} holds a run that was cut off: add --resume to continue it, or remove the folder."
         )
     if resume and not partial.is_dir():
         raise InputError(f"There is no cut-off run {partial} to resume: leave out --resume to begin one.")
-    if resume and not (partial / folder_of_run.CONFIG).is_file():
+    if resume and not (partial / run_folder.CONFIG).is_file():
         raise InputError(
-            f"{partial} has no {folder_of_run.CONFIG}, so nothing to resume: remove it and omit --resume."
+            f"{partial} has no {run_folder.CONFIG}, so there is nothing to resume: {_begin_again(partial)}."
         )
 
 
+def _read_begun(partial: Path) -> dict:
+    return files.read_json(partial / run_folder.CONFIG, fix=_begin_again(partial))
+
+
+def _begin_again(partial: Path) -> str:
+    return f"remove {partial}, and leave out --resume"
+
+
 def stored_config(begun: dict, config: TrainConfig) -> TrainConfig:
-    """The config a run was begun with, after making sure that nothing else is asked for now.
+    """The settings that a run was begun with, after a check that nothing else is asked for now.
 
     Args:
         begun: its config.json.
-        config: as asked for now; where it runs is taken from this one.
+        config: as asked for now; where the run is made is taken from it.
 
     Raises:
         InputError: the file is damaged, or an option differs.
     """
-    here = {name: getattr(config, name) for name in ("out", *DEVICES)}
+    where = {name: getattr(config, name) for name in WHERE}
     try:
-        stored = from_dict(begun["train"], resume=True, **here)
-    except (KeyError, TypeError) as error:
+        if not {"model", "recipe"} <= begun["train"].keys():
+            raise InputError("it has no model or no recipe.")
+        stored = from_dict(begun["train"], **{**where, "resume": True})
+    except (InputError, KeyError, TypeError, AttributeError) as error:
         partial = partial_of(Path(str(config.out)))
-        raise InputError(
-            f"{partial / folder_of_run.CONFIG} is damaged: remove {partial}, and leave out --resume."
-        ) from error
-    asked = dict(differences(config, stored))
-    wanted = dict(differences(config, TrainConfig()))
-    for name in asked.keys() & wanted.keys():
+        raise InputError(f"{partial / run_folder.CONFIG} is damaged: {_begin_again(partial)}.") from error
+    wanted = differences(config, TrainConfig())
+    for name in differences(config, stored).keys() & wanted.keys():
         raise InputError(
             f"{config.out} was begun with another {name} than {wanted[name]}: leave that option out to "
             "resume it, or begin a new run with another --out."
@@ -77,10 +85,10 @@ def stored_config(begun: dict, config: TrainConfig) -> TrainConfig:
     return stored
 
 
-def check_same_data(begun: dict, written: dict, partial: Path) -> None:
-    """Raises InputError where the images are others than those a run was begun with."""
-    if begun.get("data") != written["data"]:
+def check_same_data(begun: dict, described: dict, partial: Path) -> None:
+    """Raises InputError if the images are not those that a run was begun with."""
+    if begun.get("data") != described["data"]:
         raise InputError(
-            f"{written['data']['source']} has changed since {partial} was begun: bring the images back to "
+            f"{described['data']['source']} has changed since {partial} was begun: restore the images to "
             "resume it, or begin a new run with another --out."
         )

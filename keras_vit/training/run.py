@@ -17,10 +17,11 @@ from keras_vit.files import partial_of
 from keras_vit.runs import folder as run_folder
 from keras_vit.runs.folder import Run, load_run
 from keras_vit.training.checkpoint import CHECKPOINT
-from keras_vit.training.config import TrainConfig, command_of, default_folder
+from keras_vit.training.config import TrainConfig, default_folder
 from keras_vit.training.folder import begin_or_resume, check_same_data, stored_config
 from keras_vit.training.loop import fit
 from keras_vit.training.optimizer import compile_model
+from keras_vit.training.options import command_of
 from keras_vit.training.outputs import describe, finish
 from keras_vit.training.prepare import build_model, prepare_data
 

@@ -1,0 +1,46 @@
+"""`keras-vit evaluate`"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from keras_vit.cli.figures import accuracy_in_words
+from keras_vit.process.backend import import_quietly
+
+
+@dataclass
+class Evaluate:
+    """Evaluate the model of a run on its test images, or on other images.
+
+    Examples:
+      keras-vit evaluate runs/first
+      keras-vit evaluate runs/first --data more_images --json
+    """
+
+    run: Positional[Path]
+    """a run folder"""
+    data: str | None = None
+    """other images, all of them evaluated; by default the run's own test images"""
+    json: bool = False
+    """print all figures as JSON"""
+
+    def __call__(self) -> None:
+        import_quietly(find_devices=True)
+        from keras_vit.runs.evaluate import evaluate
+
+        found = evaluate(self.run, self.data)
+        if self.json:
+            print(json.dumps(found))
+            return
+        print(f"{found['source']}: accuracy {accuracy_in_words(found)}")
+        width = max(len(row["name"]) for row in found["per_class"])
+        print(f"{'class':{width}}  precision  recall      F1  images")
+        for row in found["per_class"]:
+            shares = "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
+            print(f"{row['name']:{width}}   {shares} {row['support']:7}")
+
+
+def _share(value: float | None) -> str:
+    return f"{'-' if value is None else format(value, '.3f'):>8}"

@@ -1,0 +1,68 @@
+"""`keras-vit export`"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from keras_vit.process.backend import import_quietly
+from keras_vit.serving import Format
+
+
+@dataclass
+class Export:
+    """Write the model of a run for TensorFlow Serving, or for another runtime.
+
+    The export is compared with the Keras model on the run's test images before it appears in its folder.
+
+    Examples:
+      keras-vit export runs/first --to models
+      keras-vit export runs/first --to models --name steel --version 7
+      keras-vit export runs/first --to models --format litert --int8
+    """
+
+    run: Positional[Path]
+    """a run folder"""
+    to: Path
+    """the folder of all models; the export is TO/NAME/VERSION"""
+    name: str | None = None
+    """of the model; by default vit, or vit-FORMAT for another format than a SavedModel"""
+    version: int | None = None
+    """by default the one after the newest"""
+    format: Format = "savedmodel"
+    """savedmodel takes image files; the others take pixels of the model's size"""
+    int8: bool = False
+    """8 bits for the fully connected layers, with litert"""
+    data: str | None = None
+    """other images to compare on, if those of the run are gone"""
+    json: bool = False
+    """print the folder and the comparison as JSON"""
+
+    def __call__(self) -> None:
+        import_quietly(find_devices=True)
+        from keras_vit.serving.bundle import export
+
+        # The converters print; a script that asks for JSON reads nothing else from the standard output.
+        with contextlib.redirect_stdout(sys.stderr):
+            exported = export(
+                self.run,
+                self.to,
+                name=self.name,
+                version=self.version,
+                format=self.format,
+                int8=self.int8,
+                data=self.data,
+            )
+        found = exported.comparison
+        if self.json:
+            print(json.dumps({"path": str(exported.path), "comparison": dataclasses.asdict(found)}))
+            return
+        print(
+            f"compared with Keras on {found.images} images: probabilities differ by {found.difference:.1e} "
+            f"at most, the same class for {found.same_class}"
+        )
+        print(f"exported: {exported.path}")

@@ -1,0 +1,37 @@
+"""`keras-vit inspect`"""
+
+import json
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+from keras_vit.process.backend import import_quietly
+from keras_vit.process.exit_codes import FAILED, FINE
+
+
+@dataclass
+class Inspect:
+    """Inspect images before training: classes, sizes, unreadable files, duplicates.
+
+    Examples:
+      keras-vit inspect images
+      keras-vit inspect images.zip --json
+    """
+
+    data: Positional[str | None] = None
+    """what train --data takes; by default drawn steel defects"""
+    seed: int = 0
+    """of the split into train, validation and test images, between which duplicates are searched for"""
+    json: bool = False
+    """print the findings as JSON"""
+
+    def __call__(self) -> int:
+        import_quietly(find_devices=True)
+        from keras_vit.data.audit import audit_images
+        from keras_vit.data.sources import load_image_set
+        from keras_vit.data.split import split_image_set
+
+        image_set = load_image_set(self.data)
+        audit = audit_images(image_set, split_image_set(image_set, seed=self.seed))
+        print(json.dumps(audit.to_dict()) if self.json else audit)
+        return FAILED if audit.unreadable else FINE

@@ -1,0 +1,73 @@
+"""`keras-vit request`"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from keras_vit.errors import InputError, ServerError
+from keras_vit.process.backend import import_quietly
+from keras_vit.process.exit_codes import FAILED, FINE
+
+
+@dataclass
+class Request:
+    """Classify image files with a model on a server: TensorFlow Serving, over REST or gRPC.
+
+    Examples:
+      keras-vit request localhost:8501 strip_17.jpg strip_18.png
+      keras-vit request localhost:8500 strip_17.jpg --name steel --version 7
+      keras-vit request localhost:8501 strip_17.jpg --json --labels models/vit/1/assets.extra/labels.txt
+      keras-vit request localhost:8501 --signatures
+    """
+
+    address: Positional[str]
+    """HOST:PORT of the server"""
+    images: Positional[tuple[Path, ...]]
+    """image files; they are sent unchanged"""
+    name: str = "vit"
+    """the name under which the model is served"""
+    version: int | None = None
+    """of the model; by default the latest"""
+    protocol: Literal["grpc", "rest"] | None = None
+    """by default grpc at port 8500, else rest; grpc needs the extra serving"""
+    timeout: float = 30.0
+    """seconds to wait for the answer to a request"""
+    retries: int = 3
+    """how often a request is repeated if the server does not answer or is busy, after growing pauses"""
+    batch_size: int = 32
+    """images per request; fewer if their files are large"""
+    labels: Path | None = None
+    """the labels.txt of the model: --json then gives the probabilities by name instead of in its order"""
+    signatures: bool = False
+    """show the signatures of the model and their tensors instead of classifying images"""
+    json: bool = False
+    """print a JSON list with all probabilities"""
+
+    def __call__(self) -> int:
+        from keras_vit.serving import client
+
+        if client.protocol_of(self.address, self.protocol) != "rest":  # REST needs no TensorFlow
+            import_quietly(find_devices=True)
+        options = {key: getattr(self, key) for key in ("name", "version", "protocol", "timeout", "retries")}
+        if self.signatures:
+            found = client.signatures(self.address, **options)
+            print(json.dumps(found) if self.json else client.signature_table(found))
+            return FINE
+        if not self.images:
+            raise InputError("Give at least one image file after the server.")
+        class_names = client.read_labels(self.labels) if self.labels else None
+        failure = None
+        try:
+            answers = client.request(self.address, self.images, batch_size=self.batch_size, **options)
+        except ServerError as error:
+            answers, failure = error.answers, error
+        if self.json:
+            print(json.dumps(client.to_json(answers, class_names)))
+        elif answers:
+            print(client.table(answers))
+        if failure:
+            raise failure
+        return FAILED if any(answer.error for answer in answers) else FINE

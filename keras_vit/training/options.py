@@ -1,0 +1,120 @@
+"""The settings of a run as flat options: those of `keras-vit train`, and the command that repeats a run.
+
+Nothing here imports Keras: the command line reads it first.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from keras_vit.data.augmentation import Augmentation
+from keras_vit.model.config import CHANGEABLE, ViTConfig
+from keras_vit.process.command import repeat_command
+from keras_vit.training.config import WHERE, TrainConfig, to_dict
+from keras_vit.training.recipe import RECIPES, Recipe
+from keras_vit.validation import helps, hints
+
+
+def _fields(cls: Any, *parts: str) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls) if field.name not in parts)
+
+
+PARTS: dict[type, tuple[str, ...]] = {
+    TrainConfig: _fields(TrainConfig, "changes", "recipe"),
+    ViTConfig: CHANGEABLE,
+    Recipe: _fields(Recipe, "augmentation"),
+    Augmentation: _fields(Augmentation),
+}
+"""The settings of a run, which are all options, by the class that has them."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the command.
+
+    Args:
+        type: of its value.
+        help: what it sets.
+        default: in words.
+    """
+
+    type: Any
+    help: str
+    default: str
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options by name that set the fields of one of the classes of a run, see `PARTS`."""
+    default, lab = (_flat(TrainConfig(recipe=RECIPES[name])) for name in ("default", "lab"))
+    found = {}
+    for name in PARTS[cls]:
+        words = "that of the size"
+        if name not in CHANGEABLE:
+            same = default[name] == lab[name]
+            words = str(default[name]) if same else f"{default[name]}; {lab[name]} with --recipe lab"
+        found[name] = Option(hints(cls)[name], " ".join(helps(cls)[name].split()), words)
+    return found
+
+
+RECIPE = Option(
+    Literal[tuple(RECIPES)],
+    "the recipe that the options below change; lab is that of the reference study; by default that of the "
+    "file given with --config",
+    "default",
+)
+
+
+def with_options(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a run with other values for some options.
+
+    Args:
+        config: the settings.
+        given: values by option name. "recipe" names a recipe, which replaces that of the settings as a whole.
+
+    Raises:
+        InputError: a value does not fit.
+    """
+    run, changes, recipe, augmentation = (
+        {name: given[name] for name in names if name in given} for names in PARTS.values()
+    )
+    base = RECIPES[given["recipe"]] if "recipe" in given else config.recipe
+    augmented = dataclasses.replace(base.augmentation, **augmentation)
+    return dataclasses.replace(
+        config,
+        changes={**config.changes, **changes},
+        recipe=dataclasses.replace(base, augmentation=augmented, **recipe),
+        **run,
+    )
+
+
+def differences(config: TrainConfig, other: TrainConfig) -> dict[str, Any]:
+    """The options in which a config differs from another, with the config's values.
+
+    The settings of where it is made do not count.
+    """
+    theirs = _flat(other)
+    return {
+        name: value
+        for name, value in _flat(config).items()
+        if name not in WHERE and (name not in theirs or value != theirs[name])
+    }
+
+
+def command_of(config: TrainConfig) -> str:
+    """The shell command that repeats a run, without the options that have their defaults."""
+    defaults = {name: TrainConfig(recipe=recipe, model=config.model) for name, recipe in RECIPES.items()}
+    nearest = min(defaults, key=lambda name: len(differences(config, defaults[name])))
+    unset = {**_flat(defaults[nearest]), "recipe": "default", "resume": config.resume}
+    del unset["model"]  # it is always named
+    return repeat_command(
+        ["keras-vit", "train"], {"model": config.model, "recipe": nearest, **_flat(config)}, unset
+    )
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    """Values by option name, those of `WHERE` last; of the model, the ones that the config changes."""
+    plain = to_dict(config)
+    recipe, changes = plain.pop("recipe"), plain.pop("changes")
+    where = {name: getattr(config, name) for name in (*WHERE[1:], WHERE[0])}
+    return plain | changes | recipe.pop("augmentation") | recipe | where
