@@ -1,0 +1,34 @@
+"""What the guides of the documentation site show: commands and options are understood."""
+
+import dataclasses
+import re
+import shlex
+
+import pytest
+
+import keras_vit
+from keras_vit.cli.main import parse
+from tests.helpers.paths import ROOT
+
+pytestmark = pytest.mark.same_on_every_backend
+
+PAGES = {
+    name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("index.md", "start.md", "data.md")
+}
+TEXT = "\n".join(PAGES.values())
+COMMANDS = re.findall(r"^(?:KERAS_BACKEND=\w+ )?(?:\.venv/bin/)?keras-vit (.*)$", TEXT, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command):
+    words = shlex.split(command)
+    assert type(parse(words)).__name__.lower() == words[0]
+
+
+def test_options_named_alone_are_options():
+    owners = (keras_vit.TrainConfig, keras_vit.Recipe, keras_vit.Augmentation)
+    fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
+    fields |= {"recipe", "config", "help", "logdir", "extra_index_url"}
+    named = {name.replace("-", "_") for name in re.findall(r"`[^`]*?--([a-z][\w-]*)", TEXT)}
+    assert len(named) >= 15
+    assert not named - fields
