@@ -1,18 +1,52 @@
 import contextlib
+import fcntl
 import io
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import ROOT
+
+# The files that take longest, by far. They start first, so that at the end no process waits for another one.
+FIRST = (
+    "tests/search/test_killed_workers.py",
+    "tests/search/test_killed.py",
+    "tests/search/test_devices.py",
+    "tests/training/test_train.py",
+    "tests/distribution/test_runs.py",
+    "tests/search/test_hyperband.py",
+    "tests/distribution/test_equal.py",
+    "tests/serving/test_export.py",
+    "tests/training/test_interrupted.py",
+)
+
 
 def pytest_configure(config):
-    """JAX compiles the same tiny models again and again: the processes of one run of the tests share them."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = tempfile.TemporaryDirectory(prefix="jax-cache-")
-        config.add_cleanup(cache.cleanup)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    """The processes of one run of the tests share what JAX compiles and what `made_once` makes."""
+    if "KERAS_VIT_TESTS_SHARED" not in os.environ:
+        shared = tempfile.TemporaryDirectory(prefix="keras-vit-tests-")
+        config.add_cleanup(shared.cleanup)
+        config.add_cleanup(lambda: os.environ.pop("KERAS_VIT_TESTS_SHARED"))
+        os.environ["KERAS_VIT_TESTS_SHARED"] = shared.name
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(shared.name, "jax"))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what another backend has tested, and puts the long files first."""
+    import keras
+
+    left_out = []
+    if keras.backend.backend() != "tensorflow":
+        left_out = [item for item in items if item.get_closest_marker("same_on_every_backend")]
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    places = {ROOT / name: place for place, name in enumerate(FIRST)}
+    kept = [item for item in items if item not in left_out]
+    kept.sort(key=lambda item: places.get(item.path, len(places) + (item.path not in long)))
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 @pytest.fixture(autouse=True)
@@ -26,41 +60,54 @@ def seeded():
     keras.config.set_dtype_policy(policy)
 
 
+@pytest.fixture(scope="session")
+def made_once():
+    """`made_once(name, make)` is the path `name` that `make(path)` makes once for all processes of the tests.
+
+    It is for reading only: another process reads it too.
+    """
+    shared = Path(os.environ["KERAS_VIT_TESTS_SHARED"])
+
+    def path_of(name, make):
+        path, done = shared / name, shared / f"{name}.done"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                make(path)
+                done.touch()
+        return path
+
+    return path_of
+
+
 @pytest.fixture(scope="module")
 def tiny_size():
-    """The small size of the tests is a size like any other, for one module."""
+    """Adds the small sizes of the tests to the table of sizes, for one module."""
     from tests.helpers import tiny
 
     with tiny.size():
         yield
 
 
-@pytest.fixture(scope="module")
-def images(tiny_size, tmp_path_factory):
+@pytest.fixture(scope="session")
+def images(made_once):
     """A folder of drawn images in class folders."""
     from tests.helpers import tiny
 
-    return tiny.draw(tmp_path_factory.mktemp("images") / "images")
+    return made_once("images", tiny.draw)
 
 
-@pytest.fixture(scope="module")
-def trained(images, tmp_path_factory):
+@pytest.fixture(scope="session")
+def trained(images, made_once):
     """The folder of a finished run, and what the command printed."""
     from keras_vit.cli.main import FINE, main
     from tests.helpers import tiny
 
-    out, said = tmp_path_factory.mktemp("runs") / "first", io.StringIO()
-    with contextlib.redirect_stdout(said):
-        assert main(tiny.words(images, out, epochs=2)) == FINE
-    return out, said.getvalue()
+    def train(out):
+        printed = io.StringIO()
+        with tiny.size(), contextlib.redirect_stdout(printed):
+            assert main(tiny.words(images, out, epochs=2)) == FINE
+        out.with_name("trained.txt").write_text(printed.getvalue())
 
-
-def pytest_collection_modifyitems(items):
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        return
-    skip = pytest.mark.skip(reason="the same on every backend: runs on the default one")
-    for item in items:
-        if item.get_closest_marker("same_on_every_backend"):
-            item.add_marker(skip)
+    out = made_once("trained", train)
+    return out, out.with_name("trained.txt").read_text()
