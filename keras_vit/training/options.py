@@ -6,7 +6,7 @@ Nothing here imports Keras: the command line reads it first.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.model.config import CHANGEABLE, ViTConfig
@@ -27,6 +27,13 @@ PARTS: dict[type, tuple[str, ...]] = {
     Augmentation: _fields(Augmentation),
 }
 """The settings of a run, which are all options, by the class that has them."""
+
+RESETTABLE = {
+    name
+    for name in CHANGEABLE
+    if (hint := hints(ViTConfig)[name]) is not bool and type(None) not in get_args(hint)
+}
+"""Arguments of a model for which `None`, which is not a value of them, stands for the size's own value."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,13 @@ def options_of(cls: type) -> dict[str, Option]:
     default, lab = (_flat(TrainConfig(recipe=RECIPES[name])) for name in ("default", "lab"))
     found = {}
     for name in PARTS[cls]:
-        words = "that of the size"
+        hint, words = hints(cls)[name], "that of the size"
+        if name in RESETTABLE:
+            hint = hint | None
         if name not in CHANGEABLE:
             same = default[name] == lab[name]
             words = str(default[name]) if same else f"{default[name]}; {lab[name]} with --recipe lab"
-        found[name] = Option(hints(cls)[name], " ".join(helps(cls)[name].split()), words)
+        found[name] = Option(hint, " ".join(helps(cls)[name].split()), words)
     return found
 
 
@@ -78,11 +87,15 @@ def with_options(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
     run, changes, recipe, augmentation = (
         {name: given[name] for name in names if name in given} for names in PARTS.values()
     )
+    changes = {**config.changes, **changes}
+    for name in RESETTABLE & changes.keys():
+        if changes[name] is None:
+            del changes[name]
     base = RECIPES[given["recipe"]] if "recipe" in given else config.recipe
     augmented = dataclasses.replace(base.augmentation, **augmentation)
     return dataclasses.replace(
         config,
-        changes={**config.changes, **changes},
+        changes=changes,
         recipe=dataclasses.replace(base, augmentation=augmented, **recipe),
         **run,
     )

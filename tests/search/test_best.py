@@ -17,7 +17,6 @@ from keras_vit.search.best import best_config, train_config_at, write_best
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.config import to_dict as asked
 from keras_vit.training import run as training
-from keras_vit.training.architecture import Architecture
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.config_file import read_config
 from keras_vit.training.recipe import Recipe
@@ -72,17 +71,17 @@ def test_the_run_is_what_the_search_tried(space, chosen, images, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, ("defect-conv/4", Architecture())),
-        (dict(depth=8, dim=96, mlp_ratio=2), ("defect-conv/4", Architecture(depth=8, dim=96, mlp_dim=192))),
-        (dict(stem="linear", patch_size=7), ("defect-conv/7", Architecture(stem="linear"))),
-        (dict(drop_path_rate=0.1), ("defect-conv/4", Architecture(drop_path_rate=0.1))),
+        ({}, ("defect-conv/4", {})),
+        (dict(depth=8, dim=96, mlp_ratio=2), ("defect-conv/4", dict(depth=8, dim=96, mlp_dim=192))),
+        (dict(stem="linear", patch_size=7), ("defect-conv/7", dict(stem="linear"))),
+        (dict(drop_path_rate=0.1), ("defect-conv/4", dict(drop_path_rate=0.1))),
         (
             dict(model="Ti", depth=12, num_heads=3, dim=192, mlp_ratio=4, stem="linear"),
-            ("Ti/4", Architecture()),
+            ("Ti/4", {}),
         ),
         (
             dict(model="Ti", depth=12, num_heads=3, dim=192, mlp_ratio=4),
-            ("Ti/4", Architecture(stem="conv")),
+            ("Ti/4", dict(stem="conv")),
         ),
     ],
 )
@@ -133,7 +132,7 @@ def test_best_json_is_read_by_the_command(tmp_path):
     assert config == best_config(found)
     assert parse(["train", "--config", str(tmp_path / "best.json")]).run == config
     assert (config.data, config.seed, config.model) == ("my images", 3, "defect-conv/4")
-    assert config.changes == Architecture(depth=3)
+    assert config.changes == dict(depth=3)
     assert (config.recipe.epochs, config.recipe.precision) == (9, "mixed_bfloat16")
     assert not config.merge_validation
 

@@ -10,8 +10,9 @@ import pytest
 from keras_vit.cli.main import parse
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.errors import InputError
-from keras_vit.training.architecture import Architecture
-from keras_vit.training.config import TrainConfig, command_of, default_folder, differences, from_dict, to_dict
+from keras_vit.model.config import CHANGEABLE
+from keras_vit.training.config import TrainConfig, default_folder, from_dict, to_dict
+from keras_vit.training.options import PARTS, command_of, differences, with_options
 from keras_vit.training.prepare import build_model
 from keras_vit.training.recipe import RECIPES, Recipe
 
@@ -28,7 +29,26 @@ FULL = TrainConfig(
     validation_fraction=0.0,
     merge_validation=True,
     skip_unreadable=True,
-    changes=Architecture(depth=3, num_heads=4, dim=72, mlp_dim=100, stem="linear", drop_path_rate=0.1),
+    changes=dict(
+        dim=72,
+        depth=3,
+        num_heads=4,
+        mlp_dim=100,
+        head_dim=20,
+        stem="linear",
+        num_registers=2,
+        position="sincos2d",
+        pooling="map",
+        head_hidden_dim=30,
+        qkv_bias=False,
+        qk_norm=True,
+        activation="swiglu",
+        dropout_rate=0.11,
+        attention_dropout_rate=0.12,
+        drop_path_rate=0.1,
+        layer_scale=1e-5,
+        remat=False,
+    ),
     recipe=Recipe(
         optimizer="sgd",
         learning_rate=0.02,
@@ -67,6 +87,10 @@ CONFIGS = {
         recipe=dataclasses.replace(RECIPES["default"], augmentation=Augmentation())
     ),
     "everything": FULL,
+    "what a size has, taken away": TrainConfig(
+        model="defect/4", changes=dict(head_dim=None, head_hidden_dim=None, qkv_bias=True, dropout_rate=0.0)
+    ),
+    "recomputed blocks": TrainConfig(changes=dict(remat=True, layer_scale=None, mlp_dim=None)),
 }
 
 
@@ -113,10 +137,10 @@ def test_command_of_names_no_defaults():
 
 def test_differences_by_option():
     other = dataclasses.replace(FULL, seed=6, recipe=dataclasses.replace(FULL.recipe, epochs=8))
-    assert differences(FULL, other) == [("seed", 5), ("epochs", 7)]
-    assert differences(FULL, FULL) == []
-    deeper = dataclasses.replace(FULL, changes=dataclasses.replace(FULL.changes, depth=4))
-    assert differences(deeper, FULL) == [("depth", 4)]
+    assert differences(FULL, other) == {"seed": 5, "epochs": 7}
+    assert differences(FULL, FULL) == {}
+    deeper = dataclasses.replace(FULL, changes={**FULL.changes, "depth": 4})
+    assert differences(deeper, FULL) == {"depth": 4}
 
 
 @pytest.mark.parametrize(
@@ -134,25 +158,25 @@ def test_image_shape(given, shape):
 
 
 def test_heads_of_a_width_of_their_own_divide_no_dim():
-    config = TrainConfig(model="defect/4", changes=Architecture(dim=30))
+    config = TrainConfig(model="defect/4", changes=dict(dim=30))
     assert build_model(config, 6).get_config()["dim"] == 30
 
 
 def test_changes_are_those_of_the_model_that_is_built():
-    changes = Architecture(depth=2, num_heads=2, dim=32, mlp_dim=48, stem="linear", drop_path_rate=0.1)
+    changes = dict(depth=2, num_heads=2, dim=32, mlp_dim=48, stem="linear", drop_path_rate=0.1)
     found = build_model(TrainConfig(changes=changes), 6).get_config()
-    assert {name: found[name] for name in changes.given()} == changes.given()
+    assert {name: found[name] for name in changes} == changes
     unchanged = build_model(TrainConfig(), 6).get_config()
-    assert {name for name in found if found[name] != unchanged[name]} == set(changes.given())
+    assert {name for name in found if found[name] != unchanged[name]} == set(changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (Architecture(), "defect-conv/4"),
-        (Architecture(depth=8), "defect-conv/4 with depth 8"),
+        ({}, "defect-conv/4"),
+        (dict(depth=8), "defect-conv/4 with depth 8"),
         (
-            Architecture(dim=32, stem="linear", drop_path_rate=0.1),
+            dict(dim=32, stem="linear", drop_path_rate=0.1),
             "defect-conv/4 with dim 32, stem linear, drop_path_rate 0.1",
         ),
     ],
@@ -173,6 +197,10 @@ def test_the_default_folder_is_named_after_the_time_and_the_model():
     assert folder.name.endswith("-defect-4")
 
 
+def changed(**changes):
+    return dict(changes=changes)
+
+
 WRONG = {
     "unknown model": (TrainConfig, dict(model="nosuch/4"), "sizes are Ti, S, B"),
     "no patch size": (TrainConfig, dict(model="defect"), "such as B/16"),
@@ -187,35 +215,83 @@ WRONG = {
     "seed": (TrainConfig, dict(seed=-1), "seed must be 0 or more"),
     "image_size 0": (TrainConfig, dict(image_size=0), "image_size must be 1 or more"),
     "image_size -4": (TrainConfig, dict(image_size=(28, -4)), "image_size must be 1 or more"),
-    "channels": (TrainConfig, dict(channels=2), "channels must be 1 (gray) or 3 (RGB). Received: channels=2"),
-    "channels 0": (TrainConfig, dict(channels=0), "channels must be 1 (gray) or 3 (RGB)"),
-    "depth 0": (Architecture, dict(depth=0), "depth must be 1 or more. Received: depth=0"),
-    "no heads": (Architecture, dict(num_heads=0), "num_heads must be 1 or more"),
-    "dim 0": (Architecture, dict(dim=0), "dim must be 1 or more"),
-    "mlp_dim 0": (Architecture, dict(mlp_dim=0), "mlp_dim must be 1 or more"),
-    "no such stem": (Architecture, dict(stem="cnov"), "stem must be one of None, 'linear', 'conv'"),
-    "drop path 1": (Architecture, dict(drop_path_rate=1.0), "drop_path_rate must be 0.0 or more and 0.99"),
+    "channels": (TrainConfig, dict(channels=2), "channels must be one of 1, 3 or None. Received: channels=2"),
+    "channels 0": (TrainConfig, dict(channels=0), "channels must be one of 1, 3 or None"),
+    "channels True": (TrainConfig, dict(channels=True), "channels must be one of 1, 3 or None"),
+    "depth 0": (TrainConfig, changed(depth=0), "depth must be 1 or more. Received: depth=0"),
+    "no heads": (TrainConfig, changed(num_heads=0), "num_heads must be 1 or more"),
+    "dim 0": (TrainConfig, changed(dim=0), "dim must be 1 or more"),
+    "mlp_dim 0": (TrainConfig, changed(mlp_dim=0), "mlp_dim must be 1 or more"),
+    "no such stem": (
+        TrainConfig,
+        changed(stem="cnov"),
+        "stem must be one of 'linear', 'conv'",
+    ),
+    "drop path 1": (
+        TrainConfig,
+        changed(drop_path_rate=1.0),
+        "must be 0.0 or more and below 1.0",
+    ),
+    "depth None": (TrainConfig, changed(depth=None), "depth must be a whole number. Received: depth=None"),
+    "depth as text": (TrainConfig, changed(depth="8"), "depth must be a whole number. Received: depth='8'"),
+    "a change of nothing": (
+        TrainConfig,
+        changed(depht=8),
+        "changes may have dim, depth, num_heads, mlp_dim, head_dim, stem, ",
+    ),
+    "the shape as a change": (TrainConfig, changed(image_shape=(28, 28, 1)), "Received: image_shape"),
+    "changes as text": (
+        TrainConfig,
+        dict(changes="depth=8"),
+        "changes must be a dict. Received: changes=",
+    ),
     "dim and heads": (
         TrainConfig,
-        dict(changes=Architecture(dim=36, num_heads=8)),
-        "num_heads must divide dim. Received: num_heads=8, dim=36 for defect-conv/4",
+        changed(dim=36, num_heads=8),
+        "unless head_dim is given. Received: num_heads=8, dim=36 for defect-conv/4",
     ),
     "dim and the size's heads": (
         TrainConfig,
-        dict(model="S/16", changes=Architecture(dim=200)),
-        "num_heads must divide dim. Received: num_heads=6, dim=200 for S/16",
+        dict(model="S/16", changes=dict(dim=200)),
+        "num_heads must divide dim, unless head_dim is given. Received: num_heads=6, dim=200 for S/16",
     ),
     "dim and stem": (
         TrainConfig,
-        dict(model="S/16", changes=Architecture(dim=36, stem="conv")),
-        "The conv stem needs a dim that 16 divides. Received: dim=36 for S/16",
+        dict(model="S/16", changes=dict(dim=36, stem="conv")),
+        'stem="conv" with patch_size=16 needs a dim that 16 divides. Received: dim=36 for S/16',
     ),
     "patch and stem": (
         TrainConfig,
-        dict(model="B/14", changes=Architecture(stem="conv")),
-        "so the patch size must be 2, 4, 8, 16, ...: choose another, or the linear stem. Received: B/14",
+        dict(model="B/14", changes=dict(stem="conv")),
+        "so patch_size must be 2, 4, 8, 16, ... Received: patch_size=14 for B/14",
     ),
-    "resume what": (TrainConfig, dict(resume=True), "give its folder with --out"),
+    "patch and image": (
+        TrainConfig,
+        dict(image_size=30),
+        "patch_size must divide the height and the width of the image. Received: patch_size=4, image 30x30",
+    ),
+    "remat and dropout": (
+        TrainConfig,
+        dict(model="defect/4", changes=dict(remat=True)),
+        "drop_path_rate",
+    ),
+    "resume what": (TrainConfig, dict(resume=True), "Give its folder with --out"),
+    "data 3": (TrainConfig, dict(data=3), "data must be text or None. Received: data=3"),
+    "no such aspect": (
+        TrainConfig,
+        dict(aspect="nonsense"),
+        "aspect must be one of 'stretch', 'crop', 'pad'. Received: aspect='nonsense'",
+    ),
+    "1 for true": (TrainConfig, dict(merge_validation=1), "merge_validation must be true or false"),
+    "a recipe's name": (TrainConfig, dict(recipe="lab"), "recipe must be a Recipe. Received: recipe='lab'"),
+    "out 3": (TrainConfig, dict(out=3), "out must be a path or None. Received: out=3"),
+    "seed 1.0": (TrainConfig, dict(seed=1.0), "seed must be a whole number. Received: seed=1.0"),
+    "epochs as text": (Recipe, dict(epochs="8"), "epochs must be a whole number. Received: epochs='8'"),
+    "rate True": (
+        Recipe,
+        dict(learning_rate=True),
+        "learning_rate must be a number. Received: ",
+    ),
     "learning_rate 0": (Recipe, dict(learning_rate=0.0), "learning_rate must be above 0"),
     "no such optimizer": (Recipe, dict(optimizer="adan"), "optimizer must be one of 'adam', 'adamw', 'sgd'"),
     "no such schedule": (Recipe, dict(schedule="line"), "Received: schedule='line'"),
@@ -240,3 +316,32 @@ def test_wrong_values(make, given, message):
     with pytest.raises(InputError) as caught:
         make(**given)
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_are_written_as_keras_users_do():
+    config = TrainConfig(data=Path("images"), out="runs/first")
+    assert (config.data, config.out) == ("images", Path("runs/first"))
+    assert TrainConfig(image_size=[28, 32]).image_shape == (28, 32, 1)
+    assert TrainConfig(recipe=Recipe(learning_rate=1)).recipe.learning_rate == 1.0
+
+
+def test_no_option_has_two_homes():
+    names = [name for fields in PARTS.values() for name in fields]
+    assert len(names) == len(set(names))
+    assert set(CHANGEABLE) <= set(names)
+
+
+def test_options_are_changed_at_each_level():
+    given = dict(seed=3, out=Path("x"), depth=2, recipe="lab", epochs=4, crop=0.3)
+    config = with_options(TrainConfig(changes=dict(depth=3, dim=32)), given)
+    augmentation = Augmentation(crop=0.3)
+    assert config == TrainConfig(
+        seed=3,
+        out=Path("x"),
+        changes=dict(dim=32, depth=2),
+        recipe=dataclasses.replace(LAB, epochs=4, augmentation=augmentation),
+    )
+    assert with_options(config, dict(depth=None)).changes == dict(dim=32)
+    assert with_options(config, dict(head_dim=None)).changes == dict(dim=32, depth=2, head_dim=None)
+    assert with_options(config, {}) == config

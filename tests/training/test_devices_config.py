@@ -9,7 +9,8 @@ import pytest
 from keras_vit.cli.main import parse
 from keras_vit.distribution import Distribution
 from keras_vit.errors import InputError
-from keras_vit.training.config import DEVICES, TrainConfig, command_of, differences, from_dict, to_dict
+from keras_vit.training.config import DEVICES, TrainConfig, from_dict, to_dict
+from keras_vit.training.options import command_of, differences
 from keras_vit.training.recipe import RECIPES
 
 pytestmark = pytest.mark.same_on_every_backend
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.same_on_every_backend
 # given, the words that command_of adds
 PLACES = {
     "default": (dict(), ""),
-    "default, told": (dict(distribute="auto", devices=None, model_devices=None, nodes=None), ""),
+    "default, given": (dict(distribute="auto", devices=None, model_devices=None, nodes=None), ""),
     "one device": (dict(distribute="none"), "--distribute none"),
     "shared": (dict(distribute="data", devices=2), "--distribute data --devices 2"),
     "all of one": (dict(devices=1), "--devices 1"),
@@ -50,8 +51,8 @@ def test_what_is_trained_does_not_say_where(given, words):
     plain = to_dict(config)
     assert {"distribute", "devices", "model_devices", "nodes"}.isdisjoint(plain)
     assert plain == to_dict(alone)
-    assert differences(config, alone) == []
-    # A run goes on elsewhere when told so.
+    assert differences(config, alone) == {}
+    # A run continues elsewhere if it is asked to.
     assert from_dict(json.loads(json.dumps(plain))) == alone
     assert from_dict(plain, **given) == config
 
@@ -89,7 +90,7 @@ def test_wrong_values(given, message):
 )
 def test_wrong_words_of_the_command(words, message):
     with pytest.raises(InputError) as caught:
-        parse(["train", *words.split()])
+        _ = parse(["train", *words.split()]).run
     assert str(caught.value) == message
 
 
