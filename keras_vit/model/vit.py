@@ -1,16 +1,24 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 from keras import layers
 
-from keras_vit.distribution.model import DistributedModel
-from keras_vit.model.config import variant_arguments
+from keras_vit.distribution.distributed_model import DistributedModel
+from keras_vit.model.config import ViTConfig, plain, variant_arguments
 from keras_vit.model.layers import AddCLS, AttentionPool, EncoderBlock, PatchEmbed, PositionEmbedding
 from keras_vit.model.layers.dropout import Dropout
-from keras_vit.model.layers.encoder_block import NORM_EPSILON
 from keras_vit.model.layers.mlp import gelu
 from keras_vit.model.layers.patch_embed import resize_patch_kernel
 from keras_vit.model.layers.position_embedding import resize_position_table
+from keras_vit.model.layers.self_attention import NORM_EPSILON
+from keras_vit.validation import helps
 
-POOLINGS = ("token", "gap", "map")
 EXTRACTS = ("features", "patch_tokens", "attention")
 
 
@@ -18,31 +26,13 @@ EXTRACTS = ("features", "patch_tokens", "attention")
 class ViT(DistributedModel):
     """A Vision Transformer that classifies images: a functional `keras.Model` that returns logits.
 
-    Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929); the options are described at the layers.
+    Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929); the papers of the options stand at the layers.
 
     Args:
-        image_shape: (height, width, channels); patch_size divides height and width.
-        num_classes: how many logits.
-        patch_size: side of a patch in pixels.
-        dim: width of a token.
-        depth: number of encoder blocks.
-        num_heads: attention heads a block.
-        mlp_dim: width of a block's MLP; `None` means `4 * dim`.
-        head_dim: width of an attention head; `None` means `dim // num_heads`.
-        stem: `"linear"` or `"conv"`, see `PatchEmbed`.
-        num_registers: register tokens, see `AddCLS`.
-        position: `"learned"` or `"sincos2d"`, see `PositionEmbedding`.
-        pooling: what the head sees. `"token"`: the class token; `"gap"`: the mean of the patch tokens;
-            `"map"`: attention pooling, see `AttentionPool`. Only `"token"` has a class token.
-        head_hidden_dim: width of a hidden GELU layer in the head; `None` for a linear head.
-        qkv_bias: whether the projection to queries, keys and values has a bias.
-        qk_norm: whether queries and keys are normalised, see `SelfAttention`.
-        activation: `"gelu"` or `"swiglu"`, see `MLP`.
-        dropout_rate: dropout on the embedded tokens, on the branches of the blocks, and in the head.
-        attention_dropout_rate: dropout on the attention; above 0 it turns fused attention off in training.
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first.
-        layer_scale: first value of LayerScale, or `None`.
-        remat: whether blocks are computed again in the backward pass to save memory.
+        image_shape, num_classes, ..., remat: the fields of `keras_vit.model.config.ViTConfig`.
+        name: of the model.
+        dtype: a dtype policy or its name, such as `"mixed_bfloat16"`; by default the global policy. The
+            logits are always float32.
 
     Input shape:
         `(batch, height, width, channels)`, pixels in [-1, 1].
@@ -51,7 +41,7 @@ class ViT(DistributedModel):
         `(batch, num_classes)`.
 
     Raises:
-        ValueError: an argument is none of the allowed values, or sizes do not divide.
+        ValueError: an argument is not one of the allowed values, or sizes do not divide.
 
     Example:
         >>> model = ViT.from_variant("defect/4", image_shape=(28, 28, 1), num_classes=6)
@@ -59,151 +49,98 @@ class ViT(DistributedModel):
         508166
     """
 
-    def __init__(
-        self,
-        image_shape,
-        num_classes,
-        patch_size,
-        dim,
-        depth,
-        num_heads,
-        mlp_dim=None,
-        head_dim=None,
-        stem="linear",
-        num_registers=0,
-        position="learned",
-        pooling="token",
-        head_hidden_dim=None,
-        qkv_bias=True,
-        qk_norm=False,
-        activation="gelu",
-        dropout_rate=0.0,
-        attention_dropout_rate=0.0,
-        drop_path_rate=0.0,
-        layer_scale=None,
-        remat=False,
-        name="vit",
-        dtype=None,
-        **kwargs,
-    ):
-        if len(image_shape) != 3:
-            raise ValueError(
-                f"image_shape must be (height, width, channels). Received: image_shape={image_shape}"
-            )
-        if pooling not in POOLINGS:
-            raise ValueError(f'pooling must be "token", "gap" or "map". Received: pooling={pooling!r}')
-        if num_classes < 1 or depth < 1:
-            raise ValueError(
-                f"num_classes and depth must be 1 or more. Received: num_classes={num_classes}, depth={depth}"
-            )
+    def __init__(self, *args: Any, **kwargs: Any):
+        config, name, dtype, kwargs = _bind(*args, **kwargs)
         dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype or keras.config.dtype_policy()
-        mlp_dim = mlp_dim or 4 * dim
-        use_cls = pooling == "token"
-        num_first = int(use_cls) + num_registers
+        num_first = int(config.use_cls) + config.num_registers
 
-        images = keras.Input(tuple(image_shape), name="images")
-        patch_embed = PatchEmbed(dim, patch_size, stem=stem, dtype=dtype, name="patch_embed")
-        x = patch_embed(images)  # b n d
-        if use_cls or num_registers:
-            x = AddCLS(use_cls, num_registers, dtype=dtype, name="add_cls")(x)  # b k+n d
+        images = keras.Input(config.image_shape, name="images")  # b h w c
+        x = PatchEmbed(**_options(PatchEmbed, config), dtype=dtype, name="patch_embed")(images)  # b n d
+        if num_first:
+            x = AddCLS(**_options(AddCLS, config), dtype=dtype, name="add_cls")(x)  # b k+n d
         x = PositionEmbedding(
-            patch_embed.grid, position, use_cls, num_registers, dtype=dtype, name="position_embedding"
+            **_options(PositionEmbedding, config),
+            kind=config.position,
+            dtype=dtype,
+            name="position_embedding",
         )(x)
-        x = Dropout(dropout_rate, dtype=dtype, name="embedding_dropout")(x)
-        for i in range(depth):
-            x = EncoderBlock(
-                num_heads,
-                mlp_dim,
-                head_dim=head_dim,
-                qkv_bias=qkv_bias,
-                qk_norm=qk_norm,
-                activation=activation,
-                dropout_rate=dropout_rate,
-                attention_dropout_rate=attention_dropout_rate,
-                drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
-                layer_scale=layer_scale,
-                remat=remat,
-                dtype=dtype,
-                name=f"block_{i}",
-            )(x)
+        x = Dropout(config.dropout_rate, dtype=dtype, name="embedding_dropout")(x)
+        for i in range(config.depth):
+            options = _options(EncoderBlock, config)
+            # Stochastic depth grows linearly from 0 at the first block.
+            options["drop_path_rate"] *= i / max(config.depth - 1, 1)
+            x = EncoderBlock(**options, dtype=dtype, name=f"block_{i}")(x)  # b k+n d
         norm = layers.LayerNormalization(epsilon=NORM_EPSILON, dtype=dtype, name="norm")
-        if pooling == "token":
-            # LayerNorm works on each token alone: to normalise the one that is used is enough.
+        if config.pooling == "token":
+            # LayerNorm works on each token by itself: it is enough to normalise the one that is used.
             x = norm(x[:, 0])  # b d
-        elif pooling == "gap":
-            x = layers.GlobalAveragePooling1D(dtype=dtype, name="pool")(norm(x[:, num_first:]))
+        elif config.pooling == "gap":
+            x = norm(x[:, num_first:])  # b n d
+            x = layers.GlobalAveragePooling1D(dtype=dtype, name="pool")(x)  # b d
         else:
-            x = AttentionPool(num_heads, mlp_dim, dtype=dtype, name="pool")(norm(x[:, num_first:]))
-        if head_hidden_dim:
-            x = layers.Dense(head_hidden_dim, dtype=dtype, name="head_hidden")(x)
+            x = norm(x[:, num_first:])  # b n d
+            x = AttentionPool(**_options(AttentionPool, config), dtype=dtype, name="pool")(x)  # b d
+        if config.head_hidden_dim:
+            x = layers.Dense(config.head_hidden_dim, dtype=dtype, name="head_hidden")(x)  # b m
             x = layers.Activation(gelu, dtype=dtype, name="head_gelu")(x)
-            x = Dropout(dropout_rate, dtype=dtype, name="head_dropout")(x)
+            x = Dropout(config.dropout_rate, dtype=dtype, name="head_dropout")(x)
         # Half-precision logits make the loss overflow.
-        logits = layers.Dense(num_classes, dtype="float32", name="head")(x)  # b classes
+        logits = layers.Dense(config.num_classes, dtype="float32", name="head")(x)  # b classes
         super().__init__(inputs=images, outputs=logits, name=name, **kwargs)
-        self._config = dict(
-            image_shape=tuple(image_shape),
-            num_classes=num_classes,
-            patch_size=patch_size,
-            dim=dim,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_dim=mlp_dim,
-            head_dim=head_dim,
-            stem=stem,
-            num_registers=num_registers,
-            position=position,
-            pooling=pooling,
-            head_hidden_dim=head_hidden_dim,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            activation=activation,
-            dropout_rate=dropout_rate,
-            attention_dropout_rate=attention_dropout_rate,
-            drop_path_rate=drop_path_rate,
-            layer_scale=layer_scale,
-            remat=remat,
-            name=name,
-            dtype=dtype.name,
-        )
+        self._vit_config = config
+        self._dtype_name = dtype.name
 
     @classmethod
-    def from_variant(cls, variant, *, image_shape, num_classes, **arguments):
+    def from_variant(
+        cls, variant: str, *, image_shape: Sequence[int], num_classes: int, **arguments: Any
+    ) -> ViT:
         """The ViT of a named size.
 
         Args:
             variant: such as `"B/16"` or `"defect-conv/4"`, see `keras_vit.model.config`.
             image_shape: (height, width, channels).
-            num_classes: how many logits.
-            **arguments: any argument of `ViT`, in place of the size's own.
+            num_classes: number of logits.
+            **arguments: any argument of `ViT`, in place of that of the size.
 
         Raises:
-            InputError: no such size.
+            InputError: there is no such size.
         """
         return cls(
             image_shape=image_shape, num_classes=num_classes, **{**variant_arguments(variant), **arguments}
         )
 
     @property
-    def image_shape(self):
-        return self._config["image_shape"]
+    def config(self) -> ViTConfig:
+        """What the model was made from, with the default of mlp_dim filled in."""
+        return self._vit_config
 
-    def extractor(self, what):
-        """A model on the same weights that returns what the head does not show.
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return self.config.image_shape
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patches per image."""
+        rows, columns = self.config.grid
+        return rows * columns
+
+    def extractor(self, what: str) -> keras.Model:
+        """A model on the same weights that returns what is inside the ViT.
 
         Args:
             what: `"features"`, (batch, dim): what the head sees; `"patch_tokens"`, (batch, patches, dim):
                 the normalised tokens of the patches, row by row; `"attention"`, a list of one
-                (batch, heads, tokens, tokens) a block, computed step by step in place of the fused path.
+                (batch, heads, tokens, tokens) per block, computed step by step in place of the fused path.
 
         Returns:
             A `keras.Model` from images.
         """
         if what not in EXTRACTS:
             raise ValueError(f"what must be one of {EXTRACTS}. Received: what={what!r}")
-        blocks = [self.get_layer(f"block_{i}") for i in range(self._config["depth"])]
+        blocks = [self.get_layer(f"block_{i}") for i in range(self.config.depth)]
         if what == "features":
-            first_of_head = "head_hidden" if self._config["head_hidden_dim"] else "head"
+            first_of_head = "head_hidden" if self.config.head_hidden_dim else "head"
             return keras.Model(self.input, self.get_layer(first_of_head).input, name="features")
         if what == "patch_tokens":
             tokens = self.get_layer("norm")(blocks[-1].output)
@@ -211,13 +148,8 @@ class ViT(DistributedModel):
             return keras.Model(self.input, tokens[:, num_first:], name="patch_tokens")
         return AttentionExtractor(keras.Model(self.input, blocks[0].input), blocks)
 
-    @property
-    def num_patches(self):
-        height, width, _ = self._config["image_shape"]
-        return (height // self._config["patch_size"]) * (width // self._config["patch_size"])
-
-    def resized(self, image_shape, patch_size=None):
-        """A new model for another image or patch size, with this one's weights.
+    def resized(self, image_shape: Sequence[int], patch_size: int | None = None) -> ViT:
+        """A new model for another image or patch size, with the weights of this one.
 
         Learned positions are resized bicubically, a linear patch projection by PI-resize; the other weights
         are copied.
@@ -229,17 +161,17 @@ class ViT(DistributedModel):
         Raises:
             ValueError: other channels, or another patch size with a conv stem.
         """
-        old = self._config
-        patch_size = patch_size or old["patch_size"]
-        if image_shape[2] != old["image_shape"][2]:
+        old = self.config
+        patch_size = patch_size or old.patch_size
+        if image_shape[2] != old.image_shape[2]:
             raise ValueError(
-                f"The channels must stay {old['image_shape'][2]}. Received: image_shape={image_shape}"
+                f"The channels must stay {old.image_shape[2]}. Received: image_shape={image_shape}"
             )
-        if old["stem"] == "conv" and patch_size != old["patch_size"]:
+        if old.stem == "conv" and patch_size != old.patch_size:
             raise ValueError(
-                f"A conv stem is made for its patch_size={old['patch_size']}. Received: {patch_size}"
+                f"A conv stem is made for its patch_size={old.patch_size}. Received: {patch_size}"
             )
-        new = ViT(**{**old, "image_shape": tuple(image_shape), "patch_size": patch_size})
+        new = ViT(**{**self.get_config(), "image_shape": tuple(image_shape), "patch_size": patch_size})
         for layer in self.layers:
             weights = layer.get_weights()
             if layer.name == "position_embedding" and layer.kind == "learned":
@@ -247,15 +179,12 @@ class ViT(DistributedModel):
                 weights = [resize_position_table(weights[0], layer.grid, grid, int(layer.use_cls))]
             elif layer.name == "patch_embed" and layer.stem == "linear":
                 kernel, bias = weights
-                weights = [
-                    resize_patch_kernel(kernel, old["patch_size"], image_shape[2], patch_size),
-                    bias,
-                ]
+                weights = [resize_patch_kernel(kernel, old.patch_size, image_shape[2], patch_size), bias]
             new.get_layer(layer.name).set_weights(weights)
         return new
 
     def get_config(self):
-        return dict(self._config)
+        return {**dataclasses.asdict(self.config), "name": self.name, "dtype": self._dtype_name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -265,10 +194,10 @@ class ViT(DistributedModel):
 class AttentionExtractor(keras.Model):
     """From images to the attention of each block: what `ViT.extractor("attention")` returns.
 
-    Not a functional model, since one layer cannot stand in the graph with and without its attention.
+    Not a functional model, because one layer cannot stand in the graph with and without its attention.
     """
 
-    def __init__(self, embed, blocks):
+    def __init__(self, embed: keras.Model, blocks: Sequence[EncoderBlock]):
         super().__init__(name="attention")
         self.embed = embed
         self.blocks = blocks
@@ -276,6 +205,62 @@ class AttentionExtractor(keras.Model):
     def call(self, images):
         x, attentions = self.embed(images), []  # b n d
         for block in self.blocks:
-            x, attention = block.attend(x)  # b n d, b h n n
+            x, attention = block(x, return_attention=True)  # b n d, b h n n
             attentions.append(attention)
         return attentions
+
+
+# `ViT` takes the fields of `ViTConfig`, in their order, and then what every model takes: one list of them.
+
+
+def _signature() -> inspect.Signature:
+    parameter = inspect.Parameter
+    fields = [
+        parameter(
+            field.name,
+            parameter.POSITIONAL_OR_KEYWORD,
+            default=parameter.empty if field.default is dataclasses.MISSING else field.default,
+        )
+        for field in dataclasses.fields(ViTConfig)  # type: ignore[arg-type]
+    ]
+    return inspect.Signature(
+        [
+            parameter("self", parameter.POSITIONAL_OR_KEYWORD),
+            *fields,
+            parameter("name", parameter.POSITIONAL_OR_KEYWORD, default="vit"),
+            parameter("dtype", parameter.POSITIONAL_OR_KEYWORD, default=None),
+            parameter("kwargs", parameter.VAR_KEYWORD),
+        ]
+    )
+
+
+def _bind(*args: Any, **kwargs: Any) -> tuple[ViTConfig, str, Any, dict[str, Any]]:
+    """Arguments of `ViT` as the config, the name, the dtype, and those of `keras.Model`."""
+    bound = SIGNATURE.bind(None, *args, **kwargs)
+    bound.apply_defaults()
+    _, *values, name, dtype, others = bound.arguments.values()
+    names = [field.name for field in dataclasses.fields(ViTConfig)]  # type: ignore[arg-type]
+    given = dict(zip(names, map(plain, values), strict=True))
+    if isinstance(given["image_shape"], Sequence):
+        given["image_shape"] = tuple(map(plain, given["image_shape"]))
+    config = ViTConfig(**given)
+    return dataclasses.replace(config, mlp_dim=config.mlp_width), name, dtype, others
+
+
+def _options(layer: type, config: ViTConfig) -> dict[str, Any]:
+    """The arguments of a layer that are in the config by the same names."""
+    names = inspect.signature(layer).parameters
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+
+
+def _documented(doc: str, lines: Mapping[str, str]) -> str:
+    """The docstring of `ViT` with the help of each field of the config, in place of the pointer to them."""
+    pointer = next(line for line in doc.splitlines() if line.lstrip().startswith("image_shape, "))
+    wrap = textwrap.TextWrapper(110, initial_indent=" " * 8, subsequent_indent=" " * 12)
+    return doc.replace(pointer, "\n".join(wrap.fill(f"{name}: {text}.") for name, text in lines.items()))
+
+
+SIGNATURE = _signature()
+ViT.__init__.__signature__ = SIGNATURE  # type: ignore[attr-defined]
+if ViT.__doc__:  # Python drops it with -OO
+    ViT.__doc__ = _documented(ViT.__doc__, helps(ViTConfig))
