@@ -1,1 +1,1 @@
-"""The pages that a run and a search leave."""
+"""HTML pages: `kit` is what all pages share; each page has one template and one module, such as `run`."""

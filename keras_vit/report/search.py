@@ -1,70 +1,69 @@
-"""A search as one HTML page: no network, no script, plots inside it."""
+"""The page of a search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_vit.evaluation import search_analysis as analysis
 from keras_vit.evaluation.search_analysis import Effect, Hyperparameter
-from keras_vit.evaluation.trials import SearchRecord, TrialRecord
+from keras_vit.evaluation.trials import SearchRecord, TrialRecord, best_trial, known, scored
 from keras_vit.report import search_plots as plots
-from keras_vit.report.run import UNKNOWN, count, duration, groups, percent, template, words
+from keras_vit.report.kit import UNKNOWN, count, duration, groups, percent, render, signed, words
 
 LABELS = {"num_heads": "heads", "mlp_ratio": "MLP ratio"}
 
-# What is held of each in general: the search measures it for these images, or does not.
+# General knowledge about each hyperparameter, which the search may or may not confirm for these images.
 WHY = {
     "learning_rate": (
-        "Too low, and the epochs end before training has got far; too high, and it jumps about or "
-        "diverges. The best one goes with the batch size and the optimizer."
+        "Too low, and the training does not get far enough; too high, and it oscillates or diverges. The "
+        "best value depends on the batch size and the optimizer."
     ),
     "batch_size": (
-        "Small batches give more steps an epoch, with more noise, which can generalise better; large ones"
-        " use the hardware better and usually want a higher learning rate."
+        "Small batches give more steps per epoch, with more noise, which can generalise better; large "
+        "batches use the hardware better and usually need a higher learning rate."
     ),
     "patch_size": (
-        "Smaller patches show finer detail and make more tokens; the cost of attention grows with the "
-        "square of their number."
+        "Smaller patches show finer detail and make more tokens; the cost of attention grows with the square "
+        "of their number."
     ),
     "dim": (
-        "A wider model can tell more apart; its cost grows with the square of the width, and with few "
-        "images it learns them by heart sooner."
+        "A wider model can distinguish more; its cost grows with the square of the width, and with few "
+        "images it overfits sooner."
     ),
     "depth": (
-        "Each block can build on what the one before found; deeper models are slower and harder to train "
-        "on few images."
+        "Each block builds on the output of the block before it; deeper models are slower and harder to "
+        "train on few images."
     ),
     "num_heads": (
-        "More heads look at more relations at once, but share the width: each of them becomes narrower."
+        "More heads attend to more relations at once, but share the width: each head becomes narrower."
     ),
     "epochs": (
-        "More passes fit the images better, up to where the model learns them by heart; the learning rate"
-        " comes down only towards the end of the longest trial."
+        "More epochs fit the images better, until the model overfits; the learning rate decreases only "
+        "towards the end of the longest trial."
     ),
     "mlp_ratio": (
-        "Most of a block's parameters are in its MLP: a wider one can hold more, and costs as much more."
+        "Most parameters of a block are in its MLP: a wider MLP has more capacity, and costs as much more."
     ),
     "stem": (
-        "Convolutions before the first block bring neighbouring pixels together, which a transformer must"
-        " otherwise learn from the images; with few images that helps."
+        "Convolutions before the first block combine neighbouring pixels, which a transformer must otherwise "
+        "learn from the images; that helps with few images."
     ),
     "drop_path_rate": (
-        "Leaving out branches at random keeps deep models from learning few images by heart; small models"
-        " and short trainings have little need of it."
+        "Dropping residual branches at random keeps deep models from overfitting few images; small models "
+        "and short trainings have little need of it."
     ),
     "weight_decay": (
-        "Small weights make smoother functions, which generalise better; too much of it and the model "
-        "cannot fit."
+        "Small weights make smoother functions, which generalise better; with too much of it, the model "
+        "underfits."
     ),
     "augmentation": (
-        "Changed copies stand in for images that are missing; changes that blur what tells the classes "
-        "apart do harm, and short trainings profit less."
+        "Transformed copies stand in for missing images; transformations that hide the differences between "
+        "classes do harm, and short trainings profit less."
     ),
 }
 STUDY = ("learning_rate", "batch_size", "patch_size", "dim", "depth", "num_heads", "epochs")
 
-STATUS = {"COMPLETED": "done", "FAILED": "failed", "RUNNING": "running", "INVALID": "to be tried again"}
-COSTS = ("parameters", "mult-adds", "time")
-TOLD_ELSEWHERE = (
+STATUS = {"COMPLETED": "done", "FAILED": "failed", "RUNNING": "running", "INVALID": "to be retried"}
+SHOWN_ELSEWHERE = (
     *("space", "searched", "space_fields", "data", "versions", "command", "baseline", "wall_seconds"),
     *("validation_images", "frozen"),
 )
@@ -74,21 +73,22 @@ def render_search_report(record: SearchRecord, *, final: dict[str, Any] | None) 
     """The page of a search, as text to be written in UTF-8.
 
     Args:
-        record: the search; it may be under way still. Of its `config`, `searched` (names of fields) is
-            needed. Told as far as there: `space`, `space_fields` (for each field its `low`, `high`, `log`, or
-            its `values`, or the value that it is frozen at), `validation_images`, `baseline` (`name`,
-            `score`, `epochs`), `data` (`source`, `class_names`, `counts`), `wall_seconds`, `versions`,
-            `command`, and whatever more.
-        final: the best point trained anew and judged on the test images: `accuracy`; then as far as there
-            is, `accuracy_interval`, `correct`, `images`, `epochs`, `trained_on`, `run`. `None` before that.
+        record: The search, which may still be running. Its `config` needs `searched` (names of fields).
+            Optional: `space`, `space_fields` (for each field its `low`, `high`, `log`, or its `values`, or
+            the value that it is frozen at), `validation_images`, `baseline` (`name`, `score`, `epochs`),
+            `data` (`source`, `class_names`, `counts`), `wall_seconds`, `versions`, `command`. Other keys are
+            shown too.
+        final: The best point, retrained and evaluated on the test images: `accuracy`, and optionally
+            `accuracy_interval`, `correct`, `images`, `epochs`, `trained_on`, `run`. `None` before that.
     """
-    trials = analysis.scored(record.trials)
-    best = analysis.best_trial(trials)
+    trials = scored(record.trials)
+    best = best_trial(trials)
     searched = analysis.hyperparameters(record)
-    marks = plots.shades([trial.epochs for trial in trials])
+    marks = plots.epoch_marks([trial.epochs for trial in trials])
     measured = analysis.effects(trials, searched)
     images = record.config.get("validation_images")
-    return template("search").render(
+    return render(
+        "search",
         config=record.config,
         data=record.config.get("data") or {},
         best=best,
@@ -110,7 +110,7 @@ def render_search_report(record: SearchRecord, *, final: dict[str, Any] | None) 
         **pareto_parts(record, trials, marks),
         brackets=brackets(trials),
         rungs=analysis.rungs(record.trials),
-        facts=settings(record.config),
+        settings=settings(record.config),
         space=space_rows(record.config),
         rows=trial_rows(record, searched),
     )
@@ -121,7 +121,7 @@ def label(name: str) -> str:
 
 
 def value(given: Any) -> str:
-    """A hyperparameter's value, rounded to be read."""
+    """A hyperparameter's value, rounded for reading."""
     if given is None:
         return UNKNOWN
     if isinstance(given, int) and abs(given) >= 10_000:
@@ -134,74 +134,79 @@ def together(*parts: str) -> str:
     return "\u00a0".join(parts).replace(" ", "\u00a0")
 
 
+def points(difference: float) -> str:
+    """0.012 as "1.2 points"."""
+    return f"{100 * difference:.1f}\u00a0points"
+
+
 def space_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What may be chosen of each hyperparameter; and the rest of the space, as far as it is set."""
+    """The allowed values of each hyperparameter, and the other fields of the space that are set."""
     fields = config.get("space_fields") or {}
-    return [(label(name), chosen_from(name, of)) for name, of in fields.items() if of is not None]
+    return [(label(name), allowed(name, field)) for name, field in fields.items() if field is not None]
 
 
-def chosen_from(name: str, of: Any) -> str:
-    if not isinstance(of, Mapping):
-        return f"frozen at {value(of)}" if name in WHY and name != "epochs" else value(of)
-    if "values" in of:
-        return " or ".join(value(choice) for choice in of["values"])
-    scale = ", equal factors equally likely" if of.get("log") else ""
-    return f"{value(of.get('low'))} to {value(of.get('high'))}{scale}"
+def allowed(name: str, field: Any) -> str:
+    """The allowed values of a field of the space."""
+    if not isinstance(field, Mapping):
+        return f"frozen at {value(field)}" if name in WHY and name != "epochs" else value(field)
+    if "values" in field:
+        return " or ".join(value(choice) for choice in field["values"])
+    scale = ", log-uniform" if field.get("log") else ""
+    return f"{value(field.get('low'))} to {value(field.get('high'))}{scale}"
 
 
 def progress(record: SearchRecord) -> list[tuple[str, str]]:
-    """How far the search is and what it took."""
+    """How far the search is and how long it took."""
     statuses = [trial.status for trial in record.trials]
-    seconds = [trial.seconds for trial in record.trials if analysis.known(trial.seconds)]
-    told = [
+    seconds = [trial.seconds for trial in record.trials if known(trial.seconds)]
+    rows = [
         ("trials done", count(statuses.count("COMPLETED"))),
         ("trials failed", count(statuses.count("FAILED"))),
     ]
-    under_way = len(statuses) - statuses.count("COMPLETED") - statuses.count("FAILED")
-    if under_way:
-        told.append(("trials under way", count(under_way)))
-    told.append(("in training", duration(sum(seconds)) if seconds else UNKNOWN))
-    if analysis.known(record.config.get("wall_seconds")):
-        told.append(("from begin to end", duration(record.config["wall_seconds"])))
-    return told
+    open_trials = len(statuses) - statuses.count("COMPLETED") - statuses.count("FAILED")
+    if open_trials:
+        rows.append(("trials in progress", count(open_trials)))
+    rows.append(("training time", duration(sum(seconds)) if seconds else UNKNOWN))
+    if known(record.config.get("wall_seconds")):
+        rows.append(("total time", duration(record.config["wall_seconds"])))
+    return rows
 
 
 def baseline_sentence(record: SearchRecord) -> str | None:
-    """Whether the search found better than what was known before, at the same epochs; `None` without that."""
+    """The best trial compared with the baseline at the same epochs; `None` without a baseline."""
     baseline = record.config.get("baseline") or {}
-    if not analysis.known(baseline.get("score")):
+    if not known(baseline.get("score")):
         return None
     name, score, epochs = baseline.get("name", "The baseline"), baseline["score"], baseline.get("epochs")
     rival, number = analysis.baseline_rival(record)
     if rival is None:
         return (
             f"At {epochs} epochs, {name} has a validation accuracy of {percent(score)}; no trial of as many "
-            "is done, so there is nothing to compare it with."
+            "epochs is done, so there is nothing to compare it with."
         )
-    verdict = f"{compared(rival.score - score)} {name} ({percent(score)})"
-    told = f"At {epochs} epochs the best trial found, {rival.trial_id}, {verdict} on the validation images."
+    verdict = f"{compared(rival.accuracy - score)} {name} ({percent(score)})"
+    text = f"At {epochs} epochs, the best trial, {rival.trial_id}, {verdict} on the validation images."
     images = record.config.get("validation_images")
     if images:
         low, high = analysis.validation_score(rival, images)["accuracy_interval"]
-        inside = low <= score <= high
-        told += (
-            f" With {count(images)} images its range goes from {percent(low)} to {percent(high)}; "
-            f"{name} lies " + ("within it, so the two are not told apart." if inside else "outside it.")
+        where = "inside it, so the difference is not significant" if low <= score <= high else "outside it"
+        text += (
+            f" With {count(images)} images, its range goes from {percent(low)} to {percent(high)}; "
+            f"{name} lies {where}."
         )
     if number > 1:
-        told += (
+        text += (
             f" It is the best of {number} trials of {epochs} epochs, chosen by its score on these same "
             "images, so its score is optimistic."
         )
-    return told
+    return text
 
 
 def compared(difference: float) -> str:
-    """0.012 as "beats by 1.2 points"."""
-    points = f"{100 * abs(difference):.1f}\u00a0points"
+    """0.012 as "is 1.2 points better than"."""
     if abs(difference) < 5e-4:
         return "is no better and no worse than"
-    return f"is {points} better than" if difference > 0 else f"does not beat, and is {points} below,"
+    return f"is {points(abs(difference))} {'better' if difference > 0 else 'worse'} than"
 
 
 def study(
@@ -210,7 +215,7 @@ def study(
     searched: Sequence[Hyperparameter],
     measured: Sequence[Effect],
 ) -> list[dict[str, Any]]:
-    """A row for each hyperparameter: value, effect, and why."""
+    """One row per hyperparameter: best value, effect, and why."""
     names = [h.name for h in searched]
     fields = record.config.get("space_fields") or {}
     rows = []
@@ -227,110 +232,105 @@ def study(
 
 
 def effect_lines(name: str, measured: Sequence[Effect]) -> list[str]:
-    """What was measured of one hyperparameter: first what stands out, then the rest in short."""
+    """The effects of one hyperparameter: first the significant ones, then the others in short."""
     own = [effect for effect in measured if effect.name == name]
     if not own:
-        return ["too few trials to tell"]
-    told = [effect_line([effect]) for effect in own if effect.significant]
+        return ["too few trials to measure"]
+    significant = [effect_line([effect]) for effect in own if effect.significant]
     rest = [effect for effect in own if not effect.significant]
     if not rest:
-        return told
-    if told:
-        return [*told, f"not told apart: {effect_line(rest)}"]
-    return ["not told apart by this search", effect_line(rest)]
+        return significant
+    if significant:
+        return [*significant, f"not significant: {effect_line(rest)}"]
+    return ["not significant in this search", effect_line(rest)]
 
 
 def effect_line(own: Sequence[Effect]) -> str:
-    """One effect, or the same one at several numbers of epochs."""
-    sizes = [signed(e.size, 2) if e.best is None else over(e) for e in own]
-    units = ["\u00a0epoch" if own[0].epochs == 1 else "\u00a0epochs", *[""] * len(own)]
-    trials = ["\u00a0trials", *[""] * len(own)]
-    parts = [
-        f"{size} at\u00a0{effect.epochs}{unit} ({effect.trials}{word})"
-        for size, effect, unit, word in zip(sizes, own, units, trials, strict=False)
-    ]
+    """An effect at one or several numbers of epochs. Units are written for the first one only."""
+    parts = []
+    for i, effect in enumerate(own):
+        size = signed(effect.size, 2) if effect.best is None else over(effect)
+        epochs, trials = (str(effect.epochs), "") if i else (epochs_words(effect.epochs), "\u00a0trials")
+        parts.append(f"{size} at\u00a0{epochs} ({effect.trials}{trials})")
     kind = "rank correlation" if own[0].best is None else "difference of medians:"
     return f"{kind} {', '.join(parts)}"
 
 
 def over(effect: Effect) -> str:
-    best, worst = value(effect.best), value(effect.worst)
-    return f"{best} over {worst} by {100 * effect.size:.1f}\u00a0points"
+    """Which choice is better than which, and by how much."""
+    return f"{value(effect.best)} over {value(effect.worst)} by {points(effect.size)}"
 
 
 def gain_lines(trials: Sequence[TrialRecord]) -> list[str]:
-    """What more epochs gave those that were promoted."""
+    """The gain of promoted trials from more epochs."""
     return [
-        f"{signed(100 * gain, 1)}\u00a0points in the median from {before} to {epochs_words(after)}, "
-        f"{pairs} promoted {'trial' if pairs == 1 else 'trials'}"
+        f"median gain {signed(100 * gain, 1)}\u00a0points from {before} to {epochs_words(after)} "
+        f"({pairs} promoted {'trial' if pairs == 1 else 'trials'})"
         for before, after, pairs, gain in analysis.epoch_gains(trials)
     ] or ["not measured: no promoted trial is done"]
-
-
-def signed(number: float, digits: int) -> str:
-    """With + or a true minus sign; nothing has none."""
-    rounded = round(number, digits)
-    return f"{rounded:+.{digits}f}".replace("-", "\u2212") if rounded else f"{0:.{digits}f}"
 
 
 def epochs_words(number: int) -> str:
     return f"{number}\u00a0epoch" + ("" if number == 1 else "s")
 
 
-def legend(marks: plots.Shades, trials: Sequence[TrialRecord]) -> list[tuple[str, str, str, int]]:
+def legend(marks: plots.EpochMarks, trials: Sequence[TrialRecord]) -> list[tuple[str, str, str, int]]:
     """(colour, sign, words, trials) for each number of epochs."""
     level = analysis.levels(trials)
     return [(colour, sign, epochs_words(n), len(level[n])) for n, (colour, _, sign) in marks.items()]
 
 
 def importance_parts(trials: Sequence[TrialRecord], searched: Sequence[Hyperparameter]) -> dict[str, Any]:
-    told = analysis.importance(trials, searched)
+    """The importances and their plot, with the limits below which there are none."""
+    importance = analysis.importance(trials, searched)
     return {
-        "importance": told,
-        "importance_plot": plots.importances(told.shares, label) if told.shares else None,
+        "importance": importance,
+        "importance_plot": plots.importances(importance.shares, label) if importance.shares else None,
         "share_of_epochs": analysis.share_of_epochs(trials),
         "fewest_trials": analysis.FEWEST_TRIALS,
         "fewest_points": analysis.FEWEST_POINTS,
-        "fewest_r2": analysis.LEAST_R2,
+        "least_r2": analysis.LEAST_R2,
     }
 
 
-def pareto_parts(record: SearchRecord, trials: Sequence[TrialRecord], marks: plots.Shades) -> dict[str, list]:
-    """The plots, and a row for each trial on a front."""
+def pareto_parts(
+    record: SearchRecord, trials: Sequence[TrialRecord], marks: plots.EpochMarks
+) -> dict[str, list]:
+    """The plots, and one row per trial on a front."""
     seconds = analysis.total_seconds(record.trials)
-    costs = {
+    costs: dict[str, list[float | None]] = {
         "parameters": [trial.parameters for trial in trials],
         "mult-adds": [trial.mult_adds for trial in trials],
         "time": [seconds[trial.trial_id] for trial in trials],
     }
-    costs = {name: [c if c and analysis.known(c) else None for c in column] for name, column in costs.items()}
-    scores = [trial.score for trial in trials]
+    costs = {name: [c if c and known(c) else None for c in column] for name, column in costs.items()}
+    scores = [trial.accuracy for trial in trials]
     fronts = {name: analysis.pareto_front(column, scores) for name, column in costs.items()}
     drawn = [
         (name, plots.pareto(name, column, trials, fronts[name], marks, time=name == "time"))
         for name, column in costs.items()
         if fronts[name]
     ]
-    rows = [
-        {
-            "trial": trial,
-            "seconds": spent(seconds[trial.trial_id]),
-            "of": [n for n in COSTS if i in fronts[n]],
-        }
-        for i, trial in enumerate(trials)
-        if any(i in front for front in fronts.values())
+    on_a_front = [
+        (trial, [name for name, front in fronts.items() if i in front]) for i, trial in enumerate(trials)
     ]
-    return {"pareto": drawn, "front": sorted(rows, key=lambda row: -row["trial"].score)}
+    rows = [
+        {"trial": trial, "seconds": spent(seconds[trial.trial_id]), "of": names}
+        for trial, names in sorted(on_a_front, key=lambda row: -row[0].accuracy)
+        if names
+    ]
+    return {"pareto": drawn, "front": rows}
 
 
 def spent(seconds: float | None) -> str:
-    return duration(seconds) if analysis.known(seconds) else UNKNOWN
+    return duration(seconds) if known(seconds) else UNKNOWN
 
 
 def brackets(trials: Sequence[TrialRecord]) -> list[tuple[str, str]]:
-    """A title and a picture for each bracket, the one of the shortest trials first."""
+    """A title and a plot per bracket, the bracket with the shortest trials first."""
+    scores = [trial.accuracy for trial in trials] or [0.0, 1.0]
+    span = min(scores), max(scores)
     drawn = []
-    span = (min(t.score for t in trials), max(t.score for t in trials)) if trials else (0.0, 1.0)
     for number in sorted({trial.bracket for trial in trials}, reverse=True):
         members = [trial for trial in trials if trial.bracket == number]
         drawn.append((f"Bracket {number}", plots.bracket(f"Bracket {number}", members, trials, span)))
@@ -338,14 +338,14 @@ def brackets(trials: Sequence[TrialRecord]) -> list[tuple[str, str]]:
 
 
 def settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What is told of the search besides the space and the data, as titled lists of (name, text)."""
-    return groups({key: given for key, given in config.items() if key not in TOLD_ELSEWHERE})
+    """The settings of the search, except the space and the data, as titled lists of (name, text)."""
+    return groups({key: given for key, given in config.items() if key not in SHOWN_ELSEWHERE})
 
 
 def trial_rows(record: SearchRecord, searched: Sequence[Hyperparameter]) -> list[dict[str, Any]]:
     """All trials, the best first, those without an accuracy last."""
-    scored = sorted(analysis.scored(record.trials), key=lambda trial: -trial.score)
-    others = [trial for trial in record.trials if trial not in scored]
+    ranked = sorted(scored(record.trials), key=lambda trial: -trial.accuracy)
+    others = [trial for trial in record.trials if trial not in ranked]
     return [
         {
             "trial": trial,
@@ -353,5 +353,5 @@ def trial_rows(record: SearchRecord, searched: Sequence[Hyperparameter]) -> list
             "seconds": spent(trial.seconds),
             "point": ", ".join(together(label(h.name), value(trial.values.get(h.name))) for h in searched),
         }
-        for trial in [*scored, *others]
+        for trial in [*ranked, *others]
     ]

@@ -1,23 +1,25 @@
-"""The search report's pictures, each as the data URI of an SVG.
+"""The plots of a search's page, each an SVG as a data URI.
 
-Light is few epochs and dark many, or light a low and dark a high accuracy: it reads in gray print too.
+Light means few epochs and dark many, or light a low and dark a high accuracy: readable in gray print too.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_vit.evaluation.search_analysis import Hyperparameter, promoted
 from keras_vit.evaluation.trials import TrialRecord
-from keras_vit.report.run import compact
-from keras_vit.report.run_plots import BLUE, FAINT, INK, LEGEND, ORANGE, svg
+from keras_vit.report.kit import BLUE, INK, ORANGE, SOFT, compact, horizontal_lines, svg, title_above_legend
 
-SOFT = "#6b6b6b"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 PALE, DEEP = (0xA6, 0xCE, 0xE8), (0x08, 0x2B, 0x57)
 MARKERS = "os^DvP"
-SIGNS = "●■▲◆▼✚"  # the same, for the text of the page
+SIGNS = "●■▲◆▼✚"  # the markers as characters, for the text of the page
 EDGE: dict[str, Any] = {"edgecolors": "#3d3d3d", "linewidths": 0.4}
 RING: dict[str, Any] = {"facecolors": "none", "edgecolors": ORANGE, "linewidths": 1.8, "zorder": 5}
 
@@ -25,20 +27,16 @@ CROWD = 100  # more lines than this are drawn thinner and fainter
 
 MINUTE, HOUR = 60, 3600
 TIMES = [
-    1,
-    2,
-    5,
-    10,
-    20,
+    *(1, 2, 5, 10, 20),
     *(MINUTE * m for m in (0.5, 1, 2, 5, 10, 20)),
     *(HOUR * h for h in (0.5, 1, 2, 5, 10)),
 ]
 
-Shades = Mapping[int, tuple[str, str, str]]
+EpochMarks = Mapping[int, tuple[str, str, str]]
 
 
-def shades(epochs: Sequence[int]) -> dict[int, tuple[str, str, str]]:
-    """For each number of epochs its colour, its marker, and the sign that looks like it."""
+def epoch_marks(epochs: Sequence[int]) -> dict[int, tuple[str, str, str]]:
+    """For each number of epochs its colour, its marker, and the character that looks like it."""
     ordered = sorted(set(epochs))
     last = len(ordered) - 1
     return {
@@ -58,29 +56,30 @@ def parallel_coordinates(
     best: TrialRecord,
     label: Callable[[str], str],
 ) -> str:
-    """A line for each trial through an axis for each hyperparameter, and one for the accuracy.
+    """One line per trial through one axis per hyperparameter, and an axis for the accuracy.
 
     Args:
-        trials: with an accuracy each; a value that is not known breaks the line.
-        searched: the axes.
-        best: drawn on top of all others.
-        label: what an axis is called.
+        trials: Trials with an accuracy; an unknown value breaks the line.
+        searched: The axes.
+        best: Drawn on top of all others.
+        label: Gives the label of an axis.
     """
     from matplotlib.collections import LineCollection
     from matplotlib.colors import LinearSegmentedColormap
 
-    ordered = sorted(trials, key=lambda trial: trial.score)
-    low, high = _widened(ordered[0].score, ordered[-1].score)
+    ordered = sorted(trials, key=lambda trial: trial.accuracy)
+    scores = _accuracies(ordered)
+    low, high = _widened(float(scores[0]), float(scores[-1]))
     columns = [_heights(hyperparameter, ordered) for hyperparameter in searched]
-    columns.append((np.array([trial.score for trial in ordered]) - low) / (high - low))
+    columns.append((scores - low) / (high - low))
     heights = np.column_stack(columns)
     across = np.arange(heights.shape[1])
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         lines = LineCollection(
             [np.column_stack([across, row]) for row in heights],
-            array=np.array([trial.score for trial in ordered]),
+            array=scores,
             cmap=LinearSegmentedColormap.from_list("blues", [_blend(part) for part in (0, 0.5, 1)]),
             linewidths=1.1 if len(ordered) <= CROWD else 0.7,
             alpha=0.8 if len(ordered) <= CROWD else 0.45,
@@ -89,82 +88,67 @@ def parallel_coordinates(
         chosen = heights[ordered.index(best)]
         axes.plot(across, chosen, color="white", linewidth=4.5, zorder=3)
         axes.plot(across, chosen, "o-", color=ORANGE, linewidth=2.4, markersize=5, zorder=4, clip_on=False)
-        for x, hyperparameter in zip(across, searched, strict=False):
-            _upright(axes, x, label(hyperparameter.name), *_ticks(hyperparameter))
+        for x, hyperparameter in enumerate(searched):
+            _vertical_axis(axes, x, label(hyperparameter.name), *_ticks(hyperparameter))
         steps = [part for part in _steps(low, high) if low <= part <= high]
-        places = [(step - low) / (high - low) for step in steps]
-        _upright(axes, across[-1], "validation accuracy", places, [_percent(step) for step in steps])
+        positions = [(step - low) / (high - low) for step in steps]
+        _vertical_axis(axes, len(searched), "validation accuracy", positions, [_percent(s) for s in steps])
         axes.set_xlim(-0.15, across[-1] + 0.45)
         axes.set_ylim(-0.03, 1.03)
         axes.set_axis_off()
         bar = figure.colorbar(
-            lines,
-            ax=axes,
-            location="bottom",
-            shrink=0.4,
-            aspect=40,
-            format=_percent,
-            pad=0.03,
+            lines, ax=axes, format=_percent, location="bottom", shrink=0.4, aspect=40, pad=0.03
         )
         bar.set_label("validation accuracy", fontsize=9)
         bar.outline.set_visible(False)
-        bar.solids.set_alpha(1)
+        if bar.solids is not None:
+            bar.solids.set_alpha(1)
 
     return svg(draw, max(4.0, 1.2 + 0.85 * len(across)), 4.6)
 
 
-def _upright(axes, x: float, name: str, places: Sequence[float], labels: Sequence[str]):
-    """One axis of parallel coordinates, with its name above and its ticks on the right."""
+def _vertical_axis(
+    axes: "Axes", x: float, name: str, positions: Sequence[float], labels: Sequence[str]
+) -> None:
+    """One axis of the parallel coordinates, with its name above and its ticks on the right."""
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2.5, foreground="white")]
+    offset: dict[str, Any] = {"textcoords": "offset points"}
     axes.plot([x, x], [0, 1], color=SOFT, linewidth=1, zorder=2)
-    axes.annotate(
-        name.replace(" ", "\n"),
-        (x, 1),
-        (0, 9),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-        fontsize=9,
-    )
-    for place, text in zip(places, labels, strict=True):
-        axes.plot([x - 0.03, x + 0.03], [place, place], color=SOFT, linewidth=1, zorder=2)
-        axes.annotate(
-            text,
-            (x, place),
-            (5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            path_effects=halo,
-            zorder=6,
-        )
+    axes.annotate(name.replace(" ", "\n"), (x, 1), (0, 9), ha="center", va="bottom", fontsize=9, **offset)
+    for y, text in zip(positions, labels, strict=True):
+        axes.plot([x - 0.03, x + 0.03], [y, y], color=SOFT, linewidth=1, zorder=2)
+        axes.annotate(text, (x, y), (5, 0), va="center", fontsize=8, path_effects=halo, zorder=6, **offset)
 
 
 def _ends(hyperparameter: Hyperparameter) -> tuple[float, float]:
-    """Of its axis, on the scale of `Hyperparameter.place`."""
+    """The ends of its axis, on the scale of `Hyperparameter.position`."""
     if hyperparameter.choices is not None:
         return -0.5, max(len(hyperparameter.choices), 1) - 0.5
     return _widened(*(hyperparameter.position(end) for end in hyperparameter.ends))
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """The same, but never empty."""
+    """The same interval, made wider if it is empty."""
     return (low, high) if high > low else (low - (abs(low) / 10 or 1), high + (abs(high) / 10 or 1))
 
 
 def _heights(hyperparameter: Hyperparameter, trials: Sequence[TrialRecord]) -> np.ndarray:
-    """0 to 1, one a trial; trials of one choice are spread a little, by accuracy."""
+    """0 to 1, one per trial; trials with the same choice are spread a little, by accuracy."""
     low, high = _ends(hyperparameter)
-    places = np.array([hyperparameter.position(trial.values.get(hyperparameter.name)) for trial in trials])
-    if hyperparameter.choices is not None:
-        places = places + np.linspace(-0.18, 0.18, len(trials)) if len(trials) > 1 else places
-    return (places - low) / (high - low)
+    positions = np.array([hyperparameter.position(t.values.get(hyperparameter.name)) for t in trials])
+    if hyperparameter.choices is not None and len(trials) > 1:
+        positions = positions + np.linspace(-0.18, 0.18, len(trials))
+    return (positions - low) / (high - low)
+
+
+def _accuracies(trials: Sequence[TrialRecord]) -> np.ndarray:
+    return np.array([trial.accuracy for trial in trials])
 
 
 def _ticks(hyperparameter: Hyperparameter) -> tuple[list[float], list[str]]:
-    """Where on an axis from 0 to 1 something is written, and what."""
+    """The positions of the ticks on an axis from 0 to 1, and their labels."""
     low, high = _ends(hyperparameter)
     if hyperparameter.choices is not None:
         numbers = [float(i) for i in range(len(hyperparameter.choices))]
@@ -189,7 +173,7 @@ def _steps(low: float, high: float) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """1, 3, 10, 30, ... from low to high; where those are fewer than two, some round numbers."""
+    """1, 3, 10, 30, ... from low to high; some round numbers if there are fewer than two of them."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     found = [float(f"{n}e{power}") for power in range(first, last + 1) for n in (1, 3)]
     inside = [n for n in found if low * 0.999 <= n <= high * 1.001]
@@ -197,33 +181,35 @@ def _decades(low: float, high: float) -> list[float]:
 
 
 def plain(value: Any, longest: int = 14) -> str:
-    """A value as a short label: `?` for what the plots' font may lack."""
+    """A value as a short label, with `?` for characters that the plots' font may lack."""
     text = " ".join(str(value).split()).encode("ascii", "replace").decode()
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def effect(hyperparameter: Hyperparameter, trials: Sequence[TrialRecord], marks: Shades, title: str) -> str:
-    """Accuracy over the value, for trials with an accuracy; of choices, with a bar at each median."""
+def effect(
+    hyperparameter: Hyperparameter, trials: Sequence[TrialRecord], marks: EpochMarks, title: str
+) -> str:
+    """Accuracy over the value, for trials with an accuracy; for choices, with a bar at each median."""
     given = [t for t in trials if t.values.get(hyperparameter.name) is not None]
     choices = hyperparameter.choices
     low, high = _ends(hyperparameter)
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         for i, (epochs, (colour, marker, _)) in enumerate(marks.items()):
             level = [trial for trial in given if trial.epochs == epochs]
-            places = np.array([hyperparameter.position(t.values[hyperparameter.name]) for t in level])
-            scores = np.array([trial.score for trial in level])
+            x = np.array([hyperparameter.position(t.values[hyperparameter.name]) for t in level])
+            scores = _accuracies(level)
             if choices is not None:
                 lane = 0.8 / len(marks)
-                places = places - 0.4 + lane * (i + 0.5) + lane * 0.3 * np.sin(2.4 * np.arange(len(level)))
+                x = x - 0.4 + lane * (i + 0.5) + lane * 0.3 * np.sin(2.4 * np.arange(len(level)))
                 for j in range(len(choices)):
-                    inside = [s for s, p in zip(scores, places, strict=True) if round(p) == j]
+                    inside = [score for score, at in zip(scores, x, strict=True) if round(at) == j]
                     if len(inside) > 2:
                         middle = j - 0.4 + lane * (i + 0.5)
                         ends = (middle - 0.45 * lane, middle + 0.45 * lane)
                         axes.hlines(np.median(inside), *ends, color=ORANGE, linewidth=2, zorder=4)
-            axes.scatter(places, scores, 22, colour, marker=marker, zorder=3, **EDGE)
+            axes.scatter(x, scores, 22, colour, marker=marker, zorder=3, **EDGE)
         ticks, labels = _ticks(hyperparameter)
         axes.set_xticks([low + tick * (high - low) for tick in ticks], labels)
         margin = 0 if choices is not None else 0.04 * (high - low)
@@ -234,21 +220,21 @@ def effect(hyperparameter: Hyperparameter, trials: Sequence[TrialRecord], marks:
     return svg(draw, 3.3, 2.7)
 
 
-def _percent(fraction: float, position: int | None = None) -> str:
-    """As matplotlib asks for it, with as few digits as it takes."""
+def _percent(fraction: float, position: float | None = None) -> str:
+    """A tick label, with as few digits as needed. matplotlib passes the position too."""
     return f"{100 * fraction:.6g}%".replace("-", "\u2212")
 
 
-def _accuracy_axis(axes):
+def _accuracy_axis(axes: "Axes") -> None:
     axes.yaxis.set_major_formatter(_percent)
-    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    horizontal_lines(axes)
 
 
 def importances(shares: Mapping[str, tuple[float, float]], label: Callable[[str], str]) -> str:
-    """A bar for each hyperparameter, and a line for the standard deviation over the folds."""
+    """One bar per hyperparameter, with a line for the standard deviation over the folds."""
     ordered = sorted(shares.items(), key=lambda item: item[1][0])
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         axes.barh(
             [label(name) for name, _ in ordered],
@@ -272,25 +258,25 @@ def pareto(
     costs: Sequence[float | None],
     trials: Sequence[TrialRecord],
     front: Sequence[int],
-    marks: Shades,
+    marks: EpochMarks,
     *,
     time: bool = False,
 ) -> str:
     """Accuracy over a cost, the front in orange.
 
     Args:
-        title: what the cost is.
-        costs: one a trial; those that are not known, or not above 0, are left out.
-        trials: with an accuracy each.
-        front: positions in `trials`, from the least cost on.
-        marks: of the epochs.
-        time: whether the cost is in seconds.
+        title: Name of the cost.
+        costs: One per trial; trials whose cost is unknown or not above 0 are left out.
+        trials: Trials with an accuracy.
+        front: Positions in `trials`, from the lowest cost on.
+        marks: The marks of the numbers of epochs.
+        time: Whether the cost is in seconds.
     """
     numbers = np.array([math.nan if cost is None or cost <= 0 else cost for cost in costs], dtype=np.float64)
-    scores = np.array([trial.score for trial in trials])
+    scores = _accuracies(trials)
     epochs = np.array([trial.epochs for trial in trials])
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         axes.set_xscale("log")
         axes.step(numbers[front], scores[front], where="post", color=ORANGE, linewidth=1.4, zorder=2)
@@ -305,7 +291,7 @@ def pareto(
     return svg(draw, 3.3, 2.9)
 
 
-def _cost_axis(axes, numbers: np.ndarray, time: bool):
+def _cost_axis(axes: "Axes", numbers: np.ndarray, time: bool) -> None:
     """A logarithmic axis with a few round numbers."""
     low, high = numbers.min() / 1.15, numbers.max() * 1.15
     if time:
@@ -325,41 +311,49 @@ def _short(number: float) -> str:
 
 
 def _time(seconds: float) -> str:
+    """1800 as "30 min"."""
     for size, unit in ((HOUR, "h"), (MINUTE, "min")):
         if seconds >= size:
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
 
 
-def bracket(title: str, trials: Sequence[TrialRecord], everything: Sequence[TrialRecord], span: tuple) -> str:
-    """Accuracy over epochs: a line from each trial to the one that it was promoted to.
+def bracket(
+    title: str,
+    trials: Sequence[TrialRecord],
+    everything: Sequence[TrialRecord],
+    span: tuple[float, float],
+) -> str:
+    """Accuracy over epochs, with a line from each trial to the trial it was promoted to.
 
     Args:
-        title: which bracket.
-        trials: of it, with an accuracy each.
-        everything: all trials with an accuracy, to find those that were promoted.
-        span: lowest and highest accuracy of all brackets, so that they can be compared.
+        title: Name of the bracket.
+        trials: Its trials, with an accuracy.
+        everything: All trials with an accuracy, to find the promoted ones.
+        span: Lowest and highest accuracy of all brackets, so that they can be compared.
     """
     by_id = {trial.trial_id: trial for trial in everything}
-    went_on = promoted(everything)
+    continued = promoted(everything)
     last = max(trial.epochs for trial in trials)
 
-    def draw(figure):
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         for trial in trials:
             before = by_id.get(trial.promoted_from or "")
             if before is not None:
-                points = ([before.epochs, trial.epochs], [before.score, trial.score])
-                axes.plot(*points, color=BLUE, linewidth=1.2, zorder=2)
+                epochs, scores = [before.epochs, trial.epochs], [before.accuracy, trial.accuracy]
+                axes.plot(epochs, scores, color=BLUE, linewidth=1.2, zorder=2)
         for name, colour, marker, kept in (
-            ("promoted", BLUE, "o", lambda t: t.trial_id in went_on),
-            ("dropped", "#b5b5b5", "X", lambda t: t.trial_id not in went_on and t.epochs < last),
-            ("to the end", ORANGE, "D", lambda t: t.trial_id not in went_on and t.epochs == last),
+            ("promoted", BLUE, "o", lambda t: t.trial_id in continued),
+            ("dropped", "#b5b5b5", "X", lambda t: t.trial_id not in continued and t.epochs < last),
+            ("to the end", ORANGE, "D", lambda t: t.trial_id not in continued and t.epochs == last),
         ):
             shown = [trial for trial in trials if kept(trial)]
-            points = [trial.epochs for trial in shown], [trial.score for trial in shown]
             if shown:
-                axes.scatter(*points, 26, colour, marker=marker, label=name, zorder=3, **EDGE)
+                epochs = [trial.epochs for trial in shown]
+                axes.scatter(
+                    epochs, _accuracies(shown), 26, colour, marker=marker, label=name, zorder=3, **EDGE
+                )
         rungs = sorted({trial.epochs for trial in trials})
         axes.set_xscale("log")
         axes.set_xticks(rungs, [str(number) for number in rungs])
@@ -369,7 +363,6 @@ def bracket(title: str, trials: Sequence[TrialRecord], everything: Sequence[Tria
         axes.set_ylim(span[0] - margin, span[1] + margin)
         _accuracy_axis(axes)
         axes.set_xlabel("epochs")
-        axes.set_title(title, pad=24)
-        axes.legend(ncols=3, **LEGEND)
+        title_above_legend(axes, title, 3)
 
     return svg(draw, 4.2, 3.2)

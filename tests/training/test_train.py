@@ -16,7 +16,7 @@ from keras_vit.cli.main import main, parse
 from keras_vit.data.pipeline import ImageData, read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
-from keras_vit.report import run_plots as plots
+from keras_vit.report import kit
 from keras_vit.runs.evaluate import evaluate
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.predict import predict
@@ -370,4 +370,4 @@ def test_pictures_of_mistakes_whatever_the_file_holds(mode, channels, tmp_path):
     encoded = (tmp_path / "image.png").read_bytes()
     for image in (tmp_path / "image.png", encoded, pixels):
         np.testing.assert_array_equal(original_pixels(image), pixels[..., :channels])
-        plots.picture(original_pixels(image))
+        kit.picture(original_pixels(image))
