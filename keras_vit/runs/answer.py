@@ -25,9 +25,8 @@ class OODDistance(layers.Layer):
     The projection and the centres are weights, because a TensorFlow graph holds a constant once per use.
 
     Args:
-        dim: the number of features.
-        rank: the width of their projection.
-        num_centers: the number of class centres.
+        rank: width of the projection.
+        num_centers: number of class centres.
 
     Input shape:
         `(batch, dim)`
@@ -36,10 +35,14 @@ class OODDistance(layers.Layer):
         `(batch,)`, float32; NaN where the features are not finite.
     """
 
-    def __init__(self, dim: int, rank: int, num_centers: int, **kwargs):
-        super().__init__(dtype="float32", trainable=False, **kwargs)
-        self.projection = self.add_weight(shape=(dim, rank), name="projection", trainable=False)
-        self.centers = self.add_weight(shape=(num_centers, rank), name="centers", trainable=False)
+    def __init__(self, rank: int, num_centers: int, **kwargs):
+        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        self.rank = rank
+        self.num_centers = num_centers
+
+    def build(self, input_shape):
+        self.projection = self.add_weight(shape=(input_shape[-1], self.rank), name="projection")
+        self.centers = self.add_weight(shape=(self.num_centers, self.rank), name="centers")
 
     def call(self, features):
         with keras.name_scope(PROJECTION):
@@ -49,6 +52,17 @@ class OODDistance(layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape[:1]
+
+    def get_config(self):
+        return {**super().get_config(), "rank": self.rank, "num_centers": self.num_centers}
+
+
+def ood_distance(detector: OODDetector) -> OODDistance:
+    """The layer with the projection and the centres of a detector."""
+    layer = OODDistance(detector.projection.shape[1], len(detector.centers), name="ood_distance")
+    layer.build((None, len(detector.projection)))
+    layer.set_weights([detector.projection, detector.centers])
+    return layer
 
 
 def answer_model(
@@ -84,10 +98,7 @@ def answer_model(
     if rejection is None:
         distance, taken = ops.zeros_like(probabilities[:, 0]), usable
     else:
-        (dim, rank), num_centers = rejection.projection.shape, len(rejection.centers)
-        layer = OODDistance(dim, rank, num_centers, name="ood_distance")
-        distance = layer(judged[0])
-        layer.set_weights([rejection.projection, rejection.centers])
+        distance = ood_distance(rejection)(judged[0])
         taken = usable & (distance <= rejection.threshold)  # NaN is not
     answers = {
         "probabilities": probabilities,

@@ -1,4 +1,4 @@
-"""Every run learns what is unlike its training images, on every backend, however it ends."""
+"""The out-of-distribution rejection of a run, on every backend, and of a run that was interrupted."""
 
 import dataclasses
 import importlib.util
@@ -20,10 +20,11 @@ from keras_vit.cli.main import FINE, main, parse
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
-from keras_vit.evaluation.ood import rejection_features
 from keras_vit.files import partial_of
-from keras_vit.runs import ood as foreign
+from keras_vit.runs import ood
 from keras_vit.runs.folder import load_run
+from keras_vit.runs.ood_features import ood_features
+from keras_vit.runs.ood_images import ood_example_images, texture_windows
 from keras_vit.runs.predict import predict
 from keras_vit.training import outputs
 from keras_vit.training.prepare import prepare_data
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("tiny_size")
 
 @pytest.fixture(scope="module")
 def many_images(tiny_size, tmp_path_factory):
-    """So many drawn images that 24 of them are for validation."""
+    """Enough drawn images for 24 validation images."""
     return tiny.draw(tmp_path_factory.mktemp("many") / "images", each=40)
 
 
@@ -53,11 +54,12 @@ def run(many_images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(run):
-    return prepare_data(parse(["train", "--config", str(run.path / "config.json")]).run)[0]
+    config = parse(["train", "--config", str(run.path / "config.json")]).run
+    return prepare_data(config, keep_originals=False)[0]
 
 
 def prepared(run, images):
-    """As the model gets them; images of one kind after another, files and arrays of one shape."""
+    """Images as the input of the model: files, and arrays of any shapes."""
     kinds = itertools.groupby(images, key=lambda image: getattr(image, "shape", None))
     pixels = [read_pixels(list(kind), run.preprocessing) for _, kind in kinds]
     return np.asarray(scale_pixels(np.concatenate(pixels)))
@@ -65,31 +67,31 @@ def prepared(run, images):
 
 def features_of(run, images):
     pixels = prepared(run, images)
-    return keras.ops.convert_to_numpy(rejection_features(run.model)(pixels))
+    return keras.ops.convert_to_numpy(ood_features(run.model)(pixels))
 
 
 def test_the_run_folder_holds_what_was_fitted(run):
     files = {path.name for path in run.path.iterdir()}
     plain = {"config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"}
     assert files == {*plain, "rejection.npz"}
-    told = run.metrics["rejection"]
-    assert {key: value for key, value in told.items() if key not in ("rates", "threshold")} == {
+    judged = run.metrics["rejection"]
+    assert {key: value for key, value in judged.items() if key not in ("rates", "threshold")} == {
         "method": "Mahalanobis distance to the nearest class centre",
         "share_allowed": 0.05,
         "fitted_on": "validation",
         "training_images": 72,
         "validation_images": 24,
     }
-    assert run.rejection.threshold == told["threshold"] > 0
+    assert run.rejection.threshold == judged["threshold"] > 0
     assert run.rejection.centers.shape[0] == len(tiny.CLASSES)
-    json.dumps(told, allow_nan=False)
+    json.dumps(judged, allow_nan=False)
 
 
 def test_the_rates_are_those_of_the_images(run, data):
     kinds = {
         "validation": data.image_set.take(data.split.validation).images,
         "test": data.image_set.take(data.split.test).images,
-        **foreign.foreign_images(data.image_shape),
+        **ood_example_images(data.image_shape),
     }
     rates = run.metrics["rejection"]["rates"]
     assert [row["name"] for row in rates] == list(kinds)
@@ -99,7 +101,7 @@ def test_the_rates_are_those_of_the_images(run, data):
         near = np.isclose(distances, run.rejection.threshold, rtol=1e-3).sum()
         assert abs(row["rejected"] - (distances > run.rejection.threshold).sum()) <= near, row
         assert row["left_out"] is None
-    # Of 24 validation images the farthest draws the line.
+    # The threshold is the largest distance of the 24 validation images.
     assert rates[0]["rejected"] == 0
 
 
@@ -116,8 +118,8 @@ def test_the_threshold_is_fitted_on_the_training_and_the_validation_images(run, 
 def test_predict_rejects_what_the_run_rejects(run, data, tmp_path, capsys):
     flat, text = tmp_path / "flat.png", tmp_path / "text.jpg"
     Image.fromarray(np.full((32, 32), 128, "uint8")).save(flat)
-    text.write_text("no image")
-    test = data.image_set.take(data.split.test).images
+    text.write_text("not an image")
+    test = [data.image_set.original(i) for i in data.split.test]
     found = predict(run, [*test, flat, text])
     rejects = run.rejection.rejects(features_of(run, [*test, flat]))
     assert [item.reject for item in found] == [*rejects, True]
@@ -128,32 +130,34 @@ def test_predict_rejects_what_the_run_rejects(run, data, tmp_path, capsys):
     first, second, third = capsys.readouterr().out.splitlines()
     assert ("rejected" in first) == rejects[0]
     assert second.endswith("%  rejected: unlike the training images")
-    assert "no readable JPEG" in third
+    assert "not a readable JPEG" in third
     main(["predict", str(run.path), str(test[0]), str(flat), str(text), "--json"])
     said = [item["reject"] for item in json.loads(capsys.readouterr().out)]
     assert said == [bool(rejects[0]), True, True]
 
 
-def test_the_report_tells_it(run):
+def test_the_report_shows_the_rates(run):
     report = (run.path / "report.html").read_text()
-    assert "<h2>Unlike the training images</h2>" in report
+    assert "<h2>Out-of-distribution images</h2>" in report
     for row in run.metrics["rejection"]["rates"]:
         assert f'<th scope="row">{row["name"]}</th>' in report
 
 
-class Cut(BaseException):
-    """What no code under test catches."""
+class Interrupted(BaseException):
+    """An exception that no code under test catches."""
 
 
-def test_a_run_that_is_cut_while_it_is_written_ends_as_an_uncut_one(run, many_images, tmp_path, monkeypatch):
+def test_a_run_that_is_interrupted_while_it_is_written_ends_as_an_uninterrupted_one(
+    run, many_images, tmp_path, monkeypatch
+):
     out = tmp_path / "run"
 
-    def cut(**_):
-        raise Cut
+    def interrupt(**_):
+        raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(outputs, "render_report", cut)
-        with pytest.raises(Cut):
+        patch.setattr(outputs, "render_report", interrupt)
+        with pytest.raises(Interrupted):
             main(words(many_images, out))
     assert (partial_of(out) / "rejection.npz").is_file()
     assert main(["train", "--out", str(out), "--resume"]) == FINE
@@ -166,7 +170,7 @@ def test_a_run_that_is_cut_while_it_is_written_ends_as_an_uncut_one(run, many_im
         assert abs(row["rejected"] - expected["rejected"]) <= 1
 
 
-def test_a_run_of_an_earlier_version_says_so_only_when_asked(run, many_images, tmp_path):
+def test_a_run_of_an_earlier_version_has_no_rejection(run, many_images, tmp_path):
     old = load_run(shutil.copytree(run.path, tmp_path / "old"))
     metrics = {key: value for key, value in old.metrics.items() if key != "rejection"}
     files.write_json(old.path / "metrics.json", metrics)
@@ -174,29 +178,29 @@ def test_a_run_of_an_earlier_version_says_so_only_when_asked(run, many_images, t
     old = load_run(old.path)
     assert predict(old, [many_images / "dots" / "0.png"])[0].reject is False
     with pytest.raises(
-        InputError, match=r"earlier version.*keras-vit train --config .*config\.json --out NEW"
+        InputError, match=r"An earlier version trained .*keras-vit train --config .*config\.json --out NEW"
     ):
         _ = old.rejection
 
 
-def test_a_run_whose_file_is_gone_says_so(run, tmp_path):
+def test_a_run_without_its_rejection_file_is_an_error(run, tmp_path):
     other = load_run(shutil.copytree(run.path, tmp_path / "other"))
     (other.path / "rejection.npz").unlink()
     with pytest.raises(InputError, match=r"rejection\.npz cannot be read"):
         _ = other.rejection
 
 
-def test_the_drawn_defects_are_not_foreign_to_a_run_on_them(run, data, monkeypatch):
+def test_the_drawn_defects_are_left_out_of_a_run_on_them(run, data, monkeypatch):
     drawn = dataclasses.replace(
         data, image_set=dataclasses.replace(data.image_set, source="drawn steel defects")
     )
     monkeypatch.setattr(
-        foreign,
-        "foreign_images",
+        ood,
+        "ood_example_images",
         lambda _: {name: [np.zeros((8, 8, 1), "uint8")] for name in ("drawn defects", "noise")},
     )
-    _, told = foreign.judge_rejection(run.model, drawn)
-    left_out = {row["name"]: row["left_out"] for row in told["rates"]}
+    _, judged = ood.judge_ood(run.model, drawn)
+    left_out = {row["name"]: row["left_out"] for row in judged["rates"]}
     assert left_out == {
         "validation": None,
         "test": None,
@@ -238,7 +242,7 @@ def test_the_features_are_means_and_contrast_of_tokens(options):
     tokens = [keras.ops.convert_to_numpy(keras.ops.cast(t, "float32"))[:, -6:] for t in tokens]
     head = keras.ops.convert_to_numpy(keras.ops.cast(head, "float32"))
     expected = [np.log(tokens[0].std(axis=1) + 1e-3), *(t.mean(axis=1) for t in tokens), head]
-    found = rejection_features(model)(x)
+    found = ood_features(model)(x)
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(found), np.concatenate(expected, axis=1), rtol=1e-3, atol=1e-4
@@ -249,9 +253,9 @@ FEATURES = """
 import pathlib, sys
 import keras, numpy as np
 from keras_vit.runs.folder import load_model
-from keras_vit.evaluation.ood import rejection_features
+from keras_vit.runs.ood_features import ood_features
 folder = pathlib.Path(sys.argv[1])
-found = rejection_features(load_model(folder / "model.keras"))(np.load(folder / "x.npy"))
+found = ood_features(load_model(folder / "model.keras"))(np.load(folder / "x.npy"))
 np.save(folder / f"{keras.backend.backend()}.npy", keras.ops.convert_to_numpy(found))
 """
 
@@ -263,7 +267,7 @@ def test_the_same_images_are_rejected_on_every_backend(backend, run, data, tmp_p
         pytest.skip(f"{backend} is the one that the tests run on")
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    images = [*data.image_set.take(data.split.test).images, *foreign.texture_windows()[::4]]
+    images = [*data.image_set.take(data.split.test).images, *texture_windows()[::4]]
     np.save(tmp_path / "x.npy", prepared(run, images))
     shutil.copy(run.path / "model.keras", tmp_path)
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])

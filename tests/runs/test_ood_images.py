@@ -1,4 +1,4 @@
-"""The out-of-distribution images that every run is tested on, and the rates of rejection."""
+"""The out-of-distribution example images, and what is counted of them."""
 
 from pathlib import Path
 
