@@ -206,11 +206,11 @@ def _classes(image_set: ImageSet, parts: tuple[str | None, ...]) -> dict[str, di
         if part in parts:
             for row in classes.values():
                 row[part] = 0
-    for label, part in zip(image_set.labels, parts, strict=True):
+    for label, part_of_image in zip(image_set.labels, parts, strict=True):
         row = classes[image_set.class_names[label]]
         row["all"] += 1
-        if part is not None:
-            row[part] += 1
+        if part_of_image is not None:
+            row[part_of_image] += 1
     return classes
 
 

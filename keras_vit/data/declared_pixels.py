@@ -1,26 +1,28 @@
 """How many pixels a file asks TensorFlow to decode, known before it does: in a served graph too.
 
-All in here is made of operations that any TensorFlow has.
+Everything here is made of operations that every TensorFlow has.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-HEADER = 32  # bytes, which hold the size of all but JPEG and GIF
+HEADER = 32  # bytes, which hold the size of every format but JPEG and GIF
 
 
-def declared_pixels(encoded):
-    """Height times width as the header of a file has it.
+def declared_pixels(encoded: tf.Tensor) -> tf.Tensor:
+    """Height times width, as the header of a file states it.
 
-    Where each format keeps them: PNG (RFC 2083, 4.1.1), GIF89a (20, in each frame), BMP (Microsoft's
+    Sources: PNG (RFC 2083, 4.1.1), GIF89a (20, in each frame), BMP (Microsoft's
     BITMAPCOREHEADER and BITMAPINFOHEADER), WebP (RFC 9649, 2.5 to 2.7).
 
     Args:
         encoded: scalar string tensor.
 
     Returns:
-        float32 scalar; 0 where there is no such header, since decoding will fail then; infinity where a PNG
-        has another chunk before its header, which TensorFlow would skip.
+        float32 scalar; 0 if there is no such header, since decoding will fail then; infinity if a PNG has
+        another chunk before its header, which TensorFlow would skip.
     """
     # A header that is cut short is filled up with zeros.
     header = tf.strings.substr(tf.strings.join([encoded, b"\0" * HEADER]), 0, HEADER)
@@ -29,7 +31,7 @@ def declared_pixels(encoded):
     return tf.cond(
         is_jpeg,
         lambda: _jpeg_pixels(encoded),
-        lambda: tf.cond(is_gif, lambda: _gif_pixels(encoded), lambda: _pixels_at_fixed_places(header)),
+        lambda: tf.cond(is_gif, lambda: _gif_pixels(encoded), lambda: _pixels_at_fixed_offsets(header)),
     )
 
 
@@ -39,16 +41,16 @@ def _jpeg_pixels(encoded):
 
 
 def _gif_pixels(encoded):
-    """Of all frames together, or of what encloses them where that is more.
+    """The pixels of all frames together, or of what encloses them if that is more.
 
     TensorFlow decodes all of them, and then fills an image as wide as the widest and as high as the highest.
     """
-    # Behind the end there are zeros, which end the walk.
+    # Zeros after the end stop the loop.
     byte = tf.cast(tf.io.decode_raw(tf.strings.join([encoded, b"\0" * 32]), tf.uint8), tf.int32)
     end = tf.size(byte) - 16
 
     def colors(flags):
-        """Bytes of the table of colours that the flags of a screen or a frame announce."""
+        """Size in bytes of the table of colours that the flags of a screen or a frame announce."""
         return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
 
     def step(at, pixels, largest, in_blocks):
@@ -58,12 +60,12 @@ def _gif_pixels(encoded):
         side = frame[1::2] + 256 * tf.concat([frame[2::2], [0]], 0)  # left, top, width, height, flags
         size = tf.where(is_frame, side[2:4], 0)
         pixels += _product(size[0], size[1])
-        behind_frame = at + 11 + colors(frame[9])
-        behind = tf.where(in_blocks, at + 1 + found, tf.where(is_frame, behind_frame, at + 2))
+        after_frame = at + 11 + colors(frame[9])
+        after = tf.where(in_blocks, at + 1 + found, tf.where(is_frame, after_frame, at + 2))
         goes_on = in_blocks | is_frame | tf.equal(found, 0x21)
         # A chain of blocks ends with an empty one.
         in_blocks = tf.where(in_blocks, found > 0, goes_on)
-        at = tf.minimum(tf.where(goes_on, behind, end), end)
+        at = tf.minimum(tf.where(goes_on, after, end), end)
         return at, pixels, tf.maximum(largest, size), in_blocks
 
     start = tf.minimum(13 + colors(byte[10]), end)
@@ -75,16 +77,16 @@ def _gif_pixels(encoded):
     return tf.maximum(pixels, _product(largest[0], largest[1]))
 
 
-def _pixels_at_fixed_places(header):
+def _pixels_at_fixed_offsets(header):
     byte = tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int32)
 
     def number(at, size, step=1):
-        """`size` bytes from `at`, the least significant first; with step -1 it is the last of them."""
-        places = [at + i for i in range(size)][::step]
-        # In float32: what a damaged header claims may be more than an int32 holds.
-        return tf.add_n([tf.cast(byte[place], tf.float32) * 256.0**i for i, place in enumerate(places)])
+        """The number in `size` bytes from `at`, the least significant first; last with `step` -1."""
+        offsets = [at + i for i in range(size)][::step]
+        # In float32: what a damaged header claims may not fit in an int32.
+        return tf.add_n([tf.cast(byte[offset], tf.float32) * 256.0**i for i, offset in enumerate(offsets)])
 
-    # PNG and WebP name their first chunk at the same place.
+    # PNG and WebP have the name of their first chunk at the same offset.
     start, kind = tf.strings.substr(header, 0, 2), tf.strings.substr(header, 12, 4)
     # 14 bits for each side.
     lossless = byte[21] + 2**8 * byte[22] + 2**16 * byte[23] + 2**24 * (byte[24] % 16)
@@ -108,11 +110,13 @@ def _product(height, width):
 
 
 def _signed(number):
-    """A BMP's height is negative where its rows run downwards."""
+    """The size of a BMP's side: its height is negative if its rows run downwards."""
     return tf.minimum(number, 2.0**32 - number)
 
 
-def result_or(function, value, otherwise):
-    """`function(value)`, or `otherwise` where that fails; both a tensor of one type and rank."""
+def result_or(
+    function: Callable[[tf.Tensor], tf.Tensor], value: tf.Tensor, otherwise: tf.Tensor
+) -> tf.Tensor:
+    """`function(value)`, or `otherwise` if that fails; both are tensors of one type and rank."""
     results = tf.data.Dataset.from_tensors(value).map(function).ignore_errors()
     return results.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()

@@ -1,34 +1,42 @@
 """From an `ImageSet` to batches that `model.fit` takes, on every backend: tf.data does the work."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
-from keras_vit.data.preprocess import Preprocessing, decode_image, prepare_pixels, scale_pixels
+from keras_vit.data.preprocess import Aspect, Preprocessing, decode_image, prepare_pixels, scale_pixels
+from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
-from keras_vit.errors import InputError, check_range
+from keras_vit.errors import InputError
 
-# Prepared images above this many bytes are read again each epoch instead of kept in memory.
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Part = Literal["train", "validation", "test"]
+Reader = Callable[["tf.data.Dataset"], "tf.data.Dataset"]
+
+# Prepared images that together have more bytes are read again in each epoch, not kept in memory.
 CACHE_BYTES = 2 * 2**30
 EVALUATION_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """The three parts of an image set, as batches for training and judgement.
+    """The three parts of an image set, as batches for training and evaluation.
 
     Args:
         image_set: all images.
-        split: which of them are for what.
+        split: which of them are for training, validation and test.
         preprocessing: how they become arrays.
-        batch_size: images a training step.
-        seed: decides the order of the images and their augmentation.
+        batch_size: images per training step.
+        seed: of the order of the training images and of their augmentation.
         augmentation: of the training images.
     """
 
@@ -39,8 +47,9 @@ class ImageData:
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    def __post_init__(self):
-        check_range("batch_size", self.batch_size, 1, None)
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch_size must be 1 or more. Received: batch_size={self.batch_size}")
         if len(self.split.train) < self.batch_size:
             raise InputError(
                 f"batch_size {self.batch_size} is more than the {len(self.split.train)} training images: "
@@ -48,82 +57,85 @@ class ImageData:
             )
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         return self.image_set.class_names
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return len(self.image_set.class_names)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         return self.preprocessing.image_shape
 
     @property
-    def steps_per_epoch(self):
-        """Whole batches an epoch; the images of the last, partial one change with each epoch."""
+    def steps_per_epoch(self) -> int:
+        """Full batches per epoch. The images that are left over are others in each epoch."""
         return len(self.split.train) // self.batch_size
 
     @property
-    def train(self):
-        """Endless training batches from epoch 0 on: pass `steps_per_epoch` to fit as well."""
+    def train(self) -> "tf.data.Dataset":
+        """Endless training batches from epoch 0: give `steps_per_epoch` to `fit` as well."""
         return self.train_batches(0)
 
     @property
-    def validation(self):
-        """All validation images, each once, in order; `None` where there are none."""
+    def validation(self) -> "tf.data.Dataset | None":
+        """All validation images, each once, in order; `None` if there are none."""
         return self.batches("validation") if len(self.split.validation) else None
 
     @property
-    def test(self):
+    def test(self) -> "tf.data.Dataset":
         """All test images, each once, in order."""
         return self.batches("test")
 
-    def labels(self, part):
-        """int64 (n,) of one part."""
+    def labels(self, part: Part) -> np.ndarray:
+        """Labels of one part: int64 (n,)."""
         return self.image_set.labels[getattr(self.split, part)]
 
-    def names(self, part):
+    def names(self, part: Part) -> tuple[str, ...]:
+        """Names of the images of one part."""
         return tuple(self.image_set.names[i] for i in getattr(self.split, part))
 
-    def pixels(self, part):
+    def pixels(self, part: Part) -> np.ndarray:
         """Prepared images of one part, before augmentation and scaling: float32 (n, h, w, c) in 0..255."""
         return read_pixels(self.image_set.take(getattr(self.split, part)).images, self.preprocessing)
 
-    def train_batches(self, first_epoch, process_id=0, num_processes=1):
+    def train_batches(
+        self, first_epoch: int, process_id: int = 0, num_processes: int = 1
+    ) -> "tf.data.Dataset":
         """Endless training batches from an epoch on.
 
-        Order and augmentation of epoch e depend on the seed and e alone: a run that goes on at epoch e gets
-        what an uncut run gets there. Of several processes each reads its own images of every batch, and
-        augments them with a seed of its own.
+        The order and the augmentation of epoch e depend only on the seed and e: a run that continues at
+        epoch e gets the images that an uninterrupted run gets there. If several processes share a batch, each
+        reads its own images of it and augments them with its own seed.
 
         Args:
             first_epoch: from 0.
-            process_id: of the process that asks, from 0.
-            num_processes: processes that share each batch; they divide the batch size.
+            process_id: of this process, from 0.
+            num_processes: processes that share each batch; the batch size must be a multiple of it.
 
         Returns:
             tf.data.Dataset of images (batch / num_processes, h, w, c) in [-1, 1] and one-hot labels
             (batch / num_processes, classes).
 
         Raises:
-            InputError: the processes do not divide the batch size.
+            InputError: the batch size is not a multiple of the number of processes.
         """
         import tensorflow as tf
 
-        from keras_vit.data.random_transforms import make_augment
+        from keras_vit.data.random_transforms import make_augment  # imports Keras
 
         if self.batch_size % num_processes:
             raise InputError(
                 f"{num_processes} processes cannot share a batch of {self.batch_size} equally: choose a "
-                f"batch size that {num_processes} divides."
+                f"batch size that is a multiple of {num_processes}."
             )
 
         augment = make_augment(self.augmentation, self.image_shape)
         labels = tf.one_hot(self.labels("train"), len(self.class_names))
         count, batch_size, steps = len(self.split.train), self.batch_size, self.steps_per_epoch
         share = batch_size // num_processes
-        mine = slice(share * process_id, share * (process_id + 1))
+        own = slice(share * process_id, share * (process_id + 1))
 
         def epoch_of(epoch):
             seed = tf.random.experimental.stateless_fold_in(
@@ -134,7 +146,7 @@ class ImageData:
             seeds = tf.map_fn(
                 lambda step: tf.random.experimental.stateless_fold_in(seed, step + 1), tf.range(steps)
             )
-            return tf.data.Dataset.from_tensor_slices((batches[:, mine], seeds))
+            return tf.data.Dataset.from_tensor_slices((batches[:, own], seeds))
 
         def finish(images, step):
             indices, seed = step
@@ -150,12 +162,12 @@ class ImageData:
         return without_autotuning(batches)
 
     def with_batches(self, batch_size: int, augmentation: Augmentation) -> "ImageData":
-        """The same images in other batches; what was read into memory is shared."""
+        """The same images in other batches; the pixels in memory are shared."""
         other = dataclasses.replace(self, batch_size=batch_size, augmentation=augmentation)
         other.__dict__["_read_train"] = self._read_train
         return other
 
-    def batches(self, part):
+    def batches(self, part: Part) -> "tf.data.Dataset":
         """All images of one part, each once, in order, with one-hot labels."""
         import tensorflow as tf
 
@@ -169,7 +181,7 @@ class ImageData:
         return without_autotuning(dataset.prefetch(2))
 
     @cached_property
-    def _read_train(self):
+    def _read_train(self) -> "Reader":
         return make_reader(self.image_set.take(self.split.train).images, self.preprocessing)
 
 
@@ -180,7 +192,7 @@ def load_data(
     batch_size: int = 64,
     seed: int = 0,
     augmentation: Augmentation | None = None,
-    aspect="stretch",
+    aspect: Aspect = "stretch",
     test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
 ) -> ImageData:
@@ -188,16 +200,16 @@ def load_data(
 
     Args:
         data: what `load_image_set` takes, or an `ImageSet`.
-        image_shape: (height, width, channels) the images are brought to; 1 channel is gray, 3 is RGB.
-        batch_size: images a training step.
+        image_shape: (height, width, channels) that the images are converted to; 1 channel is gray, 3 is RGB.
+        batch_size: images per training step.
         seed: of the split, the order and the augmentation.
         augmentation: an `Augmentation`; `None` for none.
         aspect: see `Preprocessing`.
-        test_fraction: share of each class kept for the test.
-        validation_fraction: share of each class's rest kept for validation.
+        test_fraction: share of each class that is kept for the test.
+        validation_fraction: share of the rest of each class that is kept for validation.
 
     Raises:
-        InputError: the images cannot be used; the message says which and what to do.
+        InputError: the images cannot be used; the message says which, and what to do.
 
     Example:
         >>> data = keras_vit.load_data("images", (28, 28, 1))
@@ -208,8 +220,6 @@ def load_data(
         ...     shuffle=False,  # they are shuffled already
         ... )
     """
-    from keras_vit.data.sources import load_image_set
-
     image_set = data if isinstance(data, ImageSet) else load_image_set(data)
     split = split_image_set(
         image_set, seed=seed, test_fraction=test_fraction, validation_fraction=validation_fraction
@@ -225,15 +235,17 @@ def load_data(
 
 
 def fits_in_memory(count: int, preprocessing: Preprocessing) -> bool:
-    """Whether so many prepared images are kept, rather than read again each epoch."""
+    """Whether so many prepared images are kept in memory, rather than read again in each epoch."""
     return count * int(np.prod(preprocessing.image_shape)) * 4 <= CACHE_BYTES
 
 
-def make_source(images: Sequence[Image], preprocessing: Preprocessing):
+def make_source(
+    images: Sequence[Image], preprocessing: Preprocessing
+) -> "tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]":
     """Images as one tensor, and the function that prepares one element of it: float32 in 0..255."""
     import tensorflow as tf
 
-    def as_it_is(pixels):
+    def unchanged(pixels):
         return pixels
 
     def from_pixels(pixels):
@@ -250,13 +262,13 @@ def make_source(images: Sequence[Image], preprocessing: Preprocessing):
         if isinstance(images[0], np.ndarray):
             stacked = np.stack(list(images))  # type: ignore[arg-type]
             # Not tf.constant, which would copy them once more.
-            return tf.convert_to_tensor(stacked), as_it_is if prepared else from_pixels
+            return tf.convert_to_tensor(stacked), unchanged if prepared else from_pixels
         if isinstance(images[0], bytes):
             return tf.constant(list(images)), from_bytes
         return tf.constant([str(path) for path in images]), from_path
 
 
-def pixel_dataset(images: Sequence[Image], preprocessing: Preprocessing):
+def pixel_dataset(images: Sequence[Image], preprocessing: Preprocessing) -> "tf.data.Dataset":
     """A tf.data.Dataset of prepared images, float32 `image_shape` in 0..255, in order."""
     import tensorflow as tf
 
@@ -266,7 +278,6 @@ def pixel_dataset(images: Sequence[Image], preprocessing: Preprocessing):
 
 def read_pixels(images: Sequence[Image], preprocessing: Preprocessing) -> np.ndarray:
     """Prepared images in memory: float32 (n, height, width, channels) in 0..255."""
-
     if not len(images):
         return np.zeros((0, *preprocessing.image_shape), "float32")
     if all(is_prepared(image, preprocessing) for image in images):
@@ -275,12 +286,12 @@ def read_pixels(images: Sequence[Image], preprocessing: Preprocessing) -> np.nda
     return np.concatenate(list(batches.as_numpy_iterator()))
 
 
-def without_autotuning(dataset):
-    """A tf.data.Dataset that ends at once.
+def without_autotuning(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
+    """The dataset without the thread that tunes its parallelism, so that its iterators end at once.
 
-    The thread that tunes one sleeps up to a minute between its looks, and whoever drops an iterator sometimes
-    waits for it: `fit` returned up to 50 seconds after its last epoch. Parallel parts keep their first width,
-    one thread for each processor.
+    That thread sleeps for up to a minute between its measurements, and deleting an iterator sometimes waits
+    for it: `fit` returned up to 50 seconds after its last epoch. Without it, parallel steps keep their first
+    number of threads, one per processor.
     """
     import tensorflow as tf
 
@@ -290,7 +301,7 @@ def without_autotuning(dataset):
 
 
 def is_prepared(image: Image, preprocessing: Preprocessing) -> bool:
-    """Whether an image is what `read_pixels` makes of one: preparing it once more would not change it."""
+    """Whether an image is what `read_pixels` returns: preparing it once more would not change it."""
     return (
         isinstance(image, np.ndarray)
         and image.dtype == np.float32
@@ -298,10 +309,10 @@ def is_prepared(image: Image, preprocessing: Preprocessing) -> bool:
     )
 
 
-def make_reader(images: Sequence[Image], preprocessing: Preprocessing):
+def make_reader(images: Sequence[Image], preprocessing: Preprocessing) -> "Reader":
     """A function from a dataset of indices (b,) to one of prepared images (b, h, w, c).
 
-    They come from memory or, where they do not fit, from their files, decoded on all cores.
+    The images come from memory if they fit, or else from their files, decoded on all cores.
     """
     import tensorflow as tf
 
@@ -323,4 +334,5 @@ def make_reader(images: Sequence[Image], preprocessing: Preprocessing):
 
 
 def counts_by_part(split: Split) -> dict[str, int]:
+    """Part -> number of images."""
     return {part: len(getattr(split, part)) for part in SPLIT_PARTS}

@@ -1,13 +1,16 @@
 """THE preprocessing: one TensorFlow function for training, prediction and the served graph, on every backend.
 
-An image is decoded, brought to gray or RGB, resized, and its pixels scaled to [-1, 1]. The steps are apart
-because augmentation stands between the resize and the scaling; `preprocess` is all of them in a row.
+An image is decoded, converted to gray or RGB and resized, and its pixels are scaled to [-1, 1]. The steps are
+separate functions because augmentation comes between the resize and the scaling. `preprocess` is all of them.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from keras_vit.errors import InputError
+from keras_vit.validation import Shape, validated
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 Aspect = Literal["stretch", "crop", "pad"]
 
@@ -15,37 +18,30 @@ Aspect = Literal["stretch", "crop", "pad"]
 LUMA = (0.299, 0.587, 0.114)
 
 
-@dataclass(frozen=True)
+@validated
 class Preprocessing:
     """How an image of any size becomes an array of one size.
 
     Args:
-        image_shape: (height, width, channels) of what the model gets; 1 channel is gray, 3 is RGB.
-        aspect: what happens to an image of another aspect ratio. `"stretch"` resizes both sides on their
-            own; `"crop"` keeps the ratio and cuts the longer side at the centre; `"pad"` keeps the ratio
-            and fills the shorter side with zeros.
+        image_shape: (height, width, channels) of the model's input; 1 channel is gray, 3 is RGB.
+        aspect: what happens to an image of another aspect ratio. `"stretch"` resizes both sides
+            independently; `"crop"` keeps the ratio and cuts the longer side at the centre; `"pad"` keeps the
+            ratio and fills the shorter side with zeros.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     aspect: Aspect = "stretch"
 
-    def __post_init__(self):
-        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
-            raise InputError(
-                "image_shape must be (height, width, channels), each 1 or more. "
-                f"Received: image_shape={self.image_shape}"
-            )
+    def __post_init__(self) -> None:
         if self.image_shape[2] not in (1, 3):
             raise InputError(
                 "Image files are read as 1 (gray) or 3 (RGB) channels. "
                 f"Received: image_shape={self.image_shape}"
             )
-        if self.aspect not in ("stretch", "crop", "pad"):
-            raise InputError(f'aspect must be "stretch", "crop" or "pad". Received: aspect={self.aspect!r}')
 
 
-def decode_image(encoded):
-    """The bytes of a JPEG, PNG, BMP, GIF or WebP file as pixels.
+def decode_image(encoded: "tf.Tensor") -> "tf.Tensor":
+    """Decodes the bytes of a JPEG, PNG, BMP, GIF or WebP file.
 
     Only the first frame of an animation is read.
 
@@ -56,7 +52,7 @@ def decode_image(encoded):
         uint8 tensor (height, width, channels) with 1, 2, 3 or 4 channels, as the file has them.
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are no such file, or are cut short.
+        tf.errors.InvalidArgumentError: the bytes are not such a file, or are cut short.
     """
     import tensorflow as tf
 
@@ -67,11 +63,11 @@ def decode_image(encoded):
     return tf.cond(is_indexed, lambda: apply_bmp_palette(pixels, encoded), lambda: pixels)
 
 
-def with_alpha_if_animated(encoded):
-    """The file of an animated WebP, made to say that it has alpha; of any other image, the file itself.
+def with_alpha_if_animated(encoded: "tf.Tensor") -> "tf.Tensor":
+    """Sets the alpha flag of an animated WebP; the bytes of any other image are returned as they are.
 
-    The frames of an animation always come with alpha, and TensorFlow 2.21 writes it past the end of the
-    pixels where the header says that there is none.
+    The frames of an animation are always decoded with alpha. If the header says that there is none,
+    TensorFlow 2.21 writes it past the end of the pixels.
 
     Source: RFC 9649, 2.7, the flags of an extended WebP.
     """
@@ -90,22 +86,22 @@ def with_alpha_if_animated(encoded):
     return tf.cond(is_extended & tf.not_equal(flags & animated, 0), rewritten, lambda: encoded)
 
 
-def apply_bmp_palette(indices, encoded):
-    """The colours of a BMP with 8 bits a pixel, whose indices TensorFlow takes for gray levels.
+def apply_bmp_palette(indices: "tf.Tensor", encoded: "tf.Tensor") -> "tf.Tensor":
+    """The colours of a BMP with 8 bits per pixel, whose indices TensorFlow takes for gray levels.
 
     Args:
         indices: uint8 tensor (height, width, 1).
         encoded: scalar string tensor, the file.
 
     Returns:
-        uint8 tensor (height, width, 1 or 3), gray where the palette is.
+        uint8 tensor (height, width, 1 or 3): 1 if all colours of the palette are gray.
     """
     import tensorflow as tf
 
     def number(at):
         return tf.io.decode_raw(tf.strings.substr(encoded, at, 4), tf.int32)[0]
 
-    # The palette lies between the header and the pixels, blue, green, red and a filler for each colour.
+    # The palette is between the header and the pixels: blue, green, red and one unused byte per colour.
     start, end = 14 + number(14), number(10)
     palette = tf.strings.substr(encoded, start, (end - start) // 4 * 4)
     colors = tf.reshape(tf.io.decode_raw(palette, tf.uint8), (-1, 4))[:, 2::-1]
@@ -113,10 +109,10 @@ def apply_bmp_palette(indices, encoded):
     return tf.gather(colors[:, : tf.where(is_gray, 1, 3)], tf.cast(indices[..., 0], tf.int32))
 
 
-def to_channels(pixels, channels):
-    """Pixels with 1, 2, 3 or 4 channels as gray or RGB; alpha is dropped, as PIL's convert does.
+def to_channels(pixels: "tf.Tensor", channels: int) -> "tf.Tensor":
+    """Converts pixels with 1, 2, 3 or 4 channels to gray or RGB; alpha is dropped, as PIL's convert does.
 
-    The number of channels may be unknown until the graph runs: one graph serves gray and colour files.
+    The number of channels may be unknown until the graph runs: one graph takes gray and colour files.
 
     Args:
         pixels: tensor (height, width, 1 | 2 | 3 | 4), any number type.
@@ -134,17 +130,17 @@ def to_channels(pixels, channels):
     return tf.broadcast_to(colors, tf.concat([tf.shape(colors)[:-1], [3]], axis=0))
 
 
-def luma(pixels):
-    """The gray of colours: (..., 3 or more) to float32 (..., 1)."""
+def luma(pixels: "tf.Tensor") -> "tf.Tensor":
+    """The gray level of colours: (..., 3 or more) to float32 (..., 1)."""
     import tensorflow as tf
 
-    weighed = tf.cast(pixels[..., :3], tf.float32) * tf.constant(LUMA)
-    # Three slices are added faster than TensorFlow sums an axis of three.
-    return weighed[..., :1] + weighed[..., 1:2] + weighed[..., 2:]
+    weighted = tf.cast(pixels[..., :3], tf.float32) * tf.constant(LUMA)
+    # Adding three slices is faster than TensorFlow's sum over an axis of three.
+    return weighted[..., :1] + weighted[..., 1:2] + weighted[..., 2:]
 
 
-def resize_image(pixels, preprocessing):
-    """Pixels of any size at the model's size, antialiased, still in 0..255.
+def resize_image(pixels: "tf.Tensor", preprocessing: Preprocessing) -> "tf.Tensor":
+    """Resizes pixels to the size of the model's input, antialiased, still in 0..255.
 
     Args:
         pixels: float32 tensor (height, width, channels).
@@ -165,7 +161,7 @@ def resize_image(pixels, preprocessing):
     return tf.ensure_shape(resized, (height, width, channels))
 
 
-def central_window(pixels, height, width):
+def central_window(pixels: "tf.Tensor", height: int, width: int) -> "tf.Tensor":
     """The largest window at the centre of `pixels` with the ratio height : width."""
     import tensorflow as tf
 
@@ -176,10 +172,10 @@ def central_window(pixels, height, width):
     return tf.image.crop_to_bounding_box(pixels, start[0], start[1], window[0], window[1])
 
 
-def resize_with_border(pixels, height, width):
-    """`pixels` in their own ratio, as large as height x width allows, with zeros round them.
+def resize_with_border(pixels: "tf.Tensor", height: int, width: int) -> "tf.Tensor":
+    """Resizes `pixels` in their own ratio, as large as height x width allows, with zeros around them.
 
-    tf.image.resize_with_pad fails where the shorter side would come out below one pixel.
+    tf.image.resize_with_pad fails if the shorter side would be less than one pixel.
     """
     import tensorflow as tf
 
@@ -191,18 +187,18 @@ def resize_with_border(pixels, height, width):
     return tf.image.pad_to_bounding_box(resized, top, left, height, width)
 
 
-def scale_pixels(pixels):
-    """Pixels from 0..255 to the [-1, 1] that the models get."""
+def scale_pixels(pixels: Any) -> Any:
+    """Scales pixels, a tensor or an array, from 0..255 to the [-1, 1] that the models take."""
     return pixels / 127.5 - 1.0
 
 
-def prepare_pixels(pixels, preprocessing):
-    """Decoded pixels at the model's size and channels, still in 0..255, before augmentation."""
+def prepare_pixels(pixels: "tf.Tensor", preprocessing: Preprocessing) -> "tf.Tensor":
+    """Converts decoded pixels to the model's size and channels, still in 0..255, before augmentation."""
     return resize_image(to_channels(pixels, preprocessing.image_shape[2]), preprocessing)
 
 
-def preprocess(encoded, preprocessing):
-    """From the bytes of one image file to what the model gets.
+def preprocess(encoded: "tf.Tensor", preprocessing: Preprocessing) -> "tf.Tensor":
+    """Makes the model's input of the bytes of one image file.
 
     Args:
         encoded: scalar string tensor.

@@ -74,7 +74,7 @@ def why_unreadable(image: Image) -> str | None:
     return None
 
 
-def look_at_all(images):  # until every user calls reading.read_images
+def look_at_all(images: Any) -> Any:  # until every user calls reading.read_images
     from keras_vit.data.reading import read_images
 
     found = read_images(images)
@@ -131,7 +131,7 @@ def _check_header(encoded):
             kind, (width, height) = header.format, header.size
     except UnidentifiedImageError as error:
         raise UnreadableImage(
-            "no readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says"
+            "not a readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says"
         ) from error
     except Exception as error:  # on damaged headers PIL raises a dozen kinds of exception
         raise UnreadableImage("damaged or cut short: its header cannot be read") from error
@@ -147,7 +147,7 @@ def _check_header(encoded):
     return "JPEG" if kind == "MPO" else kind  # a JPEG with a second picture behind it
 
 
-def _pixels_to_decode(encoded) -> float:
+def _pixels_to_decode(encoded: bytes) -> float:
     import tensorflow as tf
 
     with tf.device("/CPU:0"):

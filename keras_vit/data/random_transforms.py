@@ -1,30 +1,37 @@
 """Augmentation of batches inside tf.data, made of keras.layers.
 
-Keras's layers keep their random state in a variable, which a parallel or resumed pipeline would draw from in
+Keras's layers keep their random state in a variable, from which a parallel or resumed pipeline would draw in
 another order. Here every batch draws from its own seed, a function of the run's seed, the epoch and the step:
-a resumed run sees the very images that an uncut one sees.
+a resumed run sees exactly the images that an uninterrupted one sees.
 """
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_vit.data.augmentation import Augmentation
 from keras_vit.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class BatchSeed(keras.random.SeedGenerator):
-    """The random seeds of one batch, without a state that outlives it."""
+    """The random seeds of one batch, without a state that is kept after it."""
 
-    def __init__(self, seed):
-        # Not the parent's: its state would be a variable of the training backend.
+    def __init__(self, seed: "tf.Tensor"):
+        # Without the parent's __init__: its state would be a variable of the training backend.
         self.seed, self.drawn = seed, 0
 
-    def next(self, ordered=True):
+    def next(self, ordered: bool = True) -> "tf.Tensor":
         import tensorflow as tf
 
         self.drawn += 1
         return tf.random.experimental.stateless_fold_in(self.seed, self.drawn)
 
 
-def make_augment(augmentation, image_shape):
+def make_augment(augmentation: Augmentation, image_shape: tuple[int, int, int]) -> Callable[..., Any]:
     """The function that augments a batch.
 
     Args:
@@ -32,18 +39,18 @@ def make_augment(augmentation, image_shape):
         image_shape: (height, width, channels).
 
     Returns:
-        A function of images (batch, height, width, channels) float32 in 0..255, labels one-hot
-        (batch, classes) and an int32 seed (2,), for use in tf.data, that returns images and labels. What
-        it does depends on its arguments alone.
+        A function for tf.data of images, float32 (batch, height, width, channels) in 0..255, one-hot labels
+        (batch, classes) and an int32 seed (2,), that returns images and labels. The result depends only on
+        its arguments.
 
     Raises:
-        InputError: transpose is asked for images that are not square.
+        InputError: the augmentation transposes, but the images are not square.
     """
     height, width, channels = image_shape
     if augmentation.transpose and height != width:
         raise InputError(
-            f"transpose needs square images, these are {height}x{width}: "
-            "use --no-transpose, or one image size."
+            f"transpose needs square images, these are {height}x{width}: use --no-transpose, or one side "
+            "length."
         )
     steps = _image_layers(augmentation)
     mixes = _mix_layers(augmentation)
@@ -58,7 +65,7 @@ def make_augment(augmentation, image_shape):
         for layer in steps:
             images = _with_seed(layer, seeds)(images)
         if rand_augment:
-            images = _each_on_its_own(rand_augment, images, seeds.next())
+            images = _each_separately(rand_augment, images, seeds.next())
         images = tf.clip_by_value(images, 0.0, 255.0)
         if len(mixes) == 2:
             first = tf.random.stateless_uniform((), seeds.next()) < 0.5
@@ -76,15 +83,16 @@ def make_augment(augmentation, image_shape):
 
 
 def _image_layers(augmentation):
-    # Where a layer gets a pair, Keras would take a single number x for the range 0 to x.
+    # Some layers get a pair, because Keras takes a single number x for the range 0 to x.
     layers = []
-    # Two layers, because Keras's "horizontal_and_vertical" draws once for both: it only turns by 180 degrees.
+    # Two layers, because Keras's "horizontal_and_vertical" draws once for both: it only rotates by 180
+    # degrees.
     if augmentation.flip in ("horizontal", "both"):
         layers.append(keras.layers.RandomFlip("horizontal"))
     if augmentation.flip in ("vertical", "both"):
         layers.append(keras.layers.RandomFlip("vertical"))
     if augmentation.crop:
-        # Whole pixels: interpolation would blur what tells textures apart.
+        # Whole pixels: interpolation would blur what distinguishes textures.
         layers.append(
             keras.layers.RandomTranslation(
                 augmentation.crop, augmentation.crop, fill_mode="reflect", interpolation="nearest"
@@ -115,7 +123,7 @@ def _mix(layer, images, labels, seeds):
 
 
 def _with_seed(layer, seeds):
-    # The hook that Keras names for data layers with randomness.
+    # Keras's own hook for data layers with randomness.
     layer._get_seed_generator = lambda backend=None: seeds
     return layer
 
@@ -129,15 +137,15 @@ def _transpose_half(images, seed):
 
 def _rand_augment(magnitude):
     layer = keras.layers.RandAugment(num_ops=2, factor=magnitude)
-    # Keras's own keeps int(8 * magnitude) bits at most: a low magnitude would leave a gray image blank. The
-    # paper's range is 8 bits down to 4.
+    # Keras's own keeps at most int(8 * magnitude) bits: a low magnitude would leave a gray image blank. The
+    # range of the paper is 8 bits down to 4.
     bits = 8 - round(4 * magnitude)
     layer.random_posterization = keras.layers.RandomPosterization(factor=(bits, bits))
     return layer
 
 
-def _each_on_its_own(layer, images, seed):
-    """A layer that draws once a call, as RandAugment does, with a draw of its own for each image."""
+def _each_separately(layer, images, seed):
+    """Applies a layer that draws once per call, as RandAugment does, with a separate draw per image."""
     import tensorflow as tf
 
     def one(item):

@@ -1,4 +1,4 @@
-"""Which images train, which choose the epoch, and which judge at the end."""
+"""Which images are for training, which for validation, and which for the test at the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from keras_vit.errors import InputError
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in an image set, int64 and sorted; no position is in two of the three."""
+    """Positions in an image set, int64 and sorted; no position is in two of the three parts."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -21,15 +21,15 @@ class Split:
 def stratified_split(
     labels: np.ndarray | Sequence[int], test_per_class: int | Sequence[int] = 60, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the same number of test images from each class: the split that every figure of ours uses.
+    """Draws the same number of test images from each class: the split of every figure in this project.
 
     `rng = numpy.random.RandomState(seed)`; for each class in ascending order,
-    `rng.permutation(indices_of_class)[:test_per_class]` are that class's test images. RandomState's stream is
-    frozen by NumPy, so the split is the same on every machine and with every NumPy.
+    `rng.permutation(indices_of_class)[:test_per_class]` are the test images of that class. NumPy never changes
+    the stream of RandomState, so the split is the same on every machine and with every NumPy.
 
     Args:
         labels: integers (n,).
-        test_per_class: one number for all classes, or one a class that occurs, in ascending order of the
+        test_per_class: one number for all classes, or one per class that occurs, in ascending order of the
             labels.
         seed: 0 to 2**32 - 1.
 
@@ -37,7 +37,7 @@ def stratified_split(
         (rest, test): int64 positions in `labels`, both sorted.
 
     Raises:
-        InputError: the seed is out of range, or a class has fewer images than are asked for.
+        InputError: the seed is out of range, or a class has fewer images than are to be drawn.
     """
     labels = np.asarray(labels)
     if not 0 <= seed < 2**32:
@@ -63,22 +63,22 @@ def split_image_set(
     validation_fraction: float = 0.1,
     merge_validation: bool = False,
 ) -> Split:
-    """Splits an image set class by class into train, validation and test.
+    """Splits an image set, class by class, into train, validation and test.
 
-    From each class `test_fraction` of its images (rounded, at least one) are drawn for the test by
-    `stratified_split(labels, ..., seed)`: 60 of 300. Then `validation_fraction` of what is left of each class
-    (rounded, at least one) for the validation part, by the same rule with a seed of its own that follows
-    from `seed`: 24 of 240. At least one image of each class stays for training.
+    From each class, `test_fraction` of its images (rounded, at least one) are drawn for the test by
+    `stratified_split(labels, ..., seed)`: 60 of 300. Then `validation_fraction` of the rest of each class
+    (rounded, at least one) is drawn for validation by the same rule, with another seed that follows from
+    `seed`: 24 of 240. At least one image of each class stays for training.
 
-    An image set that comes with parts keeps them; a part that it does not have is drawn from its train part.
+    An image set that comes with parts keeps them; a part that it lacks is drawn from its train part.
 
     Args:
         image_set: an `ImageSet`.
         seed: 0 to 2**32 - 1; the same seed gives the same split.
         test_fraction: above 0, below 1.
         validation_fraction: 0 or more, below 1; 0 draws no validation part.
-        merge_validation: whether the validation images, those of the source or those drawn, are put with the
-            training ones once the split stands; the test images are the same either way.
+        merge_validation: whether the validation images, of the source or drawn, are added to the training
+            images at the end; the test images are the same either way.
 
     Raises:
         InputError: a fraction or the seed is out of range, or a class has too few images.
@@ -110,7 +110,7 @@ def split_image_set(
 
 
 def _draw(labels, pool, fraction, keep, seed):
-    """`fraction` of each class in `pool`, at least one and all but `keep` at most; (rest, drawn)."""
+    """Draws `fraction` of each class in `pool`, at least one and at most all but `keep`: (rest, drawn)."""
     _, counts = np.unique(labels[pool], return_counts=True)
     wanted = np.clip(np.floor(counts * fraction + 0.5).astype(int), 1, counts - keep)
     rest, drawn = stratified_split(labels[pool], wanted, seed)
@@ -125,6 +125,5 @@ def _check_class_sizes(image_set, train, draw_test, draw_validation):
             each = " and ".join([", ".join(jobs[:-1]), jobs[-1]]) if len(jobs) > 1 else jobs[0]
             raise InputError(
                 f'Class "{name}" has {count} image{"s" * (count != 1)} in {image_set.source}; it needs at '
-                f"least "
-                f"{len(jobs)}: one each for {each}. Add images to the class, or take the class away."
+                f"least {len(jobs)}: one each for {each}. Add images to the class, or remove the class."
             )

@@ -59,7 +59,7 @@ def black_png(width, height, given_rows=None):
     return png_header(width, height) + chunks
 
 
-NOT_AN_IMAGE = "no readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says"
+NOT_AN_IMAGE = "not a readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says"
 CUT_SHORT = "cannot be decoded: cut short or damaged"
 BROKEN = [
     ("empty", b"", "empty, 0 bytes"),

@@ -256,13 +256,16 @@ def test_bytes_that_are_no_image(encoded):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (((28, 28),), r"image_shape must be \(height, width, channels\).*Received: image_shape=\(28, 28\)"),
+        (((28, 28),), r"image_shape must be a list of 3 whole numbers. Received: image_shape=\(28, 28\)"),
         (((28, 28, 1, 1),), "image_shape must be"),
-        (((0, 28, 1),), r"each 1 or more. Received: image_shape=\(0, 28, 1\)"),
-        (((28, -28, 3),), "each 1 or more"),
+        (((0, 28, 1),), r"image_shape must be 1 or more. Received: image_shape=\(0, 28, 1\)"),
+        (((28, -28, 3),), "image_shape must be 1 or more"),
         (((28, 28, 2),), r"read as 1 \(gray\) or 3 \(RGB\) channels. Received: image_shape=\(28, 28, 2\)"),
         (((28, 28, 4),), "read as 1"),
-        (((28, 28, 1), "squash"), 'aspect must be "stretch", "crop" or "pad". Received: aspect=\'squash\''),
+        (
+            ((28, 28, 1), "squash"),
+            "aspect must be one of 'stretch', 'crop', 'pad'. Received: aspect='squash'",
+        ),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -293,7 +293,10 @@ def test_images_that_are_not_square(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(flip="diagonal"), 'flip must be "none", "horizontal", "vertical" or "both". Received: flip='),
+        (
+            dict(flip="diagonal"),
+            "flip must be one of 'none', 'horizontal', 'vertical', 'both'. Received: flip=",
+        ),
         (dict(crop=1.5), "crop must be 0.0 or more and 1.0 at most. Received: crop=1.5"),
         (dict(brightness=-0.1), "brightness must be"),
         (dict(contrast=2.0), "contrast must be"),

@@ -157,7 +157,7 @@ WRONG = [
         lambda: split_image_set(image_set(1, 9)),
         'Class "class0" has 1 image in the test; it needs at least 3: one each for training, validation and '
         "test. "
-        "Add images to the class, or take the class away.",
+        "Add images to the class, or remove the class.",
     ),
     (lambda: split_image_set(image_set(9, 0)), 'Class "class1" has 0 images'),
     (

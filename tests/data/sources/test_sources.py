@@ -405,6 +405,6 @@ def test_unreadable_files_are_loaded_and_named_by_the_audit(tmp_path):
         require_readable(audit_images(load_image_set(folder)))
     assert str(error.value).splitlines()[1:] == [
         "    a/cut.jpg: cannot be decoded: cut short or damaged",
-        "    b/text.jpg: no readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says",
+        "    b/text.jpg: not a readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says",
         "    b/zero.png: empty, 0 bytes",
     ]
