@@ -1,6 +1,7 @@
-"""One door to training on several devices and machines, whatever the backend.
+"""Training on several devices and machines, with one interface for all backends.
 
-`distribute()` opens it. What a model does there is in `model.py`, what a backend does in its own file.
+`distribute()` selects the devices. What the model does on them is in `distributed_model.py`, and what each
+backend does is in its own file.
 """
 
 from keras_vit.distribution.engine import (

@@ -1,4 +1,4 @@
-"""The model class that trains on several devices as on one."""
+"""The model class that gives the same results on several devices as on one."""
 
 import keras
 
@@ -7,13 +7,13 @@ from keras_vit.errors import InputError
 
 
 class DistributedModel(keras.Model):
-    """A `keras.Model` that stays with the `distribute()` it was built in.
+    """A `keras.Model` that stays on the devices of the `distribute()` it was built in.
 
-    `fit` takes global batches: of `batch_size` images for all devices together. `evaluate` and `predict`
-    answer for all images they are given, in every process.
+    `fit` takes global batches: `batch_size` images for all devices together. `evaluate` and `predict` return
+    the results for all images, in every process.
 
     Raises:
-        InputError: from `compile` and `fit`, before the first step, for whatever would not work like on one
+        InputError: from `compile` and `fit`, before the first step, for anything that would differ from one
             device.
     """
 
@@ -40,13 +40,13 @@ class DistributedModel(keras.Model):
 
     def evaluate(self, x=None, y=None, batch_size=None, **arguments):
         self._check_scope()
-        with self.distribution.scope(), self.distribution.judging():
+        with self.distribution.scope(), self.distribution.evaluating():
             given = {"x": x, "y": y, "batch_size": batch_size, **arguments}
             return super().evaluate(**self.distribution.evaluate_arguments(given))
 
     def predict(self, x, batch_size=None, **arguments):
         self._check_scope()
-        with self.distribution.scope(), self.distribution.judging():
+        with self.distribution.scope(), self.distribution.evaluating():
             return self.distribution.predict(self, super().predict, x, batch_size=batch_size, **arguments)
 
     def get_weights(self):
@@ -67,8 +67,8 @@ class DistributedModel(keras.Model):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Keras builds under TensorFlow's strategies from the mean of the replicas' batches, which fails for
-        # unequal ones and for several workers (keras#20585). This model is functional: it is built.
+        # Under a TensorFlow strategy Keras builds a model from the mean of the replicas' batches. That fails
+        # for unequal batches and for several workers (keras#20585). This model is functional, so it is built.
         pass
 
     def _check_scope(self):

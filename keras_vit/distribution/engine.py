@@ -1,8 +1,8 @@
-"""What a model and a run ask of the devices they are on. This is the answer of one device."""
+"""The interface between a model or a run and its devices. The base class is one device."""
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +15,21 @@ _current: list["Distribution"] = []
 
 
 def current_distribution() -> "Distribution":
-    """The innermost `distribute()` that is open; one device where none is."""
+    """The innermost `distribute()` that has been entered; one device if there is none."""
     return _current[-1] if _current else Distribution()
 
 
-def distribution_of(model) -> "Distribution":
-    """The devices that a model was built on; one device for a model that is not of this package."""
+def distribution_of(model: Any) -> "Distribution":
+    """The devices that a model was built on; one device for a model that is not from this package."""
     return getattr(model, "distribution", Distribution())
 
 
 @dataclass(frozen=True)
 class ProcessShare:
-    """Batches that hold only this process's share of each global batch, in the same order everywhere.
+    """Batches that hold only this process's share of each global batch, in the same order in all processes.
 
     Args:
-        batches: a tf.data.Dataset of (images, labels), each of `global batch / processes` images.
+        batches: a tf.data.Dataset of (images, labels) batches, each of `global batch / processes` images.
     """
 
     batches: Any
@@ -38,8 +38,8 @@ class ProcessShare:
 class Distribution:
     """Devices that train one model together; used as a context manager.
 
-    A model that is built inside stays there: `fit`, `evaluate` and `predict` work inside and afterwards.
-    Processes are counted from 0; the one of number 0 is the chief, which alone writes files.
+    A model that is built inside stays on these devices: `fit`, `evaluate` and `predict` work inside and
+    afterwards. Processes are numbered from 0. Process 0 is the chief, the only one that writes files.
     """
 
     kind = "none"
@@ -56,40 +56,40 @@ class Distribution:
 
     def __enter__(self) -> "Distribution":
         if _current and _current[-1].num_devices > 1:
-            raise InputError("This is inside another distribute(): leave that one first.")
+            raise InputError("This distribute() is inside another one: leave that one first.")
         _current.append(self)
         self._open = contextlib.ExitStack()
         self._open.enter_context(self.scope())
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> bool | None:
         _current.pop()
         return self._open.__exit__(*error)
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.num_devices == 1:
             return "one device"
         text = f"{self.engine} on {self.num_devices} devices"
         if self.num_processes > 1:
             text += f" of {self.num_processes} processes"
         if self.model_devices > 1:
-            text += f", {self.model_devices} to a copy of the model"
+            text += f", {self.model_devices} per copy of the model"
         return text
 
-    def scope(self):
-        """The backend's own context; it can be entered again and again."""
+    def scope(self) -> contextlib.AbstractContextManager:
+        """The backend's own context; it can be entered many times."""
         return contextlib.nullcontext()
 
-    # What a run asks.
+    # For runs
 
     def describe(self, batch_size: int) -> dict:
-        """What the config of a run says of its devices.
+        """What the `config.json` of a run records about its devices.
 
         Args:
-            batch_size: images a step, on all devices together.
+            batch_size: images per step, on all devices together.
 
         Raises:
-            InputError: the devices do not divide it.
+            InputError: the batch size is not a multiple of the number of replicas.
         """
         self.check_batch_size(batch_size)
         return {
@@ -105,7 +105,7 @@ class Distribution:
         }
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Raises InputError where the replicas cannot have equal shares of a batch."""
+        """Raises InputError if the replicas cannot have equal shares of a batch."""
         if batch_size % self.num_replicas:
             below = batch_size // self.num_replicas * self.num_replicas
             nearest = below or self.num_replicas
@@ -114,21 +114,21 @@ class Distribution:
                 f"use a batch size of {nearest} or another multiple of {self.num_replicas}."
             )
 
-    def from_chief(self, ask: Callable[[], Any]):
-        """What `ask` returns to the chief, for every process; only the chief calls it.
+    def from_chief(self, compute: Callable[[], Any]) -> Any:
+        """Calls `compute` in the chief only, and returns its result in every process.
 
         Args:
-            ask: a function whose result JSON can hold.
+            compute: a function whose result JSON can hold.
 
         Raises:
-            InputError: the chief's, in every process, so that none waits for the others.
+            InputError: the one that the chief raised, in every process, so that no process waits forever.
         """
         if self.num_processes == 1:
-            return ask()
+            return compute()
         answer: dict[str, Any] = {}
         if self.is_chief:
             try:
-                answer = {"value": ask()}
+                answer = {"value": compute()}
             except InputError as error:
                 answer = {"error": str(error)}
         answer = json.loads(self._broadcast_text(json.dumps(answer)))
@@ -143,84 +143,87 @@ class Distribution:
         return self.broadcast(padded.astype("int32")).astype("uint8").tobytes().decode()
 
     def broadcast(self, array: np.ndarray) -> np.ndarray:
-        """The chief's values of an array, in every process. All give the same shape and dtype."""
+        """The chief's values of an array, in every process. All processes pass the same shape and dtype."""
         return array
 
-    def values(self, variables) -> list[np.ndarray]:
-        """Whole values of variables, those cut over devices too."""
+    def values(self, variables: Iterable[Any]) -> list[np.ndarray]:
+        """The whole values of variables, also of those that are split over devices."""
         return [keras.ops.convert_to_numpy(variable) for variable in variables]
 
     def lost(self, error: Exception) -> DistributionError | None:
-        """The clear error for one that another process's end has caused; `None` for any other error."""
+        """A clear error if `error` was caused by the end of another process, otherwise `None`."""
         return None
 
-    # What a model asks.
+    # For models
 
-    def check_model(self, model) -> None:
-        """Raises InputError where this model cannot be trained right on these devices."""
-        _refuse_foreign_scopes()
+    def check_model(self, model: keras.Model) -> None:
+        """Raises InputError if this model cannot be trained correctly on these devices."""
+        _refuse_other_scopes()
 
-    def check_compile(self, model, arguments: dict) -> dict:
-        """The arguments of `compile` as they are to be.
+    def check_compile(self, model: keras.Model, arguments: dict) -> dict:
+        """Returns the arguments of `compile` for these devices.
 
         Raises:
-            InputError: one of them would give other results than on one device.
+            InputError: with one of them the results would differ from one device.
         """
         return arguments
 
-    def prepare_optimizer(self, model) -> None:
-        """Makes the optimizer of a compiled model see the gradients of all replicas."""
+    def prepare_optimizer(self, model: keras.Model) -> None:
+        """Makes the optimizer of a compiled model use the gradients of all replicas."""
 
-    def fit_arguments(self, model, arguments: dict) -> dict:
-        """The arguments of `fit` as Keras is to get them.
+    def fit_arguments(self, model: keras.Model, arguments: dict) -> dict:
+        """Returns the arguments of `fit` that Keras gets.
 
         Args:
-            arguments: as a user gives them: batches are global, or a `ProcessShare`.
+            arguments: those of the user; the batches are global, or a `ProcessShare`.
 
         Raises:
             InputError: the batches cannot be shared equally.
         """
         return arguments
 
-    def judging(self):
-        """A context in which every process sees all images, for `evaluate` and `predict`."""
+    def evaluating(self) -> contextlib.AbstractContextManager:
+        """The context of `evaluate` and `predict`: every process sees all images."""
         return contextlib.nullcontext()
 
     def evaluate_arguments(self, arguments: dict) -> dict:
-        """The arguments of `evaluate` as Keras is to get them."""
+        """Returns the arguments of `evaluate` that Keras gets."""
         return arguments
 
-    def predict(self, model, keras_predict, x, **arguments):
+    def predict(
+        self, model: keras.Model, keras_predict: Callable[..., np.ndarray], x: Any, **arguments: Any
+    ) -> np.ndarray:
+        """The predictions for all rows of `x`, in every process."""
         return keras_predict(x, **arguments)
 
-    def step_logs(self, logs):
-        """What a training or test step reports, from what Keras makes of it."""
+    def step_logs(self, logs: dict) -> dict:
+        """Converts the logs that a training or test step of Keras returns."""
         return logs
 
-    def tracked_loss(self, loss):
-        """A loss with the gradient of this replica's and the value of all replicas' together."""
+    def tracked_loss(self, loss: Any) -> Any:
+        """The loss with the gradient of this replica and the mean value of all replicas."""
         return loss
 
-    def gather(self, values):
-        """A structure of tensors with the rows of all replicas."""
+    def gather(self, values: Any) -> Any:
+        """The same structure of tensors, with the rows of all replicas."""
         return values
 
 
 def lost_process(error: Exception) -> DistributionError:
-    """The clear error for one that the end of another process has caused."""
+    """The clear error for an error that was caused by the end of another process."""
     reason = first_line(error)[:200]
     return DistributionError(
         f"Another process of this run has ended or cannot be reached ({reason}). Start all processes again "
-        "with the same command: training goes on from the last finished epoch."
+        "with the same command: training continues after the last finished epoch."
     )
 
 
-def _refuse_foreign_scopes():
-    """Refuses ways to distribute that Keras takes without a word and gets wrong."""
+def _refuse_other_scopes() -> None:
+    """Refuses other ways to distribute, which Keras accepts silently with wrong results."""
     if keras.backend.backend() != "jax" and keras.distribution.distribution() is not None:
         raise InputError(
-            f"keras.distribution does nothing on the {keras.backend.backend()} backend, all would run on one "
-            "device: use keras_vit.distribute() instead."
+            f"keras.distribution does nothing on the {keras.backend.backend()} backend, so all would run "
+            "on one device: use keras_vit.distribute() instead."
         )
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -228,7 +231,7 @@ def _refuse_foreign_scopes():
         if tf.distribute.has_strategy():
             name = type(tf.distribute.get_strategy()).__name__
             raise InputError(
-                f"This is in the scope of TensorFlow's own {name}, where clipping, batch norms and dropout "
-                "differ from one device, and some strategies give wrong numbers: use keras_vit.distribute() "
-                "instead."
+                f"This model is in the scope of TensorFlow's own {name}, where clipping, batch norms and "
+                "dropout differ from one device, and some strategies give wrong numbers: use "
+                "keras_vit.distribute() instead."
             )

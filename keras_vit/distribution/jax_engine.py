@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from typing import Any
 
 import jax
 import keras
@@ -13,8 +14,8 @@ from keras_vit.distribution.cluster import Cluster
 from keras_vit.distribution.engine import Distribution, lost_process
 from keras_vit.errors import InputError
 
-# Where a kernel of a ViT is cut: into the branch by columns, out of it by rows, so that what is between
-# needs no exchange. The classifying head stays whole: a class count seldom divides.
+# How the kernels of a ViT are split: by columns at the start of a branch, by rows at its end, so that nothing
+# is exchanged in between. The head stays whole: the number of classes is seldom a multiple of the devices.
 LAYOUT = {
     r".*block_\d+/attention/qkv/kernel": (None, "model"),
     r".*block_\d+/attention/qkv/bias": ("model",),
@@ -25,8 +26,8 @@ LAYOUT = {
 }
 
 
-class _Judging:
-    """Whether all processes and devices see the same, whole batches, instead of each its share."""
+class _WholeBatches:
+    """If `whole_batches` is set, every process and device sees whole batches instead of its share."""
 
     whole_batches = False
 
@@ -36,25 +37,25 @@ class _Judging:
         return super().get_data_layout(data_shape)  # type: ignore[misc]
 
 
-class _DataParallel(_Judging, keras.distribution.DataParallel):
+class _DataParallel(_WholeBatches, keras.distribution.DataParallel):
     pass
 
 
-class _ModelParallel(_Judging, keras.distribution.ModelParallel):
+class _ModelParallel(_WholeBatches, keras.distribution.ModelParallel):
     def get_variable_layout(self, variable):
         layout = super().get_variable_layout(variable)
         pieces = dict(zip(self.device_mesh.axis_names, self.device_mesh.shape, strict=True))
         for size, axis in zip(variable.shape, layout.axes, strict=True):
             if axis and size % pieces[axis]:
                 raise InputError(
-                    f"{variable.path} of shape {tuple(variable.shape)} cannot be cut over {pieces[axis]} "
-                    f"devices, they do not divide {size}: use fewer model_devices, or another width."
+                    f"{variable.path} of shape {tuple(variable.shape)} cannot be split over {pieces[axis]} "
+                    f"devices, because {size} is not a multiple: use fewer model_devices, or another width."
                 )
         return layout
 
 
 class Sharded(Distribution):
-    """A mesh of devices: its first axis shares the batch, its second, if any, cuts the kernels."""
+    """A mesh of devices: its first axis shares the batch, its second axis, if any, splits the kernels."""
 
     def __init__(self, kind: str, names: list[str], cluster: Cluster, model_devices: int, layout: dict):
         self.kind = kind
@@ -79,11 +80,11 @@ class Sharded(Distribution):
 
     def check_model(self, model):
         for pattern in self.layout:
-            optional = pattern in LAYOUT and pattern.endswith("bias")  # a ViT may go without
+            optional = pattern in LAYOUT and pattern.endswith("bias")  # a ViT may have no biases
             if not optional and not any(re.fullmatch(pattern, variable.path) for variable in model.weights):
                 raise InputError(
-                    f"The layout rule {pattern!r} matches no weight of this model, which would stay whole on "
-                    f"every device: mend the rule; a weight is named like {model.weights[0].path!r}."
+                    f"The layout rule {pattern!r} matches no weight of this model, so nothing would be split "
+                    f"by it: fix the rule; the path of a weight is for example {model.weights[0].path!r}."
                 )
 
     def check_compile(self, model, arguments):
@@ -100,7 +101,7 @@ class Sharded(Distribution):
         return {**arguments, "x": guards.process_share(self, arguments["x"])}
 
     @contextlib.contextmanager
-    def judging(self):
+    def evaluating(self):
         before, self.sharding.whole_batches = self.sharding.whole_batches, True
         try:
             yield
@@ -123,8 +124,8 @@ class Sharded(Distribution):
         return lost_process(error) if gone and self.num_processes > 1 else None
 
 
-def _whole(value) -> np.ndarray:
-    """A value that may be cut over the devices of this process, and is whole in it."""
+def _whole(value: Any) -> np.ndarray:
+    """The whole value of an array that may be split over the devices of this process."""
     if value.is_fully_addressable or value.is_fully_replicated:
         return np.asarray(value)
     whole = np.empty(value.shape, value.dtype)
@@ -143,10 +144,10 @@ def jax_distribution(
     here = jax.local_device_count()
     if devices and devices > here:
         raise InputError(
-            f"devices={devices} is more than the {here} that JAX has here: ask for fewer, or, for CPUs, "
-            "enter distribute() before anything else uses JAX."
+            f"devices={devices} is more than the {here} that JAX has here: use fewer, or, on a CPU, enter "
+            "distribute() before anything else uses JAX."
         )
-    chosen = [d for d in jax.devices() if devices is None or _place_in_process(d) < devices]
+    chosen = [d for d in jax.devices() if devices is None or _number_in_process(d) < devices]
     if len(chosen) == 1:
         return Distribution()
     names = [f"{device.platform}:{device.id}" for device in chosen]
@@ -156,25 +157,25 @@ def jax_distribution(
     cut = model_devices or per_process
     if per_process % cut:
         raise InputError(
-            f"model_devices={cut} does not divide the {per_process} devices of a process, inside which a "
-            "copy of the model stays: choose a divisor."
+            f"model_devices={cut} does not divide the {per_process} devices of a process, and a copy of the "
+            f"model cannot leave its process: use a divisor of {per_process}."
         )
     return Sharded("model", names, cluster, cut, {**LAYOUT, **(layout or {})})
 
 
-def _place_in_process(device) -> int:
+def _number_in_process(device: Any) -> int:
     same = [other.id for other in jax.devices() if other.process_index == device.process_index]
     return sorted(same).index(device.id)
 
 
-def _host_devices(count):
-    """Makes several devices of a CPU, which JAX does only before it starts."""
+def _host_devices(count: int | None) -> None:
+    """Divides the CPU into several devices, which JAX does only before it starts."""
     if count and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        with contextlib.suppress(RuntimeError):  # it has started: the count is checked later
+        with contextlib.suppress(RuntimeError):  # JAX has started: the number of devices is checked later
             jax.config.update("jax_num_cpu_devices", count)
 
 
-def _join(cluster: Cluster):
+def _join(cluster: Cluster) -> None:
     address = cluster.addresses[0] if cluster.addresses else None
     known = (cluster.num_processes, cluster.process_id) if address else (None, None)
     try:

@@ -1,15 +1,16 @@
-"""What a layer must know of the other replicas that train the same step.
+"""What a layer must know about the other replicas that train the same step.
 
-A replica is a copy of the model that sees its share of a batch. TensorFlow runs the code of a layer once
-for each replica, torch in a process of its own; JAX runs it once for the whole batch, so there is nothing
-to know.
+A replica is a copy of the model that sees its share of a batch. TensorFlow runs the code of a layer once per
+replica, torch once in the process of each replica. JAX runs it once for the whole batch, as on one device.
 """
+
+from typing import Any
 
 import keras
 
 
 def num_replicas() -> int:
-    """How many replicas run this layer side by side, each on its own share of the batch."""
+    """The number of replicas that run this layer at the same time, each on its own share of the batch."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         context = _tensorflow_context()
@@ -17,8 +18,8 @@ def num_replicas() -> int:
     return _torch_world()[0] if backend == "torch" else 1
 
 
-def replica_id():
-    """The number of this replica, an int32 scalar of the backend or an int."""
+def replica_id() -> Any:
+    """The number of this replica: an int, or an int32 scalar of the backend."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         context = _tensorflow_context()
@@ -26,8 +27,8 @@ def replica_id():
     return _torch_world()[1] if backend == "torch" else 0
 
 
-def mean_over_replicas(value):
-    """The mean of a tensor over all replicas; gradients flow through it to all of them."""
+def mean_over_replicas(value: Any) -> Any:
+    """The mean of a tensor over all replicas; gradients flow back to all of them."""
     if num_replicas() == 1:
         return value
     if keras.backend.backend() == "tensorflow":

@@ -1,12 +1,23 @@
-"""distribute(): the one door."""
+"""`distribute()`: selects the devices of the current backend."""
+
+from typing import Literal
 
 import keras
 
 from keras_vit.distribution.cluster import Cluster, read_cluster
 from keras_vit.distribution.engine import Distribution
-from keras_vit.errors import InputError, check_choice, check_range
+from keras_vit.errors import InputError
+from keras_vit.validation import Count, validated
 
-KINDS = ("auto", "none", "data", "model")
+
+@validated
+class _Request:
+    """The arguments of `distribute` that a type can check."""
+
+    kind: Literal["auto", "none", "data", "model"]
+    devices: Count | None
+    model_devices: Count | None
+    nodes: Count | None
 
 
 def distribute(
@@ -19,9 +30,9 @@ def distribute(
 ) -> Distribution:
     """The devices and machines that train one model together, on any backend.
 
-    Enter it before anything else uses the backend: host devices and processes are made known at its start.
+    Enter it before anything else uses the backend, which learns about its devices and processes at its start.
 
-    | backend | one machine | several processes, as their launcher announces them |
+    | backend | one machine | several processes, which a launcher announces |
     |---|---|---|
     | TensorFlow | `MirroredStrategy` | `MultiWorkerMirroredStrategy`, from TF_CONFIG |
     | JAX | `keras.distribution.DataParallel`, `ModelParallel` | `keras.distribution.initialize`, or Slurm |
@@ -29,21 +40,22 @@ def distribute(
 
     Args:
         kind: `"data"`: each device has a copy of the model and a share of the batch. `"model"` (JAX): the
-            kernels of a copy are cut over `model_devices`. `"none"`: one device. `"auto"`: `"data"` where
-            there is more than one device, or more are asked for.
-        devices: of each process; `None` for all GPUs or TPUs, or one CPU. More CPU devices than there are
-            processors can be asked for, to try things out.
-        model_devices: devices over which a copy of the model is cut; `None` for all of a process.
-        nodes: machines the run must have; `None` for any.
-        layout: more rules for kind `"model"`: a regular expression for the path of a weight -> for each of
-            its axes `"model"` or `None`.
+            kernels of a copy are split over `model_devices`. `"none"`: one device. `"auto"`: `"data"` if
+            there is more than one device, or if `devices` is more than 1.
+        devices: number of devices per process; `None` for all GPUs or TPUs, or one CPU. It may be more than
+            the number of processors, to try things out on a CPU.
+        model_devices: number of devices that one copy of the model is split over; `None` for all devices of a
+            process.
+        nodes: number of machines that the run must have; `None` for any.
+        layout: more rules for kind `"model"`. A rule maps a regular expression for the path of a weight to
+            `"model"` or `None` per axis of the weight.
 
     Returns:
-        A `Distribution`, to be used as a context manager. Models built inside stay on its devices.
+        A `Distribution`, a context manager. Models that are built inside stay on its devices.
 
     Raises:
-        InputError: the backend has no such kind, the devices or processes are not there, or the launcher's
-            variables cannot be understood.
+        InputError: the backend does not have this kind, the devices or processes do not exist, or the
+            variables of the launcher cannot be understood.
 
     Example:
         >>> with keras_vit.distribute():
@@ -51,10 +63,7 @@ def distribute(
         ...     model.compile("adamw", keras.losses.CategoricalCrossentropy(from_logits=True))
         >>> model.fit(data.train, steps_per_epoch=data.steps_per_epoch, shuffle=False)
     """
-    check_choice("kind", kind, KINDS)
-    check_range("devices", devices, 1, None)
-    check_range("model_devices", model_devices, 1, None)
-    check_range("nodes", nodes, 1, None)
+    _Request(kind, devices, model_devices, nodes)  # type: ignore[arg-type]
     if kind != "model" and (model_devices or layout):
         raise InputError(f"model_devices and layout are for kind='model'. Received: kind={kind!r}")
     backend = keras.backend.backend()
@@ -65,24 +74,31 @@ def distribute(
     found = _on_backend(backend, kind, devices, cluster, model_devices, layout)
     if found.num_devices == 1 and kind != "auto":
         raise InputError(
-            f"kind={kind!r} needs more than one device, and {backend} has one here: ask for more with "
-            "devices=2 (processors can stand in for GPUs), or use kind='none'."
+            f"kind={kind!r} needs more than one device, and {backend} has one: set devices=2 (on a machine "
+            "without GPUs, the devices share the processors), or use kind='none'."
         )
     return found
 
 
-def _one_device(devices, cluster) -> Distribution:
+def _one_device(devices: int | None, cluster: Cluster) -> Distribution:
     if cluster.num_processes > 1:
         raise InputError(
             f"{cluster.announced_by} announces {cluster.num_processes} processes, and with kind='none' each "
-            "would train a model of its own: use kind='data', or start one process."
+            "would train its own model: use kind='data', or start one process."
         )
     if devices and devices > 1:
         raise InputError(f"kind='none' is one device. Received: devices={devices}")
     return Distribution()
 
 
-def _on_backend(backend, kind, devices, cluster, model_devices, layout) -> Distribution:
+def _on_backend(
+    backend: str,
+    kind: str,
+    devices: int | None,
+    cluster: Cluster,
+    model_devices: int | None,
+    layout: dict[str, tuple] | None,
+) -> Distribution:
     if backend == "tensorflow":
         from keras_vit.distribution.tensorflow_engine import tensorflow_distribution
 
@@ -101,13 +117,13 @@ def _on_backend(backend, kind, devices, cluster, model_devices, layout) -> Distr
 LAUNCH = {
     "tensorflow": "set TF_CONFIG on each machine",
     "jax": "set KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID on each machine",
-    "torch": "start it by torchrun with --nnodes",
+    "torch": "start it with torchrun --nnodes",
 }
 
 
-def _check_nodes(nodes, cluster: Cluster, backend):
+def _check_nodes(nodes: int | None, cluster: Cluster, backend: str) -> None:
     if nodes is not None and nodes != cluster.nodes:
         raise InputError(
-            f"nodes={nodes} are asked for, and the launcher of this process announces {cluster.nodes}: "
-            f"{LAUNCH.get(backend, 'start one process on each')}, see docs/cluster.md."
+            f"nodes={nodes}, but the launcher of this process announces {cluster.nodes}: "
+            f"{LAUNCH.get(backend, 'start one process on each machine')}, see docs/cluster.md."
         )

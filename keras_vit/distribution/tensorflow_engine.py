@@ -1,6 +1,8 @@
 """MirroredStrategy on one machine, MultiWorkerMirroredStrategy on several."""
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +22,7 @@ class Mirrored(Distribution):
     def __init__(self, devices: list[str]):
         import tensorflow as tf
 
-        # Without it TensorFlow looks for a GPU's way to reduce, and warns on CPUs.
+        # By default TensorFlow tries to reduce as on GPUs, and warns on CPUs.
         reduce = tf.distribute.HierarchicalCopyAllReduce if devices[0].startswith("CPU") else None
         self.strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=reduce() if reduce else None)
         self.num_devices = self.num_replicas = len(devices)
@@ -32,7 +34,7 @@ class Mirrored(Distribution):
         if keras.distribution.distribution() is not None:
             raise InputError(
                 "keras.distribution does nothing on the tensorflow backend: leave it out, "
-                "keras_vit.distribute() is all that is needed."
+                "keras_vit.distribute() is enough."
             )
 
     def check_compile(self, model, arguments):
@@ -41,15 +43,14 @@ class Mirrored(Distribution):
         optimizer = guards.optimizer_of(arguments)
         if optimizer.gradient_accumulation_steps:
             raise InputError(
-                f"gradient_accumulation_steps does not work under {self.engine}: use a larger batch, or "
-                "remat."
+                f"gradient_accumulation_steps does not work under {self.engine}: use a larger batch or remat."
             )
         if not _is_distributed(optimizer.variables[0].value):
             raise InputError("This optimizer was made outside of distribute(): make it inside.")
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             raise InputError(
-                f"LossScaleOptimizer does not work under {self.engine}, its scale would differ between the "
-                "devices: use mixed_bfloat16 and leave it out."
+                f"LossScaleOptimizer does not work under {self.engine}, because its scale would differ "
+                "between the devices: leave it out, and use mixed_bfloat16."
             )
         return {**arguments, "optimizer": optimizer, "jit_compile": False}
 
@@ -82,8 +83,8 @@ class Mirrored(Distribution):
     def _whole_batches(self, batches):
         """Batches that each replica gets whole.
 
-        Shared ones would leave a replica without an image now and then, which convolutions on CPUs fail on.
-        Sums and counts grow alike, so that means are those of one device.
+        With shared batches a replica would sometimes have no image, and convolutions on CPUs fail on that.
+        Sums and counts grow by the same factor, so means equal those of one device.
         """
         import tensorflow as tf
 
@@ -91,11 +92,11 @@ class Mirrored(Distribution):
         return self._one_by_one(batches.flat_map(lambda *b: tf.data.Dataset.from_tensors(b).repeat(copies)))
 
     def _one_by_one(self, batches):
-        """Each element is one replica's batch."""
+        """A dataset whose elements are each the batch of one replica."""
         return self.strategy.distribute_datasets_from_function(lambda _: batches)
 
     def predict(self, model, keras_predict, x, **arguments):
-        """On one device of each process: Keras's own would gather the rows of all workers."""
+        """Predicts on one device of each process: Keras itself would gather the rows of all workers."""
         import tensorflow as tf
 
         forward = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
@@ -116,8 +117,8 @@ class MultiWorker(Mirrored):
             self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError as error:
             raise InputError(
-                "TensorFlow has worked already in this process, and wants to know of the other ones before: "
-                "enter distribute() first."
+                "TensorFlow was used in this process before it knew about the other processes: enter "
+                "distribute() first."
             ) from error
         self.num_devices = self.num_replicas = self.strategy.num_replicas_in_sync
         self.num_processes, self.process_id = cluster.num_processes, cluster.process_id
@@ -128,11 +129,11 @@ class MultiWorker(Mirrored):
         size = guards.batch_size_of(batches) * self.num_processes // self.num_replicas
         if not arguments.get("steps_per_epoch"):
             arguments["steps_per_epoch"], batches = _count(batches), batches.repeat()
-        # TensorFlow would otherwise share the files or the batches once more.
+        # Otherwise TensorFlow would share the files or the batches once more.
         return {**arguments, "x": self._one_by_one(batches.rebatch(size, drop_remainder=True))}
 
     def step_logs(self, logs):
-        # Keras reduces what the workers report along an axis, which a scalar has not.
+        # Keras reduces the logs of the workers along an axis, and a scalar does not have one.
         import tensorflow as tf
 
         return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
@@ -140,7 +141,7 @@ class MultiWorker(Mirrored):
     def broadcast(self, array):
         import tensorflow as tf
 
-        # Integers as the one kind that all reductions know.
+        # All reductions support int64, but not every other type of integer.
         kind = array.dtype if np.issubdtype(array.dtype, np.floating) else np.int64
         given = tf.constant((array if self.is_chief else np.zeros_like(array)).astype(kind))
 
@@ -165,7 +166,7 @@ def tensorflow_distribution(kind: str, devices: int | None, cluster: Cluster) ->
 
     if kind == "model":
         raise InputError(
-            "TensorFlow under Keras 3 cannot cut a model over devices, keras.distribution does nothing "
+            "TensorFlow under Keras 3 cannot split a model over devices, keras.distribution does nothing "
             "there: use the JAX backend (KERAS_BACKEND=jax) for kind 'model', or kind 'data'."
         )
     gpus = tf.config.list_physical_devices("GPU")
@@ -174,14 +175,14 @@ def tensorflow_distribution(kind: str, devices: int | None, cluster: Cluster) ->
         return MultiWorker(cluster)
     if gpus:
         if devices and devices > len(gpus):
-            raise InputError(f"devices={devices} is more than the {len(gpus)} GPUs here: ask for fewer.")
+            raise InputError(f"devices={devices} is more than the {len(gpus)} GPUs here: use fewer.")
         names = [f"GPU:{i}" for i in range(devices or len(gpus))]
     else:
         names = _logical_cpus(devices or 1)
     return Mirrored(names) if len(names) > 1 else Distribution()
 
 
-def _keep_gpus(gpus, devices):
+def _keep_gpus(gpus: list, devices: int | None) -> None:
     import tensorflow as tf
 
     if devices is None:
@@ -189,14 +190,14 @@ def _keep_gpus(gpus, devices):
     if devices > max(len(gpus), 1):
         raise InputError(
             f"devices={devices} is more than the {len(gpus) or 'one CPU'} that TensorFlow can use in each of "
-            "several processes: ask for fewer, or start more processes."
+            "several processes: use fewer, or start more processes."
         )
-    with contextlib.suppress(RuntimeError):  # TensorFlow has started: MultiWorker says so
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started: MultiWorker raises the error
         tf.config.set_visible_devices(gpus[:devices], "GPU")
 
 
-def _logical_cpus(count) -> list[str]:
-    """The names of so many CPU devices, which TensorFlow makes of one before it starts."""
+def _logical_cpus(count: int) -> list[str]:
+    """The names of `count` CPU devices, into which TensorFlow divides the CPU before it starts."""
     import tensorflow as tf
 
     if count > 1:
@@ -214,8 +215,8 @@ def _logical_cpus(count) -> list[str]:
     return [f"CPU:{i}" for i in range(count)]
 
 
-def clip_together(optimizer):
-    """An `optimizer.apply` that clips the gradient of the whole batch instead of each replica's."""
+def clip_together(optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
+    """An `optimizer.apply` that clips the gradient of the whole batch instead of that of each replica."""
     keras_apply = optimizer.apply
 
     def apply(grads, trainable_variables=None):
@@ -224,15 +225,15 @@ def clip_together(optimizer):
         context = tf.distribute.get_replica_context()
         summed = context.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
         clipped = clip(summed, optimizer)
-        # Keras sums over the replicas once more. Its own clipping finds nothing left to clip.
+        # Keras sums over the replicas once more. Its own clipping then has nothing left to clip.
         shares = [gradient / context.num_replicas_in_sync for gradient in clipped]
         return keras_apply(shares, trainable_variables)
 
     return apply
 
 
-def clip(gradients, optimizer):
-    """Gradients clipped as the optimizer would."""
+def clip(gradients: list, optimizer: keras.optimizers.Optimizer) -> list:
+    """The gradients, clipped by the settings of the optimizer."""
     import tensorflow as tf
 
     if optimizer.clipnorm:
@@ -242,8 +243,8 @@ def clip(gradients, optimizer):
     return [tf.clip_by_value(gradient, -optimizer.clipvalue, optimizer.clipvalue) for gradient in gradients]
 
 
-def _as_batches(x, batch_size=32):
-    """A dataset of batches, made of arrays where it is none yet."""
+def _as_batches(x: Any, batch_size: int = 32) -> Any:
+    """A dataset of batches, which is made from arrays if `x` is not a dataset."""
     import tensorflow as tf
 
     if isinstance(x, tf.data.Dataset):
@@ -251,13 +252,13 @@ def _as_batches(x, batch_size=32):
     return tf.data.Dataset.from_tensor_slices(tuple(x) if isinstance(x, list) else x).batch(batch_size)
 
 
-def _count(batches) -> int | None:
-    """How many batches there are, where the dataset knows."""
+def _count(batches: Any) -> int | None:
+    """The number of batches, or `None` if the dataset does not know it."""
     count = int(batches.cardinality())
     return count if count >= 0 else None
 
 
-def _is_distributed(variable) -> bool:
+def _is_distributed(variable: Any) -> bool:
     import tensorflow as tf
 
     return isinstance(variable, tf.distribute.DistributedValues)

@@ -1,4 +1,4 @@
-"""Processes that torchrun has started, each with a device and a copy of the model (torch.distributed)."""
+"""torch.distributed: processes that torchrun has started, each with a device and a copy of the model."""
 
 import atexit
 import contextlib
@@ -16,12 +16,12 @@ from keras_vit.distribution.cluster import Cluster
 from keras_vit.distribution.engine import Distribution, lost_process
 from keras_vit.errors import InputError
 
-# A process that is alive but answers nothing for so long counts as lost.
+# A process that is alive but does not answer for this long counts as lost.
 TIMEOUT = timedelta(minutes=10)
 
 
 class Processes(Distribution):
-    """The mean of the processes' gradients is what each one's optimizer gets."""
+    """A process per device. Each optimizer gets the mean of the gradients of all processes."""
 
     kind = "data"
     engine = "torch.distributed"
@@ -33,11 +33,11 @@ class Processes(Distribution):
             except (ValueError, RuntimeError) as error:  # dist.DistError is a RuntimeError
                 raise InputError(
                     f"The processes of this run could not join ({str(error).splitlines()[0]}): start all of "
-                    "them, by torchrun with the same arguments."
+                    "them with torchrun and the same arguments."
                 ) from error
         self.num_devices = self.num_replicas = self.num_processes = dist.get_world_size()
         self.process_id = dist.get_rank()
-        self.judges = False
+        self.sees_all = False
 
     def check_compile(self, model, arguments):
         guards.check_compiled_steps(arguments, self.engine)
@@ -49,28 +49,28 @@ class Processes(Distribution):
         keras_apply = optimizer.apply
 
         def apply(grads, trainable_variables=None):
-            # Before all that the optimizer does with them: clipping, accumulation, the scale of the loss.
+            # Before the optimizer does anything with them: clipping, accumulation, loss scaling.
             return keras_apply(mean_of_gradients(list(grads)), trainable_variables)
 
         optimizer.apply = apply
 
     def fit_arguments(self, model, arguments):
         guards.check_batches(self, arguments)
-        self._begin_alike(model)
+        self._copy_weights_of_chief(model)
         return {**arguments, "x": guards.process_share(self, arguments["x"])}
 
-    def _begin_alike(self, model):
-        """The chief's weights for all, whatever the others were built with."""
+    def _copy_weights_of_chief(self, model):
+        """Gives every process the weights of the chief."""
         for variable in model.variables:
             dist.broadcast(variable.value.data, src=0)
 
     @contextlib.contextmanager
-    def judging(self):
-        before, self.judges = self.judges, True
+    def evaluating(self):
+        before, self.sees_all = self.sees_all, True
         try:
             yield
         finally:
-            self.judges = before
+            self.sees_all = before
 
     def tracked_loss(self, loss):
         mean = loss.detach().clone()
@@ -78,7 +78,7 @@ class Processes(Distribution):
         return loss + (mean / self.num_processes - loss.detach())
 
     def gather(self, values):
-        if self.judges:
+        if self.sees_all:
             return values
 
         def rows_of_all(rows):
@@ -115,13 +115,13 @@ class _DifferentiableMean(torch.autograd.Function):
         return _mean(gradient)
 
 
-def differentiable_mean(value):
-    """The mean of a tensor over all processes, with gradients to each."""
+def differentiable_mean(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes, with gradients to each process."""
     return _DifferentiableMean.apply(value)
 
 
-def mean_of_gradients(gradients):
-    """Each gradient's mean over all processes, reduced in one piece."""
+def mean_of_gradients(gradients: list) -> list:
+    """The mean of each gradient over all processes, in one reduction."""
     there = [gradient for gradient in gradients if gradient is not None]
     flat = _mean(torch.cat([gradient.reshape(-1) for gradient in there]))
     pieces = iter(torch.split(flat, [gradient.numel() for gradient in there]))
@@ -140,44 +140,46 @@ def _device():
 
 def _join():
     if torch.cuda.is_available():
-        # Keras's "cuda" is the current device.
+        # "cuda" in Keras is the current device.
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
-    atexit.register(dist.destroy_process_group)  # its threads abort a process that ends without it
+    atexit.register(dist.destroy_process_group)  # otherwise its threads abort the process at its end
 
 
 def torch_distribution(kind: str, devices: int | None, cluster: Cluster) -> Distribution:
     """See `distribute`."""
     if kind == "model":
         raise InputError(
-            "Keras 3 cannot cut a model over devices on the torch backend: use the JAX backend "
+            "Keras 3 cannot split a model over devices on the torch backend: use the JAX backend "
             "(KERAS_BACKEND=jax) for kind 'model', or kind 'data'."
         )
     if cluster.num_processes == 1:
         if devices and devices > 1:
             raise InputError(
-                f"On the torch backend each device has a process of its own: start this as "
+                "On the torch backend each device has its own process: start this as "
                 f"`torchrun --standalone --nproc-per-node {devices} ...`."
             )
         return Distribution()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", cluster.num_processes))
     if devices and devices != here:
         raise InputError(
-            f"torchrun started {here} processes on this machine, one a device, and devices={devices} are "
-            f"asked for: use --nproc-per-node {devices}, or leave devices out."
+            f"torchrun started {here} processes on this machine, one per device, but devices={devices}: "
+            f"use --nproc-per-node {devices}, or leave devices out."
         )
     return Processes(cluster)
 
 
 def torchrun_command(kind: str, devices: int | None, arguments: list[str]) -> list[str] | None:
-    """What to run in place of this process, so that each device has one of its own.
+    """The command to run instead of this process, so that each device has its own process.
 
     Args:
-        kind, devices: see `distribute`.
-        arguments: of Python, as each of the processes is to get them.
+        kind: see `distribute`.
+        devices: see `distribute`.
+        arguments: of Python, in each of the processes.
 
     Returns:
-        The words of torchrun's command; `None` where one process is enough, or torchrun has started this one.
+        The torchrun command as a list of words; `None` if one process is enough, or if torchrun has started
+        this one.
     """
     if kind not in ("auto", "data") or "WORLD_SIZE" in os.environ:
         return None

@@ -1,4 +1,4 @@
-"""Which processes a launcher announces, and what the door refuses before it looks for a device."""
+"""Which processes a launcher announces, and what `distribute()` refuses before it asks for devices."""
 
 import json
 import os
@@ -20,18 +20,18 @@ def tf_config(kind="worker", index=0, **cluster):
     return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
 
 
-def keras_variables(addresses, processes=None, place=None):
-    given = {"JOB_ADDRESSES": addresses, "NUM_PROCESSES": processes, "PROCESS_ID": place}
+def keras_variables(addresses, processes=None, process_id=None):
+    given = {"JOB_ADDRESSES": addresses, "NUM_PROCESSES": processes, "PROCESS_ID": process_id}
     return {KERAS + name: str(value) for name, value in given.items() if value is not None}
 
 
-def torchrun(processes, place=None, here=None):
-    given = {"WORLD_SIZE": processes, "RANK": place, "LOCAL_WORLD_SIZE": here}
+def torchrun(processes, rank=None, here=None):
+    given = {"WORLD_SIZE": processes, "RANK": rank, "LOCAL_WORLD_SIZE": here}
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def slurm(tasks, place=None, nodes=None):
-    given = {"STEP_NUM_TASKS": tasks, "PROCID": place, "STEP_NUM_NODES": nodes}
+def slurm(tasks, rank=None, nodes=None):
+    given = {"STEP_NUM_TASKS": tasks, "PROCID": rank, "STEP_NUM_NODES": nodes}
     return {f"SLURM_{name}": str(value) for name, value in given.items() if value is not None}
 
 
@@ -90,7 +90,7 @@ CLUSTERS = {
         Cluster(2, 1, 1, "TF_CONFIG", ("localhost:1", "localhost:2")),
     ),
     "tensorflow, one task of Slurm": ("tensorflow", slurm(1, 0, 1), ALONE),
-    "tensorflow reads no one else's": (
+    "tensorflow ignores other launchers": (
         "tensorflow",
         {**keras_variables("a:1", 2, 1), **torchrun(2, 1)},
         ALONE,
@@ -109,29 +109,29 @@ CLUSTERS = {
     ),
     "jax, as many as there are addresses": (
         "jax",
-        keras_variables("a:1,b:1", place=1),
+        keras_variables("a:1,b:1", process_id=1),
         Cluster(2, 1, 2, KERAS + "NUM_PROCESSES", ("a:1", "b:1")),
     ),
     "jax in Slurm": ("jax", slurm(4, 3, 2), Cluster(4, 3, 2, "SLURM_STEP_NUM_TASKS")),
-    "jax in Slurm, nodes not told": ("jax", slurm(4, 0), Cluster(4, 0, 4, "SLURM_STEP_NUM_TASKS")),
+    "jax in Slurm, nodes not announced": ("jax", slurm(4, 0), Cluster(4, 0, 4, "SLURM_STEP_NUM_TASKS")),
     "jax, one task of Slurm": ("jax", slurm(1, 0, 1), ALONE),
     "jax, by Keras's variables in Slurm": (
         "jax",
         {**keras_variables("a:1", 2, 1), **slurm(2, 0, 1)},
         Cluster(2, 1, 2, KERAS + "NUM_PROCESSES", ("a:1",)),
     ),
-    "jax reads no one else's": ("jax", {**TWO_HERE, **torchrun(2, 1)}, ALONE),
+    "jax ignores other launchers": ("jax", {**TWO_HERE, **torchrun(2, 1)}, ALONE),
     "torch, no launcher": ("torch", {}, ALONE),
     "torch, one process": ("torch", torchrun(1, 0, 1), ALONE),
     "torch, one machine": ("torch", torchrun(4, 2, 4), Cluster(4, 2, 1, "WORLD_SIZE")),
     "torch, two machines": ("torch", torchrun(4, 2, 2), Cluster(4, 2, 2, "WORLD_SIZE")),
-    "torch, machines not told": ("torch", torchrun(4, 2), Cluster(4, 2, 1, "WORLD_SIZE")),
+    "torch, machines not announced": ("torch", torchrun(4, 2), Cluster(4, 2, 1, "WORLD_SIZE")),
     "torch, torchrun in Slurm": (
         "torch",
         {**torchrun(4, 2, 2), **slurm(2, 1)},
         Cluster(4, 2, 2, "WORLD_SIZE"),
     ),
-    "torch reads no one else's": ("torch", {**TWO_HERE, **keras_variables("a:1", 2, 1)}, ALONE),
+    "torch ignores other launchers": ("torch", {**TWO_HERE, **keras_variables("a:1", 2, 1)}, ALONE),
 }
 
 
@@ -141,18 +141,18 @@ def test_the_cluster_is_what_the_launcher_announces(backend, environment, cluste
     assert read_cluster(backend, environment) == cluster
 
 
-NOT_JSON = "TF_CONFIG is not the JSON that TensorFlow wants ("
-SEE_DOCS = "): see docs/cluster.md for one that is."
-HAS_NOT = " does not have: give each process a type and an index of the cluster."
+NOT_JSON = "TF_CONFIG is not the JSON that TensorFlow expects ("
+SEE_DOCS = "): docs/cluster.md has an example."
+NOT_IN_CLUSTER = ": give each process a type and an index of the cluster."
 LEFT_OUT = (
-    f"{KERAS}NUM_PROCESSES is 2: set {KERAS}JOB_ADDRESSES to host:port of the first process and "
-    f"{KERAS}PROCESS_ID to this one's number as well."
+    f"{KERAS}NUM_PROCESSES is 2: also set {KERAS}JOB_ADDRESSES to host:port of the first process and "
+    f"{KERAS}PROCESS_ID to the number of this one."
 )
 
 
-def strangers(tasks, means, backend):
+def unconnected(tasks, means, backend):
     return (
-        f"Slurm runs {tasks} tasks of this step, but they do not know of each other: start them with "
+        f"Slurm runs {tasks} tasks of this step, but they do not know about each other: start them with "
         f"{means}, as examples/cluster/slurm_{backend}.sbatch does, or set --distribute none and --ntasks 1."
     )
 
@@ -175,41 +175,41 @@ WRONG_ENVIRONMENTS = {
         tf_config(worker=["a:1"], ps=["b:1"], evaluator=["c:1"]),
         (
             "TF_CONFIG has evaluator, ps tasks, which model.fit of Keras 3 cannot use "
-            "(ParameterServerStrategy): give workers only.",
+            "(ParameterServerStrategy): list workers only.",
         ),
     ),
     "tensorflow, index behind the last": (
         "tensorflow",
         tf_config(index=2, worker=["a:1", "b:1"]),
-        ("TF_CONFIG says this is task 'worker' 2, which its cluster of 2" + HAS_NOT,),
+        ("TF_CONFIG names this process task 'worker' 2, which is not in its cluster of 2" + NOT_IN_CLUSTER,),
     ),
     "tensorflow, index below 0": (
         "tensorflow",
         tf_config(index=-1, worker=["a:1", "b:1"]),
-        ("this is task 'worker' -1, which its cluster of 2" + HAS_NOT,),
+        ("this process task 'worker' -1, which is not in its cluster of 2" + NOT_IN_CLUSTER,),
     ),
     "tensorflow, a kind that is not there": (
         "tensorflow",
         tf_config("chief", worker=["a:1", "b:1"]),
-        ("this is task 'chief' 0, which its cluster of 2" + HAS_NOT,),
+        ("this process task 'chief' 0, which is not in its cluster of 2" + NOT_IN_CLUSTER,),
     ),
     "tensorflow, no kind": (
         "tensorflow",
         {"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'},
-        ("this is task '' 0, which its cluster of 2" + HAS_NOT,),
+        ("this process task '' 0, which is not in its cluster of 2" + NOT_IN_CLUSTER,),
     ),
     "tensorflow, no hosts": (
         "tensorflow",
         tf_config(worker=[]),
-        ("this is task 'worker' 0, which its cluster of 0" + HAS_NOT,),
+        ("this process task 'worker' 0, which is not in its cluster of 0" + NOT_IN_CLUSTER,),
     ),
-    "tensorflow in Slurm": ("tensorflow", slurm(4, 3, 2), (strangers(4, "TF_CONFIG", "tensorflow"),)),
+    "tensorflow in Slurm": ("tensorflow", slurm(4, 3, 2), (unconnected(4, "TF_CONFIG", "tensorflow"),)),
     "tensorflow in Slurm, with a launcher of others": (
         "tensorflow",
         {**slurm(2, 1), **torchrun(2, 1)},
-        (strangers(2, "TF_CONFIG", "tensorflow"),),
+        (unconnected(2, "TF_CONFIG", "tensorflow"),),
     ),
-    "torch in Slurm": ("torch", slurm(4, 3, 2), (strangers(4, "torchrun", "torch"),)),
+    "torch in Slurm": ("torch", slurm(4, 3, 2), (unconnected(4, "torchrun", "torch"),)),
     "jax, no PROCESS_ID": ("jax", keras_variables("a:1", 2), (LEFT_OUT,)),
     "jax, two addresses and no PROCESS_ID": ("jax", keras_variables("a:1,b:1"), (LEFT_OUT,)),
     "jax, no address": ("jax", keras_variables(None, 2, 0), (LEFT_OUT,)),
@@ -229,13 +229,13 @@ WRONG_ENVIRONMENTS = {
         keras_variables("a:1", 2, "one"),
         (f"{KERAS}PROCESS_ID must be a whole number. Received: 'one'",),
     ),
-    "jax, NUM_PROCESSES no whole number": (
+    "jax, NUM_PROCESSES not a whole number": (
         "jax",
         keras_variables("a:1", "2.5", 0),
         (f"{KERAS}NUM_PROCESSES must be a whole number. Received: '2.5'",),
     ),
-    "jax in Slurm, no place": ("jax", slurm(2), ("SLURM_PROCID must be a whole number. Received: None",)),
-    "jax in Slurm, a place in letters": (
+    "jax in Slurm, no PROCID": ("jax", slurm(2), ("SLURM_PROCID must be a whole number. Received: None",)),
+    "jax in Slurm, a PROCID in letters": (
         "jax",
         slurm(2, "x"),
         ("SLURM_PROCID must be a whole number. Received: 'x'",),
@@ -279,20 +279,24 @@ OUTSIDE = {
     "tensorflow, a second chief of one": (
         "tensorflow",
         tf_config("chief", 1, chief=["a:1"], worker=["b:1"]),
-        "this is task 'chief' 1, which its cluster of 2" + HAS_NOT,
+        "this process task 'chief' 1, which is not in its cluster of 2" + NOT_IN_CLUSTER,
     ),
     "tensorflow, a worker below 0 beside a chief": (
         "tensorflow",
         tf_config("worker", -1, chief=["a:1"], worker=["b:1"]),
-        "this is task 'worker' -1, which its cluster of 2" + HAS_NOT,
+        "this process task 'worker' -1, which is not in its cluster of 2" + NOT_IN_CLUSTER,
     ),
-    "tensorflow, a host that is no list": ("tensorflow", tf_config(worker="a:1"), NOT_JSON),
+    "tensorflow, hosts that are not a list": ("tensorflow", tf_config(worker="a:1"), NOT_JSON),
     "jax, no process": (
         "jax",
         keras_variables("a:1", 0, 0),
         f"{KERAS}NUM_PROCESSES must be 1 or more. Received: {KERAS}NUM_PROCESSES=0",
     ),
-    "jax in Slurm, a place behind the last": ("jax", slurm(2, 2), "SLURM_PROCID must be 0 to 1. Received: 2"),
+    "jax in Slurm, PROCID behind the last": (
+        "jax",
+        slurm(2, 2),
+        "SLURM_PROCID must be 0 to 1. Received: 2",
+    ),
     "torch, no process": (
         "torch",
         torchrun(0, 0),
@@ -322,12 +326,12 @@ def test_addresses_may_have_spaces_between():
     assert found == Cluster(2, 1, 1, KERAS + "NUM_PROCESSES", ("a:1", "a:2"))
 
 
-# The door
+# distribute()
 
 
 @pytest.fixture
 def unannounced(monkeypatch):
-    """The environment without a word of any launcher; names may be set in it."""
+    """An environment without the variables of any launcher; the test may set some."""
     for name in list(os.environ):
         if name.startswith(LAUNCHERS):
             monkeypatch.delenv(name)
@@ -342,7 +346,7 @@ TWO_PROCESSES = {
 HOW_TO_LAUNCH = {
     "tensorflow": "set TF_CONFIG on each machine",
     "jax": f"set {KERAS}JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID on each machine",
-    "torch": "start it by torchrun with --nnodes",
+    "torch": "start it with torchrun --nnodes",
 }
 REFUSED = {
     "unknown kind": (
@@ -351,6 +355,10 @@ REFUSED = {
     ),
     "no devices": (dict(devices=0), "devices must be 1 or more. Received: devices=0"),
     "devices below 0": (dict(kind="data", devices=-2), "devices must be 1 or more. Received: devices=-2"),
+    "devices in text": (
+        dict(devices="2"),
+        "devices must be a whole number or None. Received: devices='2'",
+    ),
     "no model_devices": (dict(kind="model", model_devices=0), "model_devices must be 1 or more"),
     "no nodes": (dict(nodes=0), "nodes must be 1 or more. Received: nodes=0"),
     "model_devices of kind data": (
@@ -367,7 +375,7 @@ REFUSED = {
     ),
     "two machines without a launcher": (
         dict(nodes=2),
-        "nodes=2 are asked for, and the launcher of this process announces 1: "
+        "nodes=2, but the launcher of this process announces 1: "
         f"{HOW_TO_LAUNCH[BACKEND]}, see docs/cluster.md.",
     ),
     "kind none on two devices": (
@@ -385,7 +393,7 @@ if BACKEND == "torch":
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_the_door_refuses(arguments, message, unannounced):
+def test_distribute_refuses(arguments, message, unannounced):
     with pytest.raises(InputError) as caught:
         keras_vit.distribute(**arguments)
     assert message in str(caught.value)
@@ -398,7 +406,7 @@ def test_processes_that_would_each_train_a_model_are_refused(unannounced):
     with pytest.raises(InputError) as caught:
         keras_vit.distribute("none")
     assert str(caught.value) == (
-        f"{name} announces 2 processes, and with kind='none' each would train a model of its own: use "
+        f"{name} announces 2 processes, and with kind='none' each would train its own model: use "
         "kind='data', or start one process."
     )
 
@@ -413,7 +421,7 @@ def test_another_count_of_machines_than_announced_is_refused(unannounced):
         unannounced.setenv(key, value)
     with pytest.raises(InputError) as caught:
         keras_vit.distribute(nodes=3)
-    assert "nodes=3 are asked for, and the launcher of this process announces 2: " in str(caught.value)
+    assert "nodes=3, but the launcher of this process announces 2: " in str(caught.value)
 
 
 @pytest.mark.parametrize("arguments", [dict(), dict(devices=1), dict(nodes=1)], ids=str)
