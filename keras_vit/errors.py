@@ -35,6 +35,13 @@ class ServerError(RuntimeError):
         self.answers: list = []
 
 
+class ProcessFailed(RuntimeError):
+    """A process that this one started ended without a result, or failed again and again.
+
+    Not a mistake in what was given: the command line ends with exit code 1. The message names the log.
+    """
+
+
 def first_line(error: BaseException) -> str:
     """What an error says in its first line, or its kind where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

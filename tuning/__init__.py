@@ -1,1 +1,1 @@
-"""A checkout's own way to the search, and an example of a space of one's own; not installed."""
+"""The search from a checkout, and an example of a search space of your own; not installed."""

@@ -1,11 +1,8 @@
-"""`python -m tuning`: the search of `keras-vit search`, from a checkout."""
+"""`python -m tuning` is `keras-vit search`, from a checkout."""
 
-import os
 import sys
 
-from keras_vit.cli.search import main
+from keras_vit.cli.main import main
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code) if code else sys.exit(code)
+    sys.exit(main(["search", *sys.argv[1:]]))

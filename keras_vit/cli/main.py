@@ -14,6 +14,7 @@ from keras_vit.cli.export import Export
 from keras_vit.cli.inspect import Inspect
 from keras_vit.cli.predict import Predict
 from keras_vit.cli.request import Request
+from keras_vit.cli.search import Search
 from keras_vit.cli.shell import exit_code_of, parse_words
 from keras_vit.cli.summary import Summary
 from keras_vit.cli.train import Train
@@ -33,6 +34,7 @@ def parse(arguments: list[str]) -> Any:
         | Annotated[Predict, subcommand("predict", description=getdoc(Predict))]
         | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
         | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
+        | Annotated[Search, subcommand("search", description=getdoc(Search))]
         | Annotated[Export, subcommand("export", description=getdoc(Export))]
         | Annotated[Request, subcommand("request", description=getdoc(Request))]
     )

@@ -1,57 +1,48 @@
-"""The command `python -m tuning`."""
+"""`keras-vit search`"""
 
 import signal
 import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from keras_vit.cli.shell import parse_words
-from keras_vit.errors import InputError
-from keras_vit.process.children import ProcessFailed
-from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
-from keras_vit.search.config import SearchConfig
-from keras_vit.search.run import SearchFailed, search
+from keras_vit.cli.options import option_group
+from keras_vit.process.exit_codes import FAILED
+from keras_vit.search.config import SearchConfig, options
 
-DESCRIPTION = """Search depth, heads, dim and the training of a ViT with Hyperband.
-
-It goes on where it was cut, with the same command. In the end it trains the best point on train and
-validation images, judges it once on the test images, and leaves a report.
-
-Examples:
-  python -m tuning
-  python -m tuning --space defect28 --data images --max-epochs 27 --out searches/steel
-  python -m tuning --data images --freeze depth=6 stem=conv --max-minutes 480 --workers 4
-"""
+if TYPE_CHECKING:
+    SearchOptions = dict[str, Any]
+else:
+    SearchOptions = option_group("SearchOptions", options())
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command.
+@dataclass
+class Search:
+    """Search depth, heads, dim and the training of a ViT with Hyperband.
 
-    Args:
-        arguments: the words after `python -m tuning`; `None` takes them from the command line.
+    The same command continues a search that was cut off. At the end the best point is trained on train and
+    validation images, evaluated once on the test images, and described in a report.
 
-    Returns:
-        The exit code: 0 fine, 1 failed, 2 wrong usage.
+    Examples:
+      keras-vit search
+      keras-vit search --space defect28 --data images --max-epochs 27 --out searches/steel
+      keras-vit search --data images --freeze depth=6 stem=conv --max-minutes 480 --workers 4
+      keras-vit search --space my_space.py --data images
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # the processes are ended in order
-    try:
-        config = _parse(arguments)
-        search(config)
-        return FINE
-    except (SearchFailed, ProcessFailed) as error:
-        return _complain(str(error), FAILED)
-    except InputError as error:
-        return _complain(str(error), WRONG_USAGE)
-    except KeyboardInterrupt:
-        return _complain("Stopped: the same command goes on.", FAILED)
-    except OSError as error:
-        if error.filename is None:
+
+    search: SearchOptions
+
+    @property
+    def config(self) -> SearchConfig:
+        """The settings of the search."""
+        return SearchConfig(**self.search)
+
+    def __call__(self) -> None:
+        config = self.config
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # so that the search ends its processes
+        from keras_vit.search.run import search
+
+        try:
+            search(config)
+        except KeyboardInterrupt as stop:
+            stop.add_note("The same command continues the search.")
             raise
-        return _complain(f"{error.filename}: {error.strerror}.", FAILED)
-
-
-def _parse(arguments) -> SearchConfig:
-    return parse_words(SearchConfig, arguments, prog="python -m tuning", description=DESCRIPTION)
-
-
-def _complain(sentence, code) -> int:
-    print(f"tuning: {sentence}", file=sys.stderr)
-    return code

@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from keras_vit.errors import DistributionError, InputError, ServerError
+from keras_vit.errors import DistributionError, InputError, ProcessFailed, ServerError
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 
 
@@ -64,7 +64,7 @@ def exit_code_of(command: Callable[[], int | None], program: str = "keras-vit") 
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # at a normal exit the backends would wait for the lost process
-    except ServerError as error:
+    except (ServerError, ProcessFailed) as error:
         return fail(str(error), error=error)
     except InputError as error:
         return fail(str(error), WRONG_USAGE)

@@ -16,7 +16,7 @@ def import_quietly(*modules: str, find_devices: bool = False) -> None:
     """Imports Keras, TensorFlow and these modules.
 
     TensorFlow writes lines about the hardware that no log level suppresses. A user who sets
-    TF_CPP_MIN_LOG_LEVEL sees what it lets through.
+    TF_CPP_MIN_LOG_LEVEL below 3 sees them.
 
     Args:
         *modules: imported after Keras and TensorFlow.
@@ -35,11 +35,10 @@ def import_quietly(*modules: str, find_devices: bool = False) -> None:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """What C++ code writes to stderr is lost, unless the user has chosen a log level."""
-    if LOG_LEVEL in os.environ:
+    """Drops what C++ code writes to stderr, unless the user has chosen to see it."""
+    if os.environ.setdefault(LOG_LEVEL, "3") != "3":
         yield
         return
-    os.environ[LOG_LEVEL] = "3"
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)

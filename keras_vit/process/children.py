@@ -16,15 +16,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 
 BEGUN = "begun: process"  # with its number, the first line of each in its log
 DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
-
-
-class ProcessFailed(RuntimeError):
-    """A process ended without an answer; the message names its log."""
 
 
 def gpus() -> list[str]:

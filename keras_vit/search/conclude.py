@@ -98,7 +98,7 @@ def _baseline(config, images, context) -> dict[str, Any]:
 def _name_of_default(config: SearchConfig) -> str:
     """The name of the size where the default point is one, such as defect-conv/4."""
     point = train_config_at(config.search_space().default_point(), config.train_config)
-    if any(vars(point.changes).values()):
+    if point.changes:
         return "the default point of the space"
     return point.model
 

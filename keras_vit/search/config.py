@@ -1,17 +1,31 @@
-"""What a search is asked for, as plain values. Nothing here imports Keras, so `--help` answers at once."""
+"""The settings of a search, as plain values. Nothing here imports Keras, so `--help` answers at once."""
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from keras_vit.errors import InputError, check_choice, check_range
-from keras_vit.search.space import BUDGETS, Choice, SearchSpace, describe, freeze
-from keras_vit.search.spaces import NAMED, SPACES
+from pydantic import Field
+
+from keras_vit.errors import InputError
+from keras_vit.search.ranges import all_values
+from keras_vit.search.space import BUDGETS, SearchSpace, describe, freeze
+from keras_vit.search.spaces import NAMED, NamedSpace, OwnSpace, load_space
 from keras_vit.training.config import TrainConfig
+from keras_vit.training.options import Option
 from keras_vit.training.recipe import RECIPES, Precision, Recipe
+from keras_vit.validation import (
+    Channels,
+    Count,
+    Folder,
+    Seed,
+    Text,
+    from_plain,
+    helps,
+    hints,
+    to_plain,
+    validated,
+)
 
-# Where and how far a search is run, not what it is: these may differ when it goes on.
 WHERE = (
     "out",
     "workers",
@@ -25,102 +39,102 @@ WHERE = (
     "retrain",
     "resume",
 )
+"""Settings of where and how far a search is run, not of what it is: they may differ when it is continued."""
+
+Fraction = Annotated[float, Field(gt=0.0, le=0.9)]
 
 
-@dataclass(frozen=True)
+@validated
 class SearchConfig:
-    """Space, data, length and place of a search.
+    """Search space, data, length and folder of a search.
+
+    Fields without a text here mean what they mean for `TrainConfig` and `Recipe`.
 
     Raises:
         InputError: a value cannot be used.
     """
 
-    space: Literal["defect28", "small"] = "defect28"
-    """what is searched: defect28, small images around the study's model; small, sizes from Ti to S"""
-    data: str | None = None
-    """class folders, train/validation/test folders, NEU's flat files, a .zip of these, an .npz, or tfds:NAME;
-    without it, drawn steel defects"""
-    out: Path | None = None
-    """the folder of the search; by default searches/ and the space's name. A search that is there goes on"""
-    max_epochs: int = 27
+    space: Text = "defect28"
+    """what is searched: defect28, small images around the study's model; small, sizes from Ti to S; or a
+    Python file that defines SPACE = SearchSpace(...)"""
+    data: Text | None = None
+    out: Folder | None = None
+    """the folder of the search; by default searches/ and the space's name. A search in it is continued"""
+    max_epochs: Count = 27
     """of the longest trials"""
-    factor: int = 3
+    factor: Annotated[int, Field(ge=2)] = 3
     """one trial of so many is promoted to so many times the epochs"""
-    iterations: int = 1
-    """times the whole of Hyperband is run, with other points"""
-    max_trials: int | None = None
-    """begin no more than these"""
-    max_minutes: float | None = None
+    iterations: Count = 1
+    """how often the whole of Hyperband is run, with other points"""
+    max_trials: Count | None = None
+    """begin no more trials than these"""
+    max_minutes: Annotated[float, Field(gt=0.0)] | None = None
     """begin no trial after so many minutes, counted from each start"""
-    max_parameters: int | None = None
+    max_parameters: Count | None = None
     """larger models are not tried"""
-    max_mult_adds: int | None = None
-    """models with more, for one image, are not tried"""
-    freeze: tuple[str, ...] = ()
+    max_mult_adds: Count | None = None
+    """models with more, per image, are not tried"""
+    freeze: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """values that are not searched, such as depth=6 stem=conv"""
-    image_size: int | None = None
-    """pixels a side; by default the space's"""
-    channels: Literal[1, 3] | None = None
-    """1 reads images as gray, 3 as RGB; by default the space's"""
+    image_size: Count | None = None
+    """side in pixels; by default that of the space"""
+    channels: Channels | None = None
+    """1 reads images as gray, 3 as RGB; by default those of the space"""
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
-    """what happens to images of another aspect ratio"""
-    test_fraction: float = 0.2
-    """share of each class kept for the test, where the data have no test part; the search never sees it"""
-    validation_fraction: float = 0.1
-    """share of each class's rest that judges the trials"""
+    test_fraction: Fraction = 0.2
+    """share of each class that is the test part, if the data have none; the search never sees it"""
+    validation_fraction: Fraction = 0.1
+    """share of the rest of each class that judges the trials"""
     skip_unreadable: bool = False
-    """leave unreadable images out instead of stopping"""
     precision: Precision = "float32"
-    """mixed_bfloat16 is faster on recent GPUs"""
     xla: bool | None = None
-    """compile with XLA; by default where it is safe: TensorFlow on one device (JAX always compiles)"""
-    seed: int = 0
+    seed: Seed = 0
     """of the split, the points, the first weights and the order"""
-    workers: int | None = None
-    """processes that try points side by side; by default one for each GPU, else one"""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """number of processes that try points at the same time; by default one per GPU, otherwise one"""
     host: str | None = None
-    """address of this machine at which workers of other machines find the chief"""
-    port: int | None = None
+    """address of this machine at which workers on other machines find the chief"""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """of the chief; by default a free one"""
     distribute: Literal["none", "data", "model"] = "none"
     """let several devices train each trial together"""
-    devices: int | None = None
-    """of each worker, with --distribute"""
+    devices: Count | None = None
+    """number of devices per worker, with --distribute"""
     tensorboard: bool = False
-    """write TensorBoard's logs and HParams"""
+    """write logs and HParams for TensorBoard"""
     retrain: bool = True
-    """train the best on train and validation images in the end, and judge it once on the test images"""
+    """at the end, train the best point on train and validation images, and test it once"""
     resume: bool = True
-    """go on with a search that is there; --no-resume refuses to"""
+    """continue a search that is in the folder; --no-resume refuses to"""
+    own_space: OwnSpace | None = None
+    """what the file given as space defines; by default it is read from there"""
 
     def __post_init__(self):
-        check_choice("space", self.space, tuple(SPACES))
-        for name in ("max_epochs", "iterations", "max_trials", "image_size", "devices"):
-            check_range(name, getattr(self, name), 1, None)
-        check_range("factor", self.factor, 2, None)
-        check_range("max_minutes", self.max_minutes, 0.0, None, open_low=True)
-        check_range("workers", self.workers, 0, None)
-        check_range("port", self.port, 1, 65535)
-        check_range("seed", self.seed, 0, 2**31 - 1)
-        check_range("test_fraction", self.test_fraction, 0.0, 0.9, open_low=True)
-        check_range("validation_fraction", self.validation_fraction, 0.0, 0.9, open_low=True)
-        check_choice("aspect", self.aspect, ("stretch", "crop", "pad"))
-        check_choice("distribute", self.distribute, ("none", "data", "model"))
-        if self.channels not in (None, 1, 3):
-            raise InputError(f"channels must be 1 (gray) or 3 (RGB). Received: channels={self.channels}")
+        if self.space not in NAMED and self.own_space is None:
+            if not self.space.endswith(".py"):
+                raise InputError(
+                    f"space must be one of {', '.join(NAMED)}, or a Python file such as my_space.py. "
+                    f"Received: space={self.space!r}"
+                )
+            object.__setattr__(self, "own_space", load_space(Path(self.space)))
         if self.devices and self.distribute == "none":
-            raise InputError("devices goes with distribute: add --distribute data, or leave --devices out.")
+            raise InputError("devices goes with distribute: add --distribute data, or omit --devices.")
         if self.workers == 0 and self.host is None:
             raise InputError("workers=0 is a chief that waits for others: give its address with --host.")
+        if self._named.space.epochs not in (self.max_epochs, SearchSpace().epochs):
+            raise InputError(
+                f"Hyperband sets the epochs: omit epochs={self._named.space.epochs} in {self.space}, and use "
+                "--max-epochs."
+            )
         if not self.search_space().searched():
-            raise InputError("--freeze leaves nothing to search: leave some of its values out.")
+            raise InputError("--freeze leaves nothing to search: omit some of its values.")
+        height, width, _ = self.image_shape
         for size in self.patch_sizes:
-            if self.image_shape[0] % size or self.image_shape[1] % size:
+            if height % size or width % size:
                 raise InputError(
-                    f"patch_size={size} does not divide images of {self.image_shape[0]} pixels a side: "
-                    "choose another --image-size, or --freeze patch_size at one that does."
+                    f"patch_size={size} does not divide images of {height}x{width} pixels: choose another "
+                    "--image-size, or --freeze patch_size at one that does."
                 )
-        _ = self.recipe  # it checks the precision
 
     def search_space(self) -> SearchSpace:
         """The named space with this search's length, budgets and frozen values."""
@@ -135,97 +149,130 @@ class SearchConfig:
         names = [name for name, _, _ in given]
         for name in names:
             if names.count(name) > 1:
-                raise InputError(f"--freeze has {name} more than once: leave all but one out.")
-        space = dataclasses.replace(
-            SPACES[self.space],
-            epochs=self.max_epochs,
-            **{name: limit for name in BUDGETS if (limit := getattr(self, name)) is not None},
-        )
+                raise InputError(f"--freeze has {name} more than once: omit all but one.")
+        budgets = {name: limit for name in BUDGETS if (limit := getattr(self, name)) is not None}
+        space = dataclasses.replace(self._named.space, epochs=self.max_epochs, **budgets)
         return freeze(space, {name: value for name, _, value in given})
 
     @property
+    def _named(self) -> NamedSpace | OwnSpace:
+        named = NAMED.get(self.space, self.own_space)
+        assert named is not None  # __post_init__ has seen to it
+        return named
+
+    @property
     def folder(self) -> Path:
-        return self.out or Path("searches") / self.space
+        """The folder of the search."""
+        return self.out or Path("searches") / Path(self.space).stem
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of what the models get."""
-        height, width, channels = NAMED[self.space].image_shape
+        height, width, channels = self._named.image_shape
         return (self.image_size or height, self.image_size or width, self.channels or channels)
 
     @property
     def patch_sizes(self) -> tuple[int, ...]:
         """Those that are tried; the first is the default."""
-        patch_size = self.search_space().patch_size
-        return patch_size.values if isinstance(patch_size, Choice) else (patch_size,)
+        return all_values(self.search_space().patch_size)
 
     @property
     def train_config(self) -> TrainConfig:
         """The run that the space is laid out around: which images there are, and how they are read."""
+        height, width, channels = self.image_shape
         return TrainConfig(
             data=self.data,
-            model=f"{SPACES[self.space].model}/{self.patch_sizes[0]}",
-            image_size=self.image_shape[0],
-            channels=self.image_shape[2],  # type: ignore[arg-type]
+            model=f"{self._named.space.model}/{self.patch_sizes[0]}",
+            image_size=height if height == width else (height, width),
+            channels=channels,
             aspect=self.aspect,
             test_fraction=self.test_fraction,
             validation_fraction=self.validation_fraction,
             skip_unreadable=self.skip_unreadable,
-            # The largest batch, so that too few images for it are found while they are read.
+            # The largest batch, so that a lack of images for it is found while they are read.
             recipe=dataclasses.replace(self.recipe, batch_size=max(self.search_space().batch_sizes())),
             seed=self.seed,
         )
 
     @property
     def recipe(self) -> Recipe:
-        """What the space does not know."""
+        """What the space does not set."""
         return dataclasses.replace(RECIPES["default"], precision=self.precision, xla=self.xla)
 
 
+def options() -> dict[str, Option]:
+    """The options of `keras-vit search` by name."""
+    texts = {**helps(Recipe), **helps(TrainConfig)}
+    texts |= {name: text for name, text in helps(SearchConfig).items() if text}
+    return {
+        field.name: Option(
+            hints(SearchConfig)[field.name], " ".join(texts[field.name].split()), str(field.default or None)
+        )
+        for field in dataclasses.fields(SearchConfig)
+        if field.name != "own_space"
+    }
+
+
 def to_dict(config: SearchConfig) -> dict[str, Any]:
-    """What the search is, JSON-ready: where it is run is left out."""
-    plain = dataclasses.asdict(config)
-    for name in WHERE:
-        del plain[name]
-    return {**plain, "freeze": list(plain["freeze"])}
+    """What the search is, ready for JSON, without the settings of `WHERE`."""
+    plain = {name: value for name, value in to_plain(config).items() if name not in WHERE}
+    if config.own_space is None:
+        del plain["own_space"]
+    return plain
 
 
 def where(config: SearchConfig) -> dict[str, Any]:
-    """Where and how far a search is run, JSON-ready, but for its folder."""
+    """Where and how far a search is run, ready for JSON, without its folder."""
     return {name: getattr(config, name) for name in WHERE if name != "out"}
 
 
-def from_dict(plain: dict[str, Any], asked: SearchConfig) -> SearchConfig:
+def from_dict(plain: Any, asked: SearchConfig) -> SearchConfig:
     """The search that is stored, run where and as far as is asked for now.
 
     Args:
         plain: what `to_dict` gave.
-        asked: its fields `WHERE` are taken; of the others, what differs from the default must be as stored.
+        asked: its settings of `WHERE` are taken. Others that are not defaults must be as stored.
 
     Raises:
         InputError: another search is asked for, or the values do not fit this version.
     """
-    place = {name: getattr(asked, name) for name in WHERE}
     try:
-        stored = SearchConfig(**{**plain, "freeze": tuple(plain["freeze"])}, **place)
-    except (KeyError, TypeError) as error:
+        if not isinstance(plain, dict) or "space" not in plain:
+            raise InputError("it names no space")
+        if plain.keys() & set(WHERE):
+            raise InputError("it has settings that belong on the command line")
+        stored = from_plain(SearchConfig, plain)
+        stored = dataclasses.replace(stored, **{name: getattr(asked, name) for name in WHERE})
+    except InputError as error:
         raise InputError(
-            f"{asked.folder}/search.json is damaged ({error}): begin a search elsewhere."
+            f"{asked.folder}/search.json is damaged ({str(error).rstrip('.')}): begin a search elsewhere."
         ) from error
-    now, default = to_dict(asked), to_dict(SearchConfig())
-    for name, value in to_dict(stored).items():
+    _check_same_search(stored, asked)
+    return stored
+
+
+def _check_same_search(stored: SearchConfig, asked: SearchConfig) -> None:
+    then, now, default = to_dict(stored), to_dict(asked), to_dict(SearchConfig())
+    if stored.own_space and asked.own_space:
+        if stored.own_space != asked.own_space:
+            raise InputError(
+                f"{asked.space} has changed since {asked.folder} was begun: undo the change, or omit --space "
+                "to continue with the space as it was, or begin another search with another --out."
+            )
+        del then["space"]  # the same file may be given by another path
+    then.pop("own_space", None)
+    for name, value in then.items():
         same = sorted(now[name]) == sorted(value) if name == "freeze" else now[name] == value
         if not same and now[name] != default[name]:
             option = name.replace("_", "-")
             raise InputError(
-                f"{asked.folder} was begun with {name}={value}, not {now[name]}: leave --{option} out to go "
-                "on with it, or begin another search with another --out."
+                f"{asked.folder} was begun with {name}={value}, not {now[name]}: omit --{option} to continue "
+                "it, or begin another search with another --out."
             )
-    return stored
 
 
 def describe_search(config: SearchConfig) -> dict[str, Any]:
-    """What the report says of the space."""
+    """What the report shows of the space."""
     space = config.search_space()
     return {
         "space": config.space,

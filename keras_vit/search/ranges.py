@@ -1,5 +1,6 @@
 """What a field of a search space may hold: a range of numbers, a choice of values, or one value."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ class Each:
         is_searched = isinstance(value, searched)
         for one in all_values(value) if is_searched else (value,):
             try:
-                _adapter(self.kind, strict=True).validate_python(one)
+                _adapter(self.kind).validate_python(one)
             except ValidationError as error:
                 raise InputError(self._refusal(error, name, value, one, searched)) from None
         if isinstance(value, Range) and value.whole and _is_float(self.kind):
@@ -174,9 +175,13 @@ class Each:
             InputError: the text does not stand for a value of the type.
         """
         try:
-            return _adapter(self.kind, strict=False).validate_strings(text)
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        try:
+            return _adapter(self.kind).validate_python(value)
         except ValidationError as error:
-            raise InputError(self._refusal(error, name, text, text, ())) from None
+            raise InputError(self._refusal(error, name, value, value, ())) from None
 
     def _refusal(self, error: ValidationError, name: str, value: Any, one: Any, searched: Any) -> str:
         if error.errors()[0]["type"] in OUT_OF_LIMITS:
@@ -188,8 +193,8 @@ class Each:
 
 
 @cache
-def _adapter(kind: Any, strict: bool) -> TypeAdapter:
-    return TypeAdapter(kind, config=ConfigDict(strict=strict, allow_inf_nan=False))
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
 def _is_float(kind: Any) -> bool:

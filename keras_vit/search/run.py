@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.evaluation.trials import SearchRecord
 from keras_vit.process import children as processes
 from keras_vit.process.backend import import_quietly, share_compilations
@@ -32,8 +32,8 @@ POLL = 0.1
 SHOW_EVERY = 1.0
 
 
-class SearchFailed(RuntimeError):
-    """The search cannot go on; the message says why and where to read more."""
+class SearchFailed(ProcessFailed):
+    """The search cannot go on; the message says why, and where to read more."""
 
 
 def search(config: SearchConfig) -> SearchRecord:

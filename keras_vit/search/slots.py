@@ -58,7 +58,7 @@ def make_slots(config: SearchConfig) -> list[Slot]:
         print(
             f"To join from another machine that has {config.folder} on a shared disk:\n  "
             f"{TUNER_ID}=NAME {ADDRESS[0]}={host} {ADDRESS[1]}={port} "
-            f"python -m tuning --out {config.folder}",
+            f"keras-vit search --out {config.folder}",
             flush=True,
         )
     chief = Slot("chief", {TUNER_ID: "chief", **address, "CUDA_VISIBLE_DEVICES": ""})

@@ -1,28 +1,91 @@
-"""The spaces that have a name, and the images each is for. Nothing here imports Keras: `--help` reads it."""
+"""The spaces that have a name, and those from a file of the user. Nothing here imports Keras."""
 
+import runpy
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from keras_vit.errors import InputError, first_line
 from keras_vit.model.config import SIZES
 from keras_vit.search.space import Choice, Range, SearchSpace
+from keras_vit.validation import Channels, Count, validated
+
+ImageShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class NamedSpace:
-    """A space and what it is for.
+    """A space that has a name.
 
     Args:
         space: what is searched.
-        about: one line for people.
+        about: the images that it is for, in one line.
     """
 
     space: SearchSpace
     about: str
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) that the sizes of the space are used at."""
-        size = SIZES[self.space.model]
-        return (size.image_size, size.image_size, size.channels)
+    def image_shape(self) -> ImageShape:
+        """(height, width, channels) that the size of the space is used at."""
+        return _default_shape(self.space)
+
+
+@validated
+class OwnSpace:
+    """A space from a file of the user."""
+
+    space: SearchSpace
+    """what is searched"""
+    image_shape: Annotated[tuple[Count, Count, Channels], Field(strict=False)]
+    """(height, width, channels)"""
+
+
+def _default_shape(space: SearchSpace) -> ImageShape:
+    size = SIZES[space.model]
+    return (size.image_size, size.image_size, size.channels)
+
+
+def load_space(path: Path) -> OwnSpace:
+    """The space that a Python file defines as `SPACE`, for images of `IMAGE_SHAPE` if it defines that too.
+
+    The file is run.
+
+    Raises:
+        InputError: there is no such file, it fails, or what it defines is not a space.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"There is no file {path}: give a Python file that defines SPACE, or one of {', '.join(NAMED)}."
+        )
+    try:
+        found = runpy.run_path(str(path))
+    except (Exception, SystemExit) as error:
+        reason = (
+            str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
+        )
+        raise InputError(f"{path}{_line_of(error, path)}: {reason}") from error
+    if not isinstance(found.get("SPACE"), SearchSpace):
+        received = f" Received: SPACE={found['SPACE']!r}" if "SPACE" in found else ""
+        raise InputError(f"{path} must define SPACE = SearchSpace(...).{received}")
+    space = found["SPACE"]
+    try:
+        return OwnSpace(space, found.get("IMAGE_SHAPE", _default_shape(space)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """Where in a file an error arose: `", line 3"`, or nothing if it did not arise there."""
+    lines: list[Any] = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+    ]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        lines.append(error.lineno)
+    return f", line {lines[-1]}" if lines else ""
 
 
 NAMED = {
@@ -42,7 +105,7 @@ NAMED = {
             batch_size=Choice((32, 64)),
             augmentation=Range(0.0, 1.0, default=0.5, step=0.25),
             epochs=27,
-            # Eight times the reference: four times the tokens at twice the work for each, and no more.
+            # Eight times the reference: four times the tokens at twice the work per token.
             max_mult_adds=100_000_000,
         ),
         "small gray images, 28 pixels a side: the reference study's model and what lies around it",

@@ -1,4 +1,4 @@
-"""The command `python -m tuning`: its help; a mistake gets a sentence, an exit code, nothing on disk."""
+"""The command `keras-vit search`: its help; a mistake gets a sentence, an exit code, nothing on disk."""
 
 import dataclasses
 import re
@@ -9,19 +9,20 @@ from types import SimpleNamespace
 
 import pytest
 
-import keras_vit.cli.search as command
-from keras_vit.errors import InputError
-from keras_vit.process.children import ProcessFailed
+from keras_vit.cli.main import main, parse
+from keras_vit.cli.search import Search
+from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.folder import locked, remember_images
 from keras_vit.search.run import SearchFailed
 from tests.helpers import tiny
+from tests.helpers.paths import ROOT
 from tests.search.running import case_name, environment
 
 pytestmark = pytest.mark.same_on_every_backend
 
-COMMAND = [sys.executable, "-W", "ignore", "-m", "tuning"]
+COMMAND = [sys.executable, "-W", "ignore", "-m", "keras_vit", "search"]
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 
@@ -39,7 +40,7 @@ def as_it_was(monkeypatch, tmp_path):
 def code_of(words):
     """The exit code, whether the command returns it or the parser exits with it."""
     try:
-        return command.main(words)
+        return main(["search", *words])
     except SystemExit as stop:
         return stop.code
 
@@ -50,9 +51,9 @@ def code_of(words):
 def test_help_answers_without_keras():
     script = (
         "import sys\n"
-        "from keras_vit.cli.search import main\n"
+        "from keras_vit.cli.main import main\n"
         "try:\n"
-        "    main(['--help'])\n"
+        "    main(['search', '--help'])\n"
         "finally:\n"
         "    heavy = {'keras', 'keras_tuner', 'tensorflow', 'jax', 'torch', 'sklearn', 'matplotlib'}\n"
         "    print('imported:', sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
@@ -64,14 +65,17 @@ def test_help_answers_without_keras():
     assert process.stderr.splitlines()[-1] == "imported: []"
     assert "Examples:" in process.stdout
     for field in dataclasses.fields(SearchConfig):
+        if field.name == "own_space":
+            continue
         assert re.search(rf"--{field.name.replace('_', '-')}[ ,]", process.stdout), field.name
 
 
-def test_its_examples_are_commands():
-    examples = re.findall(r"^  python -m tuning ?(.*)$", command.DESCRIPTION, re.MULTILINE)
-    assert len(examples) == 3
+def test_its_examples_are_commands(tmp_path):
+    examples = re.findall(r"^ +keras-vit (search.*)$", Search.__doc__, re.MULTILINE)
+    assert len(examples) == 4
+    (tmp_path / "my_space.py").write_text((ROOT / "tuning" / "my_space.py").read_text())
     for words in examples:
-        assert isinstance(command._parse(words.split()), SearchConfig)
+        assert isinstance(parse(words.split()).config, SearchConfig)
 
 
 # Wrong usage
@@ -99,12 +103,18 @@ def as_file(out):
 
 
 NOTHING = [
-    (["--space", "nothing"], "invalid choice 'nothing' for argument '--space'"),
     (["--nosuch", "1"], "--nosuch"),
     (["--max-epochs", "many"], "--max-epochs"),
     (["steel"], "steel"),
 ]
 SENTENCES = [
+    (
+        [],
+        "--space nothing",
+        {},
+        "space must be one of defect28, small, or a Python file such as my_space.py. Received: "
+        "space='nothing'",
+    ),
     ([], "--max-epochs 0", {}, "max_epochs must be 1 or more. Received: max_epochs=0"),
     (
         [],
@@ -138,8 +148,8 @@ SENTENCES = [
         [searched],
         "--max-epochs 3",
         {},
-        "out was begun with max_epochs=9, not 3: leave --max-epochs out to go on with it, or begin another "
-        "search with another --out.",
+        "out was begun with max_epochs=9, not 3: omit --max-epochs to continue it, or begin another search "
+        "with another --out.",
     ),
     (
         [],
@@ -189,7 +199,7 @@ def test_wrong_usage_is_one_sentence(made, words, variables, sentence, tmp_path,
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert code_of([*words.split(), "--out", "out"]) == WRONG_USAGE
-    assert capsys.readouterr() == ("", f"tuning: {sentence}\n")
+    assert capsys.readouterr() == ("", f"keras-vit: {sentence}\n")
     assert tiny.tree(tmp_path) == before
 
 
@@ -202,7 +212,7 @@ def test_what_are_no_images_leaves_no_folder(words, tmp_path):
     assert process.returncode == WRONG_USAGE
     assert process.stdout == ""
     (sentence,) = process.stderr.splitlines()
-    assert re.match(rf"tuning: .*\b{words[1]}\b", sentence)
+    assert re.match(rf"keras-vit: .*\b{words[1]}\b", sentence)
     assert tiny.tree(tmp_path) == {"empty": None}
 
 
@@ -216,12 +226,13 @@ def test_what_are_no_images_leaves_no_folder(words, tmp_path):
         (InputError("No such folder."), WRONG_USAGE, "No such folder."),
         (SearchFailed("Three trials failed."), FAILED, "Three trials failed."),
         (ProcessFailed("train_run ended: see x."), FAILED, "train_run ended: see x."),
-        (KeyboardInterrupt(), FAILED, "Stopped: the same command goes on."),
+        (KeyboardInterrupt(), FAILED, "Stopped. The same command continues the search."),
         (
             OSError(28, "No space left on device", "x/oracle.json"),
             FAILED,
-            "x/oracle.json: No space left on device.",
+            "The disk is full at x/oracle.json: free some space.",
         ),
+        (OSError(5, "Input/output error", "x/oracle.json"), FAILED, "x/oracle.json: Input/output error."),
     ],
     ids=case_name,
 )
@@ -231,9 +242,9 @@ def test_the_exit_code_and_the_sentence(error, code, sentence, monkeypatch, caps
         if error is not None:
             raise error
 
-    monkeypatch.setattr(command, "search", search)
-    assert command.main(["--seed", "3"]) == code
-    assert capsys.readouterr() == ("", f"tuning: {sentence}\n" if sentence else "")
+    monkeypatch.setattr("keras_vit.search.run.search", search)
+    assert main(["search", "--seed", "3"]) == code
+    assert capsys.readouterr() == ("", f"keras-vit: {sentence}\n" if sentence else "")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("a bug")])
@@ -241,6 +252,6 @@ def test_a_bug_is_no_sentence(error, monkeypatch):
     def search(config):
         raise error
 
-    monkeypatch.setattr(command, "search", search)
+    monkeypatch.setattr("keras_vit.search.run.search", search)
     with pytest.raises(type(error), match="a bug"):
-        command.main([])
+        main(["search"])

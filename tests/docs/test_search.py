@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_vit.cli.search import _parse
+from keras_vit.cli.main import parse
 from keras_vit.search.progress import plan
 from keras_vit.search.spaces import SPACES
 from tests.helpers.image_files import write_drawn
@@ -16,12 +16,15 @@ pytestmark = pytest.mark.same_on_every_backend
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"python -m tuning( --[^`\n]*)", PAGE + README)
+COMMANDS = re.findall(r"keras-vit search( --[^`\n]*)", PAGE + README)
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_the_commands_are_understood(words):
-    assert _parse(shlex.split(words)).folder.parts[0] == "searches"
+def test_the_commands_are_understood(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of_space, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "my_space.py").write_text(of_space, encoding="utf-8")
+    assert parse(["search", *shlex.split(words)]).config.folder.parts[0] == "searches"
 
 
 def test_the_figures_of_hyperband():
@@ -53,7 +56,8 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # XLA takes longer to compile than these trials take.
     monkeypatch.setattr("keras_vit.training.optimizer.choose_xla", lambda *arguments: False)
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    of_space, code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert "SPACE" in of_space
     names: dict = {}
     assert "epochs=3" in code
     exec(code.replace("epochs=3", "epochs=2"), names)  # two trials instead of six

@@ -1,4 +1,4 @@
-"""Searches as a person starts them: `python -m tuning` in a process of its own, on images of seconds."""
+"""Searches as a user starts them: `keras-vit search` in a process of its own, on tiny images."""
 
 import os
 import re
@@ -21,7 +21,7 @@ XLA = () if tiny.BACKEND == "jax" else ("--xla", "False")
 
 def command(images, out, *more):
     words = [*FIFTEEN, "--freeze", *FROZEN, *XLA, "--no-retrain", "--data", images, "--out", out, *more]
-    return [sys.executable, "-W", "ignore", "-m", "tuning", *map(str, words)]
+    return [sys.executable, "-W", "ignore", "-m", "keras_vit", "search", *map(str, words)]
 
 
 def environment(**more):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from keras_vit.cli.search import _parse
+from keras_vit.cli.main import parse
 from keras_vit.errors import InputError
 from keras_vit.search import folder
 from keras_vit.search.config import WHERE, SearchConfig, to_dict
@@ -171,7 +171,7 @@ def test_a_search_goes_on_as_it_was_begun(tmp_path):
     config = begun(tmp_path, max_epochs=9, freeze=("depth=2",), data="my images", workers=3)
     found = begin_or_go_on(SearchConfig(out=tmp_path, max_trials=4, max_minutes=3.0))
     assert found == dataclasses.replace(config, workers=None, max_trials=4, max_minutes=3.0)
-    with pytest.raises(InputError, match="was begun with max_epochs=9, not 3: leave --max-epochs out"):
+    with pytest.raises(InputError, match="was begun with max_epochs=9, not 3: omit --max-epochs"):
         begin_or_go_on(SearchConfig(out=tmp_path, max_epochs=3))
 
 
@@ -298,7 +298,7 @@ def what(config):
 def test_the_command_repeats_the_search(config):
     program, verb, *words = shlex.split(command_of(config))
     assert (program, verb) == ("keras-vit", "search")
-    found = _parse(words)
+    found = parse(["search", *words]).config
     assert what(found) == what(config)
     assert found.folder == config.folder
     for place in set(WHERE) - {"out"}:

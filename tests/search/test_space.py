@@ -159,14 +159,15 @@ WRONG_TO_FREEZE = {
     "no such name": ({"depht": 6}, "There is no depht to freeze: the fields are depth, num_heads, dim"),
     "a budget": ({"max_parameters": "5"}, "There is no max_parameters to freeze"),
     "words": ({"depth": "six"}, "depth must be a whole number. Received: depth='six'"),
-    "a share": ({"depth": "6.5"}, "depth must be a whole number. Received: depth='6.5'"),
+    "a share": ({"depth": "6.5"}, "depth must be a whole number. Received: depth=6.5"),
     "words for a rate": (
         {"learning_rate": "fast"},
         "learning_rate must be a number. Received: learning_rate",
     ),
-    "nan": ({"learning_rate": "nan"}, "learning_rate must be above 0.0"),
+    "nan": ({"learning_rate": "nan"}, "learning_rate must be a number. Received: learning_rate='nan'"),
+    "NaN": ({"learning_rate": "NaN"}, "learning_rate must be above 0.0"),
     "no stem": ({"stem": "cnov"}, "stem must be one of 'linear', 'conv'. Received: stem='cnov'"),
-    "0": ({"depth": "0"}, "depth must be 1 or more. Received: depth='0'"),
+    "0": ({"depth": "0"}, "depth must be 1 or more. Received: depth=0"),
     "a dim that heads do not divide": (
         {"dim": "20"},
         "num_heads must divide dim, unless head_dim is given. Received: num_heads=8, dim=20",
