@@ -1,6 +1,5 @@
 """The command: its help, and what each verb answers."""
 
-import dataclasses
 import json
 import os
 import re
@@ -9,15 +8,14 @@ import sys
 
 import pytest
 
-from keras_vit.cli.main import FAILED, FINE, WRONG_USAGE, main, parse
-from keras_vit.data.augmentation import Augmentation
+from keras_vit.cli.main import main, parse
+from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.runs.folder import load_run
-from keras_vit.training.architecture import Architecture
 from keras_vit.training.config import TrainConfig
-from keras_vit.training.recipe import RECIPES, Recipe
+from keras_vit.training.options import PARTS
+from keras_vit.training.recipe import RECIPES
 from tests.helpers import tiny
 
-MADE_OF = (TrainConfig, Architecture, Recipe, Augmentation)
 VERBS = ("train", "evaluate", "predict", "summary", "inspect", "export", "request")
 
 
@@ -61,12 +59,15 @@ def test_help_of_a_verb_shows_examples(verb, capsys):
     assert f"keras-vit {verb}" in shown
 
 
-def test_help_of_train_has_an_option_for_each_field_of_the_recipe(capsys):
+def test_help_of_train_has_an_option_for_each_setting(capsys):
     tiny.code_of(["train", "--help"])
     shown = capsys.readouterr().out
-    fields = {field.name for made in MADE_OF for field in dataclasses.fields(made)}
-    for name in {*fields, "config"} - {"augmentation", "changes", "recipe"}:
+    for name in ("config", "recipe", *(name for names in PARTS.values() for name in names)):
         assert re.search(rf"--{name.replace('_', '-')}[ ,]", shown), name
+    text = " ".join(shown.replace("│", "").split())
+    assert "images per step (default: 32; 64 with --recipe lab)" in text
+    assert "encoder blocks (default: that of the size)" in text
+    assert "of the split, the first weights, the order and the augmentation (default: 0)" in text
 
 
 def test_the_module_runs_as_a_command():
@@ -99,6 +100,19 @@ def test_wrong_usage_exits_with_2(words, message, capsys, tmp_path, monkeypatch)
     assert message in shown.err
     assert shown.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_argument_of_a_vit_is_an_option():
+    words = "train --model S/16 --pooling gap --num-registers 4 --layer-scale 1e-5 --remat --no-qkv-bias"
+    changes = dict(pooling="gap", num_registers=4, layer_scale=1e-5, remat=True, qkv_bias=False)
+    assert parse(words.split()).run == TrainConfig(model="S/16", changes=changes)
+    assert parse(["train", "--model", "defect/4", "--head-dim", "None"]).run.changes == {"head_dim": None}
+
+
+def test_only_given_options_change_the_settings():
+    train = parse(["train", "--seed", "0", "--clip-norm", "None", "--no-transpose"])
+    given = (train.basic, train.architecture, train.training, train.augmentation)
+    assert given == ({"seed": 0}, {}, {"clip_norm": None}, {"transpose": False})
 
 
 def test_the_recipe_sets_the_defaults_and_options_change_them():
@@ -174,7 +188,7 @@ def test_predict_answers_the_good_images_beside_the_bad(run, images, tmp_path, c
     assert first["error"] == "cannot be opened (No such file or directory)"
     assert middle["error"] is None
     assert middle["label"] in tiny.CLASSES
-    assert last["error"].startswith("no readable JPEG, PNG, BMP, GIF or WebP image")
+    assert last["error"].startswith("not a readable JPEG, PNG, BMP, GIF or WebP image")
     assert main(["predict", str(run), good, "--json"]) == FINE
     alone = json.loads(capsys.readouterr().out)[0]
     assert alone["probabilities"] == pytest.approx(middle["probabilities"], abs=1e-5)

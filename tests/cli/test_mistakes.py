@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit.cli.main import FAILED, WRONG_USAGE, main
+from keras_vit.cli.main import main
+from keras_vit.process.exit_codes import FAILED, WRONG_USAGE
 from tests.helpers import tiny
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
@@ -88,7 +89,7 @@ BAD_IMAGES = {
     "empty folder": (empty_folder, "{data} holds no image"),
     "one class": (one_class, '{data} holds one class only, "dots". A classifier needs two or more'),
     "a class with 1 image": (one_image, 'Class "rare" has 1 image in {data}; it needs at least 3'),
-    "text named .jpg": (with_file("a.jpg", b"hello"), "dots/a.jpg: no readable JPEG, PNG"),
+    "text named .jpg": (with_file("a.jpg", b"hello"), "dots/a.jpg: not a readable JPEG, PNG"),
     "a truncated JPEG": (
         with_file("a.jpg", encoded("JPEG")[:-900]),
         "dots/a.jpg: cannot be decoded: cut short or damaged",
@@ -103,7 +104,7 @@ BAD_IMAGES = {
         zip_with(["a/1.png", "b/1.png"], bytes(64 * 1024**2), zipfile.ZIP_DEFLATED),
         "it may be a zip bomb",
     ),
-    "no zip": (text_as("images.zip"), "{data} is no zip file"),
+    "no zip": (text_as("images.zip"), "{data} is not a zip file"),
     "no npz": (text_as("images.npz"), "{data}"),
     "a text file": (text_as("images.txt"), "{data} is no folder, no .zip and no .npz file"),
     "one image": (
@@ -155,8 +156,11 @@ BAD_OPTIONS = {
     "test fraction": (("--test-fraction", "0"), "test_fraction must be above 0"),
     "seed": (("--seed", "-1"), "seed must be 0 or more"),
     "depth 0": (("--depth", "0"), "depth must be 1 or more. Received: depth=0"),
-    "heads": (("--num-heads", "3"), "num_heads must divide dim. Received: num_heads=3, dim=8"),
-    "stem and patch": (("--model", "S/14", "--stem", "conv"), "or the linear stem. Received: S/14"),
+    "heads": (
+        ("--num-heads", "3"),
+        "unless head_dim is given. Received: num_heads=3, dim=8",
+    ),
+    "stem and patch": (("--model", "S/14", "--stem", "conv"), "Received: patch_size=14 for S/14"),
     "no settings": (("--config", "nosuch.json"), "There is no file nosuch.json: give the best.json of a"),
 }
 
@@ -175,21 +179,21 @@ def test_bad_options(options, message, images, tmp_path, capsys):
 def test_resume_without_out(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tiny.code_of(["train", "--resume"]) == WRONG_USAGE
-    assert capsys.readouterr().err == "keras-vit: Say which run to resume: give its folder with --out.\n"
+    assert capsys.readouterr().err == "keras-vit: Which run is to be resumed? Give its folder with --out.\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_out_that_exists_is_left_alone(run, images, capsys):
     before = tiny.tree(run)
     assert main(tiny.words(images, run)) == WRONG_USAGE
-    assert f"{run} is there already: choose another --out, or remove it" in capsys.readouterr().err
+    assert f"{run} exists already: choose another --out, or remove it" in capsys.readouterr().err
     assert tiny.tree(run) == before
 
 
 def test_out_that_is_here(images, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(tiny.words(images, ".")) == WRONG_USAGE
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_out_below_a_file(images, tmp_path, capsys):

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_vit.cli.main import FAILED, FINE, WRONG_USAGE, main
+from keras_vit.cli.main import main
+from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from tests.serving.asking import both
 from tests.serving.brightness_model import CLASSES, expected, png
 

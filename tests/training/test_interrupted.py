@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from keras_vit import files
-from keras_vit.cli.main import FAILED, FINE, WRONG_USAGE, main
+from keras_vit.cli.main import main
+from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.runs.folder import load_run
 from keras_vit.training import loop, outputs
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
@@ -255,7 +256,7 @@ def nothing(partial):
 
 
 AFTER_A_CUT = {
-    "without --resume": (nothing, (), "holds a run that was cut off: add --resume to go on with it"),
+    "without --resume": (nothing, (), "holds a run that was cut off: add --resume to continue it"),
     "another option": (
         nothing,
         ("--resume", "--epochs", "7"),
@@ -281,7 +282,7 @@ AFTER_A_CUT = {
     "no config.json": (
         lambda partial: (partial / "config.json").unlink(),
         ("--resume",),
-        "has no config.json, so nothing to resume: remove it, and leave out --resume",
+        "has no config.json, so there is nothing to resume: remove",
     ),
 }
 
