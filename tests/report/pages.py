@@ -5,6 +5,7 @@ import io
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from unittest import mock
 
 from PIL import Image
 
@@ -100,3 +101,8 @@ def check_escaped(page, pictures, mentions):
     assert not any("onerror" in image for image in page.all("img"))
     assert len(page.all("img")) == pictures
     assert page.text.count(EVIL) > mentions
+
+
+def without_plots(plots):
+    """A context in which a module of plots draws nothing."""
+    return mock.patch.object(plots, "svg", return_value="data:image/svg+xml;base64,")

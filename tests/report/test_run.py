@@ -1,5 +1,6 @@
 """The page of a run shows what it should, for any run; it loads and runs nothing, and escapes its inputs."""
 
+import contextlib
 import copy
 import re
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from keras_vit.evaluation import judge
 from keras_vit.report import run as report
+from keras_vit.report import run_plots
 from keras_vit.report.kit import BLUE, ORANGE, percent
 from keras_vit.report.run import render_report
 from tests.report.pages import (
@@ -20,6 +22,7 @@ from tests.report.pages import (
     check_pictures,
     check_self_contained,
     everywhere,
+    without_plots,
 )
 
 pytestmark = pytest.mark.same_on_every_backend
@@ -102,7 +105,7 @@ def run(class_names=NEU, *, images=120, validation=60, epochs=30, all_right=Fals
             "across_split": [{"train": "c.jpg", "test": f"d{i}.jpg"} for i in range(25)],
         },
         "mistake_images": [
-            rng.integers(0, 256, (side, side + 5, channels), dtype=np.uint8) for _ in metrics["mistakes"]
+            np.full((side, side + 5, channels), i, dtype=np.uint8) for i, _ in enumerate(metrics["mistakes"])
         ],
     }
 
@@ -162,15 +165,17 @@ def test_both_accuracies_and_their_ranges_are_shown(rendered):
         assert f"{judged['correct']} of {judged['images']} test images" in text
 
 
-def page_of(changes=lambda given: None, **kind):
+def page_of(changes=lambda given: None, plots=False, **kind):
+    """The page of a changed run. Plots take most of the time: tests of the text leave them out."""
     given = copy.deepcopy(run(**kind))
     changes(given)
-    return Page(render_report(**given))
+    with contextlib.nullcontext() if plots else without_plots(run_plots):
+        return Page(render_report(**given))
 
 
 @pytest.fixture(scope="module")
 def usual():
-    return page_of()
+    return page_of(plots=True)
 
 
 def test_the_settings_are_shown(usual):
@@ -218,8 +223,7 @@ def test_the_text_follows_the_run(kind, told, not_told):
 
 @pytest.mark.parametrize("validation", [0, 60])
 def test_calibration_is_shown_before_and_after_if_it_was_fitted(validation):
-    given = run(validation=validation)
-    page = Page(render_report(**given))
+    given, page = run(validation=validation), page_of(validation=validation)
     text, calibration = "".join(page.texts), given["metrics"]["calibration"]
     assert percent(calibration["ece_before"]) in text
     assert ("The temperature stays at 1. The reason: there is no validation part." in text) == (
@@ -334,9 +338,8 @@ def test_the_config_may_hold_more_or_less():
     "values", [[float("nan")] * 3, [1.0, float("nan"), 2.0], [float("inf"), 1, 2], [None, 1, 2]]
 )
 def test_a_history_with_holes_is_drawn(values):
-    page = page_of(
-        lambda given: given.update(history={"loss": values, "val_loss": values, "accuracy": values})
-    )
+    history = {"loss": values, "val_loss": values, "accuracy": values}
+    page = page_of(lambda given: given.update(history=history), plots=True)
     assert sum("by epoch" in image["alt"] for image in page.all("img")) == 2
 
 

@@ -1,5 +1,6 @@
 """The page of a search shows what it should; it loads and runs nothing, and escapes its inputs."""
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -11,7 +12,7 @@ from keras_vit.evaluation.metrics import wilson_interval
 from keras_vit.evaluation.search_analysis import Effect
 from keras_vit.evaluation.trials import best_trial
 from keras_vit.report import search as report
-from keras_vit.report import search_plots as plots
+from keras_vit.report import search_plots
 from keras_vit.report.kit import UNKNOWN, duration, percent
 from keras_vit.report.search import render_search_report
 from tests.report.pages import (
@@ -22,6 +23,7 @@ from tests.report.pages import (
     check_pictures,
     check_self_contained,
     everywhere,
+    without_plots,
 )
 from tests.search import synthetic
 
@@ -127,13 +129,15 @@ def test_the_best_is_on_top(rendered):
     assert ("is the highest of all trials" in text) == (len(done) > 1)
 
 
-def page_of(record=SEARCH, final=None):
-    return Page(render_search_report(record, final=final))
+def page_of(record=SEARCH, final=None, plots=False):
+    """The page of a search. Plots take most of the time: tests of the text leave them out."""
+    with contextlib.nullcontext() if plots else without_plots(search_plots):
+        return Page(render_search_report(record, final=final))
 
 
 @pytest.fixture(scope="module")
 def whole(small_forest):
-    return page_of(final=FINAL)
+    return page_of(final=FINAL, plots=True)
 
 
 def test_the_settings_are_shown(whole):
@@ -300,7 +304,7 @@ def test_everything_given_is_escaped(whole):
         for i, trial in enumerate(SEARCH.trials)
     ]
     record = dataclasses.replace(SEARCH, config=config, trials=trials)
-    page = page_of(record, final=everywhere(FINAL))
+    page = page_of(record, final=everywhere(FINAL), plots=True)
     pictures = len(whole.all("img")) + 1  # the scatter plot of one more hyperparameter
     check_escaped(page, pictures, mentions=100)
 
@@ -311,12 +315,12 @@ def test_the_same_search_gives_the_same_page(small_forest):
 
 
 def test_more_epochs_are_darker_and_have_another_marker():
-    marks = plots.epoch_marks([1, 27, 3, 9, 9])
+    marks = search_plots.epoch_marks([1, 27, 3, 9, 9])
     assert list(marks) == [1, 3, 9, 27]
     lightness = [sum(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour, _, _ in marks.values()]
     assert lightness == sorted(lightness, reverse=True)
     assert len({marker for _, marker, _ in marks.values()}) == 4
-    assert plots.epoch_marks([]) == {}
+    assert search_plots.epoch_marks([]) == {}
 
 
 @pytest.mark.parametrize(
@@ -324,4 +328,4 @@ def test_more_epochs_are_darker_and_have_another_marker():
     [("conv", "conv"), ("a $x$ b", "a $x$ b"), ("划痕", "??"), ("x" * 30, "x" * 13 + "…"), ("a\n b", "a b")],
 )
 def test_labels_are_short_and_plain(given, shown):
-    assert plots.plain(given) == shown
+    assert search_plots.plain(given) == shown
