@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,11 @@ class ImageSet:
     def original(self, index: int) -> Image:
         """The image at a position as its source has it, not prepared for a model."""
         return (self.images if self.originals is None else self.originals)[index]
+
+    def fingerprint(self) -> str:
+        """A hash of classes, names and labels: equal for the same images in the same order."""
+        words = "\n".join([*self.class_names, *self.names, *map(str, self.labels)])
+        return sha256(words.encode()).hexdigest()
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The image set of these positions, in this order."""

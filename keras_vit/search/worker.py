@@ -1,7 +1,6 @@
 """What one process of a search does: it prepares the images, tries points, or waits as the chief."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import sys
@@ -60,7 +59,6 @@ def prepare_images(config: SearchConfig) -> Images:
     from keras_vit.training.prepare import prepare_data
 
     data, audit = prepare_data(config.train_config, keep_originals=False)
-    names = "\n".join([*data.class_names, *data.image_set.names, *map(str, data.image_set.labels)])
     seen = np.concatenate([data.split.train, data.split.validation])
     images = data.image_set.take(seen)
     if fits_in_memory(len(seen), data.preprocessing):
@@ -73,7 +71,7 @@ def prepare_images(config: SearchConfig) -> Images:
         image_set=images,
         split=Split(places[:of_train], places[of_train:], places[:0]),
         counts=counts_by_part(data.split),
-        fingerprint=hashlib.sha256(names.encode()).hexdigest(),
+        fingerprint=data.image_set.fingerprint(),
         audit=str(audit),
         backend=keras.backend.backend(),
     )

@@ -1,7 +1,6 @@
 """train(): images, a model and a recipe in; a run folder out."""
 
 import dataclasses
-import hashlib
 import os
 import shlex
 import shutil
@@ -123,8 +122,7 @@ def _progress_line(config: TrainConfig, distribution: Distribution) -> str:
 
 def _check_same_images(distribution: Distribution, data: ImageData) -> None:
     """Raises InputError where this process does not see the images that the chief sees."""
-    names = "\n".join([*data.class_names, *data.image_set.names, *map(str, data.image_set.labels)])
-    mine = hashlib.sha256(names.encode()).hexdigest()
+    mine = data.image_set.fingerprint()
     if distribution.from_chief(lambda: mine) != mine:
         raise InputError(
             f"{data.image_set.source} on the machine of process {distribution.process_id} does not hold the "
