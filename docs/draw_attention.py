@@ -1,4 +1,4 @@
-"""Draws docs/attention.png from a run on the drawn defects: `python docs/draw_attention.py RUN`."""
+"""Draws docs/attention.png from a run on the drawn steel defects: `python docs/draw_attention.py RUN`."""
 
 import sys
 from pathlib import Path
@@ -13,15 +13,15 @@ from keras_vit.evaluation.calibration import softmax
 from keras_vit.runs.folder import load_run
 
 
-def main(folder):
+def main(folder: str) -> None:
     run = load_run(folder)
-    # One image a class that no run has trained on: the data are drawn with seed 0.
+    # One image per class that no run was trained on: the data set is drawn with seed 0.
     images = draw_steel_defects(seed=1, images_per_class=1)
     prepared = scale_pixels(read_pixels(images.images, run.preprocessing))
     probabilities = softmax(run.model.predict(prepared, verbose=0) / run.temperature)
     attention = run.model.extractor("attention").predict(prepared, verbose=0)[-1]  # b h n n
-    # What the class token looks at in the last block, mean over the heads.
-    looked_at = attention[:, :, 0, 1:].mean(axis=1)
+    # From the class token to the patches in the last block, mean over the heads.
+    to_patches = attention[:, :, 0, 1:].mean(axis=1)
     rows, columns = (
         side // run.config["model_config"]["patch_size"] for side in run.preprocessing.image_shape[:2]
     )
@@ -36,7 +36,7 @@ def main(folder):
         below.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         height, width = pixels.shape
         below.imshow(
-            looked_at[i].reshape(rows, columns),
+            to_patches[i].reshape(rows, columns),
             cmap="inferno",
             alpha=0.55,
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),

@@ -13,8 +13,9 @@ from PIL import Image
 from keras_vit import ViT
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels, scale_pixels
 from keras_vit.errors import InputError
-from keras_vit.evaluation.ood import Rejection, rejection_features
+from keras_vit.evaluation.ood import OODDetector
 from keras_vit.runs.folder import load_run
+from keras_vit.runs.ood_features import ood_features
 from keras_vit.runs.predict import images_to_judge, predict, training_images
 from keras_vit.serving.bundle import export
 from keras_vit.serving.formats import check, to_litert, to_onnx, to_openvino, write
@@ -64,11 +65,11 @@ def small(request):
     plain = ViT(**{**arguments, "dtype": "float32"})
     plain.set_weights(model.get_weights())
     scaled = scale_pixels(images)
-    judged = rejection_features(plain).predict(scaled, verbose=0)
+    judged = ood_features(plain).predict(scaled, verbose=0)
     projection = rng.normal(0, 1 / judged.shape[1], (judged.shape[1], 5)).astype("float32")
     centers = (judged[:4] @ projection).astype("float32")
-    farthest = Rejection(projection, centers, 0.0).distances(judged)
-    rejection = Rejection(projection, centers, float(np.sort(farthest)[20:22].mean()))  # half of them
+    farthest = OODDetector(projection, centers, 0.0).distances(judged)
+    rejection = OODDetector(projection, centers, float(np.sort(farthest)[20:22].mean()))  # half of them
     run = SimpleNamespace(
         model=model,
         preprocessing=Preprocessing(arguments["image_shape"]),
