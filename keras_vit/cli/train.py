@@ -20,7 +20,10 @@ from keras_vit.training.options import RECIPE, options_of, with_options
 from keras_vit.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    BasicOptions = ModelOptions = TrainingOptions = AugmentationOptions = dict[str, Any]
+    BasicOptions = dict[str, Any]
+    ModelOptions = dict[str, Any]
+    TrainingOptions = dict[str, Any]
+    AugmentationOptions = dict[str, Any]
 else:
     BasicOptions = option_group("BasicOptions", options_of(TrainConfig))
     ModelOptions = option_group("ModelOptions", options_of(ViTConfig))

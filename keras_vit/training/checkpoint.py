@@ -1,8 +1,10 @@
-"""What a run keeps while it trains, so that a cut at any moment loses one epoch at most."""
+"""What a run saves while it trains, so that an interruption at any moment loses at most one epoch."""
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,17 +17,17 @@ CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves all that training needs to go on as if it had not been cut, after each epoch.
+    """Saves after each epoch all that training needs to continue as if it had not been interrupted.
 
-    That is: weights, optimizer with its moments and step count, moving averages, the states of random layers,
-    the history. Written at the start of the next epoch, when weights that a moving average had replaced for
-    the validation are back.
+    These are: weights, the optimizer with its moments and step count, moving averages, the states of random
+    layers, and the history. They are saved at the start of the next epoch, when the weights that a moving
+    average had replaced for the validation are back.
 
-    Of several processes the chief writes; the others only keep the history.
+    With several processes the chief saves; the others only keep the history.
 
     Args:
         folder: the run's folder while it trains.
-        history: a list of one dict an epoch, which this callback fills.
+        history: a list of one dict per epoch, which this callback fills.
     """
 
     def __init__(self, folder: Path, history: list[dict]):
@@ -44,7 +46,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keeps the weights of the best epoch by validation accuracy; of equal ones, the lower validation loss.
+    """Saves the weights of the best epoch by validation accuracy; of equal ones, by validation loss.
 
     Without validation the last epoch counts as the best.
 
@@ -58,17 +60,17 @@ class KeepBest(keras.callbacks.Callback):
         self.path = folder / BEST
         self.early_stopping = early_stopping
         self.best: tuple[float, float] | None = None
-        self.epoch: int | None = None
+        self.epoch = 0
         self.last_weights: list[np.ndarray] = []
 
     def restore(self, before_epoch: int, distribution: Distribution) -> None:
-        """Takes up what an earlier part of the run kept, unless it is of an epoch that is run again."""
+        """Continues from what an earlier part of the run saved, unless that epoch is trained again."""
         state = distribution.from_chief(lambda: load_arrays(self.path)[1] if self.path.is_file() else None)
         if state and state["epoch"] <= before_epoch:
             self.best, self.epoch = tuple(state["best"]), state["epoch"]
 
     def on_epoch_end(self, epoch, logs=None):
-        # By now the weights are those to be judged: the moving average where the recipe has one.
+        # By now the weights are those that are evaluated: the moving average if the recipe has one.
         self.last_weights = self.model.get_weights()
         logs = logs or {}
         found = (logs.get("val_accuracy", float(epoch)), -logs.get("val_loss", 0.0))
@@ -84,33 +86,33 @@ class KeepBest(keras.callbacks.Callback):
                 self.model.stop_training = True
 
 
-def save_checkpoint(folder: Path, model, history: list[dict]) -> None:
-    """Writes all that a compiled model needs to go on; of several processes the chief does.
+def save_checkpoint(folder: Path, model: keras.Model, history: list[dict]) -> None:
+    """Saves all that a compiled model needs to continue; with several processes the chief does.
 
     Args:
-        folder: where; one that is there is replaced.
+        folder: gets the file; an earlier one is replaced.
         model: after some training.
-        history: one dict an epoch, so far.
+        history: one dict per epoch, so far.
     """
     distribution = distribution_of(model)
     if distribution.is_chief:
         arrays = {
             f"{kind}_{i}": value
-            for kind, variables in _state(model)
+            for kind, variables in _state(model).items()
             for i, value in enumerate(distribution.values(variables))
         }
         save_arrays(folder / CHECKPOINT, arrays, {"history": history})
 
 
-def restore_checkpoint(folder: Path, model) -> list[dict]:
-    """Sets a compiled model to where its run was cut.
+def restore_checkpoint(folder: Path, model: keras.Model) -> list[dict]:
+    """Sets a compiled model to the state in which its run was cut off.
 
     Args:
         folder: the run's folder while it trains.
-        model: built and compiled as the run's was.
+        model: built and compiled as that of the run.
 
     Returns:
-        The history so far; empty, and the model left alone, where no epoch was finished.
+        The history so far; empty, with the model unchanged, if no epoch was finished.
     """
     distribution = distribution_of(model)
     arrays: dict[str, np.ndarray] = {}
@@ -121,15 +123,15 @@ def restore_checkpoint(folder: Path, model) -> list[dict]:
     if history:
         with distribution.scope():
             model.optimizer.build(model.trainable_variables)
-            for kind, variables in _state(model):
+            for kind, variables in _state(model).items():
                 for i, variable in enumerate(variables):
                     found = arrays.get(f"{kind}_{i}", np.zeros(variable.shape, variable.dtype))
                     variable.assign(distribution.broadcast(found))
     return history
 
 
-def load_best(folder: Path, model) -> list[np.ndarray]:
-    """The weights of the best epoch, as `set_weights` takes them; in every process, from the chief's file."""
+def load_best(folder: Path, model: keras.Model) -> list[np.ndarray]:
+    """The weights of the best epoch for `set_weights`; in every process, from the chief's file."""
     distribution = distribution_of(model)
     weights = distribution.values(model.weights)
     if distribution.is_chief:
@@ -138,14 +140,18 @@ def load_best(folder: Path, model) -> list[np.ndarray]:
     return [distribution.broadcast(array) for array in weights]
 
 
-def save_arrays(path: Path, arrays: dict[str, np.ndarray], state: dict) -> None:
-    """Writes arrays and a JSON-ready state as one file, whole or not at all."""
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+    """Writes arrays and a state that is ready for JSON as one file, whole or not at all."""
     with whole_file(path, "wb") as file:
         np.savez(file, state=np.array(json.dumps(state)), **arrays)  # type: ignore[arg-type]
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-    """Raises InputError where the file is damaged."""
+    """What `save_arrays` wrote.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -156,6 +162,6 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         ) from error
 
 
-def _state(model):
-    """All variables that training changes, by the names they have in the file."""
-    return ("model", model.variables), ("optimizer", model.optimizer.variables)
+def _state(model: keras.Model) -> dict[str, list]:
+    """All variables that training changes, by the names that they have in the file."""
+    return {"model": model.variables, "optimizer": model.optimizer.variables}

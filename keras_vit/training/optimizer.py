@@ -1,26 +1,30 @@
-"""A model made ready for `model.fit` by a recipe."""
+"""Optimizer and loss of a model, as a recipe has them."""
+
+from typing import Any, Literal
 
 import keras
 
 from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
+from keras_vit.training.recipe import Recipe
+from keras_vit.training.schedule import make_schedule
 
 
-def compile_model(model, recipe, steps_per_epoch):
+def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
     """Compiles a model with the optimizer, schedule and loss of a recipe.
 
     Args:
         model: a built `keras.Model` that returns logits.
         recipe: a `Recipe`.
-        steps_per_epoch: optimizer steps an epoch; the schedule is laid out in steps.
+        steps_per_epoch: optimizer steps per epoch; the schedule is counted in steps.
 
     Raises:
-        InputError: the recipe asks for XLA where the backend has none that works.
+        InputError: the recipe wants XLA, and the backend has none that works.
     """
     optimizer = make_optimizer(model, recipe, steps_per_epoch)
     if recipe.precision == "mixed_float16":
-        # Small gradients would vanish. Keras scales by itself only where the whole model has this policy, and
-        # the logits of ours are float32.
+        # Without it, small gradients would become 0. Keras scales by itself only if the whole model has this
+        # policy, and the logits of ours are float32.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer=optimizer,
@@ -30,10 +34,10 @@ def compile_model(model, recipe, steps_per_epoch):
     )
 
 
-def make_optimizer(model, recipe, steps_per_epoch):
-    """The optimizer of a recipe; weight decay spares all but the kernels of the model."""
+def make_optimizer(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a recipe; weight decay applies to the kernels of the model alone."""
     schedule = make_schedule(recipe, steps_per_epoch)
-    shared = dict(global_clipnorm=recipe.clip_norm)
+    shared: dict[str, Any] = dict(global_clipnorm=recipe.clip_norm)
     if recipe.ema_decay:
         shared.update(use_ema=True, ema_momentum=recipe.ema_decay)
     if recipe.optimizer == "adam":
@@ -49,36 +53,24 @@ def make_optimizer(model, recipe, steps_per_epoch):
     return optimizer
 
 
-def make_schedule(recipe, steps_per_epoch):
-    """The learning rate by step: a linear climb from 0, then constant or a cosine down to 0.
+def choose_xla(wanted: bool | None, num_devices: int = 1) -> bool | Literal["auto"]:
+    """The value of `jit_compile`: what the recipe wants, or by default what is safe and fast.
 
-    The climb takes half of a short run at most, so that the highest rate is reached.
-    """
-    total = recipe.epochs * steps_per_epoch
-    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total // 2)
-    if recipe.schedule == "constant":
-        if not warmup:
-            return recipe.learning_rate
-        # PolynomialDecay of power 1 is a line, upwards too, and stays at its end.
-        return keras.optimizers.schedules.PolynomialDecay(0.0, warmup, end_learning_rate=recipe.learning_rate)
-    if not warmup:
-        return keras.optimizers.schedules.CosineDecay(recipe.learning_rate, total)
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, total - warmup, warmup_target=recipe.learning_rate, warmup_steps=warmup
-    )
+    Keras's own "auto" leaves XLA off on CPUs, where TensorFlow trains this model four times faster with it.
+    The compiler of torch reaches its recompilation limit.
 
+    Args:
+        wanted: of the recipe; `None` for the default.
+        num_devices: that train together.
 
-def choose_xla(asked, num_devices=1):
-    """What `jit_compile` is to be: `asked`, or by default what is known to be safe and fast.
-
-    Keras's own "auto" leaves XLA off on CPUs, where TensorFlow trains this model four times faster with
-    it. torch's compiler runs into its recompilation limit.
+    Raises:
+        InputError: XLA is wanted with torch.
     """
     backend = keras.backend.backend()
     if backend == "torch":
-        if asked:
+        if wanted:
             raise InputError("XLA does not work with the torch backend: leave --xla out.")
         return False
     if backend == "jax":
-        return "auto" if asked is None else asked
-    return num_devices == 1 if asked is None else asked
+        return "auto" if wanted is None else wanted
+    return num_devices == 1 if wanted is None else wanted

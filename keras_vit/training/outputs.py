@@ -1,4 +1,4 @@
-"""What a run leaves: its judgement and its files."""
+"""What a run leaves: its evaluation and its files."""
 
 import os
 import platform
@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_vit import files
 from keras_vit.data.audit import Audit
+from keras_vit.data.image_set import Image
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.preprocess import decode_image, to_channels
 from keras_vit.evaluation.judge import judge
@@ -61,7 +62,7 @@ def finish(
     best: KeepBest,
     last_weights: list[np.ndarray],
 ) -> None:
-    """Judges the run in every process; the chief writes the files.
+    """Evaluates the run in every process; the chief writes the files.
 
     Args:
         folder: of the run while it trains.
@@ -100,13 +101,13 @@ def finish(
 
 
 def _write(folder, described, model, data, audit, history, metrics):
-    """The files of a run; the checkpoints go last, when all else is there."""
+    """Writes the files of a run; the checkpoints are removed last, when all else is there."""
     plain = _plain(model)
     rejection, metrics["rejection"] = judge_ood(plain, data)
     if rejection:
         rejection.save(folder / run_folder.REJECTION)
     files.write_json(folder / run_folder.CONFIG, described)
-    files.write_history(folder / run_folder.HISTORY, history)
+    files.write_csv(folder / run_folder.HISTORY, history)
     files.write_json(folder / run_folder.METRICS, metrics)
     _save_model(plain, folder / run_folder.MODEL)
     report = render_report(
@@ -126,20 +127,20 @@ def _write(folder, described, model, data, audit, history, metrics):
 
 
 def _plain(model: ViT) -> ViT:
-    """The model on one device and without its optimizer: what is served, half to a third of the size."""
+    """The model on one device and without its optimizer: half to a third of the size, and all that is served."""
     plain = ViT.from_config(model.get_config())
     plain.set_weights(model.get_weights())
     return plain
 
 
 def _save_model(plain: ViT, path: Path) -> None:
-    beside = path.with_name("new-" + path.name)
-    plain.save(beside)
-    os.replace(beside, path)
+    new = path.with_name(f"new-{path.name}")
+    plain.save(new)
+    os.replace(new, path)
 
 
-def original_pixels(image) -> np.ndarray:
-    """An image at the size that it came in, for people: uint8 (height, width, 1 or 3)."""
+def original_pixels(image: Image) -> np.ndarray:
+    """An image in its original size, for people to see: uint8 (height, width, 1 or 3)."""
     if not isinstance(image, np.ndarray):
         image = decode_image(image if isinstance(image, bytes) else Path(image).read_bytes())
     channels = 1 if image.shape[-1] < 3 else 3  # two are gray with alpha, four RGB with alpha

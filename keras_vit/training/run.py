@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -25,7 +26,7 @@ from keras_vit.training.outputs import describe, finish
 from keras_vit.training.prepare import build_model, prepare_data
 
 
-def train(config: TrainConfig | None = None, **changes) -> Run:
+def train(config: TrainConfig | None = None, **changes: Any) -> Run:
     """Trains a ViT and leaves a run folder with the model, its history, its judgement and a report.
 
     Until the run is finished, it is in a sibling folder, `OUT.partial`. A run that was cut off, however
@@ -98,7 +99,9 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
             shutil.rmtree(partial, ignore_errors=True)
             files.remove_made(made)
         elif distribution.num_processes == 1:
-            error.add_note(f"The run goes on with: keras-vit train --out {shlex.quote(str(folder))} --resume")
+            error.add_note(
+                f"The run continues with: keras-vit train --out {shlex.quote(str(folder))} --resume"
+            )
         raise
     return Run(folder, distribution.from_chief(lambda: _publish(partial, folder)))
 

@@ -119,7 +119,7 @@ def test_ctrl_c_in_an_epoch_says_how_the_run_goes_on(images, tmp_path, uncut):
     process = signalled(signal.SIGINT, words)
     assert process.returncode == FAILED
     assert process.stderr.splitlines()[-1] == (
-        f"keras-vit: Stopped. The run goes on with: keras-vit train --out {out} --resume"
+        f"keras-vit: Stopped. The run continues with: keras-vit train --out {out} --resume"
     )
     assert "Traceback" not in process.stderr
     # What the sentence says is enough: the run knows all its options.
@@ -377,7 +377,7 @@ def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uncut, c
         assert main(words) == FAILED
     shown = capsys.readouterr().err
     assert "keras-vit: The disk is full" in shown
-    assert f"The run goes on with: keras-vit train --out {out} --resume" in shown
+    assert f"The run continues with: keras-vit train --out {out} --resume" in shown
     assert "Traceback" not in shown
     assert not out.exists()
     assert load_arrays(files.partial_of(out) / CHECKPOINT)[1]["history"]

@@ -8,8 +8,9 @@ import pytest
 
 from keras_vit.errors import InputError
 from keras_vit.model.vit import ViT
-from keras_vit.training.optimizer import choose_xla, compile_model, make_optimizer, make_schedule
+from keras_vit.training.optimizer import choose_xla, compile_model, make_optimizer
 from keras_vit.training.recipe import Recipe
+from keras_vit.training.schedule import make_schedule
 from tests.helpers.checks import to_numpy
 
 BACKEND = keras.backend.backend()
