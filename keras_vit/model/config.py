@@ -6,12 +6,13 @@ Nothing here imports Keras: the command line, the cost of a model and the search
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from keras_vit.errors import InputError
-from keras_vit.validation import Count, Shape, validated
+from keras_vit.validation import Count, Shape, hints, validated
 
 Stem = Literal["linear", "conv"]
 Position = Literal["learned", "sincos2d"]
@@ -78,7 +79,7 @@ class ViTConfig:
         check_grid(self.image_shape, self.patch_size)
         check_heads(self.dim, self.num_heads, self.head_dim)
         if self.pooling == "map":
-            check_heads(self.dim, self.num_heads)
+            check_pool_heads(self.dim, self.num_heads)
         if self.stem == "conv":
             check_conv_stem(self.dim, self.patch_size)
         if self.position == "sincos2d":
@@ -106,6 +107,39 @@ class ViTConfig:
 # The rules that a layer checks too, where it stands alone.
 
 
+def check_fields(**values: Any) -> None:
+    """Checks arguments of a layer as `ViTConfig` checks its fields of the same names.
+
+    Example:
+        >>> check_fields(num_heads=0)
+        InputError: num_heads must be 1 or more. Received: num_heads=0
+    """
+    for name, value in values.items():
+        check_as(name, **{name: value})
+
+
+def check_as(field: str, **argument: Any) -> None:
+    """Checks an argument of a layer as `ViTConfig` checks a field of another name.
+
+    Example:
+        >>> check_as("position", kind="none")
+        InputError: kind must be one of 'learned', 'sincos2d'. Received: kind='none'
+    """
+    ((name, value),) = argument.items()
+    _only(field, name)(**{name: plain(value)})
+
+
+@cache
+def _only(field: str, name: str) -> type:
+    """A dataclass with one field of `ViTConfig`, under another name, that raises the same errors."""
+    return validated(type(name, (), {"__annotations__": {name: hints(ViTConfig)[field]}}))
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as a number of Python: the count of classes is often one."""
+    return value.item() if hasattr(value, "item") else value
+
+
 def check_grid(image_shape: tuple[int, ...], patch_size: int) -> None:
     height, width = image_shape[:2]
     if height % patch_size or width % patch_size:
@@ -119,6 +153,13 @@ def check_heads(dim: int, num_heads: int, head_dim: int | None = None) -> None:
     if head_dim is None and dim % num_heads:
         raise InputError(
             f"num_heads must divide dim, unless head_dim is given. Received: num_heads={num_heads}, dim={dim}"
+        )
+
+
+def check_pool_heads(dim: int, num_heads: int) -> None:
+    if dim % num_heads:
+        raise InputError(
+            f"num_heads must divide dim in attention pooling. Received: num_heads={num_heads}, dim={dim}"
         )
 
 

@@ -26,6 +26,7 @@ from keras_vit.model.config import (
     ViTConfig,
     check_grid,
     check_heads,
+    check_pool_heads,
     conv_stem_widths,
 )
 
@@ -223,7 +224,7 @@ def layer_scaling(shape: Shape, name: str = "layer_scale") -> Cost:
 
 def attention_pool(shape: Shape, num_heads: int, mlp_dim: int, name: str = "attention_pool") -> Cost:
     _, dim = shape
-    check_heads(dim, num_heads)
+    check_pool_heads(dim, num_heads)
     one = (1, dim)  # the learned query; a batch computes it once, here each image counts it
     parts = [
         dense("query", one, dim),

@@ -23,6 +23,7 @@ from keras_vit.model.layers import (
     AddCLS,
     AttentionPool,
     EncoderBlock,
+    LayerScale,
     PatchEmbed,
     PositionEmbedding,
     SelfAttention,
@@ -166,6 +167,7 @@ OURS = {
     AddCLS: cost.add_cls,
     AttentionPool: cost.attention_pool,
     EncoderBlock: cost.encoder_block,
+    LayerScale: cost.layer_scaling,
     MLP: cost.mlp,
     PatchEmbed: cost.patch_embed,
     PositionEmbedding: cost.position_embedding,
@@ -178,9 +180,8 @@ def layer_cost(layer: layers.Layer, input_shape: Shape) -> Cost:
     """The cost of one of our layers, from its arguments and the shape of its input, batch axis included."""
     _size(input_shape)
     count = next(OURS[base] for base in type(layer).__mro__ if base in OURS)
-    arguments = layer.get_config()
     wanted = list(inspect.signature(count).parameters)[1:]
-    return count(input_shape[1:], **{name: arguments[name] for name in wanted})
+    return count(input_shape[1:], **{name: getattr(layer, name) for name in wanted})
 
 
 def children(layer: layers.Layer, input_shape: Shape) -> list[tuple[layers.Layer, Shape]]:
@@ -293,7 +294,7 @@ def _open(layer, input_shape, output_shape, depth, seen) -> list[Row]:
         own = mult_adds(layer, input_shape, output_shape)
     seen.update(new)
     # Other tools see these as bare weights, see keras_vit.model.cost.
-    counted = layer.weights and not parts and not isinstance(layer, AddCLS | PositionEmbedding)
+    counted = layer.weights and not parts and not isinstance(layer, AddCLS | LayerScale | PositionEmbedding)
     row = Row(
         name=layer.name,
         type=type(layer).__name__,

@@ -1,8 +1,9 @@
-"""The Keras layers of a Vision Transformer, one a file."""
+"""The Keras layers of a Vision Transformer, one per file."""
 
 from keras_vit.model.layers.add_cls import AddCLS
 from keras_vit.model.layers.attention_pool import AttentionPool
 from keras_vit.model.layers.encoder_block import EncoderBlock
+from keras_vit.model.layers.layer_scale import LayerScale
 from keras_vit.model.layers.mlp import MLP
 from keras_vit.model.layers.patch_embed import PatchEmbed
 from keras_vit.model.layers.position_embedding import PositionEmbedding
@@ -13,6 +14,7 @@ __all__ = [
     "AddCLS",
     "AttentionPool",
     "EncoderBlock",
+    "LayerScale",
     "PatchEmbed",
     "PositionEmbedding",
     "SelfAttention",

@@ -1,5 +1,9 @@
+from typing import Any
+
 import keras
 from keras import layers, ops
+
+from keras_vit.model.config import check_fields
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -12,7 +16,7 @@ class AddCLS(layers.Layer):
 
     Args:
         use_cls: whether there is a class token. Without one the layer adds registers only.
-        num_registers: how many registers follow the class token.
+        num_registers: number of registers, after the class token.
 
     Input shape:
         `(batch, patches, dim)`.
@@ -25,17 +29,17 @@ class AddCLS(layers.Layer):
         (2, 54, 64)
     """
 
-    def __init__(self, use_cls=True, num_registers=0, **kwargs):
+    def __init__(self, use_cls: bool = True, num_registers: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
-        if num_registers < 0:
-            raise ValueError(f"num_registers must be 0 or more. Received: num_registers={num_registers}")
+        check_fields(num_registers=num_registers)
         if not use_cls and num_registers == 0:
             raise ValueError("AddCLS must add something. Received: use_cls=False, num_registers=0")
         self.use_cls = use_cls
         self.num_registers = num_registers
 
     @property
-    def num_added(self):
+    def num_added(self) -> int:
+        """Number of tokens that the layer adds."""
         return int(self.use_cls) + self.num_registers
 
     def build(self, input_shape):

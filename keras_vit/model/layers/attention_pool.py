@@ -1,8 +1,11 @@
+from typing import Any
+
 import keras
 from keras import layers, ops
 
-from keras_vit.model.layers.encoder_block import NORM_EPSILON
+from keras_vit.model.config import check_fields, check_pool_heads
 from keras_vit.model.layers.mlp import MLP
+from keras_vit.model.layers.self_attention import NORM_EPSILON
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -13,7 +16,7 @@ class AttentionPool(layers.Layer):
     weights of big_vision's `MAPHead`. The head width is `dim // num_heads`.
 
     Args:
-        num_heads: how many heads; it divides dim.
+        num_heads: number of heads; it divides dim.
         mlp_dim: width of the MLP.
 
     Input shape:
@@ -27,10 +30,9 @@ class AttentionPool(layers.Layer):
         (2, 64)
     """
 
-    def __init__(self, num_heads, mlp_dim, **kwargs):
+    def __init__(self, num_heads: int, mlp_dim: int, **kwargs: Any):
         super().__init__(**kwargs)
-        if num_heads < 1:
-            raise ValueError(f"num_heads must be 1 or more. Received: num_heads={num_heads}")
+        check_fields(num_heads=num_heads)
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
         dtype = self.dtype_policy
@@ -39,8 +41,7 @@ class AttentionPool(layers.Layer):
 
     def build(self, input_shape):
         batch, _, dim = input_shape
-        if dim % self.num_heads:
-            raise ValueError(f"num_heads must divide dim. Received: num_heads={self.num_heads}, dim={dim}")
+        check_pool_heads(dim, self.num_heads)
         self.probe = self.add_weight(shape=(1, 1, dim), initializer="glorot_uniform", name="probe")
         dtype = self.dtype_policy
         self.query = layers.Dense(dim, dtype=dtype, name="query")
@@ -56,11 +57,11 @@ class AttentionPool(layers.Layer):
         count, dim = tokens.shape[1:]
         head_dim = dim // self.num_heads
         query = ops.reshape(self.query(self.probe), (self.num_heads, head_dim))  # h k
-        key_value = ops.reshape(self.key_value(tokens), (-1, count, 2, self.num_heads, head_dim))
-        # One query is too little for fused attention to gain, and JAX's has no float16 on CPUs.
+        key_value = ops.reshape(self.key_value(tokens), (-1, count, 2, self.num_heads, head_dim))  # b n 2 h k
+        # Fused attention gains nothing for one query, and that of JAX has no float16 on CPUs.
         scores = ops.einsum("hk,bnhk->bhn", query, key_value[:, :, 0]) * head_dim**-0.5
         attention = ops.softmax(ops.cast(scores, "float32"), axis=-1)  # b h n
-        out = ops.einsum("bhn,bnhk->bhk", ops.cast(attention, scores.dtype), key_value[:, :, 1])
+        out = ops.einsum("bhn,bnhk->bhk", ops.cast(attention, scores.dtype), key_value[:, :, 1])  # b h k
         x = self.projection(ops.reshape(out, (-1, 1, dim)))  # b 1 d
         x = x + self.mlp(self.norm(x))
         return ops.squeeze(x, axis=1)  # b d

@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -6,27 +8,27 @@ from keras_vit.distribution.replicas import mean_over_replicas, num_replicas
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class BatchNorm(layers.BatchNormalization):
-    """Batch normalization by the statistics of the whole batch, however many replicas share it.
+    """Batch normalization by the statistics of the whole batch, even if several replicas share it.
 
-    Ioffe and Szegedy 2015 (https://arxiv.org/abs/1502.03167). Keras's own takes those of each replica, or,
-    with `synchronized=True`, of all, but on TensorFlow only.
+    Ioffe and Szegedy 2015 (https://arxiv.org/abs/1502.03167). The layer of Keras takes the statistics of each
+    replica. With `synchronized=True` it takes those of all, but on TensorFlow only.
 
     Args:
-        momentum: share of the moving statistics that a step keeps.
+        momentum: fraction of the moving statistics that a step keeps.
         epsilon: added to the variance.
 
     Input shape:
         `(batch, ..., channels)`.
 
     Output shape:
-        That of the input.
+        The input shape.
 
     Example:
         >>> BatchNorm()(np.ones((2, 7, 7, 8))).shape
         (2, 7, 7, 8)
     """
 
-    def __init__(self, momentum=0.99, epsilon=1e-3, **kwargs):
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs: Any):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def get_config(self):

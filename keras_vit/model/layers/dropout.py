@@ -1,56 +1,58 @@
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers, ops
 
 from keras_vit.distribution.replicas import num_replicas, replica_id
+from keras_vit.model.config import check_as
 
 
 class ReplicaSeed(keras.random.SeedGenerator):
-    """Random seeds that differ between the replicas of a model, from a state that is the same in all."""
+    """Random seeds that differ between the replicas of a model, from a state that is the same on all."""
 
     def next(self, ordered=True):
         seed = super().next(ordered)
         if num_replicas() == 1:
             return seed
-        # Far apart: on torch, Keras adds both halves of a seed, of which the second counts the calls.
+        # Far apart: on torch, Keras adds the two halves of a seed, and the second one counts the calls.
         return seed + ops.cast(ops.stack([replica_id() * 10_000_019, 0]), seed.dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Dropout(layers.Layer):
-    """Dropout with other masks on each replica: Keras's has the same ones under MirroredStrategy.
+    """Dropout with different masks on each replica: that of Keras has the same ones under MirroredStrategy.
 
-    Its random state is a variable on every backend, so that a run that goes on draws what an uncut one draws.
-    Srivastava et al. 2014 (https://jmlr.org/papers/v15/srivastava14a.html).
+    Srivastava et al. 2014 (https://jmlr.org/papers/v15/srivastava14a.html). The random state is a variable on
+    every backend, so a resumed run draws the same masks as an uninterrupted one.
 
     Args:
-        rate: share of the values set to zero in training, 0 up to and without 1.
-        noise_shape: shape of the mask, with 1 where values share their fate; `None` for each its own.
-            `(None, 1, 1)` is stochastic depth (https://arxiv.org/abs/1603.09382).
+        rate: fraction of the values that training sets to zero: 0 or more and below 1.
+        noise_shape: shape of the mask, with 1 for an axis whose values are dropped together. `None` drops
+            each value by itself; `(None, 1, 1)` is stochastic depth (https://arxiv.org/abs/1603.09382).
 
     Input shape:
         Any.
 
     Output shape:
-        That of the input.
+        The input shape.
 
     Raises:
-        ValueError: `rate` is outside its range.
+        ValueError: `rate` is outside of its range.
 
     Example:
         >>> Dropout(0.5)(np.ones((2, 8)), training=True).shape
         (2, 8)
     """
 
-    def __init__(self, rate, noise_shape=None, **kwargs):
+    def __init__(self, rate: float, noise_shape: Sequence[int | None] | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate must be 0 or more and below 1. Received: rate={rate}")
+        check_as("dropout_rate", rate=rate)
         self.rate = rate
         self.noise_shape = noise_shape and tuple(noise_shape)  # a file gives a list
         if rate:
-            # A seed of its own: without one, torch would draw from its global generator.
+            # With a seed: without one, torch would draw from its global generator.
             self.seed_generator = ReplicaSeed(random.randint(1, 10**9))
         self.supports_masking = True
         self.built = True

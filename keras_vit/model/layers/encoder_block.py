@@ -1,11 +1,13 @@
+from typing import Any
+
 import keras
 from keras import layers
 
+from keras_vit.model.config import Activation, check_fields, check_remat
 from keras_vit.model.layers.dropout import Dropout
+from keras_vit.model.layers.layer_scale import LayerScale
 from keras_vit.model.layers.mlp import MLP
-from keras_vit.model.layers.self_attention import SelfAttention
-
-NORM_EPSILON = 1e-6
+from keras_vit.model.layers.self_attention import NORM_EPSILON, SelfAttention
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -15,21 +17,28 @@ class EncoderBlock(layers.Layer):
     Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), with the options that came later.
 
     Args:
-        num_heads, head_dim, qkv_bias, qk_norm, attention_dropout_rate: see `SelfAttention`.
-        mlp_dim, activation: see `MLP`.
-        dropout_rate: dropout on the attention's output and in the MLP.
+        num_heads: see `SelfAttention`.
+        mlp_dim: see `MLP`.
+        head_dim: see `SelfAttention`.
+        qkv_bias: see `SelfAttention`.
+        qk_norm: see `SelfAttention`.
+        activation: see `MLP`.
+        dropout_rate: dropout on the output of the attention and in the MLP.
+        attention_dropout_rate: see `SelfAttention`.
         drop_path_rate: stochastic depth (Huang et al. 2016, https://arxiv.org/abs/1603.09382): the chance
             that an image skips a branch in training.
-        layer_scale: the first value of LayerScale (Touvron et al. 2021, https://arxiv.org/abs/2103.17239),
-            a learned weight a channel on each branch; `None` for none.
-        remat: whether training computes the branches again in the backward pass to save memory. Not together
-            with dropout; stochastic depth is drawn outside and works.
+        layer_scale: initial value of a `LayerScale` on each branch; `None` means no `LayerScale`.
+        remat: whether training computes the branches again in the backward pass to save memory. It cannot be
+            used with dropout. Stochastic depth is drawn outside of the branches and works.
+
+    Call arguments:
+        return_attention: whether to return the attention too.
 
     Input shape:
         `(batch, tokens, dim)`.
 
     Output shape:
-        The input shape.
+        The input shape. The attention has the shape `(batch, heads, tokens, tokens)`.
 
     Example:
         >>> EncoderBlock(num_heads=4, mlp_dim=128)(keras.random.normal((2, 50, 64))).shape
@@ -38,26 +47,23 @@ class EncoderBlock(layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        mlp_dim,
-        head_dim=None,
-        qkv_bias=True,
-        qk_norm=False,
-        activation="gelu",
-        dropout_rate=0.0,
-        attention_dropout_rate=0.0,
-        drop_path_rate=0.0,
-        layer_scale=None,
-        remat=False,
-        **kwargs,
+        num_heads: int,
+        mlp_dim: int,
+        head_dim: int | None = None,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
+        activation: Activation = "gelu",
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale: float | None = None,
+        remat: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if remat and (dropout_rate or attention_dropout_rate):
-            raise ValueError(
-                "remat=True computes a branch twice, and dropout inside it would be drawn twice: use "
-                f"drop_path_rate instead. Received: dropout_rate={dropout_rate}, "
-                f"attention_dropout_rate={attention_dropout_rate}"
-            )
+        check_fields(drop_path_rate=drop_path_rate)
+        if remat:
+            check_remat(dropout_rate, attention_dropout_rate)
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
         self.head_dim = head_dim
@@ -70,6 +76,11 @@ class EncoderBlock(layers.Layer):
         self.layer_scale = layer_scale
         self.remat = remat
         dtype = self.dtype_policy
+        # First: the weights of a model are in the order of its layers, and checkpoints have these two first.
+        self.attention_scale = self.mlp_scale = None
+        if layer_scale is not None:
+            self.attention_scale = LayerScale(layer_scale, dtype=dtype, name="attention_scale")
+            self.mlp_scale = LayerScale(layer_scale, dtype=dtype, name="mlp_scale")
         self.attention_norm = layers.LayerNormalization(
             epsilon=NORM_EPSILON, dtype=dtype, name="attention_norm"
         )
@@ -85,40 +96,49 @@ class EncoderBlock(layers.Layer):
         )
         self.mlp_norm = layers.LayerNormalization(epsilon=NORM_EPSILON, dtype=dtype, name="mlp_norm")
         self.mlp = MLP(mlp_dim, activation=activation, dropout_rate=dropout_rate, dtype=dtype, name="mlp")
-        # One draw an image: the mask is (batch, 1, 1).
+        # One draw per image: the mask is (batch, 1, 1).
         self.drop_path = Dropout(drop_path_rate, noise_shape=(None, 1, 1), dtype=dtype)
 
     def build(self, input_shape):
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
             layer.build(input_shape)
         if self.layer_scale is not None:
-            initializer = keras.initializers.Constant(self.layer_scale)
-            shape = (input_shape[-1],)
-            self.attention_scale = self.add_weight(
-                shape=shape, initializer=initializer, name="attention_scale"
-            )
-            self.mlp_scale = self.add_weight(shape=shape, initializer=initializer, name="mlp_scale")
+            self.attention_scale.build(input_shape)
+            self.mlp_scale.build(input_shape)
 
-    def call(self, x, training=None):
-        def attention_branch(x):
-            return self._scale(self.attention(self.attention_norm(x), training=training), "attention_scale")
+    def call(self, x, training=None, return_attention=False):
+        def attention_branch(x):  # b n d, and b h n n if wanted
+            out = self.attention(self.attention_norm(x), training=training, return_attention=return_attention)
+            if return_attention:
+                return _scaled(out[0], self.attention_scale), out[1]
+            return _scaled(out, self.attention_scale)
 
-        def mlp_branch(x):
-            return self._scale(self.mlp(self.mlp_norm(x), training=training), "mlp_scale")
+        def mlp_branch(x):  # b n d
+            return _scaled(self.mlp(self.mlp_norm(x), training=training), self.mlp_scale)
 
         if self.remat and training:
             attention_branch, mlp_branch = keras.remat(attention_branch), keras.remat(mlp_branch)
-        x = x + self.drop_path(attention_branch(x), training=training)  # b n d
-        return x + self.drop_path(mlp_branch(x), training=training)  # b n d
+        branch = attention_branch(x)
+        if return_attention:
+            branch, attention = branch
+        x = x + self.drop_path(branch, training=training)  # b n d
+        x = x + self.drop_path(mlp_branch(x), training=training)  # b n d
+        return (x, attention) if return_attention else x
 
-    def attend(self, x):
-        """The output and the attention, (batch, heads, tokens, tokens), by the explicit path; no dropout."""
-        branch, attention = self.attention.attend(self.attention_norm(x))
-        x = x + self._scale(branch, "attention_scale")
-        return x + self._scale(self.mlp(self.mlp_norm(x)), "mlp_scale"), attention
+    def attend(self, x: Any) -> Any:
+        """The output and the attention: `return_attention=True` without dropout."""
+        return self(x, training=False, return_attention=True)
 
-    def _scale(self, branch, name):
-        return branch if self.layer_scale is None else branch * getattr(self, name)
+    def compute_output_spec(self, x, training=None, return_attention=False):
+        return self.attention.compute_output_spec(x, return_attention=return_attention)
+
+    def load_own_variables(self, store):
+        # In files of version 0.1.0 the two scales are weights of the block.
+        if self.layer_scale is not None and len(store.keys()) == 2:
+            self.attention_scale.load_from_block(store["0"])
+            self.mlp_scale.load_from_block(store["1"])
+        else:
+            super().load_own_variables(store)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -139,3 +159,7 @@ class EncoderBlock(layers.Layer):
             remat=self.remat,
         )
         return config
+
+
+def _scaled(branch, scale):
+    return branch if scale is None else scale(branch)

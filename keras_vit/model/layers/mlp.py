@@ -1,16 +1,16 @@
 import math
+from typing import Any
 
 import keras
 from keras import layers, ops
 
+from keras_vit.model.config import Activation, check_fields
 from keras_vit.model.layers.dropout import Dropout
-
-ACTIVATIONS = ("gelu", "swiglu")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-def gelu(x):
-    """The exact GELU (Hendrycks and Gimpel 2016), written with erf so that every export format has it."""
+def gelu(x: Any) -> Any:
+    """The exact GELU (Hendrycks and Gimpel 2016), written with erf, which every export format has."""
     return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
 
 
@@ -18,9 +18,9 @@ def gelu(x):
 class MLP(layers.Layer):
     """Two dense layers with an activation between them, applied to each token.
 
-    `"gelu"` is the MLP of Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929). `"swiglu"` is the
-    gated unit of Shazeer 2020 (https://arxiv.org/abs/2002.05202): the first layer gives a gate and a value,
-    and `silu(gate) * value` goes on.
+    `"gelu"` is the MLP of Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929). `"swiglu"` is the gated
+    unit of Shazeer 2020 (https://arxiv.org/abs/2002.05202): the first layer gives a gate and a value, and the
+    second takes `silu(gate) * value`.
 
     Args:
         mlp_dim: width between the two layers.
@@ -38,12 +38,11 @@ class MLP(layers.Layer):
         (2, 50, 64)
     """
 
-    def __init__(self, mlp_dim, activation="gelu", dropout_rate=0.0, **kwargs):
+    def __init__(
+        self, mlp_dim: int, activation: Activation = "gelu", dropout_rate: float = 0.0, **kwargs: Any
+    ):
         super().__init__(**kwargs)
-        if mlp_dim < 1:
-            raise ValueError(f"mlp_dim must be 1 or more. Received: mlp_dim={mlp_dim}")
-        if activation not in ACTIVATIONS:
-            raise ValueError(f'activation must be "gelu" or "swiglu". Received: activation={activation!r}')
+        check_fields(mlp_dim=mlp_dim, activation=activation, dropout_rate=dropout_rate)
         self.mlp_dim = mlp_dim
         self.activation = activation
         self.dropout_rate = dropout_rate

@@ -1,15 +1,16 @@
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_vit.model.config import Stem, check_fields, check_grid, conv_stem_widths
 from keras_vit.model.layers.batch_norm import BatchNorm
 
-# With Keras's default of 0.99 the moving statistics lag behind in runs of some hundred steps: a 30-epoch
+# With the default of Keras, 0.99, the moving statistics lag behind in runs of some hundred steps: a 30-epoch
 # run on 1,440 images lost nine points of test accuracy.
 BATCH_NORM_MOMENTUM = 0.9
-STEMS = ("linear", "conv")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -18,8 +19,8 @@ class PatchEmbed(layers.Layer):
 
     `stem="linear"` is the projection of Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929).
     `stem="conv"` is the convolutional stem of Xiao et al. 2021 (https://arxiv.org/abs/2106.14881):
-    log2(patch_size) 3x3 convolutions of stride 2, each with batch norm and ReLU. It needs fewer images.
-    The widths double up to `dim / 4`; the last convolution gives `dim`.
+    log2(patch_size) 3x3 convolutions of stride 2, each with batch norm and ReLU. It needs fewer images. The
+    widths double up to `dim / 4`; the last convolution gives `dim`.
 
     Args:
         dim: width of a token.
@@ -37,14 +38,9 @@ class PatchEmbed(layers.Layer):
         (2, 49, 64)
     """
 
-    def __init__(self, dim, patch_size, stem="linear", **kwargs):
+    def __init__(self, dim: int, patch_size: int, stem: Stem = "linear", **kwargs: Any):
         super().__init__(**kwargs)
-        if dim < 1 or patch_size < 1:
-            raise ValueError(
-                f"dim and patch_size must be 1 or more. Received: dim={dim}, patch_size={patch_size}"
-            )
-        if stem not in STEMS:
-            raise ValueError(f'stem must be "linear" or "conv". Received: stem={stem!r}')
+        check_fields(dim=dim, patch_size=patch_size, stem=stem)
         self.dim = dim
         self.patch_size = patch_size
         self.stem = stem
@@ -54,18 +50,7 @@ class PatchEmbed(layers.Layer):
             self.convolutions, self.norms = self._make_stem()
 
     def _make_stem(self):
-        count = int(math.log2(self.patch_size))
-        if count < 1 or 2**count != self.patch_size:
-            raise ValueError(
-                'stem="conv" halves the image at each layer, so patch_size must be 2, 4, 8, 16, ... '
-                f"Received: patch_size={self.patch_size}"
-            )
-        if self.dim % 2**count:
-            raise ValueError(
-                f'stem="conv" with patch_size={self.patch_size} needs a dim that {2**count} divides. '
-                f"Received: dim={self.dim}"
-            )
-        widths = [self.dim // 2 ** (count - i) for i in range(count - 1)] + [self.dim]
+        widths = conv_stem_widths(self.dim, self.patch_size)
         convolutions = [
             layers.Conv2D(
                 width,
@@ -81,17 +66,13 @@ class PatchEmbed(layers.Layer):
         ]
         norms = [
             BatchNorm(momentum=BATCH_NORM_MOMENTUM, dtype=self.dtype_policy, name=f"batch_norm_{i}")
-            for i in range(count)
+            for i in range(len(widths))
         ]
         return convolutions, norms
 
     def build(self, input_shape):
         height, width, channels = input_shape[1:]
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f"patch_size must divide the height and the width of the image. "
-                f"Received: patch_size={self.patch_size}, image {height}x{width}"
-            )
+        check_grid((height, width, channels), self.patch_size)
         self.grid = (height // self.patch_size, width // self.patch_size)
         if self.stem == "linear":
             self.projection.build((input_shape[0], math.prod(self.grid), self.patch_size**2 * channels))
@@ -128,18 +109,18 @@ class PatchEmbed(layers.Layer):
         return config
 
 
-def resize_patch_kernel(kernel, patch_size, channels, new_patch_size):
+def resize_patch_kernel(kernel: Any, patch_size: int, channels: int, new_patch_size: int) -> np.ndarray:
     """The patch projection for another patch size, with the least change of what it computes.
 
-    PI-resize of FlexiViT (Beyer et al. 2022, https://arxiv.org/abs/2212.08013, section 3.4): the kernel
-    whose product with a resized patch is nearest to the old kernel's product with the patch itself. For
-    a larger patch the products are equal.
+    PI-resize of FlexiViT (Beyer et al. 2022, https://arxiv.org/abs/2212.08013, section 3.4): the product of
+    the new kernel with a resized patch is as near as possible to that of the old kernel with the patch
+    itself. For a larger patch the products are equal.
 
     Args:
         kernel: (patch_size * patch_size * channels, dim), as in `PatchEmbed(stem="linear")`.
-        patch_size: side of the patches the kernel is for.
+        patch_size: side of the patches that the kernel is for.
         channels: channels of the images.
-        new_patch_size: side of the patches wanted.
+        new_patch_size: side of the new patches.
 
     Returns:
         float32 numpy array (new_patch_size * new_patch_size * channels, dim).

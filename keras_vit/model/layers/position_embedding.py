@@ -1,26 +1,28 @@
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-KINDS = ("learned", "sincos2d")
+from keras_vit.model.config import Position, check_as, check_sincos2d
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PositionEmbedding(layers.Layer):
-    """Adds to each token the embedding of its place in the image.
+    """Adds to each token the embedding of its position in the image.
 
-    `"learned"` is a table as in Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), with a row
-    for the class token. `"sincos2d"` is the fixed table of MoCo v3 and Beyer et al. 2022
-    (https://arxiv.org/abs/2205.01580), which leaves the class token alone. Registers have no place and get
-    nothing, as in Darcet et al. 2023.
+    `"learned"` is a table as in Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), with a row for
+    the class token. `"sincos2d"` is the fixed table of MoCo v3 and Beyer et al. 2022
+    (https://arxiv.org/abs/2205.01580), which adds nothing to the class token. Registers have no position and
+    get nothing, as in Darcet et al. 2023.
 
     Args:
         grid: (rows, columns) of the patches.
         kind: `"learned"` or `"sincos2d"`.
         use_cls: whether the first token is a class token.
-        num_registers: how many registers stand before the patches.
+        num_registers: number of registers before the patches.
 
     Input shape:
         `(batch, use_cls + num_registers + rows * columns, dim)`; for `"sincos2d"` 4 divides dim.
@@ -33,12 +35,18 @@ class PositionEmbedding(layers.Layer):
         (2, 50, 64)
     """
 
-    def __init__(self, grid, kind="learned", use_cls=True, num_registers=0, **kwargs):
+    def __init__(
+        self,
+        grid: Sequence[int],
+        kind: Position = "learned",
+        use_cls: bool = True,
+        num_registers: int = 0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if len(grid) != 2 or min(grid) < 1:
             raise ValueError(f"grid must be (rows, columns), each 1 or more. Received: grid={grid}")
-        if kind not in KINDS:
-            raise ValueError(f'kind must be "learned" or "sincos2d". Received: kind={kind!r}')
+        check_as("position", kind=kind)
         self.grid = tuple(grid)
         self.kind = kind
         self.use_cls = use_cls
@@ -68,7 +76,7 @@ class PositionEmbedding(layers.Layer):
             table, first = ops.convert_to_tensor(self.fixed_table), 0
         table = ops.cast(table, tokens.dtype)  # 1 k+n d
         gap = int(self.use_cls) + self.num_registers - first
-        if gap:  # tokens without a place: registers, and for sin-cos the class token
+        if gap:  # tokens without a position: registers, and for sin-cos the class token
             zeros = ops.zeros((1, gap, tokens.shape[-1]), dtype=table.dtype)
             table = ops.concatenate([table[:, :first], zeros, table[:, first:]], axis=1)
         return tokens + table  # b k+n d
@@ -82,8 +90,8 @@ class PositionEmbedding(layers.Layer):
         return config
 
 
-def sincos2d_table(grid, dim, temperature=10_000.0):
-    """The fixed sin-cos table: a quarter of the channels each for sin x, cos x, sin y, cos y.
+def sincos2d_table(grid: Sequence[int], dim: int, temperature: float = 10_000.0) -> np.ndarray:
+    """The fixed table of sines and cosines: a quarter of the channels each for sin x, cos x, sin y, cos y.
 
     Args:
         grid: (rows, columns).
@@ -93,8 +101,7 @@ def sincos2d_table(grid, dim, temperature=10_000.0):
     Returns:
         float32 numpy array (rows * columns, dim), as `posemb_sincos_2d` of big_vision gives it.
     """
-    if dim % 4:
-        raise ValueError(f'kind="sincos2d" needs a dim that 4 divides. Received: dim={dim}')
+    check_sincos2d(dim)
     rows, columns = np.mgrid[: grid[0], : grid[1]]
     # One frequency has no spacing: dim = 4 uses wavelength 1 only.
     frequencies = 1.0 / temperature ** (np.arange(dim // 4) / max(dim // 4 - 1, 1))
@@ -103,15 +110,17 @@ def sincos2d_table(grid, dim, temperature=10_000.0):
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype("float32")
 
 
-def resize_position_table(table, grid, new_grid, num_prefix=1):
-    """A learned table for another grid: rows of the patches resized bicubically, the others kept.
+def resize_position_table(
+    table: Any, grid: Sequence[int], new_grid: Sequence[int], num_prefix: int = 1
+) -> np.ndarray:
+    """A learned table for another grid: the rows of the patches are resized bicubically, the others stay.
 
     As Dosovitskiy et al. 2020 do before fine-tuning at a higher resolution (section 3.2).
 
     Args:
         table: (1, num_prefix + rows * columns, dim).
-        grid: (rows, columns) the table is for.
-        new_grid: (rows, columns) wanted.
+        grid: (rows, columns) that the table is for.
+        new_grid: (rows, columns) of the new table.
         num_prefix: rows of the table that are not patches: 1 with a class token, else 0.
 
     Returns:

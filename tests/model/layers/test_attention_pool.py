@@ -44,7 +44,10 @@ def test_is_attention_of_one_query_and_an_mlp():
 
 WRONG = [
     (dict(num_heads=0, mlp_dim=12), "num_heads must be 1 or more. Received: num_heads=0"),
-    (dict(num_heads=3, mlp_dim=12), "num_heads must divide dim. Received: num_heads=3, dim=8"),
+    (
+        dict(num_heads=3, mlp_dim=12),
+        "num_heads must divide dim in attention pooling. Received: num_heads=3, dim=8",
+    ),
     (dict(num_heads=2, mlp_dim=0), "mlp_dim must be 1 or more. Received: mlp_dim=0"),
 ]
 

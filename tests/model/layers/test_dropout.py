@@ -133,4 +133,4 @@ def test_no_replica_repeats_what_another_drew_in_another_step(monkeypatch):
 def test_wrong_rates(rate):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is compared below)
         Dropout(rate)
-    assert str(caught.value) == f"rate must be 0 or more and below 1. Received: rate={rate}"
+    assert str(caught.value) == f"rate must be 0.0 or more and below 1.0. Received: rate={rate}"

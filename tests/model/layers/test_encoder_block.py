@@ -62,7 +62,9 @@ def test_is_two_residual_branches_with_norms_first(layer_scale):
     block.build(x.shape)
     randomize(block)
     scales = (
-        (1.0, 1.0) if layer_scale is None else (to_numpy(block.attention_scale), to_numpy(block.mlp_scale))
+        (1.0, 1.0)
+        if layer_scale is None
+        else (to_numpy(block.attention_scale.scale), to_numpy(block.mlp_scale.scale))
     )
     normed = layer_norm(x, *block.attention_norm.get_weights()).astype("float32")
     middle = x + to_numpy(block.attention(normed)) * scales[0]
@@ -78,7 +80,7 @@ def test_layer_scale_starts_at_its_value():
     block = EncoderBlock(num_heads=2, mlp_dim=12, layer_scale=1e-5)
     x = random_input((3, 5, 8))
     y = to_numpy(block(x))
-    np.testing.assert_array_equal(to_numpy(block.mlp_scale), np.float32(1e-5))
+    np.testing.assert_array_equal(to_numpy(block.mlp_scale.scale), np.float32(1e-5))
     np.testing.assert_allclose(y, x, atol=1e-3)
     assert not np.array_equal(y, x)
 
@@ -132,11 +134,14 @@ def test_remat_changes_neither_outputs_nor_gradients():
 WRONG = [
     (dict(remat=True, dropout_rate=0.1), "use drop_path_rate instead. Received: dropout_rate=0.1"),
     (dict(remat=True, attention_dropout_rate=0.2), "attention_dropout_rate=0.2"),
-    (dict(num_heads=0), "num_heads and head_dim must be 1 or more"),
+    (dict(num_heads=0), "num_heads must be 1 or more. Received: num_heads=0"),
     (dict(mlp_dim=0), "mlp_dim must be 1 or more. Received: mlp_dim=0"),
-    (dict(activation="x"), 'activation must be "gelu" or "swiglu"'),
+    (dict(activation="x"), "activation must be one of 'gelu', 'swiglu'. Received: activation='x'"),
     (dict(num_heads=3), "num_heads must divide dim, unless head_dim is given. Received: num_heads=3, dim=8"),
-    (dict(drop_path_rate=1.5), "rate"),
+    (
+        dict(drop_path_rate=1.5),
+        "drop_path_rate must be 0.0 or more and below 1.0. Received: drop_path_rate=1.5",
+    ),
 ]
 
 

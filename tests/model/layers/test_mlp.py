@@ -62,9 +62,9 @@ WRONG = [
     (dict(mlp_dim=0), "mlp_dim must be 1 or more. Received: mlp_dim=0"),
     (
         dict(mlp_dim=4, activation="relu"),
-        'activation must be "gelu" or "swiglu". Received: activation=\'relu\'',
+        "activation must be one of 'gelu', 'swiglu'. Received: activation='relu'",
     ),
-    (dict(mlp_dim=4, dropout_rate=1.5), "rate"),
+    (dict(mlp_dim=4, dropout_rate=1.5), "dropout_rate must be 0.0 or more and below 1.0."),
 ]
 
 

@@ -94,9 +94,9 @@ def test_conv_stem_uses_the_batch_in_training_only():
 
 
 WRONG = [
-    (dict(dim=0, patch_size=4), None, "dim and patch_size must be 1 or more. Received: dim=0, patch_size=4"),
-    (dict(dim=4, patch_size=0), None, "dim and patch_size must be 1 or more. Received: dim=4, patch_size=0"),
-    (dict(dim=4, patch_size=4, stem="x"), None, 'stem must be "linear" or "conv". Received: stem=\'x\''),
+    (dict(dim=0, patch_size=4), None, "dim must be 1 or more. Received: dim=0"),
+    (dict(dim=4, patch_size=0), None, "patch_size must be 1 or more. Received: patch_size=0"),
+    (dict(dim=4, patch_size=4, stem="x"), None, "stem must be one of 'linear', 'conv'. Received: stem='x'"),
     (
         dict(dim=4, patch_size=6, stem="conv"),
         None,

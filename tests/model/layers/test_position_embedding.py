@@ -78,7 +78,7 @@ def test_sincos2d_of_four_channels_has_one_frequency():
 WRONG = [
     (dict(grid=(3,)), None, "grid must be (rows, columns), each 1 or more. Received: grid=(3,)"),
     (dict(grid=(3, 0)), None, "grid must be (rows, columns), each 1 or more. Received: grid=(3, 0)"),
-    (dict(grid=(3, 3), kind="x"), None, 'kind must be "learned" or "sincos2d". Received: kind=\'x\''),
+    (dict(grid=(3, 3), kind="x"), None, "kind must be one of 'learned', 'sincos2d'. Received: kind='x'"),
     (
         dict(grid=(3, 3)),
         (None, 9, 8),
@@ -88,7 +88,7 @@ WRONG = [
     (
         dict(grid=(3, 3), kind="sincos2d"),
         (None, 10, 6),
-        'kind="sincos2d" needs a dim that 4 divides. Received: dim=6',
+        '"sincos2d" needs a dim that 4 divides. Received: dim=6',
     ),
 ]
 

@@ -107,19 +107,20 @@ def test_dropout_is_drawn_in_training_only(rate):
 
 
 WRONG = [
-    (
-        dict(num_heads=0),
-        None,
-        "num_heads and head_dim must be 1 or more. Received: num_heads=0, head_dim=None",
-    ),
-    (dict(num_heads=2, head_dim=0), None, "Received: num_heads=2, head_dim=0"),
+    (dict(num_heads=0), None, "num_heads must be 1 or more. Received: num_heads=0"),
+    (dict(num_heads=2.0), None, "num_heads must be a whole number. Received: num_heads=2.0"),
+    (dict(num_heads=2, head_dim=0), None, "head_dim must be 1 or more. Received: head_dim=0"),
     (
         dict(num_heads=3),
         (None, 5, 8),
         "num_heads must divide dim, unless head_dim is given. Received: num_heads=3, dim=8",
     ),
-    (dict(num_heads=2, dropout_rate=-0.1), None, "rate"),
-    (dict(num_heads=2, attention_dropout_rate=2), None, "rate"),
+    (
+        dict(num_heads=2, dropout_rate=-0.1),
+        None,
+        "dropout_rate must be 0.0 or more and below 1.0. Received: dropout_rate=-0.1",
+    ),
+    (dict(num_heads=2, attention_dropout_rate=2), None, "Received: attention_dropout_rate=2"),
 ]
 
 
