@@ -44,6 +44,11 @@ class TrialRecord:
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it is not run again."""
+        return self.status in ("COMPLETED", "FAILED")
+
+    @property
     def accuracy(self) -> float:
         """The score of a trial that has one, such as each of `scored`.
 
