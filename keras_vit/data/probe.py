@@ -74,13 +74,6 @@ def why_unreadable(image: Image) -> str | None:
     return None
 
 
-def look_at_all(images: Any) -> Any:  # until every user calls reading.read_images
-    from keras_vit.data.reading import read_images
-
-    found = read_images(images)
-    return found.infos, found.reasons
-
-
 @contextmanager
 def quiet_headers() -> Iterator[None]:
     """PIL without its own limit on pixels and its warnings: `MAX_PIXELS` is the limit here.

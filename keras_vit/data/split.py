@@ -24,8 +24,8 @@ def stratified_split(
     """Draws the same number of test images from each class: the split of every figure in this project.
 
     `rng = numpy.random.RandomState(seed)`; for each class in ascending order,
-    `rng.permutation(indices_of_class)[:test_per_class]` are the test images of that class. NumPy never changes
-    the stream of RandomState, so the split is the same on every machine and with every NumPy.
+    `rng.permutation(indices_of_class)[:test_per_class]` are the test images of that class. NumPy never
+    changes the stream of RandomState, so the split is the same on every machine and with every NumPy.
 
     Args:
         labels: integers (n,).

@@ -1,4 +1,4 @@
-"""Images and labels in an .npz file, under the names that Keras, MedMNIST and people use."""
+"""Images and labels in an .npz file, under the names that Keras, MedMNIST and others use."""
 
 import zipfile
 from pathlib import Path
@@ -24,10 +24,10 @@ def read_npz(path: Path) -> ImageSet:
     It holds images, uint8 (n, height, width) or (n, height, width, channels), and labels, integers or text
     (n,) or (n, 1), as `x` and `y`, as `images` and `labels`, or in parts: `x_train` and `y_train` or
     `train_images` and `train_labels`, the same with `val` (optional) and `test`. `class_names` (k,) is
-    optional: label i is the class of `class_names[i]`. An image is called by its place: `x_train[12]`.
+    optional: label i is the class of `class_names[i]`. The name of an image is its position: `x_train[12]`.
 
     Raises:
-        InputError: no such file as described; the message names the array.
+        InputError: the file is not as described here; the message names the array.
     """
     arrays = _load(path)
     pairs = _pairs(path, arrays)
@@ -41,7 +41,7 @@ def read_npz(path: Path) -> ImageSet:
         labels.append(values)
         parts += [part] * len(pixels)
     if not images:
-        raise InputError(f"{path} holds no image: its arrays are empty.")
+        raise InputError(f"{path} holds no images: its arrays are empty.")
     class_names, numbers = _classes(path, arrays.get("class_names"), np.concatenate(labels))
     return ImageSet(
         source=str(path),
@@ -60,8 +60,8 @@ def _load(path):
         if size > TOTAL_LIMIT:
             raise InputError(
                 f"{path} would take {size / 1024**3:.0f} GiB of memory, more than the "
-                f"{TOTAL_LIMIT // 1024**3} "
-                "allowed. Save the images as files in class folders and give the folder."
+                f"{TOTAL_LIMIT // 1024**3} allowed. Save the images as files in class folders and give the "
+                "folder."
             )
         known = {name for pair in (*WHOLE, *(p for part in PARTS.values() for p in part)) for name in pair}
         with np.load(path, allow_pickle=False) as archive:
@@ -74,7 +74,8 @@ def _load(path):
                 f"{path} holds Python objects, which are not loaded for safety. Save plain arrays of numbers."
             ) from error
         raise InputError(
-            f"{path} is no .npz file, or it is damaged ({error}). Write it again with numpy.savez_compressed."
+            f"{path} is not an .npz file, or it is damaged ({error}). Write it again with "
+            "numpy.savez_compressed."
         ) from error
 
 
@@ -92,7 +93,8 @@ def _pairs(path, arrays):
                 raise InputError(f"{path} has no array {name}. It must hold {NAMES}.")
     if None in found and len(found) > 1:
         raise InputError(
-            f"{path} has {' and '.join(found[None])} beside arrays for train and test. Keep one of the two."
+            f"{path} has {' and '.join(found[None])} as well as arrays for train and test. Keep one of the "
+            "two."
         )
     if not found or (None not in found and "train" not in found):
         raise InputError(f"{path} has no images and labels under a known name. It must hold {NAMES}.")
@@ -107,8 +109,7 @@ def _pixels(path, name, pixels):
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3, 4) or 0 in pixels.shape[1:]:
         raise InputError(
             f"{path}: {name} must have the shape (n, height, width), or (n, height, width, channels) with "
-            f"1, 3 or "
-            f"4 channels. Received: {pixels.shape}"
+            f"1, 3 or 4 channels. Received: {pixels.shape}"
         )
     return pixels
 
@@ -118,7 +119,7 @@ def _labels(path, name, labels):
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise InputError(
-            f"{path}: {name} must be one integer or text for each image, shape (n,). "
+            f"{path}: {name} must be one integer or text per image, shape (n,). "
             f"Received: {labels.dtype} {labels.shape}"
         )
     return labels
@@ -129,7 +130,7 @@ def _classes(path, class_names, labels):
     if class_names is None or labels.dtype.kind == "U":
         found, numbers = np.unique(labels, return_inverse=True)
         if len(found) < 2:
-            raise InputError(f'{path} holds one class only, "{found[0]}". A classifier needs two or more.')
+            raise InputError(f'{path} holds only one class, "{found[0]}". A classifier needs two or more.')
         return tuple(map(str, found)), numbers.astype(np.int64)
     if (
         class_names.ndim != 1
@@ -144,11 +145,10 @@ def _classes(path, class_names, labels):
     if len(wrong):
         raise InputError(
             f"{path}: a label is {wrong[0]}, but class_names has {len(class_names)} names, so labels go "
-            f"from 0 to "
-            f"{len(class_names) - 1}."
+            f"from 0 to {len(class_names) - 1}."
         )
     if len(np.unique(labels)) < 2:
         raise InputError(
-            f'{path} holds one class only, "{class_names[labels[0]]}". A classifier needs two or more.'
+            f'{path} holds only one class, "{class_names[labels[0]]}". A classifier needs two or more.'
         )
     return tuple(map(str, class_names)), labels.astype(np.int64)

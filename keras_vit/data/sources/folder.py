@@ -1,4 +1,4 @@
-"""The files of a folder, links followed."""
+"""The images of a folder; links are followed."""
 
 import os
 from pathlib import Path, PurePosixPath
@@ -29,7 +29,7 @@ def _walk(folder, relative, parents, files):
                 path = relative / entry.name
                 if entry.is_dir():
                     _walk(Path(entry.path), path, (*parents, here), files)
-                # A broken link stays in, for the audit to name; a pipe would block whoever opens it.
+                # A broken link is kept, for the audit to name; a pipe would block whatever opens it.
                 elif entry.is_file() or entry.is_symlink():
                     files[path] = Path(entry.path)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What folders and file names say about the class of an image: the same rules for a folder and a zip."""
+"""The classes and parts of images by their folders and file names: the same rules for a folder and a zip."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -11,10 +11,10 @@ from keras_vit.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"})
 IMAGE_KINDS = "JPEG, PNG, BMP, GIF and WebP"
-# Images too, but nothing here decodes them. To pass over them in silence could lose half a class.
+# Images that cannot be decoded here. Skipping them silently could lose half a class.
 UNREAD_SUFFIXES = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".dng"})
 
-# The prefixes of NEU's own file names (Cr_1.bmp).
+# The prefixes of the original file names of NEU (Cr_1.bmp).
 NEU_PREFIXES = {
     "Cr": "crazing",
     "In": "inclusion",
@@ -34,56 +34,56 @@ PART_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-# A folder of this name between a part and its classes says nothing: train/images/scratches/1.jpg.
+# A folder with this name between a part and its classes has no meaning: train/images/scratches/1.jpg.
 NEUTRAL_FOLDERS = frozenset({"images", "image", "imgs", "img"})
 
 Files = Mapping[PurePosixPath, Image]
+Paths = dict[PurePosixPath, PurePosixPath]
+"""The path in the source -> the part of it that the rules see."""
 
 
 def is_hidden(path: PurePosixPath) -> bool:
-    """Whether a path is what a file manager leaves behind, not what a person put there."""
+    """Whether a path belongs to the system or a file manager, not to the images."""
     return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db") for part in path.parts)
 
 
 def natural_key(text: str) -> tuple:
-    """Sorts `a_2` before `a_10`."""
+    """A sort key that puts `a_2` before `a_10`."""
     pieces = re.split(r"([0-9]+)", text)
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], text
 
 
 def arrange(source: str, files: Files, *, is_archive: bool = False) -> ImageSet:
-    """Gives each image its class, its part and its place, by its path alone.
+    """Gives each image its class, its part and its position, by its path alone.
 
     The order: train, validation, test; in a part the classes by name; in a class the paths in natural order.
 
     Args:
         source: what the user asked for, for messages.
-        files: path relative to the source -> image. Hidden files are passed over, and files that are no
-            images.
-        is_archive: a zip's single top folder is passed through even where only the file names give the
-            classes.
+        files: path relative to the source -> image. Hidden files and files that are not images are skipped.
+        is_archive: whether the source is a zip: its single top folder is skipped even if only the file names
+            give the classes.
 
     Raises:
-        InputError: no image, one class only, or no class to be seen in the paths.
+        InputError: there is no image, only one class, or the paths do not give the classes.
     """
     unread = [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES and not is_hidden(path)]
     if unread:
         raise InputError(
             f"{source} holds {_images(len(unread))} of a kind that is not read, the first {min(unread)}. "
-            f"{IMAGE_KINDS} are read: convert the others to PNG, or take them away."
+            f"{IMAGE_KINDS} are read: convert the others to PNG, or remove them."
         )
     paths = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path)]
     if not paths:
         raise InputError(
-            f"{source} holds no image ({IMAGE_KINDS} are read). Put the images of each class in a folder of "
+            f"{source} holds no images ({IMAGE_KINDS} are read). Put the images of each class in a folder of "
             "their own, named after the class."
         )
-    shown = {path: path for path in paths}  # the path of the source -> the path that the rules look at
-    shown = _unwrap(shown, is_archive)
-    part_of = _parts(source, shown)
+    inner = _unwrap({path: path for path in paths}, is_archive)
+    part_of = _parts(source, inner)
     class_of: dict[PurePosixPath, str] = {}
     for part in dict.fromkeys(part_of.values()):
-        members = {path: look for path, look in shown.items() if part_of[path] == part}
+        members = {path: short for path, short in inner.items() if part_of[path] == part}
         class_of |= _classes(source, _inside_part(members) if part else members)
 
     class_names = tuple(sorted(set(class_of.values())))
@@ -96,107 +96,117 @@ def arrange(source: str, files: Files, *, is_archive: bool = False) -> ImageSet:
         source=source,
         class_names=class_names,
         images=[files[path] for path in ordered],
-        # A file name that is no UTF-8 still prints.
+        # A file name that is not UTF-8 can be printed too.
         names=tuple(str(path).encode("utf-8", "backslashreplace").decode() for path in ordered),
         labels=np.array([class_names.index(class_of[path]) for path in ordered], dtype=np.int64),
         parts=parts if len(set(parts)) > 1 else None,
     )
 
 
-def _unwrap(shown, is_archive):
-    """Without the folders at the top that hold everything and so say nothing."""
+def _unwrap(paths: Paths, is_archive: bool) -> Paths:
+    """Removes the top folders that hold everything and therefore have no meaning."""
     while True:
-        tops = {look.parts[0] for look in shown.values() if len(look.parts) > 1}
-        inner = {path: PurePosixPath(*look.parts[1:]) for path, look in shown.items() if len(look.parts) > 1}
-        if len(tops) != 1 or len(inner) < len(shown) or tops.pop().lower() in PART_FOLDERS:
-            return shown
-        depths = {len(look.parts) for look in inner.values()}
+        tops = {short.parts[0] for short in paths.values() if len(short.parts) > 1}
+        inner = {path: _below(short) for path, short in paths.items() if len(short.parts) > 1}
+        if len(tops) != 1 or len(inner) < len(paths) or tops.pop().lower() in PART_FOLDERS:
+            return paths
+        depths = {len(short.parts) for short in inner.values()}
         if 1 in depths:
-            # The images lie in this one folder: a class, unless the file names tell the classes.
-            prefixes = {_prefix(look) for look in inner.values()}
-            tell = None not in prefixes and len(prefixes) > 1
+            # The images are in this one folder: it is a class, unless the file names give the classes.
+            prefixes = {_prefix(short) for short in inner.values()}
+            names_tell = None not in prefixes and len(prefixes) > 1
             is_neu = prefixes <= {*NEU_PREFIXES, *NEU_CLASSES}
-            return inner if depths == {1} and tell and (is_archive or is_neu) else shown
-        shown = inner
+            return inner if depths == {1} and names_tell and (is_archive or is_neu) else paths
+        paths = inner
 
 
-def _parts(source, shown):
-    """path -> "train", "validation" or "test"; all None where the top folders are no parts."""
-    tops = {look.parts[0] if len(look.parts) > 1 else "" for look in shown.values()}
+def _below(path: PurePosixPath) -> PurePosixPath:
+    """The path below its first folder."""
+    return PurePosixPath(*path.parts[1:])
+
+
+def _parts(source: str, paths: Paths) -> dict[PurePosixPath, str | None]:
+    """path -> "train", "validation" or "test"; all `None` if the top folders are not parts."""
+    tops = {short.parts[0] if len(short.parts) > 1 else "" for short in paths.values()}
     named = {top for top in tops if top.lower() in PART_FOLDERS}
     has_train = any(PART_FOLDERS[top.lower()] == "train" for top in named)
     if named == tops and not has_train:
         raise InputError(
             f'{source} has the folders {_list(tops)} and no folder "train". Add it, or, if these are '
-            f"classes, "
-            "give them other names."
+            "classes, give them other names."
         )
     if named != tops and has_train:
         raise InputError(
-            f"{source} has the folders {_list(named)}, and beside them {_list(tops - named)}. Leave "
-            "train, validation and test folders only, or class folders only."
+            f"{source} has the folders {_list(named)}, and also {_list(tops - named)}. Keep only train, "
+            "validation and test folders, or only class folders."
         )
     if named != tops:
-        return dict.fromkeys(shown)
-    return {path: PART_FOLDERS[look.parts[0].lower()] for path, look in shown.items()}
+        return dict.fromkeys(paths)
+    return {path: PART_FOLDERS[short.parts[0].lower()] for path, short in paths.items()}
 
 
-def _inside_part(members):
-    """The paths below the part's folder, and below a neutral folder under it."""
-    inner = {path: PurePosixPath(*look.parts[1:]) for path, look in members.items()}
-    while all(len(look.parts) > 1 and look.parts[0].lower() in NEUTRAL_FOLDERS for look in inner.values()):
-        inner = {path: PurePosixPath(*look.parts[1:]) for path, look in inner.items()}
+def _inside_part(paths: Paths) -> Paths:
+    """The paths below the folder of the part, and below a neutral folder under it."""
+    inner = {path: _below(short) for path, short in paths.items()}
+    while all(len(short.parts) > 1 and short.parts[0].lower() in NEUTRAL_FOLDERS for short in inner.values()):
+        inner = {path: _below(short) for path, short in inner.items()}
     return inner
 
 
-def _prefix(look):
-    found = re.fullmatch(r"(.+)_[0-9]+", look.stem)
-    return found and found[1]
+def _prefix(path: PurePosixPath) -> str | None:
+    """`scratches` of `scratches_7.jpg`."""
+    found = re.fullmatch(r"(.+)_[0-9]+", path.stem)
+    return found[1] if found else None
 
 
-def _classes(source, members):
+def _classes(source: str, paths: Paths) -> dict[PurePosixPath, str]:
     """path -> class name, by the first folder or else by the file name."""
-    loose = [path for path, look in members.items() if len(look.parts) == 1]
+    loose = [path for path, short in paths.items() if len(short.parts) == 1]
     if not loose:
-        return {path: look.parts[0] for path, look in members.items()}
-    if len(loose) < len(members):
+        return {path: short.parts[0] for path, short in paths.items()}
+    if len(loose) < len(paths):
         raise InputError(
-            f"{source} has {_images(len(loose))} beside its class folders, the first {min(loose)}. Move each "
-            "into the folder of its class, or take it away."
+            f"{source} has {_images(len(loose))} outside its class folders, the first {min(loose)}. Move "
+            "each into the folder of its class, or remove it."
         )
-    class_of = {path: _prefix(look) for path, look in members.items()}
-    nameless = [path for path, name in class_of.items() if name is None]
-    if nameless:
+    class_of = {}
+    for path, short in paths.items():
+        if prefix := _prefix(short):
+            class_of[path] = prefix
+    if len(class_of) < len(paths):
         raise InputError(
-            f"{source} has no class folders, and the file name {min(nameless)} names no class. Put the "
-            f"images "
-            "of each class in a folder of their own, or name the files like scratches_1.jpg."
+            f"{source} has no class folders, and the file name {min(paths.keys() - class_of.keys())} gives "
+            "no class. Put the images of each class in a separate folder, or name the files like "
+            "scratches_1.jpg."
         )
     if set(class_of.values()) <= set(NEU_PREFIXES):
         class_of = {path: NEU_PREFIXES[name] for path, name in class_of.items()}
     return class_of
 
 
-def _check_classes(source, class_names, class_of, part_of):
+def _check_classes(
+    source: str,
+    class_names: tuple[str, ...],
+    class_of: dict[PurePosixPath, str],
+    part_of: dict[PurePosixPath, str | None],
+) -> None:
     if len(class_names) < 2:
         raise InputError(
-            f'{source} holds one class only, "{class_names[0]}". A classifier needs two or more: add a '
-            f"folder "
-            "with images of another class."
+            f'{source} holds only one class, "{class_names[0]}". A classifier needs two or more: add a '
+            "folder with images of another class."
         )
     learned = {class_of[path] for path, part in part_of.items() if part in (None, "train")}
     for path, part in part_of.items():
         if class_of[path] not in learned:
             raise InputError(
                 f'{source} has no training images of the class "{class_of[path]}", but {part} images, such '
-                f"as "
-                f"{path}. Add some to the train folder, or take the class away."
+                f"as {path}. Add some to the train folder, or remove the class."
             )
 
 
-def _images(number):
+def _images(number: int) -> str:
     return f"{number} image{'s' * (number != 1)}"
 
 
-def _list(names):
+def _list(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' if name else "loose images" for name in sorted(names))

@@ -1,15 +1,17 @@
-"""The NEU surface defect database as a TensorFlow Datasets builder, for images that a person has got already.
+"""The NEU surface defect database as a TensorFlow Datasets builder, for images that are on the disk already.
 
 This module needs the extra `tfds`; defining the class registers the name `neu_det` in TFDS. `prepare_neu_det`
-stands in for the command `tfds build`, which needs apache-beam.
+replaces the command `tfds build`, which needs apache-beam.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from keras_vit.data.image_set import ImageSet
-from keras_vit.data.sources import load_image_set
+from keras_vit.data.sources.archive import read_zip
+from keras_vit.data.sources.folder import read_folder
 from keras_vit.data.sources.layout import NEU_CLASSES, natural_key
 from keras_vit.errors import InputError
 
@@ -30,18 +32,18 @@ CITATION = """\
 class NeuDet(tfds.core.GeneratorBasedBuilder):
     """1,800 gray images, 200x200, of hot-rolled steel strip: 300 of each of six defects.
 
-    One split, `"train"`, in the order classes by name, then number in the file name: so
+    One split, `"train"`, ordered by class name, then by the number in the file name, so that
     `stratified_split` draws the same images as from the folder itself.
 
-    The files are JPEG with three equal channels (the first publication: 8-bit BMP). Their bytes are kept as
-    they are, neither decoded nor packed again, and the feature says (200, 200, 1): one channel is all they
-    hold, and TensorFlow decodes either kind of file to it.
+    The files are JPEG with three equal channels (8-bit BMP in the first publication). Their bytes are kept as
+    they are, neither decoded nor encoded again. The shape of the feature is (200, 200, 1), because the files
+    hold one channel, and TensorFlow decodes both kinds of files to it.
 
     Source: K. Song and Y. Yan, Applied Surface Science 285 (2013) 858-864.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 -- TFDS's own way
+    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 -- as TFDS wants it
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     Get the NEU surface defect database (Northeastern University, China) and put it into the manual folder:
     six folders named crazing, inclusion, patches, pitted_surface, rolled-in_scale and scratches; or all
@@ -69,11 +71,11 @@ class NeuDet(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         return {"train": self._generate_examples(_neu_images(Path(dl_manager.manual_dir)))}
 
-    def _generate_examples(self, image_set: ImageSet):
-        def place(i):
+    def _generate_examples(self, image_set: ImageSet) -> Iterator[tuple[int, dict]]:
+        def order(i: int) -> tuple:
             return image_set.labels[i], natural_key(image_set.names[i].rsplit("/", 1)[-1])
 
-        for key, i in enumerate(sorted(range(len(image_set)), key=place)):
+        for key, i in enumerate(sorted(range(len(image_set)), key=order)):
             image = image_set.images[i]
             yield (
                 key,
@@ -88,7 +90,7 @@ class NeuDet(tfds.core.GeneratorBasedBuilder):
 def _neu_images(folder: Path) -> ImageSet:
     """The images of the manual folder, or of the only zip in it."""
     zips = [path for path in folder.iterdir() if path.suffix.lower() == ".zip"]
-    image_set = load_image_set(zips[0] if len(zips) == 1 else folder)
+    image_set = read_zip(zips[0]) if len(zips) == 1 else read_folder(folder)
     if image_set.class_names != NEU_CLASSES:
         raise InputError(
             f"{image_set.source} has the classes {', '.join(image_set.class_names)}, not the six of NEU: "
@@ -98,23 +100,23 @@ def _neu_images(folder: Path) -> ImageSet:
 
 
 def prepare_neu_det(manual_dir: str | Path, data_dir: str | Path | None = None) -> Path:
-    """Prepares `tfds:neu_det` from images on disk; after it `load_image_set("tfds:neu_det")` reads them.
+    """Prepares `tfds:neu_det` from images on disk; then `load_image_set("tfds:neu_det")` reads them.
 
     Args:
         manual_dir: a folder with NEU's class folders, its flat files, or one zip of either.
-        data_dir: where TFDS keeps data sets; `None` is its own default, `~/tensorflow_datasets`. With another
-            folder, set the environment variable `TFDS_DATA_DIR` to it to read the data set.
+        data_dir: where TFDS keeps data sets; `None` is the default of TFDS, `~/tensorflow_datasets`. To read
+            the data set from another folder, set the environment variable `TFDS_DATA_DIR` to it.
 
     Returns:
         The folder of the prepared data set.
 
     Raises:
-        InputError: no such folder, or not the six classes of NEU.
+        InputError: there is no such folder, or it does not hold the six classes of NEU.
     """
     folder = Path(manual_dir).expanduser()
     if not folder.is_dir():
         raise InputError(f"No such folder: {manual_dir}. Give the folder that holds the NEU images.")
-    _neu_images(folder)  # a wrong folder says so before TFDS writes anything
+    _neu_images(folder)  # raises for a wrong folder before TFDS writes anything
     builder = NeuDet(data_dir=None if data_dir is None else str(data_dir))
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(folder)))
     return Path(builder.data_path)

@@ -10,16 +10,16 @@ from keras_vit.data.sources.layout import PART_FOLDERS
 from keras_vit.errors import InputError
 
 LOGGER = logging.getLogger(__name__)
-SIZE_LIMIT = 8 * 1024**3  # bytes: an image set lies in memory
+SIZE_LIMIT = 8 * 1024**3  # bytes: an image set is held in memory
 NAME_FEATURES = ("file_name", "image/filename", "filename")
 
 
 def read_tfds(name: str) -> ImageSet:
     """The images of a TFDS data set as an image set of encoded bytes.
 
-    A data set that is not prepared yet is downloaded to `TFDS_DATA_DIR`, or `~/tensorflow_datasets`; a log
-    line says so first. The splits train, validation and test become parts (of these names' usual spellings;
-    splits of other names are left out, and so are images without a label); a data set with one split has no
+    A data set that is not prepared yet is downloaded to `TFDS_DATA_DIR`, or `~/tensorflow_datasets`, after a
+    line in the log that says so. The splits train, validation and test, in their usual spellings, become
+    parts; splits with other names and images without a label are left out. A data set with one split has no
     parts.
 
     Args:
@@ -28,8 +28,7 @@ def read_tfds(name: str) -> ImageSet:
 
     Raises:
         InputError: TFDS is not installed, the name is unknown, the data set cannot be prepared, is larger
-            than
-            8 GiB, or has no 8-bit image with a class label.
+            than 8 GiB, or has no 8-bit image with a class label.
     """
     try:
         import tensorflow_datasets as tfds
@@ -55,7 +54,7 @@ def _builder(tfds, name):
         return tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
-            f"TensorFlow Datasets knows no data set {name!r}. The names are listed at "
+            f"TensorFlow Datasets has no data set {name!r}. The names are listed at "
             "https://www.tensorflow.org/datasets/catalog/overview"
         ) from error
     except Exception as error:  # TFDS raises what its data sets raise
@@ -90,7 +89,7 @@ def _last_line(error):
 
 
 def _features(tfds, builder, name):
-    """The names of the image, the label, and, where there is one, the file name."""
+    """The names of the features of the image, the label and, if there is one, the file name."""
     features = builder.info.features
     keys = list(features.keys()) if isinstance(features, tfds.features.FeaturesDict) else []
     supervised = builder.info.supervised_keys
@@ -106,7 +105,7 @@ def _features(tfds, builder, name):
     labels = [key for key in keys if isinstance(features[key], tfds.features.ClassLabel)]
     if not images or not labels:
         raise InputError(
-            f"tfds:{name} has no 8-bit image with a class label: it is no set for classification."
+            f"tfds:{name} has no 8-bit image with a class label: it is not a data set for classification."
         )
     names = [key for key in NAME_FEATURES if key in keys and isinstance(features[key], tfds.features.Text)]
     return images[0], labels[0], names[0] if names else None
@@ -129,8 +128,8 @@ def _read(tfds, builder, name):
     for split in sorted((s for s in splits if splits[s]), key=lambda s: SPLIT_PARTS.index(splits[s])):
         examples = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
         for i, example in enumerate(examples.as_numpy_iterator()):
-            called = example[name_key].decode("utf-8", "backslashreplace") if name_key else f"{split}[{i}]"
-            rows.append((example[image_key], called, int(example[label_key]), splits[split]))
+            shown = example[name_key].decode("utf-8", "backslashreplace") if name_key else f"{split}[{i}]"
+            rows.append((example[image_key], shown, int(example[label_key]), splits[split]))
     rows = [row for row in rows if row[2] >= 0]
     labels = np.array([row[2] for row in rows], dtype=np.int64)
     class_names = tuple(features[label_key].names or ())
@@ -140,7 +139,7 @@ def _read(tfds, builder, name):
         )
     names = tuple(row[1] for row in rows)
     if len(set(names)) < len(names):
-        names = tuple(f"{called} ({i})" for i, called in enumerate(names))
+        names = tuple(f"{shown} ({i})" for i, shown in enumerate(names))
     parts = tuple(str(row[3]) for row in rows)
     return ImageSet(
         source=f"tfds:{name}",

@@ -84,23 +84,26 @@ WRONG_NPZ = [
     ),
     ({"x": X}, "has no array y. It must hold x and y"),
     ({"x_test": X, "y_test": Y}, "has no images and labels under a known name"),
-    ({"x": X, "y": Y, "x_train": X, "y_train": Y}, "has x and y beside arrays for train and test. Keep one"),
+    (
+        {"x": X, "y": Y, "x_train": X, "y_train": Y},
+        "has x and y as well as arrays for train and test. Keep one",
+    ),
     ({"x": X, "y": Y[:3]}, "x has 4 images, but y has 3 labels."),
     ({"x": X / 255, "y": Y}, "x must be uint8 pixels, 0 to 255. Received: float64"),
     ({"x": X[0], "y": Y}, "Received: (5, 6)"),
     ({"x": X[:, None], "y": Y}, "with 1, 3 or 4 channels. Received: (4, 1, 5, 6)"),
     (
         {"x": X, "y": np.eye(4)[Y]},
-        "y must be one integer or text for each image, shape (n,). Received: float64 (4, 4)",
+        "y must be one integer or text per image, shape (n,). Received: float64 (4, 4)",
     ),
-    ({"x": X, "y": Y * 0}, 'holds one class only, "0". A classifier needs two or more.'),
+    ({"x": X, "y": Y * 0}, 'holds only one class, "0". A classifier needs two or more.'),
     ({"x": X, "y": Y, "class_names": np.array(["a"])}, "class_names must be two or more different texts"),
     (
         {"x": X, "y": Y + 1, "class_names": np.array(["a", "b"])},
         "a label is 2, but class_names has 2 names, so labels go from 0 to 1.",
     ),
-    ({"x": X, "y": Y * 0, "class_names": np.array(["a", "b"])}, 'holds one class only, "a"'),
-    ({"x": X[:0], "y": Y[:0]}, "holds no image: its arrays are empty."),
+    ({"x": X, "y": Y * 0, "class_names": np.array(["a", "b"])}, 'holds only one class, "a"'),
+    ({"x": X[:0], "y": Y[:0]}, "holds no images: its arrays are empty."),
     (
         {"x": X, "y": np.array([1, "a", None, 0], dtype=object)},
         "holds Python objects, which are not loaded for safety",
@@ -122,5 +125,7 @@ def test_npz_cut_short(tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, x=X, y=Y)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(InputError, match=r"is no \.npz file, or it is damaged .* Write it again with numpy"):
+    with pytest.raises(
+        InputError, match=r"is not an \.npz file, or it is damaged .* Write it again with numpy"
+    ):
         load_image_set(path)

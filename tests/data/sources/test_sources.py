@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from keras_vit.data import sources
 from keras_vit.data.audit import audit_images, require_readable
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.sources import archive, load_image_set
@@ -185,11 +186,9 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path):
 
 
 def test_nothing_is_the_drawn_defects_of_seed_0(monkeypatch):
-    from keras_vit.data.sources import steel
-
-    small = steel.draw_steel_defects(seed=0, images_per_class=1, size=16)
+    small = sources.draw_steel_defects(seed=0, images_per_class=1, size=16)
     asked = []
-    monkeypatch.setattr(steel, "draw_steel_defects", lambda **options: asked.append(options) or small)
+    monkeypatch.setattr(sources, "draw_steel_defects", lambda **options: asked.append(options) or small)
     assert load_image_set() is small
     assert asked == [{"seed": 0}]
     assert small.class_names == NEU_CLASSES
@@ -274,7 +273,7 @@ WRONG = {
     "a name that no system takes": (lambda tmp_path: "x" * 5000, "cannot be opened: "),
     "empty folder": (
         wrong_folder(),
-        "{data} holds no image (JPEG, PNG, BMP, GIF and WebP are read). Put the",
+        "{data} holds no images (JPEG, PNG, BMP, GIF and WebP are read). Put the",
     ),
     "empty class folders": (
         lambda tmp_path: (tmp_path / "data" / "a").mkdir(parents=True) or tmp_path / "data",
@@ -283,29 +282,26 @@ WRONG = {
     "no images": (wrong_folder("a/1.txt", "b/1.csv"), "{data} holds no image"),
     "one class only": (
         wrong_folder("scratches/1.png", "scratches/2.png"),
-        '{data} holds one class only, "scratches". A classifier needs two or more: add a folder with images '
-        "of "
-        "another class.",
+        '{data} holds only one class, "scratches". A classifier needs two or more: add a folder with images '
+        "of another class.",
     ),
-    "one class only, by file names": (wrong_folder("Cr_1.bmp"), 'holds one class only, "crazing"'),
+    "one class only, by file names": (wrong_folder("Cr_1.bmp"), 'holds only one class, "crazing"'),
     "one class folder is no folder of flat names": (
         wrong_folder("good/cam1_001.png", "good/cam2_001.png"),
-        'holds one class only, "good"',
+        'holds only one class, "good"',
     ),
     "names that tell nothing": (
         wrong_folder("1.png", "holiday.png"),
-        "{data} has no class folders, and the file name 1.png names no class. Put the images of each class "
-        "in a",
+        "{data} has no class folders, and the file name 1.png gives no class. Put the images of each",
     ),
     "loose images": (
         wrong_folder("a/1.png", "b/1.png", "preview.png"),
-        "{data} has 1 image beside its class folders, the first preview.png. Move each into",
+        "{data} has 1 image outside its class folders, the first preview.png. Move each into",
     ),
     "TIFF files": (
         wrong_folder("a/1.png", "b/1.tif", "b/2.tif"),
         "{data} holds 2 images of a kind that is not read, the first b/1.tif. JPEG, PNG, BMP, GIF and WebP "
-        "are "
-        "read: convert the others to PNG, or take them away.",
+        "are read: convert the others to PNG, or remove them.",
     ),
     "no train folder": (
         wrong_folder("test/a/1.png", "val/b/1.png"),
@@ -313,11 +309,11 @@ WRONG = {
     ),
     "parts and classes mixed": (
         wrong_folder("train/a/1.png", "train/b/1.png", "c/1.png"),
-        '{data} has the folders "train", and beside them "c". Leave',
+        '{data} has the folders "train", and also "c". Keep only',
     ),
     "parts and loose images mixed": (
         wrong_folder("train/a/1.png", "train/b/1.png", "1.png"),
-        '{data} has the folders "train", and beside them loose images. Leave',
+        '{data} has the folders "train", and also loose images. Keep only',
     ),
     "a class without training images": (
         wrong_folder("train/a/1.png", "train/b/1.png", "test/c/1.png"),
@@ -326,19 +322,18 @@ WRONG = {
     "one image": (wrong_file("1.png", PNG), "{data} is one image. Give the folder"),
     "another kind of file": (
         wrong_file("data.tar.gz"),
-        "{data} is no folder, no .zip and no .npz file. Give one",
+        "{data} is not a folder, nor a file of a kind that is read (.zip, .npz). Give one",
     ),
     "a text named .zip": (
         wrong_file("data.zip"),
-        "{data} is no zip file, or it was cut short: pack or download",
+        "{data} is not a zip file, or it was cut short: pack or download",
     ),
-    "a zip cut short": (cut_zip, "{data} is no zip file, or it was cut short"),
+    "a zip cut short": (cut_zip, "{data} is not a zip file, or it was cut short"),
     "an empty zip": (wrong_zip(), "{data} holds no image"),
     "../ in a zip": (
         wrong_zip("a/1.png", "../../b/1.png"),
-        "{data} holds ../../b/1.png, a name that leads out of the zip; it may be an attack. If you trust "
-        "it: unpack "
-        "it yourself and give the folder.",
+        "{data} holds ../../b/1.png, a name that leads out of the zip; it may be an attack. If you trust it, "
+        "unpack it yourself and give the folder.",
     ),
     "..\\ in a zip": (wrong_zip("a/1.png", "..\\b\\1.png"), "a name that leads out of the zip"),
     "an absolute name in a zip": (
@@ -346,21 +341,21 @@ WRONG = {
         "holds /etc/1.png, a name that leads out",
     ),
     "a drive in a zip": (wrong_zip("a/1.png", "C:\\b\\1.png"), "a name that leads out of the zip"),
-    "an encrypted zip": (encrypted, "{data} is encrypted: a/1.png needs a password. Unpack it yourself"),
+    "an encrypted zip": (encrypted, "{data} is encrypted, a/1.png needs a password: unpack it yourself"),
     "a zip bomb": (
         bomb,
-        "bytes; it may be a zip bomb. If you trust it: unpack it yourself and give the folder.",
+        "bytes; it may be a zip bomb. If you trust it, unpack it yourself and give the folder.",
     ),
     "another compression": (
         wrong_zip("a/1.png", "b/1.png", compression=zipfile.ZIP_LZMA),
-        "{data} holds a/1.png, packed by a method that is not read (14). Unpack it yourself",
+        "{data} holds a/1.png, packed by a method that is not read (14): unpack it yourself",
     ),
     "a zip whose headers lie": (lying, "{data} is damaged at a/1.png"),
     "a zip damaged inside": (damaged_member, "{data} is damaged at a/1.png (Bad CRC-32"),
-    "a text named .npz": (wrong_file("data.npz"), "{data} is no .npz file, or it is damaged"),
+    "a text named .npz": (wrong_file("data.npz"), "{data} is not an .npz file, or it is damaged"),
     "an unknown TFDS name": (
         lambda tmp_path: "tfds:no_such_dataset",
-        "TensorFlow Datasets knows no data set 'no_such_dataset'. The names are listed at "
+        "TensorFlow Datasets has no data set 'no_such_dataset'. The names are listed at "
         "https://www.tensorflow.org",
     ),
     "an unknown TFDS configuration": (
@@ -383,7 +378,7 @@ def test_a_zip_that_grows_too_large_in_many_small_steps(tmp_path, monkeypatch):
     assert len(load_image_set(pack(tmp_path / "small.zip", "a/1.png", "b/1.png", "b/2.png"))) == 3
     data = pack(tmp_path / "large.zip", "a/1.png", "b/1.png", "b/2.png", "b/3.png")
     with pytest.raises(
-        InputError, match=r"large.zip would grow to more than .* \(counted up to b/3.png\)\. Unpack it"
+        InputError, match=r"large.zip would grow to more than .* \(counted up to b/3.png\): unpack it"
     ):
         load_image_set(data)
 
@@ -391,7 +386,7 @@ def test_a_zip_that_grows_too_large_in_many_small_steps(tmp_path, monkeypatch):
 def test_a_name_twice_in_a_zip(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         data = pack(tmp_path / "data.zip", "a/1.png", "b/1.png", "b/1.png")
-    with pytest.raises(InputError, match=r"holds b/1.png twice\. Unpack"):
+    with pytest.raises(InputError, match=r"holds b/1.png twice: unpack"):
         load_image_set(data)
 
 
