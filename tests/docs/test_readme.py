@@ -29,5 +29,5 @@ def test_the_commands_are_understood(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^\.venv/bin/keras-vit (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
     verbs = [parse(line.split()) for line in lines]
-    names = ["Inspect", "Train", "Evaluate", "Predict", "Train", "Train", "Export", "Request"]
+    names = "Inspect Train Evaluate Predict Train Search Train Export Request".split()
     assert [type(verb).__name__ for verb in verbs] == names
