@@ -98,6 +98,28 @@ def images(made_once):
 
 
 @pytest.fixture(scope="session")
+def drawn_images(made_once):
+    """A folder of drawn images in class folders, enough for the 24 validation images of `rejecting`."""
+    from tests.helpers import tiny
+
+    return made_once("drawn_images", lambda path: tiny.draw(path, each=40))
+
+
+@pytest.fixture(scope="session")
+def rejecting(drawn_images, made_once):
+    """The folder of a finished run that has learned to reject out-of-distribution images."""
+    from keras_vit.cli.main import FINE, main
+    from tests.helpers import tiny
+
+    def train(out):
+        words = tiny.words(drawn_images, out, "--validation-fraction", 0.25, epochs=6)
+        with tiny.size(), contextlib.redirect_stdout(io.StringIO()):
+            assert main(words) == FINE
+
+    return made_once("rejecting", train)
+
+
+@pytest.fixture(scope="session")
 def trained(images, made_once):
     """The folder of a finished run, and what the command printed."""
     from keras_vit.cli.main import FINE, main

@@ -1,6 +1,7 @@
 """Images in, answers out: one Keras model that prediction, evaluation and all exported formats share."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,7 +36,7 @@ class OODDistance(layers.Layer):
         `(batch,)`, float32; NaN where the features are not finite.
     """
 
-    def __init__(self, rank: int, num_centers: int, **kwargs):
+    def __init__(self, rank: int, num_centers: int, **kwargs: Any):
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
         self.rank = rank
         self.num_centers = num_centers

@@ -1,6 +1,7 @@
 """The rejection of out-of-distribution images, fitted and judged at the end of a training run."""
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def rows_to_fit(labels: np.ndarray) -> np.ndarray:
 
 
 def features_by_part(
-    model: "keras.Model", parts: dict[str, list[Image]], preprocessing: Preprocessing
+    model: "keras.Model", parts: dict[str, Sequence[Image]], preprocessing: Preprocessing
 ) -> dict[str, np.ndarray]:
     """The `ood_features` of images: float32 (n, features) for each of the parts.
 

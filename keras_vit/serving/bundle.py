@@ -21,7 +21,7 @@ from keras_vit.serving import Format
 from keras_vit.serving.model_card import model_card
 from keras_vit.serving.saved_model import Comparison, compare_saved_model, encoded_image, write_saved_model
 from keras_vit.serving.server_files import MODELS, add_model, batching_config, compose_file, read_models
-from keras_vit.serving.serving_json import write_settings
+from keras_vit.serving.serving_json import write_serving_json
 from keras_vit.serving.version_folder import SAVED_MODEL, check_name, new_version, versions_of
 from keras_vit.serving.warmup import require_serving_api, write_warmup
 
@@ -121,7 +121,7 @@ def write_bundle(run: Run, folder: Path, name: str, images: ImageSet) -> Compari
     comparison = compare_saved_model(run, folder, images)
     extra = folder / "assets.extra"
     extra.mkdir()
-    write_settings(extra, run, comparison, {"max_pixels": MAX_PIXELS})
+    write_serving_json(extra, run, comparison, {"max_pixels": MAX_PIXELS})
     write_warmup(extra, name, warmup_examples(run, images))
     return comparison
 

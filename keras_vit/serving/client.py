@@ -1,13 +1,14 @@
-"""Asks a server about image files: TensorFlow Serving with a model that `keras-vit export` made."""
+"""Sends image files to TensorFlow Serving with a model that `keras-vit export` made."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import sleep
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 from tenacity import (
     Retrying,
     retry_if_exception,
@@ -16,13 +17,15 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from keras_vit.errors import InputError, ServerError, check_choice, check_range
+from keras_vit.errors import InputError, ServerError
 from keras_vit.serving.protocols import PORTS, Grpc, Rest
+from keras_vit.validation import Count, validated
 
+Protocol = Literal["grpc", "rest"]
 PROTOCOLS: dict[str, type[Grpc] | type[Rest]] = {"grpc": Grpc, "rest": Rest}
 GRPC_PORT = 8500
-# Of image files in a request: as base64 they stay below 4 MiB, the most that gRPC and many a proxy let
-# through unless they are told otherwise. A larger image goes alone.
+# Of the image files in a request: as base64 they stay below 4 MiB, the default limit of gRPC and of many
+# proxies. A larger image is sent alone.
 BATCH_BYTES = 3_000_000
 MAX_FILE_BYTES = 512 * 1024**2
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds
@@ -31,14 +34,14 @@ OUTPUTS = ("probabilities", "label", "confidence", "reject")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server says of one image.
+    """The answer of a server for one image.
 
     Args:
         image: its path.
-        label: the likeliest class; `None` where the image cannot be read or decoded.
+        label: the likeliest class; `None` if the image cannot be read or decoded.
         confidence: the calibrated probability of `label`.
-        reject: whether the image looks unlike the training images, or cannot be decoded; `None` where it was
-            not asked about.
+        reject: whether the image is unlike the training images or cannot be decoded; `None` if it was not
+            sent.
         probabilities: calibrated, in the order of the classes in the model's `labels.txt`.
         error: why the image has no label, or `None`.
     """
@@ -51,13 +54,33 @@ class Answer:
     error: str | None = None
 
 
+@validated
+class Settings:
+    """How a server is called: see `request`."""
+
+    name: str
+    version: Annotated[int, Field(ge=0, le=2**63 - 1)] | None
+    protocol: Protocol | None
+    timeout: Annotated[float, Field(gt=0, le=86_400)]
+    retries: Annotated[int, Field(ge=0, le=100)]
+    batch_size: Count = 1
+
+    def __post_init__(self):
+        if not self.name:
+            raise InputError("The name of the model is empty: give the one that it is served under.")
+
+    def server(self, address: str) -> Rest | Grpc:
+        protocol = PROTOCOLS[protocol_of(address, self.protocol)]
+        return protocol(address, self.name, self.version, self.timeout)
+
+
 def request(
     address: str,
     images: Sequence[str | Path],
     *,
     name: str = "vit",
     version: int | None = None,
-    protocol: str | None = None,
+    protocol: Protocol | None = None,
     timeout: float = 30.0,
     retries: int = 3,
     batch_size: int = 32,
@@ -66,28 +89,27 @@ def request(
 
     Args:
         address: `"HOST:PORT"`.
-        images: paths of image files. They are sent as they are: no image is decoded here.
-        name: the name the model is served under.
+        images: paths of image files. They are sent unchanged: no image is decoded here.
+        name: the name under which the model is served.
         version: of the model; `None` for the latest.
-        protocol: `"grpc"`, which needs the extra `serving`, or `"rest"`; `None` takes gRPC at port 8500,
-            else REST.
+        protocol: `"grpc"`, which needs the extra `serving`, or `"rest"`; `None` takes gRPC at port 8500, else
+            REST.
         timeout: seconds to wait for the answer to one request.
-        retries: how often a request is made again after a failure that may pass: nobody listens, no answer in
-            time, or the server says that it is busy. The waits between double from half a second up, with
-            jitter.
-        batch_size: images a request; fewer where their files are large.
+        retries: how often a request is repeated after a failure that may be temporary: no server listens, no
+            answer in time, or the server is busy. The waits double from half a second up, with jitter.
+        batch_size: images per request; fewer if their files are large.
 
     Returns:
-        One `Answer` an image, in order. An image that cannot be read or decoded has an `error` and spoils no
-        other.
+        One `Answer` per image, in order. An image that cannot be read or decoded gets an `error` and does not
+        affect the others.
 
     Raises:
         InputError: an argument cannot be used.
-        ServerError: the server cannot be reached, refuses the request or makes no sense; its `answers` are
-            those to the images before.
+        ServerError: the server cannot be reached, refuses the request, or gives an answer that cannot be
+            used; the error's `answers` are those for the images before.
     """
-    check_range("batch_size", batch_size, 1, None)
-    server = _server(address, name, version, protocol, timeout, retries)
+    settings = Settings(name, version, protocol, timeout, retries, batch_size)
+    server = settings.server(address)
     answers: list[Answer] = []
     for batch in _batches([Path(image) for image in images], batch_size):
         try:
@@ -103,14 +125,19 @@ def signatures(
     *,
     name: str = "vit",
     version: int | None = None,
-    protocol: str | None = None,
+    protocol: Protocol | None = None,
     timeout: float = 30.0,
     retries: int = 3,
 ) -> dict[str, dict[str, dict[str, str]]]:
-    """What can be asked of a model on a server.
+    """The signatures of a model on a server.
 
     Args:
-        address, name, version, protocol, timeout, retries: as in `request`.
+        address: as in `request`, and so are the other arguments.
+        name: of the model.
+        version: of the model.
+        protocol: `"grpc"` or `"rest"`.
+        timeout: seconds.
+        retries: after a temporary failure.
 
     Returns:
         Signature -> `"inputs"` and `"outputs"` -> tensor name -> type and shape, such as `"float32 (?, 6)"`.
@@ -118,7 +145,7 @@ def signatures(
     Raises:
         InputError, ServerError: as in `request`.
     """
-    server = _server(address, name, version, protocol, timeout, retries)
+    server = Settings(name, version, protocol, timeout, retries).server(address)
     found = _patiently(server.signature_def, retries)
     try:
         return {
@@ -132,11 +159,11 @@ def signatures(
             if not signature.startswith("__")  # those of SavedModel itself
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ServerError(f"{address} describes its model in no way that TensorFlow Serving does.") from error
+        raise ServerError(f"{address} does not describe its model as TensorFlow Serving does.") from error
 
 
 def signature_table(found: dict[str, dict[str, dict[str, str]]]) -> str:
-    """Signatures for people to read: a line a tensor."""
+    """Signatures as text, one line per tensor."""
     lines = []
     for signature, sides in found.items():
         lines.append(signature)
@@ -145,8 +172,8 @@ def signature_table(found: dict[str, dict[str, dict[str, str]]]) -> str:
     return "\n".join(lines)
 
 
-def _type_and_shape(info) -> str:
-    # As JSON a message leaves out what is 0 or empty.
+def _type_and_shape(info: dict[str, Any]) -> str:
+    # The JSON form of a message omits fields that are 0 or empty.
     shape = info.get("tensor_shape", {})
     sizes = [int(dim.get("size", 0)) for dim in shape.get("dim", ())]
     kind = {"float": "float32"}.get(word := info["dtype"].removeprefix("DT_").lower(), word)
@@ -158,11 +185,11 @@ def _type_and_shape(info) -> str:
 
 
 def to_json(answers: Sequence[Answer], class_names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Answers as JSON has them.
+    """Answers as dicts for JSON.
 
     Args:
         answers: what `request` returns.
-        class_names: of the model, in its order; with them the probabilities are named.
+        class_names: of the model, in its order; with them, the probabilities are given by name.
 
     Raises:
         InputError: the names are not those of the model.
@@ -177,20 +204,20 @@ def to_json(answers: Sequence[Answer], class_names: Sequence[str] | None = None)
 
 
 def read_labels(path: Path) -> list[str]:
-    """The class names in a `labels.txt`, one a line."""
+    """The class names in a `labels.txt`, one per line."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(
             f"{path} cannot be read ({reason}): give the labels.txt from assets.extra of the model."
         ) from error
 
 
-def _by_class(answer, class_names):
+def _by_class(answer: Answer, class_names: Sequence[str]) -> dict[str, float]:
     of_model = len(class_names) == len(answer.probabilities)
     named = dict(zip(class_names, answer.probabilities, strict=False))
-    if not of_model or named.get(answer.label) != max(answer.probabilities):
+    if not of_model or named.get(answer.label or "") != max(answer.probabilities):
         raise InputError(
             f"The labels are not those of the model, which has {len(answer.probabilities)} classes and calls "
             f"{answer.image} {answer.label!r}: give the labels.txt from assets.extra of the served version."
@@ -199,7 +226,7 @@ def _by_class(answer, class_names):
 
 
 def table(answers: Sequence[Answer]) -> str:
-    """Answers for people to read: a line an image."""
+    """Answers as text, one line per image."""
     rows = [
         (
             answer.image,
@@ -218,11 +245,11 @@ def table(answers: Sequence[Answer]) -> str:
     return "\n".join(lines)
 
 
-def protocol_of(address: str, protocol: str | None = None) -> str:
-    """`"grpc"` or `"rest"`: the one that was chosen, or the one of the port.
+def protocol_of(address: str, protocol: Protocol | None = None) -> Protocol:
+    """`"grpc"` or `"rest"`: the given protocol, or that of the port.
 
     Raises:
-        InputError: the address is none, or there is no such protocol.
+        InputError: the address is not HOST:PORT.
     """
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})", address, re.ASCII)
     if not found or not 0 < int(found[2]) < 65536:
@@ -231,18 +258,7 @@ def protocol_of(address: str, protocol: str | None = None) -> str:
         )
     if protocol is None:
         return "grpc" if int(found[2]) == GRPC_PORT else "rest"
-    check_choice("protocol", protocol, PROTOCOLS)
     return protocol
-
-
-def _server(address, name, version, protocol, timeout, retries) -> Rest | Grpc:
-    protocol = protocol_of(address, protocol)
-    if not name:
-        raise InputError("The name of the model is empty: give the one it is served under.")
-    check_range("version", version, 0, 2**63 - 1)
-    check_range("timeout", timeout, 0, 86_400, open_low=True)
-    check_range("retries", retries, 0, 100)
-    return PROTOCOLS[protocol](address, name, version, timeout)
 
 
 @dataclass(frozen=True)
@@ -252,7 +268,7 @@ class _File:
     error: str | None = None
 
 
-def _batches(paths, batch_size) -> Iterator[list[_File]]:
+def _batches(paths: Sequence[Path], batch_size: int) -> Iterator[list[_File]]:
     batch: list[_File] = []
     size = 0
     for path in paths:
@@ -267,12 +283,12 @@ def _batches(paths, batch_size) -> Iterator[list[_File]]:
         yield batch
 
 
-def _read(path) -> _File:
+def _read(path: Path) -> _File:
     try:
         if not path.exists():
             return _File(str(path), None, "there is no such file")
-        if not path.is_file():  # reading a pipe would wait for whoever writes to it
-            return _File(str(path), None, "it is no file")
+        if not path.is_file():  # reading a pipe would wait for a writer
+            return _File(str(path), None, "it is not a file")
         if path.stat().st_size > MAX_FILE_BYTES:
             return _File(str(path), None, f"more than {MAX_FILE_BYTES // 1024**2} MiB, too large to send")
         return _File(str(path), path.read_bytes())
@@ -281,7 +297,7 @@ def _read(path) -> _File:
         return _File(str(path), None, f"cannot be read: {reason}")
 
 
-def _answers(server, batch, retries) -> list[Answer]:
+def _answers(server: Rest | Grpc, batch: list[_File], retries: int) -> list[Answer]:
     contents = [file.content for file in batch if file.content is not None]
     outputs = _patiently(lambda: server.predict(contents), retries) if contents else {}
     rows = iter(_rows(outputs, len(contents), server.address) if contents else ())
@@ -291,22 +307,22 @@ def _answers(server, batch, retries) -> list[Answer]:
     ]
 
 
-def _answer(name, probabilities, label, confidence, reject) -> Answer:
+def _answer(name: str, probabilities: list[float], label: str, confidence: float, reject: float) -> Answer:
     if not label:
         return Answer(name, reject=bool(reject), error="the server cannot decode it as an image")
     return Answer(name, label, confidence, bool(reject), tuple(probabilities))
 
 
-def _rows(outputs, count, address) -> Iterator[tuple]:
-    """The outputs image by image, once they are known to be what an exported model gives."""
+def _rows(outputs: dict[str, Any], count: int, address: str) -> Iterator[tuple]:
+    """The outputs image by image, after a check that they are those of an exported model."""
     missing = [name for name in OUTPUTS if name not in outputs]
     if missing:
         raise ServerError(
-            f"{address} serves no model that `keras-vit export` made: its outputs are "
+            f"{address} does not serve a model that `keras-vit export` made: its outputs are "
             f"{', '.join(sorted(outputs)) or 'none'}, without {', '.join(missing)}."
         )
     try:
-        # A float32 is written otherwise in JSON than as a double: this makes the same number of both.
+        # JSON may hold more digits than a float32: this makes REST and gRPC return the same number.
         numbers = {name: np.asarray(outputs[name], np.float32) for name in OUTPUTS if name != "label"}
         labels = [_text(label) for label in outputs["label"]]
     except (TypeError, ValueError) as error:
@@ -322,22 +338,22 @@ def _rows(outputs, count, address) -> Iterator[tuple]:
     return zip(*(columns[name] for name in OUTPUTS), strict=True)
 
 
-def _text(label) -> str:
+def _text(label: Any) -> str:
     if isinstance(label, bytes):
         return label.decode()
     if not isinstance(label, str):
-        raise TypeError(f"{label!r} is no label")
+        raise TypeError(f"{label!r} is not a label")
     return label
 
 
-def _nonsense(address, what) -> ServerError:
+def _nonsense(address: str, what: str) -> ServerError:
     return ServerError(f"{address} does not answer as a model that `keras-vit export` made: {what}.")
 
 
 def _patiently(call: Callable[[], Any], retries: int) -> Any:
-    """What a call returns; after a failure that may pass it is made again, up to `retries` times.
+    """What a call returns; after a failure that may be temporary it is repeated, up to `retries` times.
 
-    Half of each wait is drawn: clients that one failure has stopped are not to come back all at once.
+    Half of each wait is random, so that clients that the same failure has stopped do not return all at once.
     """
     half = {"multiplier": FIRST_DELAY / 2, "max": LONGEST_DELAY / 2}
     patient = Retrying(
@@ -351,5 +367,5 @@ def _patiently(call: Callable[[], Any], retries: int) -> Any:
         return patient(call)
     except ServerError as error:
         if patient.statistics["attempt_number"] > 1:
-            error.add_note(f"Asked {patient.statistics['attempt_number']} times.")
+            error.add_note(f"Tried {patient.statistics['attempt_number']} times.")
         raise

@@ -1,8 +1,8 @@
-"""Decoding that spoils no batch: bytes that are no image come out as one black pixel, marked.
+"""Decoding that never fails a batch: bytes that are not an image become one black pixel, with a mark.
 
 TensorFlow's decoders fail the whole graph for one bad file, and a graph cannot catch an error. A tf.data
-pipeline can: `ignore_errors` leaves out the element whose decoding failed, and another takes its place. All
-in here is made of operations that any TensorFlow has.
+pipeline can: `ignore_errors` drops the element whose decoding failed, and another one takes its place. This
+module uses only operations that every TensorFlow has.
 """
 
 import tensorflow as tf
@@ -10,12 +10,12 @@ import tensorflow as tf
 from keras_vit.data.declared_pixels import declared_pixels, result_or
 from keras_vit.data.preprocess import decode_image
 
-# One frame of 8K video. A file of a few kilobytes can claim to be larger, and take gigabytes to decode.
+# One frame of 8K video. A file of a few kilobytes can declare more pixels, and need gigabytes to decode.
 MAX_PIXELS = 2**25
 
 
-def decode_or_blank(encoded):
-    """The pixels of an image file, or one black pixel where there are none.
+def decode_or_blank(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The pixels of an image file, or one black pixel if it cannot be decoded.
 
     Args:
         encoded: scalar string tensor, the bytes of a file.

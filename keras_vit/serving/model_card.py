@@ -1,4 +1,6 @@
-"""model_card.md: what a stranger must know of a model before relying on it (Mitchell et al. 2019)."""
+"""model_card.md: what to know about a model before relying on it (Mitchell et al. 2019)."""
+
+from collections.abc import Sequence
 
 from keras_vit.runs.folder import Run
 from keras_vit.serving.saved_model import Comparison
@@ -8,7 +10,7 @@ def model_card(run: Run, format: str, comparison: Comparison) -> str:
     """The text of a model card.
 
     The sections follow M. Mitchell et al., "Model cards for model reporting", 2019,
-    https://arxiv.org/abs/1810.03993, as far as a run folder knows them.
+    https://arxiv.org/abs/1810.03993, as far as a run folder has the information.
 
     Args:
         run: a finished run.
@@ -17,9 +19,11 @@ def model_card(run: Run, format: str, comparison: Comparison) -> str:
     """
     from jinja2 import Environment, PackageLoader
 
-    house = Environment(loader=PackageLoader("keras_vit.serving", "."), trim_blocks=True, lstrip_blocks=True)
-    house.filters |= {"percent": percent, "interval": interval, "cell": cell}
-    return house.get_template("model_card.md.jinja").render(
+    environment = Environment(
+        loader=PackageLoader("keras_vit.serving", "."), trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "interval": interval, "cell": cell}
+    return environment.get_template("model_card.md.jinja").render(
         run=run,
         config=run.config,
         metrics=run.metrics,
@@ -33,7 +37,7 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
-def interval(bounds) -> str:
+def interval(bounds: Sequence[float]) -> str:
     low, high = bounds
     return f"{low:.1%} to {high:.1%}"
 

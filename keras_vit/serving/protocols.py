@@ -1,7 +1,7 @@
-"""The two ways to ask TensorFlow Serving: REST with the standard library alone, gRPC with its own stubs.
+"""The two protocols of TensorFlow Serving: REST with the standard library alone, gRPC with its own stubs.
 
-Each has `predict`, from image files to the outputs by their names, and `signature_def`. Each makes one
-connection a call: a server that was started again is found again, and nothing stays open between calls.
+Each has `predict`, from image files to the outputs by their names, and `signature_def`. Each opens one
+connection per call: a server that was restarted is found again, and nothing stays open between calls.
 """
 
 import base64
@@ -19,7 +19,7 @@ from keras_vit.errors import InputError, ServerError
 INPUT = "image_bytes"
 PASSING_CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 PASSING_STATUSES = (429, 502, 503, 504)
-# gRPC's own limit, 4 MiB, is reached by 1024 images of 1000 classes.
+# gRPC's own limit, 4 MiB, is too small for 1024 images with 1000 classes.
 MAX_ANSWER_BYTES = 64 * 1024**2
 PORTS = "TensorFlow Serving has gRPC at port 8500 and REST at 8501"
 
@@ -34,7 +34,7 @@ class Rest:
         address: "HOST:PORT".
         name: of the model.
         version: of the model; `None` for the latest.
-        timeout: seconds that the server may be silent.
+        timeout: seconds to wait for data from the server.
     """
 
     address: str
@@ -43,14 +43,14 @@ class Rest:
     timeout: float
 
     def predict(self, images: list[bytes]) -> dict[str, list]:
-        """Output name -> one value an image."""
+        """Output name -> one value per image."""
         instances = [{"b64": base64.b64encode(image).decode()} for image in images]
         answer = self._call(":predict", json.dumps({"instances": instances}).encode())
         try:
             rows = answer["predictions"]
             return {name: [row[name] for row in rows] for name in rows[0]}
         except (KeyError, IndexError, TypeError) as error:
-            raise _makes_no_sense(self.address, answer) from error
+            raise _unusable(self.address, answer) from error
 
     def signature_def(self) -> dict:
         """Signature name -> its SignatureDef, as JSON has it."""
@@ -58,7 +58,7 @@ class Rest:
         try:
             return answer["metadata"]["signature_def"]["signature_def"]
         except (KeyError, TypeError) as error:
-            raise _makes_no_sense(self.address, answer) from error
+            raise _unusable(self.address, answer) from error
 
     def _call(self, verb, body=None):
         version = "" if self.version is None else f"/versions/{self.version}"
@@ -76,29 +76,29 @@ class Rest:
 
     def _parse(self, content):
         if len(content) > MAX_ANSWER_BYTES:
-            raise _makes_no_sense(self.address, f"more than {MAX_ANSWER_BYTES:,} bytes")
+            raise _unusable(self.address, f"more than {MAX_ANSWER_BYTES:,} bytes")
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise _makes_no_sense(self.address, content.decode(errors="replace")) from error
+            raise _unusable(self.address, content.decode(errors="replace")) from error
 
     def _refusal(self, error):
         try:
-            said = json.loads(error.read(MAX_ANSWER_BYTES))["error"]
+            reason = json.loads(error.read(MAX_ANSWER_BYTES))["error"]
         except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
-            said = ""  # not TensorFlow Serving's own, but of a proxy before it
-        return _refusal(self.address, f"{error.code} {error.reason}", said, error.code in PASSING_STATUSES)
+            reason = ""  # the answer is not TensorFlow Serving's, but that of a proxy
+        return _refusal(self.address, f"{error.code} {error.reason}", reason, error.code in PASSING_STATUSES)
 
     def _failure(self, reason):
         if isinstance(reason, TimeoutError):
             return _silence(self.address, self.timeout)
         if isinstance(reason, socket.gaierror):
-            return _out_of_reach(self.address, reason.strerror, reason.errno == socket.EAI_AGAIN)
+            return _unreachable(self.address, reason.strerror, reason.errno == socket.EAI_AGAIN)
         if isinstance(reason, ConnectionError):
-            return _out_of_reach(self.address, reason.strerror or reason, True)
+            return _unreachable(self.address, reason.strerror or reason, True)
         if isinstance(reason, OSError):
-            return _out_of_reach(self.address, reason.strerror or reason)
-        return _makes_no_sense(self.address, reason)
+            return _unreachable(self.address, reason.strerror or reason)
+        return _unusable(self.address, reason)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ class Grpc:
     """TensorFlow Serving's PredictionService.
 
     Args:
-        address, name, version: as `Rest`.
+        address: as `Rest`.
+        name: as `Rest`.
+        version: as `Rest`.
         timeout: seconds that a call may take.
 
     Raises:
@@ -128,7 +130,7 @@ class Grpc:
             ) from error
 
     def predict(self, images: list[bytes]) -> dict[str, list]:
-        """Output name -> one value an image."""
+        """Output name -> one value per image."""
         import tensorflow as tf
         from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
@@ -138,7 +140,7 @@ class Grpc:
         try:
             return {name: tf.make_ndarray(value).tolist() for name, value in answer.outputs.items()}
         except (TypeError, ValueError) as error:
-            raise _makes_no_sense(self.address, error) from error
+            raise _unusable(self.address, error) from error
 
     def signature_def(self) -> dict:
         """Signature name -> its SignatureDef, as JSON has it."""
@@ -148,7 +150,7 @@ class Grpc:
         answer = self._call("GetModelMetadata", GetModelMetadataRequest(metadata_field=["signature_def"]))
         found = SignatureDefMap()
         if not answer.metadata["signature_def"].Unpack(found):
-            raise _makes_no_sense(self.address, answer)
+            raise _unusable(self.address, answer)
         return MessageToDict(found, preserving_proto_field_name=True).get("signature_def", {})
 
     def _call(self, method, request):
@@ -168,34 +170,34 @@ class Grpc:
         except grpc.RpcError as error:
             raise self._failure(error.code().name, error.details() or "") from error
 
-    def _failure(self, code, said):
+    def _failure(self, code, details):
         if code == "DEADLINE_EXCEEDED":
             return _silence(self.address, self.timeout)
-        # The code is also that of a server whose queue is full; only the text tells them apart.
-        if code == "UNAVAILABLE" and re.search("failed to connect|resol(ution|ving)", said):
-            return _out_of_reach(self.address, said.rsplit(": ", 1)[-1], True)
-        return _refusal(self.address, code, said, code in PASSING_CODES)
+        # A server whose queue is full has the same code; only the text differs.
+        if code == "UNAVAILABLE" and re.search("failed to connect|resol(ution|ving)", details):
+            return _unreachable(self.address, details.rsplit(": ", 1)[-1], True)
+        return _refusal(self.address, code, details, code in PASSING_CODES)
 
 
-def _out_of_reach(address, reason, may_pass=False):
+def _unreachable(address, reason, may_pass=False):
     return ServerError(f"{address} cannot be reached ({_short(reason)}): {PORTS}.", may_pass)
 
 
 def _silence(address, timeout):
-    return ServerError(f"{address} gave no answer within {timeout:g} s: allow more with timeout.", True)
+    return ServerError(f"{address} gave no answer within {timeout:g} s: raise the timeout.", True)
 
 
-def _refusal(address, code, said, may_pass):
-    said = _short(said).rstrip(".") or "no reason given"
-    mend = " Check the name and the version of the model." if code.startswith(("NOT_FOUND", "404")) else ""
-    return ServerError(f"{address} refuses the request ({_short(code)}): {said}.{mend}", may_pass)
+def _refusal(address, code, reason, may_pass):
+    reason = _short(reason).rstrip(".") or "no reason given"
+    fix = " Check the name and the version of the model." if code.startswith(("NOT_FOUND", "404")) else ""
+    return ServerError(f"{address} refuses the request ({_short(code)}): {reason}.{fix}", may_pass)
 
 
-def _makes_no_sense(address, found):
+def _unusable(address, found):
     return ServerError(f"{address} does not answer as TensorFlow Serving ({PORTS}): {_short(found)}")
 
 
 def _short(text, most=200):
-    # What is no letter could be a command to the terminal that shows it.
+    # A character that is not printable could be a command to the terminal.
     text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(text).split()))
     return text if len(text) <= most else f"{text[:most]}..."

@@ -1,7 +1,8 @@
-"""The files that an operator's TensorFlow Serving starts with."""
+"""The files that TensorFlow Serving starts with: which models, which batches, and how to run it."""
 
 import json
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from keras_vit.errors import InputError
@@ -19,8 +20,8 @@ def health_check(name: str) -> list[str]:
         name: the name the model is served under.
 
     Returns:
-        The words of the command. It leaves with 0 where a version is AVAILABLE, otherwise with 1; it holds no
-        `$`, which a compose file would replace.
+        The words of the command. Its exit code is 0 if a version is AVAILABLE, otherwise 1. It holds no `$`,
+        which a compose file would replace.
     """
     # HTTP/1.0: the server closes the connection after its answer, and grep comes to an end.
     ask = rf"printf 'GET /v1/models/%s HTTP/1.0\r\n\r\n' '{quote(name, safe='')}' >&3"
@@ -30,7 +31,7 @@ def health_check(name: str) -> list[str]:
 MODELS = "models.config"
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-"""Batches that the server makes of single requests; warm-up goes through each."""
+"""Sizes of the batches that the server makes of single requests; the warm-up covers each."""
 
 WAIT_MICROSECONDS = 1000
 
@@ -38,7 +39,7 @@ WAIT_MICROSECONDS = 1000
 def batching_config() -> str:
     """The text of `batching.config`: BatchingParameters of TensorFlow Serving's session_bundle_config.proto.
 
-    Batch threads are left to the server, which takes one for each processor.
+    The number of batch threads is not set: by default the server takes one per processor.
     """
     sizes = "\n".join(f"allowed_batch_sizes: {size}" for size in BATCH_SIZES)
     return (
@@ -49,11 +50,11 @@ def batching_config() -> str:
     )
 
 
-def read_models(path: Path):
-    """The ModelServerConfig in a `models.config`; an empty one where there is no such file.
+def read_models(path: Path) -> Any:
+    """The ModelServerConfig in a `models.config`; an empty one if there is no such file.
 
     Raises:
-        InputError: the file is no such config.
+        InputError: the file is not a ModelServerConfig.
     """
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
@@ -63,12 +64,12 @@ def read_models(path: Path):
         try:
             text_format.Parse(path.read_text(encoding="utf-8"), config)
         except (text_format.ParseError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no ModelServerConfig ({error}): mend it, or remove it.") from error
+            raise InputError(f"{path} is not a ModelServerConfig ({error}): fix it, or remove it.") from error
     return config
 
 
 def add_model(path: Path, name: str) -> None:
-    """Adds a model to a `models.config`, which is made if need be; what is in it stays."""
+    """Adds a model to a `models.config`, which is made if it does not exist; its other models stay."""
     from google.protobuf import text_format
 
     config = read_models(path)
@@ -81,8 +82,8 @@ def add_model(path: Path, name: str) -> None:
 def compose_file(name: str, image: str) -> str:
     """The text of a `compose.yaml` that serves the models beside it.
 
-    gRPC is on port 8500, REST on 8501. The server looks for new versions on its own, and once a minute for
-    new models in `models.config`.
+    gRPC is on port 8500, REST on 8501. The server finds new versions on its own, and checks `models.config`
+    for new models once a minute.
 
     Args:
         name: of the model whose answer means that the server is healthy.

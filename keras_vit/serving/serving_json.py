@@ -1,26 +1,27 @@
-"""What lies beside each exported model, for the programs that use it."""
+"""The files next to each exported model, for the programs that use it."""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from keras_vit.files import write_json, write_text
 from keras_vit.runs.folder import Run
 from keras_vit.serving.saved_model import Comparison
 
-LABELS, SETTINGS = "labels.txt", "serving.json"
+LABELS, SERVING_JSON = "labels.txt", "serving.json"
 
 
-def write_settings(folder: Path, run: Run, comparison: Comparison, more: dict) -> None:
-    """Writes `labels.txt`, a class a line, and `serving.json`.
+def write_serving_json(folder: Path, run: Run, comparison: Comparison, more: dict[str, Any]) -> None:
+    """Writes `serving.json`, and `labels.txt` with one class per line.
 
     Args:
-        folder: where they go.
-        run: what was exported.
+        folder: of both files.
+        run: which was exported.
         comparison: of the exported model with Keras.
-        more: what else `serving.json` tells of the format.
+        more: the entries of `serving.json` on the format.
     """
     write_text(folder / LABELS, "".join(f"{name}\n" for name in run.class_names))
-    told = {
+    entries = {
         "class_names": list(run.class_names),
         "temperature": run.temperature,
         "reject_above": None if run.rejection is None else float(run.rejection.threshold),
@@ -30,4 +31,4 @@ def write_settings(folder: Path, run: Run, comparison: Comparison, more: dict) -
         "trained_by": run.config["command"],
         "versions": run.config["versions"],
     }
-    write_json(folder / SETTINGS, {**told, **more})
+    write_json(folder / SERVING_JSON, {**entries, **more})

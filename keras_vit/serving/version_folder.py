@@ -1,4 +1,4 @@
-"""Where an export goes: DIR/NAME/VERSION, which a watching server must never see half-written."""
+"""The folder of an export, DIR/NAME/VERSION, which a watching server must never see half-written."""
 
 import contextlib
 import errno
@@ -16,17 +16,17 @@ SAVED_MODEL = "saved_model.pb"
 
 
 @contextlib.contextmanager
-def clear_errors(failure: str, folder: Path, mend: str = "give another --to") -> Iterator[None]:
-    """What a writer of another library raises, in a sentence: each has errors of its own.
+def clear_errors(failure: str, folder: Path, fix: str = "give another --to") -> Iterator[None]:
+    """Turns the errors of another library's writer into one sentence: each library has its own errors.
 
     Args:
-        failure: what has then failed, as the beginning of the sentence.
-        folder: what is written into.
-        mend: what to do.
+        failure: the beginning of the sentence.
+        folder: that is written into.
+        fix: what to do.
 
     Raises:
-        OSError: the disk is full, or what the writer raised of this kind.
-        InputError: all else.
+        OSError: the disk is full, or the writer raised one.
+        InputError: the writer raised any other error.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def clear_errors(failure: str, folder: Path, mend: str = "give another --to") ->
     except Exception as error:
         if "No space left" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
-        raise InputError(f"{failure} ({first_line(error)}): {mend}.") from error
+        raise InputError(f"{failure} ({first_line(error)}): {fix}.") from error
 
 
 @dataclass
@@ -43,8 +43,9 @@ class NewVersion:
     """A version that is being made.
 
     Args:
-        folder: where its files are written, beside the versions, under a name that no server takes for one.
-        path: `models/name/VERSION`, once it is there.
+        folder: where its files are written, next to the versions, under a name that no server takes for a
+            version.
+        path: `models/name/VERSION`, once it exists.
     """
 
     folder: Path
@@ -55,18 +56,18 @@ class NewVersion:
 def new_version(models: Path, name: str, version: int | None = None) -> Iterator[NewVersion]:
     """An empty folder to write an export into; after the block it is renamed to `models/name/VERSION`.
 
-    Where the block fails, the folder goes away again, and so do those above it that were made for it.
+    If the block fails, the folder is removed, and so are its parents that were made for it.
 
     Args:
-        models: the folder of all models, made if need be.
+        models: the folder of all models, made if it does not exist.
         name: of the model.
         version: 1 or more; `None` takes the one after the newest.
 
     Yields:
-        A `NewVersion` whose `path` is right after the block.
+        A `NewVersion` whose `path` is valid after the block.
 
     Raises:
-        InputError: the name is none, the version exists, or the folder cannot be written.
+        InputError: the name is not valid, the version exists, or the folder cannot be written.
     """
     check_name(name)
     folder = models / name
@@ -90,10 +91,10 @@ def new_version(models: Path, name: str, version: int | None = None) -> Iterator
 
 
 def check_name(name: str) -> None:
-    """Raises InputError for a name that is no folder's, or that an address of the server cannot hold."""
+    """Raises InputError for a name that cannot be a folder, or be part of the server's address."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(
-            f"A model's name is made of letters, digits, _, . and -, and begins with one of the first two. "
+            "A model's name is made of letters, digits, _, . and -, and begins with a letter or a digit. "
             f"Received: name={name!r}"
         )
 
@@ -105,8 +106,8 @@ def versions_of(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
-def _rename(beside, folder, version) -> Path:
-    """Gives the finished folder its number; another export may have taken that in the meantime."""
+def _rename(beside: Path, folder: Path, version: int | None) -> Path:
+    """Gives the finished folder its number, which another export may have taken in the meantime."""
     while True:
         number = version or max(versions_of(folder), default=0) + 1
         try:

@@ -1,4 +1,4 @@
-"""The requests that TensorFlow Serving answers before it calls a new version available."""
+"""The requests that TensorFlow Serving answers before it makes a new version available."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from keras_vit.serving.version_folder import clear_errors
 WARMUP = "tf_serving_warmup_requests"
 
 
-def require_serving_api():
-    """Raises InputError where tensorflow-serving-api is not installed."""
+def require_serving_api() -> None:
+    """Raises InputError if tensorflow-serving-api is not installed."""
     try:
         import tensorflow_serving.apis  # noqa: F401
     except ImportError as error:
@@ -22,7 +22,7 @@ def require_serving_api():
 
 
 def write_warmup(extra: Path, name: str, signatures: dict[str, dict[str, np.ndarray]]) -> None:
-    """Writes `assets.extra/tf_serving_warmup_requests`: each signature at each batch size of the server.
+    """Writes `assets.extra/tf_serving_warmup_requests`: each signature with each batch size of the server.
 
     Args:
         extra: the folder `assets.extra` of the version.

@@ -98,7 +98,7 @@ def test_options_reach_the_request(double, protocol, here, sleeps, capsys):
     assert len(sleeps) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.endswith("): told to refuse. Asked 3 times.\n")
+    assert shown.err.endswith("): told to refuse. Tried 3 times.\n")
 
 
 def test_answers_before_a_failure_are_shown(double, here, capsys):
@@ -123,7 +123,7 @@ MISTAKES = {
     "no labels but an image": (
         ["{rest}", "dark.png", "--json", "--labels", "dark.png"],
         WRONG_USAGE,
-        "dark.png cannot be read (no UTF-8 text): give the labels.txt",
+        "dark.png cannot be read (not UTF-8 text): give the labels.txt",
     ),
     "other labels": (
         ["{rest}", "dark.png", "--json", "--labels", "other.txt"],

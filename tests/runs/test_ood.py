@@ -28,7 +28,6 @@ from keras_vit.runs.ood_images import ood_example_images, texture_windows
 from keras_vit.runs.predict import predict
 from keras_vit.training import outputs
 from keras_vit.training.prepare import prepare_data
-from keras_vit.training.run import train
 from tests.helpers import tiny
 from tests.helpers.checks import random_input, randomize
 
@@ -37,19 +36,14 @@ BACKENDS = ("tensorflow", "jax", "torch")
 pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
-@pytest.fixture(scope="module")
-def many_images(tiny_size, tmp_path_factory):
-    """Enough drawn images for 24 validation images."""
-    return tiny.draw(tmp_path_factory.mktemp("many") / "images", each=40)
-
-
-def words(images, out, *more):
-    return tiny.words(images, out, "--validation-fraction", 0.25, *more, epochs=2)
+def words(images, out):
+    """The command that `rejecting` was trained with."""
+    return tiny.words(images, out, "--validation-fraction", 0.25, epochs=6)
 
 
 @pytest.fixture(scope="module")
-def run(many_images, tmp_path_factory):
-    return train(parse(words(many_images, tmp_path_factory.mktemp("runs") / "first")).run)
+def run(rejecting):
+    return load_run(rejecting)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +142,7 @@ class Interrupted(BaseException):
 
 
 def test_a_run_that_is_interrupted_while_it_is_written_ends_as_an_uninterrupted_one(
-    run, many_images, tmp_path, monkeypatch
+    run, drawn_images, tmp_path, monkeypatch
 ):
     out = tmp_path / "run"
 
@@ -158,7 +152,7 @@ def test_a_run_that_is_interrupted_while_it_is_written_ends_as_an_uninterrupted_
     with monkeypatch.context() as patch:
         patch.setattr(outputs, "render_report", interrupt)
         with pytest.raises(Interrupted):
-            main(words(many_images, out))
+            main(words(drawn_images, out))
     assert (partial_of(out) / "rejection.npz").is_file()
     assert main(["train", "--out", str(out), "--resume"]) == FINE
     again = load_run(out)
@@ -170,13 +164,13 @@ def test_a_run_that_is_interrupted_while_it_is_written_ends_as_an_uninterrupted_
         assert abs(row["rejected"] - expected["rejected"]) <= 1
 
 
-def test_a_run_of_an_earlier_version_has_no_rejection(run, many_images, tmp_path):
+def test_a_run_of_an_earlier_version_has_no_rejection(run, drawn_images, tmp_path):
     old = load_run(shutil.copytree(run.path, tmp_path / "old"))
     metrics = {key: value for key, value in old.metrics.items() if key != "rejection"}
     files.write_json(old.path / "metrics.json", metrics)
     (old.path / "rejection.npz").unlink()
     old = load_run(old.path)
-    assert predict(old, [many_images / "dots" / "0.png"])[0].reject is False
+    assert predict(old, [drawn_images / "dots" / "0.png"])[0].reject is False
     with pytest.raises(
         InputError, match=r"An earlier version trained .*keras-vit train --config .*config\.json --out NEW"
     ):

@@ -1,7 +1,4 @@
-"""What the tests of serving share: a tiny run and its export, and a stand-in for the server.
-
-Each is made once in each process of the tests.
-"""
+"""What the tests of serving share: an exported run, and a stand-in for the server."""
 
 import contextlib
 import io
@@ -9,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from tests.helpers import tiny
 
 
 @dataclass(frozen=True)
@@ -21,42 +16,38 @@ class Bundle:
         models: the folder of all models.
         name: of the model.
         path: `models/name/1`.
+        printed: by the command.
     """
 
     models: Path
     name: str
     path: Path
+    printed: str
 
 
 @pytest.fixture(scope="session")
-def drawn_images(tmp_path_factory):
-    """Class folders with so many drawn images that rejection has validation images to be fitted on."""
-    return tiny.draw(tmp_path_factory.mktemp("drawn") / "images", each=40)
+def run(rejecting):
+    """The folder of a finished run that has learned to reject out-of-distribution images."""
+    return rejecting
 
 
 @pytest.fixture(scope="session")
-def run(drawn_images, tmp_path_factory):
-    """The folder of a finished run that has learned to reject foreign images."""
+def bundle(run, made_once):
+    """The export of `run` for TensorFlow Serving, by the command: a `Bundle`. For reading only."""
+    pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
     from keras_vit.cli.main import FINE, main
 
-    out = tmp_path_factory.mktemp("runs") / "first"
-    words = tiny.words(drawn_images, out, "--validation-fraction", 0.25, epochs=6)
-    with tiny.size(), contextlib.redirect_stdout(io.StringIO()):
-        assert main(words) == FINE
-    return out
+    def export(models):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            assert main(["export", str(run), "--to", str(models), "--name", "steel"]) == FINE
+        models.with_name("bundles.txt").write_text(printed.getvalue())
+
+    models = made_once("bundles", export)
+    return Bundle(models, "steel", models / "steel" / "1", models.with_name("bundles.txt").read_text())
 
 
-@pytest.fixture(scope="session")
-def bundle(run, tmp_path_factory):
-    """The export of `run` for TensorFlow Serving: a `Bundle`."""
-    pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
-    from keras_vit.serving.bundle import export
-
-    models = tmp_path_factory.mktemp("models")
-    return Bundle(models, "steel", export(run, models, name="steel").path)
-
-
-# Not for the session: while a server runs, gRPC complains of every process that later tests fork.
+# Not for the session: while a server runs, gRPC warns about every process that later tests fork.
 @pytest.fixture(scope="module")
 def brightness_double(tmp_path_factory):
     """The stand-in for TensorFlow Serving with two versions of the brightness model, named vit."""
@@ -73,7 +64,7 @@ def brightness_double(tmp_path_factory):
 
 @pytest.fixture
 def double(brightness_double):
-    """The same, told nothing."""
+    """The same, with its default answers."""
     brightness_double.reset()
     yield brightness_double
     brightness_double.reset()
@@ -81,7 +72,7 @@ def double(brightness_double):
 
 @pytest.fixture
 def sleeps(monkeypatch):
-    """The waits between the client's retries, in seconds, none of which is waited."""
+    """The waits between the client's retries, in seconds; the tests do not wait."""
     from keras_vit.serving import client
 
     waited: list[float] = []

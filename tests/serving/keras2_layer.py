@@ -183,8 +183,8 @@ def check_what_is_no_bundle(folder):
     (folder / "damaged" / "saved_model.pb").write_bytes(b"\x00\x01\x02")
     cases = {
         folder / "none": ("There is no bundle", "keras-vit export"),
-        folder / "empty": ("is no SavedModel",),
-        folder / "file": ("is no SavedModel",),
+        folder / "empty": ("is not a SavedModel",),
+        folder / "file": ("is not a SavedModel",),
         folder / "damaged": ("cannot be read as a SavedModel", "export it again"),
         BUNDLE.parent: (f"give one of them, such as {BUNDLE}",),
     }

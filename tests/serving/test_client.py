@@ -72,8 +72,8 @@ BAD_FILES = {
     "text": (text, UNDECODABLE),
     "0 bytes": (nothing, UNDECODABLE),
     "missing": (lambda folder: None, "there is no such file"),
-    "a folder": (folder, "it is no file"),
-    "a pipe": (pipe, "it is no file"),
+    "a folder": (folder, "it is not a file"),
+    "a pipe": (pipe, "it is not a file"),
     "not ours": (locked, "cannot be read: Permission denied"),
     "huge": (huge, "more than 512 MiB, too large to send"),
 }
@@ -174,7 +174,7 @@ def test_a_failure_that_stays(retries, double, protocol, bright_files, sleeps):
         ask(double, protocol, bright_files, retries=retries)
     assert len(double.batches) == retries + 1
     assert len(sleeps) == retries
-    assert getattr(caught.value, "__notes__", []) == (["Asked 3 times."] if retries else [])
+    assert getattr(caught.value, "__notes__", []) == (["Tried 3 times."] if retries else [])
 
 
 @both
@@ -215,7 +215,7 @@ def test_a_server_that_starts_meanwhile_is_found(double, protocol, bright_files,
 @both
 def test_a_silent_server(double, protocol, bright_files, monkeypatch):
     double.release.clear()
-    with pytest.raises(ServerError, match=r"gave no answer within 0\.2 s: allow more with timeout\."):
+    with pytest.raises(ServerError, match=r"gave no answer within 0\.2 s: raise the timeout\."):
         ask(double, protocol, bright_files, timeout=0.2, retries=1)
     assert len(double.batches) == 2
     monkeypatch.setattr(client, "sleep", lambda seconds: double.release.set())

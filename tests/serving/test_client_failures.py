@@ -82,7 +82,7 @@ NONSENSE = {
         with_output("confidence", lambda value: np.array([b"x"] * 5, object)),
         "could not",
     ),
-    "numbers for labels": (with_output("label", lambda value: np.zeros(5, "int32")), "0 is no label"),
+    "numbers for labels": (with_output("label", lambda value: np.zeros(5, "int32")), "0 is not a label"),
 }
 
 

@@ -1,6 +1,5 @@
-"""export(): what a bundle holds, and that it answers as Keras does."""
+"""export(): what a bundle holds, and that its answers are those of Keras."""
 
-import dataclasses
 import io
 import json
 
@@ -36,10 +35,10 @@ def signatures(bundle):
 
     loaded = tf.saved_model.load(str(bundle.path))
     yield loaded.signatures
-    del loaded  # its variables live as long as it
+    del loaded  # its variables live as long as it does
 
 
-def test_the_bundle_holds_these_and_nothing_else(bundle):
+def test_the_bundle_holds_these_files_only(bundle):
     assert files_below(bundle.path) == PARTS
     beside = {"models.config", "batching.config", "compose.yaml", bundle.name}
     assert {path.name for path in bundle.models.iterdir()} == beside
@@ -59,7 +58,7 @@ def test_the_bundle_answers_as_keras_does_on_this_backend(signatures, run, drawn
     assert found["reject"].numpy().tolist() == [int(item.reject) for item in expected]
 
 
-def test_the_features_are_what_the_head_sees(signatures, run, drawn_images):
+def test_the_features_are_the_input_of_the_head(signatures, run, drawn_images):
     from keras_vit.data.pipeline import read_pixels
     from keras_vit.data.preprocess import scale_pixels
 
@@ -107,7 +106,7 @@ def test_pixels_with_5_channels_are_refused(signatures):
 @only_tensorflow
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("count", [1, 3])
-def test_pixels_that_are_no_numbers_are_rejected_alone(signatures, value, count):
+def test_pixels_that_are_not_finite_are_rejected_and_do_not_affect_others(signatures, value, count):
     pixels = np.full((count, 28, 28, 1), 100, "float32")
     pixels[0, 3, 3] = value
     found = signatures["images"](images=pixels)
@@ -119,7 +118,7 @@ def test_pixels_that_are_no_numbers_are_rejected_alone(signatures, value, count)
 
 
 @only_tensorflow
-def test_the_settings_tell_what_the_model_does(bundle, run):
+def test_serving_json_describes_the_model(bundle, run):
     found, opened = json.loads((bundle.path / "assets.extra/serving.json").read_text()), load_run(run)
     assert found["class_names"] == list(opened.class_names)
     assert found["temperature"] == opened.temperature
@@ -158,7 +157,7 @@ def test_the_server_files_are_what_the_server_reads(bundle):
 
 @only_tensorflow
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_conv_stem_hides_no_pixel_that_is_no_number(run, count):
+def test_a_conv_stem_hides_no_pixel_that_is_not_finite(run, count):
     import tensorflow as tf
 
     from keras_vit.model.vit import ViT
@@ -174,23 +173,6 @@ def test_a_conv_stem_hides_no_pixel_that_is_no_number(run, count):
     pixels[-1, 3, 3] = np.nan
     found = tf.function(graph.classify_pixels)(pixels)
     assert found["reject"].numpy().tolist() == [0] * (count - 1) + [1]
-
-
-@only_tensorflow
-def test_what_is_foreign_is_what_rejection_rejects(run):
-    from keras_vit.serving.graph import is_foreign
-
-    rejection = load_run(run).rejection
-    rng = np.random.default_rng(0)
-    features = rng.normal(0, 3, (50, len(rejection.projection))).astype("float32")
-    features[7] = np.nan
-    far = rejection.distances(np.delete(features, 7, axis=0))
-    middle = dataclasses.replace(rejection, threshold=float(np.sort(far)[23:25].mean()))
-    found = is_foreign(middle, features).numpy()
-    assert found.tolist() == middle.rejects(features).tolist()
-    assert found[7]
-    assert found.sum() == 26
-    assert not is_foreign(None, features).numpy().any()
 
 
 # Other images and precisions
@@ -231,16 +213,14 @@ def test_a_run_on_colour_arrays_without_validation_images(tmp_path, tiny_size):
 # The command
 
 
-@only_tensorflow
-def test_the_command_tells_what_it_compared(run, tmp_path, capsys):
-    assert main(["export", str(run), "--to", str(tmp_path), "--name", "steel"]) == FINE
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("compared with Keras on 24 images: probabilities differ by ")
-    assert said[1] == f"exported: {tmp_path / 'steel' / '1'}"
+def test_the_command_prints_what_it_compared(bundle):
+    compared, exported = bundle.printed.splitlines()
+    assert compared.startswith("compared with Keras on 24 images: probabilities differ by ")
+    assert exported == f"exported: {bundle.path}"
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow exports in its own process")
-def test_a_refusal_of_the_other_process_is_told_here(run, tmp_path):
+def test_an_error_of_the_other_process_is_raised_here(run, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         export(run, tmp_path, data="nowhere")
 

@@ -129,12 +129,12 @@ def broken_config(run, folder):
 
 
 REFUSED = [
-    (unfinished, "is not finished: go on with `keras-vit train --out"),
+    (unfinished, "is not finished: continue it with `keras-vit train --out"),
     (gone_images, "No such file or folder"),
     (taken_version, "models/vit/4 exists: leave --version out"),
     (other_format, "holds models of another format: give another --name"),
     (file_as_target, "cannot be made (Not a directory): choose another --to"),
-    (broken_config, "models.config is no ModelServerConfig"),
+    (broken_config, "models.config is not a ModelServerConfig"),
     (lambda run, folder: {"version": 0}, "version must be 1 or more. Received: version=0"),
     (lambda run, folder: {"name": "../up"}, "A model's name is made of letters"),
     (lambda run, folder: {"name": ""}, "A model's name is made of letters"),
@@ -206,7 +206,10 @@ def test_a_model_that_answers_otherwise_is_not_exported(run, tmp_path, monkeypat
         return {**found, "probabilities": tf.reverse(found["probabilities"], [1])}
 
     monkeypatch.setattr(ServedGraph, "classify_prepared", wrong)
-    with pytest.raises(InputError, match=r"answers otherwise than Keras, by up to .* so nothing is written"):
+    with pytest.raises(
+        InputError,
+        match=r"exported model differ from those of Keras: .* So nothing is",
+    ):
         export(run, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 

@@ -104,7 +104,7 @@ def test_comparison(case):
         return
     with pytest.raises(InputError, match=message) as raised:
         check.compare(expected, answer, images, tolerance, empty_batch=True)
-    assert tolerance.mend in str(raised.value)
+    assert tolerance.fix in str(raised.value)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 32])
@@ -130,5 +130,5 @@ def test_an_empty_batch_has_no_answers():
         return answer(batch) if len(batch) else answer(pixels[:1])
 
     check.compare(expected, one_at_least, pixels, check.FLOAT32, empty_batch=False)
-    with pytest.raises(InputError, match="no images get some answers"):
+    with pytest.raises(InputError, match="an empty batch gets answers"):
         check.compare(expected, one_at_least, pixels, check.FLOAT32, empty_batch=True)

@@ -1,4 +1,4 @@
-"""ONNX, LiteRT and OpenVINO: each option of the model through each converter, beside the Keras model."""
+"""ONNX, LiteRT and OpenVINO: each option of the model in each format, compared with the Keras model."""
 
 import dataclasses
 import importlib.util
@@ -11,20 +11,20 @@ import pytest
 from PIL import Image
 
 from keras_vit import ViT
+from keras_vit.data import reading
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels, scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.evaluation.ood import OODDetector
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.ood_features import ood_features
-from keras_vit.runs.predict import images_to_judge, predict, training_images
+from keras_vit.runs.predict import images_to_judge, predict
 from keras_vit.serving.bundle import export
 from keras_vit.serving.formats import check, to_litert, to_onnx, to_openvino, write
 from keras_vit.serving.formats.portable import MAX_BYTES, PortableGraph
 from tests.helpers import tiny
 
-pytestmark = (
-    pytest.mark.same_on_every_backend
-)  # a process with TensorFlow writes them, whatever trained the run
+# A process with TensorFlow writes them, whatever backend trained the run.
+pytestmark = pytest.mark.same_on_every_backend
 
 for package in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "openvino"):
     pytest.importorskip(package, reason="needs the extra formats")
@@ -56,7 +56,7 @@ def stirred(model, rng):
 
 @pytest.fixture(scope="module", params=MODELS)
 def small(request):
-    """A stand-in for a run, images at its size, and what Keras says of them."""
+    """A stand-in for a run, its graph, images at its size, and what Keras answers."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     arguments = {**SMALL, **MODELS[request.param]}
@@ -82,13 +82,13 @@ def small(request):
         "reject": rejection.rejects(judged).astype("int32"),
         "features": plain.extractor("features").predict(scaled, verbose=0),
     }
-    return run, images, expected
+    return PortableGraph(run), images, expected
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_each_option_of_the_model(format, small, tmp_path):
-    run, images, expected = small
-    FORMATS[format].convert(PortableGraph(run), tmp_path)
+    graph, images, expected = small
+    FORMATS[format].convert(graph, tmp_path)
     answer = FORMATS[format].load(tmp_path)
     for start, size in ((0, 1), (1, 2), (3, 7), (10, 32)):
         found = answer(images[start : start + size])
@@ -106,8 +106,8 @@ def test_each_option_of_the_model(format, small, tmp_path):
 
 
 def test_int8_is_near_for_each_option(small, tmp_path):
-    run, images, expected = small
-    to_litert.convert(PortableGraph(run), tmp_path, representative=images)
+    graph, images, expected = small
+    to_litert.convert(graph, tmp_path, representative=images)
     found = to_litert.load(tmp_path)(images)
     # The weights are random, so ties abound: what is promised of a trained model is tested on one below.
     assert 1e-4 < np.abs(found["probabilities"] - expected["probabilities"]).max() < 0.2
@@ -120,7 +120,7 @@ def test_int8_is_near_for_each_option(small, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    """Format -> what `export` says of a run; "int8" is LiteRT's."""
+    """Format -> what `export` returns for a run; "int8" is LiteRT's."""
     models = tmp_path_factory.mktemp("models")
     found = {format: export(run, models, format=format) for format in FORMATS}
     with pytest.MonkeyPatch.context() as patch:
@@ -148,13 +148,13 @@ def test_the_folder_of_a_format(kind, exported, run):
         "model_card.md",
     }
     assert (found.path / "labels.txt").read_text().splitlines() == list(tiny.CLASSES)
-    said = json.loads((found.path / "serving.json").read_text())
-    assert said["format"] == format
-    assert said["file"] in EXPORTED[kind]
-    assert said["class_names"] == list(tiny.CLASSES)
-    assert said["temperature"] == loaded.temperature
-    assert said["reject_above"] == loaded.rejection.threshold
-    assert said["compared_with_keras"].items() >= dataclasses.asdict(found.comparison).items()
+    described = json.loads((found.path / "serving.json").read_text())
+    assert described["format"] == format
+    assert described["file"] in EXPORTED[kind]
+    assert described["class_names"] == list(tiny.CLASSES)
+    assert described["temperature"] == loaded.temperature
+    assert described["reject_above"] == loaded.rejection.threshold
+    assert described["compared_with_keras"].items() >= dataclasses.asdict(found.comparison).items()
     assert found.comparison.images == len(images_to_judge(loaded))
     if kind == "int8":
         assert 1e-4 < found.comparison.difference < 0.1
@@ -165,7 +165,7 @@ def test_the_folder_of_a_format(kind, exported, run):
 
 
 def by_hand(path, height, width):
-    """What `serving.json` tells a programmer to do with a gray file, with Pillow alone."""
+    """Prepares a gray file as `serving.json` describes it, with Pillow alone."""
     pixels = Image.fromarray(np.asarray(Image.open(path), dtype="float32"))
     return np.asarray(pixels.resize((width, height), Image.Resampling.BILINEAR))[..., None]
 
@@ -215,18 +215,41 @@ def test_int8_holds_int8_weights(exported):
     assert len(weights("int8")) >= 4  # qkv, projection, expand, contract
 
 
-def test_int8_is_calibrated_on_training_images_alone(run):
+def test_int8_is_calibrated_on_training_images_alone(run, tmp_path):
     loaded = load_run(run)
-    pixels = write.representative_pixels(loaded)
-    train, test = training_images(loaded), images_to_judge(loaded)
-    assert not set(train.names) & set(test.names)
-    assert len(pixels) == min(len(train), write.REPRESENTATIVE_IMAGES)
-    assert set(write.read_pixels(train.images, loaded.preprocessing).mean(axis=(1, 2, 3))) >= set(
-        pixels.mean(axis=(1, 2, 3))
-    )
+    own = own_images(loaded)
+    assert not set(own.train.names) & set(own.test.names)
+    pixels = write.representative_pixels(own.train, loaded.preprocessing)
+    assert len(pixels) == min(len(own.train), write.REPRESENTATIVE_IMAGES)
+    of_train = np.stack(own.train.images)
+    assert set(of_train.mean(axis=(1, 2, 3))) >= set(pixels.mean(axis=(1, 2, 3)))
+    calibrated = []
+
+    def convert(graph, folder, representative):
+        calibrated.append(representative)
+        raise RuntimeError("enough")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="enough"):
+        patch.setattr(to_litert, "convert", convert)
+        export(loaded, tmp_path, format="litert", int8=True)
+    np.testing.assert_array_equal(calibrated[0], pixels)
 
 
-# What the file says of preparing images
+def test_an_export_decodes_each_image_once(run, tmp_path, monkeypatch):
+    decoded = []
+    probe_image = reading.probe_image
+    monkeypatch.setattr(reading, "probe_image", lambda image: decoded.append(image) or probe_image(image))
+
+    def convert(*_):
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(to_litert, "convert", convert)
+    with pytest.raises(InputError, match="enough"):
+        export(run, tmp_path, format="litert", int8=True)
+    assert len(decoded) == len(set(decoded)) == 120
+
+
+# How the file describes the preprocessing
 
 
 @pytest.mark.parametrize("aspect", ["stretch", "crop", "pad"])
@@ -275,7 +298,7 @@ def failing(monkeypatch, error):
     monkeypatch.setattr(to_onnx, "convert", convert)
 
 
-def answering_otherwise(monkeypatch, module):
+def answering_wrongly(monkeypatch, module):
     load = module.load
 
     def loaded(folder):
@@ -318,8 +341,8 @@ REFUSALS = {
     ),
     "other answers": (
         dict(format="openvino"),
-        lambda patch: answering_otherwise(patch, to_openvino),
-        "answers otherwise than Keras, so nothing is written",
+        lambda patch: answering_wrongly(patch, to_openvino),
+        "answers of the file differ from those of Keras, so nothing is written",
     ),
 }
 
@@ -337,11 +360,10 @@ def test_refusal(case, run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_int8_needs_the_training_images(run, tmp_path):
-    loaded = load_run(run)
-    images = images_to_judge(loaded)
+def test_int8_needs_the_training_images(run, drawn_images, tmp_path):
+    gone = with_training_images_gone(load_run(run))
     with pytest.raises(InputError, match="/nowhere"):
-        write.write_format(with_training_images_gone(loaded), tmp_path, "litert", images, int8=True)
+        export(gone, tmp_path, format="litert", int8=True, data=str(drawn_images))
     assert not list(tmp_path.iterdir())
 
 

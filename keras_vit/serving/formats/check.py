@@ -1,4 +1,4 @@
-"""A written file beside the Keras model, each image through both."""
+"""Compares a written file with the Keras model, image by image."""
 
 import itertools
 import math
@@ -11,22 +11,22 @@ from keras_vit.errors import InputError
 from keras_vit.serving.saved_model import Comparison
 
 BATCH_SIZES = (1, 2, 7, 32)
-"""The images go through in such batches one after another, then in batches of the last size."""
+"""The images are compared in batches of these sizes, then in batches of the last size."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a file may be from Keras.
+    """How much the answers of a file may differ from those of Keras.
 
     Args:
-        probability: the largest difference of one.
-        features: the largest difference of one, as a part of the largest feature (or of 1).
-        margin: only ties may change their class: images whose two likeliest classes are
-            no further apart for Keras.
-        distance: only ties may change from taken to rejected or back: images no further from the threshold of
-            rejection, as a part of that.
-        changed: of the images, ties at that, so many may change (rounded up).
-        mend: what to do where it is not met.
+        probability: the largest difference of a probability.
+        features: the largest difference of a feature, as a fraction of the largest feature (or of 1).
+        margin: only ties may change their class: images whose two highest probabilities differ by at most
+            this for Keras.
+        distance: only ties may change between accepted and rejected: images whose distance differs from the
+            threshold by at most this fraction of it.
+        changed: the largest fraction of the images that may change, even if they are ties (rounded up).
+        fix: what to do if the answers differ more.
     """
 
     probability: float
@@ -34,7 +34,7 @@ class Tolerance:
     margin: float
     distance: float
     changed: float
-    mend: str
+    fix: str
 
 
 FLOAT32 = Tolerance(
@@ -43,7 +43,7 @@ FLOAT32 = Tolerance(
     margin=2e-4,
     distance=1e-3,
     changed=1.0,
-    mend="please report it with the run's config.json",
+    fix="please report it with the run's config.json",
 )
 INT8 = Tolerance(
     probability=1.0,
@@ -51,7 +51,7 @@ INT8 = Tolerance(
     margin=0.25,
     distance=0.25,
     changed=0.05,
-    mend="leave --int8 out",
+    fix="leave --int8 out",
 )
 
 
@@ -60,9 +60,11 @@ class Differences(Comparison):
     """What was measured.
 
     Args:
-        images, difference, same_class: see `Comparison`.
+        images: how many were compared.
+        difference: the largest difference of a probability.
+        same_class: for how many images the likeliest class is the same.
         feature_difference: the largest difference of a feature.
-        same_reject: how many images are taken by both or rejected by both.
+        same_reject: how many images are accepted by both or rejected by both.
     """
 
     feature_difference: float
@@ -79,18 +81,18 @@ def compare(
     """Compares a file with Keras, in batches of different sizes.
 
     Args:
-        expected: what `PortableGraph.expected` says of the images.
-        answer: the file, as `load` of its format gives it.
+        expected: what `PortableGraph.expected` returns for the images.
+        answer: the file, as `load` of its format returns it.
         images: prepared, float32 (n, height, width, channels) in 0..255, one or more.
         tolerance: what is allowed.
-        empty_batch: whether the runtime takes a batch of none, which is then tried too.
+        empty_batch: whether the runtime takes an empty batch, which is then tried too.
 
     Raises:
-        InputError: the file answers otherwise than Keras.
+        InputError: the answers of the file differ from those of Keras.
     """
     if empty_batch and any(len(values) for values in answer(images[:0]).values()):
-        raise _otherwise("no images get some answers", tolerance)
-    # Few images are taken several times, so that there is a batch of each size.
+        raise _differs("an empty batch gets answers", tolerance)
+    # Few images are repeated, so that there is a batch of each size.
     order = np.arange(max(len(images), sum(BATCH_SIZES))) % len(images)
     found = _answers(answer, images[order])
     expected = {name: values[order] for name, values in expected.items()}
@@ -108,8 +110,8 @@ def compare(
         ("probability", differences.difference, tolerance.probability),
         ("feature", differences.feature_difference, tolerance.features * largest_feature),
     ):
-        if not difference <= allowed:  # NaN neither
-            raise _otherwise(f"a {name} differs by {difference:.1e}, {allowed:.0e} is allowed", tolerance)
+        if not difference <= allowed:  # also if it is NaN
+            raise _differs(f"a {name} differs by {difference:.1e}, {allowed:.0e} is allowed", tolerance)
     few = math.ceil(tolerance.changed * len(images))
     for what, new, clear, same, tie in (
         (
@@ -120,7 +122,7 @@ def compare(
             f"where their two likeliest classes are within {tolerance.margin:g}",
         ),
         (
-            "are rejected by one and taken by the other",
+            "are rejected by one and accepted by the other",
             new_reject,
             np.abs(expected["distance"] - 1) > tolerance.distance,
             differences.same_reject,
@@ -129,16 +131,16 @@ def compare(
     ):
         changed = len(images) - same
         if (new & clear).any() or changed > few:
-            raise _otherwise(f"{changed} of {len(images)} images {what}, {few} may, {tie}", tolerance)
+            raise _differs(f"{changed} of {len(images)} images {what}, {few} may, {tie}", tolerance)
     return differences
 
 
-def _answers(answer, images) -> dict[str, np.ndarray]:
+def _answers(answer: Callable, images: np.ndarray) -> dict[str, np.ndarray]:
     found, start = [], 0
     for size in itertools.chain(BATCH_SIZES, itertools.repeat(BATCH_SIZES[-1])):
         if start >= len(images):
             break
-        # Runtimes may hand out the same memory at each call.
+        # Runtimes may return the same memory at each call.
         found.append(
             {name: np.array(values) for name, values in answer(images[start : start + size]).items()}
         )
@@ -151,11 +153,11 @@ def _margins(probabilities):
     return first - second
 
 
-def _largest_difference(found, expected, name) -> float:
+def _largest_difference(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], name: str) -> float:
     return float(np.abs(found[name] - expected[name]).max())
 
 
-def _otherwise(how, tolerance) -> InputError:
+def _differs(how: str, tolerance: Tolerance) -> InputError:
     return InputError(
-        f"The file answers otherwise than Keras, so nothing is written: {how}: {tolerance.mend}."
+        f"The answers of the file differ from those of Keras, so nothing is written: {how}: {tolerance.fix}."
     )

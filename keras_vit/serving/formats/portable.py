@@ -4,8 +4,8 @@ Only TensorFlow has operations that decode files and resize with antialiasing. T
 without variables, and each format is converted from that.
 """
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,7 +50,7 @@ class PortableGraph:
         self.preprocessing = run.preprocessing
         self.answers = answer_model(model, run.temperature, run.rejection)
 
-    def function(self) -> Callable:
+    def function(self) -> Any:
         """The `tf.function` that is converted.
 
         It takes `images`, float32 (batch, height, width, channels) in 0..255, and returns a dict of the
@@ -88,7 +88,7 @@ class PortableGraph:
         `distance` (n,) is a multiple of the threshold: an image above 1 is to be rejected. It is 0 if the run
         rejects nothing.
         """
-        found = answer_images(self.answers, images, self.preprocessing)
+        found = answer_images(self.answers, list(images), self.preprocessing)
         threshold = 1.0 if self.rejection is None else self.rejection.threshold
         return {
             "probabilities": found["probabilities"],

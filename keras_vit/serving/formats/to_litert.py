@@ -1,7 +1,9 @@
 """LiteRT (TensorFlow Lite): one .tflite file for phones and small computers."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from keras_vit.serving.formats.portable import PortableGraph
 
 FILE = "model.tflite"
 PACKAGES = ("ai_edge_litert",)
-EMPTY_BATCH = False  # its CPU delegate fails on one with some models
+EMPTY_BATCH = False  # its CPU delegate fails on an empty batch of some models
 RUNTIME = 'LiteRT: the signature "images", whose batch of 1 or more is resized at each call'
 SIGNATURE = "images"
 
@@ -17,14 +19,14 @@ SIGNATURE = "images"
 def convert(graph: PortableGraph, folder: Path, representative: np.ndarray | None = None) -> None:
     """Writes `model.tflite` with a dynamic batch.
 
-    With representative images the fully connected layers, which hold nearly all weights of a ViT, are int8:
-    weights for each channel, activations for each tensor. Everything else stays in float32. All of it in int8
-    loses the variance of the layer normalisations: on 360 images of NEU-DET it named another class for 4, of
-    which Keras had been sure of 3, and rejected a quarter of them.
+    With representative images, the fully connected layers, which hold nearly all weights of a ViT, are int8:
+    weights per channel, activations per tensor. Everything else stays in float32. A model that is int8 as a
+    whole loses the variance of the layer normalisations: on 360 images of NEU-DET it predicted another class
+    for 4, 3 of which Keras had predicted with high confidence, and rejected a quarter of all images.
 
     Args:
         graph: what to convert.
-        folder: where the file goes.
+        folder: of the file.
         representative: prepared images float32 (n, height, width, channels) in 0..255, whose activations set
             the ranges of int8; `None` for float32.
     """
@@ -35,7 +37,7 @@ def convert(graph: PortableGraph, folder: Path, representative: np.ndarray | Non
         path.write_bytes(_quantized(saved, _nodes_left_in_float(path), representative))
 
 
-def load(folder: Path):
+def load(folder: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """A function from images (batch, height, width, channels) to a dict of outputs, run by LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -43,13 +45,13 @@ def load(folder: Path):
     return lambda images: runner(images=images)
 
 
-def _converter(saved):
+def _converter(saved: Path) -> Any:
     import tensorflow as tf
 
     return tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[SIGNATURE])
 
 
-def _quantized(saved, nodes, representative) -> bytes:
+def _quantized(saved: Path, nodes: list[str], representative: np.ndarray) -> bytes:
     import tensorflow as tf
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
@@ -65,15 +67,15 @@ def _quantized(saved, nodes, representative) -> bytes:
     with warnings.catch_warnings():
         # TensorFlow's own quantiser uses its own interpreter, and warns that others should not.
         warnings.filterwarnings("ignore", ".*tf.lite.Interpreter is deprecated", UserWarning)
-        # The only public door to a choice of operations; nothing is debugged.
+        # The only public way to choose the operations; nothing is debugged.
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=images, debug_options=options
         )
         return debugger.get_nondebug_quantized_model()
 
 
-def _nodes_left_in_float(path) -> list[str]:
-    """The projection of the rejection: small differences of features become large ones in it.
+def _nodes_left_in_float(path: Path) -> list[str]:
+    """The projection of the out-of-distribution features, which enlarges small differences.
 
     The converter adds digits to the name of an operation.
     """

@@ -1,5 +1,6 @@
-"""ONNX: one file for ONNX Runtime and whatever else reads the format."""
+"""ONNX: one file for ONNX Runtime and other programs that read the format."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from keras_vit.serving.formats.portable import PortableGraph
 FILE = "model.onnx"
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 OPSET = 17
-EMPTY_BATCH = False  # ONNX Runtime does not reshape a tensor without elements where a size is left open
-RUNTIME = f"ONNX Runtime, or another that has opset {OPSET}: a batch of 1 or more"
+EMPTY_BATCH = False  # ONNX Runtime cannot reshape a tensor without elements to an open size
+RUNTIME = f"ONNX Runtime, or another runtime with opset {OPSET}: a batch of 1 or more"
 
 
 def convert(graph: PortableGraph, folder: Path, representative: np.ndarray | None = None) -> None:
@@ -18,7 +19,7 @@ def convert(graph: PortableGraph, folder: Path, representative: np.ndarray | Non
 
     Args:
         graph: what to convert.
-        folder: where the file goes.
+        folder: of the file.
         representative: not used.
     """
     import onnx
@@ -27,12 +28,12 @@ def convert(graph: PortableGraph, folder: Path, representative: np.ndarray | Non
     function = graph.function()
     model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
     for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"  # tf2onnx gives each a name of its own
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"  # tf2onnx gives each another name
     onnx.checker.check_model(model)
     onnx.save(model, folder / FILE)
 
 
-def load(folder: Path):
+def load(folder: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """A function from images (batch, height, width, channels) to a dict of outputs, run by ONNX Runtime."""
     import onnxruntime
 

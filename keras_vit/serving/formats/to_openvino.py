@@ -1,5 +1,6 @@
-"""OpenVINO IR: an .xml of the graph and a .bin of the weights, for Intel's processors and graphics."""
+"""OpenVINO IR: an .xml file of the graph and a .bin file of the weights, for Intel hardware."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ FILE = "model.xml"
 PACKAGES = ("openvino",)
 EMPTY_BATCH = True
 RUNTIME = (
-    "OpenVINO. Where the processor has bfloat16, OpenVINO computes in that, and "
-    'probabilities change by hundredths: compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) '
-    "gives those that were compared with Keras."
+    "OpenVINO. On processors with bfloat16, OpenVINO computes in bfloat16, which changes probabilities by "
+    'hundredths: compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) gives those that were '
+    "compared with Keras."
 )
 
 
@@ -21,7 +22,7 @@ def convert(graph: PortableGraph, folder: Path, representative: np.ndarray | Non
 
     Args:
         graph: what to convert.
-        folder: where the files go.
+        folder: of the files.
         representative: not used.
     """
     import openvino
@@ -30,7 +31,7 @@ def convert(graph: PortableGraph, folder: Path, representative: np.ndarray | Non
     openvino.save_model(model, folder / FILE, compress_to_fp16=False)
 
 
-def load(folder: Path):
+def load(folder: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """A function from images (batch, height, width, channels) to a dict of outputs, run in float32."""
     import openvino
 

@@ -18,7 +18,7 @@ from keras_vit.serving.formats import to_litert, to_onnx, to_openvino
 from keras_vit.serving.formats.check import FLOAT32, INT8, compare
 from keras_vit.serving.formats.portable import PortableGraph
 from keras_vit.serving.saved_model import Comparison
-from keras_vit.serving.serving_json import write_settings
+from keras_vit.serving.serving_json import write_serving_json
 from keras_vit.serving.version_folder import clear_errors
 
 FORMATS: dict[str, ModuleType] = {"onnx": to_onnx, "litert": to_litert, "openvino": to_openvino}
@@ -64,7 +64,7 @@ def write_format(
             writer.convert(graph, new, representative)
             answer = writer.load(new)
             found = compare(graph.expected(prepared), answer, prepared, tolerance, writer.EMPTY_BATCH)
-        write_settings(new, run, found, about(run, format, int8))
+        write_serving_json(new, run, found, about(run, format, int8))
         for path in new.iterdir():
             if path.is_file():
                 os.replace(path, folder / path.name)

@@ -1,4 +1,4 @@
-"""For programs that stay with Keras 2: a layer round an exported bundle, and an importer of `.h5` weights.
+"""For programs that stay with Keras 2: a layer for an exported bundle, and an importer of `.h5` weights.
 
 `BundleLayer` runs in the Keras 2 program and imports no Keras 3. `load_h5_weights` runs in a Keras 3 program
 and needs no Keras 2. So each is imported when it is first used.

@@ -1,3 +1,5 @@
+"""An exported bundle as a layer of a Keras 2 model."""
+
 import os
 from pathlib import Path
 
@@ -18,16 +20,18 @@ except ImportError as error:
 class BundleLayer(tf_keras.layers.Layer):
     """An exported bundle as a layer of a Keras 2 model, for inference.
 
-    What `TFSMLayer` is in Keras 3 (https://keras.io/api/layers/backend_specific_layers/tfsm_layer). The layer
-    has no weights of its own: what stands behind it can be trained, the bundle cannot.
+    It corresponds to `TFSMLayer` in Keras 3
+    (https://keras.io/api/layers/backend_specific_layers/tfsm_layer). The layer has no weights of its own: the
+    layers after it can be trained, the bundle cannot.
 
-    A model with this layer that is saved as `.keras` or `.h5` keeps the path of the bundle as it was given,
-    and loads it from there; import this class before. A model saved in TensorFlow's SavedModel format holds a
-    copy of the bundle and does without the path. A bundle is a graph that runs: use only those you trust.
+    A model with this layer that is saved as `.keras` or `.h5` stores the path of the bundle as it was given,
+    and loads the bundle from there; import this class before you load the model. A model saved in
+    TensorFlow's SavedModel format holds a copy of the bundle and does not need the path. A bundle is a graph
+    that runs: use only bundles that you trust.
 
     Args:
-        path: `DIR/NAME/VERSION`, a folder that `keras-vit export` made; a relative path is one from the
-            working directory.
+        path: `DIR/NAME/VERSION`, a folder that `keras-vit export` made; a relative path starts at the working
+            directory.
         signature: `"serving_default"` and `"features"` take the bytes of image files; `"images"` takes
             float32 and `"images_uint8"` uint8 pixels in 0..255.
         output: the name of the only output wanted, such as `"probabilities"`; `None` for a dict of all.
@@ -40,7 +44,8 @@ class BundleLayer(tf_keras.layers.Layer):
         `"features"`: `"features"` (batch, dim) and `"reject"`.
 
     Raises:
-        InputError: no bundle at the path; no such signature or output; inputs of another type or rank.
+        InputError: there is no bundle at the path, it has no such signature or output, or the inputs have
+            another type or rank.
 
     Example:
         >>> image_bytes = tf_keras.Input(shape=(), dtype="string")
@@ -103,30 +108,31 @@ class BundleLayer(tf_keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        # Keras 2's own makes a TypeError of what `__init__` raises.
+        # The method of Keras 2 turns what `__init__` raises into a TypeError.
         return cls(**config)
 
 
 def _load(path):
     if not tf.saved_model.contains_saved_model(path):
-        raise InputError(_why_no_bundle(path))
+        raise InputError(_why_not_a_bundle(path))
     try:
         return tf.saved_model.load(path)
-    except Exception as error:  # TensorFlow raises many kinds
+    except Exception as error:  # TensorFlow raises exceptions of many types
         raise InputError(
             f"{path} cannot be read as a SavedModel ({first_line(error)}): export it again."
         ) from error
 
 
-def _why_no_bundle(path):
+def _why_not_a_bundle(path):
     if not Path(path).exists():
         return (
             f"There is no bundle {path}: give the folder DIR/NAME/VERSION that `keras-vit export` made. "
-            "A saved model looks where its BundleLayer was told: put the bundle, or a link to it, there."
+            "A saved model loads the bundle from the path of its BundleLayer: put the bundle, or a link to "
+            "it, there."
         )
     versions = versions_of(Path(path))
     if versions:
         return (
             f"{path} holds versions of a bundle: give one of them, such as {Path(path) / str(versions[-1])}."
         )
-    return f"{path} is no SavedModel: give the folder DIR/NAME/VERSION that `keras-vit export` made."
+    return f"{path} is not a SavedModel: give the folder DIR/NAME/VERSION that `keras-vit export` made."

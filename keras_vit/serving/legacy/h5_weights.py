@@ -10,7 +10,7 @@ import numpy as np
 from keras_vit.errors import InputError
 from keras_vit.model.layers.encoder_block import NORM_EPSILON
 
-# From a weight's name in the file to its path in `ViT`. Names that are ViT's own need no line.
+# From a weight's name in the file to its path in `ViT`. Names that equal ViT's own need no line.
 _VIT_KERAS_BLOCK = r"Transformer/encoderblock_(\d+)"
 NAMING = (
     # vit-keras 0.1 (https://github.com/faustomorales/vit-keras)
@@ -30,42 +30,42 @@ NAMING = (
     (_VIT_KERAS_BLOCK + r"/Dense_0/(kernel|bias)", r"block_\1/mlp/expand/\2"),
     (_VIT_KERAS_BLOCK + r"/Dense_1/(kernel|bias)", r"block_\1/mlp/contract/\2"),
     (r"Transformer/encoder_norm/(gamma|beta)", r"norm/\1"),
-    # Keras's own layers where ViT has one of this package
+    # Keras's own layers in place of layers of this package
     (r"patch_embed/(kernel|bias)", r"patch_embed/projection/\1"),
     (r"position_embedding/(?:\w+/)?embeddings", r"position_embedding/table"),
     (r"(block_\d+/attention)/attention_output/(kernel|bias)", r"\1/projection/\2"),
 )
-MODEL_GROUP = "top_level_model_weights"  # of a subclassed model: those that belong to no layer
+MODEL_GROUP = "top_level_model_weights"  # of a subclassed model: the weights that belong to no layer
 SPLIT = re.compile(r"(block_\d+/attention)/(query|key|value)/(kernel|bias)")
 QKV = ("query", "key", "value")
 
-# What helps where a weight of the file has no place in the model.
-MENDS = (
+# What to do if a weight of the file does not exist in the model.
+FIXES = (
     (r"block_\d+/attention/(qkv|query|key|value)/bias", "build the ViT with qkv_bias=True"),
     (r"block_\d+/.*", "build the ViT with the depth and the options of the file"),
     (r"position_embedding/.*", 'build the ViT with position="learned"'),
     (r"add_cls/.*", 'build the ViT with pooling="token"'),
     (r"head_hidden/.*", "build the ViT with the head_hidden_dim of the file"),
     (r"pre_logits/.*", "ViT has no such layer with a tanh, so the file cannot be read"),
-    (r".*", "say what it is by names={...}"),
+    (r".*", "give its name in ViT by names={...}"),
 )
 
 
 def load_h5_weights(model, path, names=None):
     """Fills a `ViT` with the weights of a Keras 2 Vision Transformer from `.h5`.
 
-    The file is one of `model.save_weights("x.h5")` or `model.save("x.h5")` in Keras 2. Each weight of the
-    file has to find its place and each of the model's its value, in the same shape; else nothing changes.
-    Known are the names of vit-keras 0.1 (https://github.com/faustomorales/vit-keras) and those of ViT itself
-    (`[w.path for w in model.weights]`), with Keras's own layers in place of this package's: a `Conv2D` or
-    `Dense` named `patch_embed`, a layer `position_embedding` that holds an `Embedding`, and a
-    `MultiHeadAttention` named `block_0/attention`, whose query, key and value are put together. Others are
-    named by `names`.
+    The file is one that `model.save_weights("x.h5")` or `model.save("x.h5")` wrote in Keras 2. Each weight of
+    the file must match one weight of the model, in the same shape, and the other way round; otherwise nothing
+    changes. Known are the names of vit-keras 0.1 (https://github.com/faustomorales/vit-keras) and those of
+    ViT itself (`[w.path for w in model.weights]`), also with Keras's own layers in place of this package's: a
+    `Conv2D` or `Dense` named `patch_embed`, a layer `position_embedding` that holds an `Embedding`, and a
+    `MultiHeadAttention` named `block_0/attention`, whose query, key and value are concatenated. Give other
+    names by `names`.
 
-    The file cannot tell what is computed with the weights. ViT's blocks normalise first, with epsilon 1e-6;
-    GELU is exact; a fused projection gives all queries, then all keys, then all values, each head by
-    head; pixels are in [-1, 1]. Where the file holds the model's config (`model.save`), epsilons and
-    activations are checked. Otherwise compare the logits of one batch.
+    The file does not say what is computed with the weights. ViT's blocks normalise first, with epsilon 1e-6;
+    GELU is exact; a fused projection gives all queries, then all keys, then all values, each head by head;
+    pixels are in [-1, 1]. If the file holds the model's config (`model.save`), epsilons and activations are
+    checked. Otherwise compare the logits of one batch.
 
     Args:
         model: a `keras_vit.ViT`.
@@ -74,8 +74,8 @@ def load_h5_weights(model, path, names=None):
             names: `{"dense": "patch_embed/projection", "layer_normalization": "block_0/attention_norm"}`.
 
     Raises:
-        InputError: the file cannot be read or has another layout; a weight without a place, without a value,
-            or of another shape; a function other than ViT's.
+        InputError: the file cannot be read or has another layout; a weight is missing in the file or in the
+            model, or has another shape; a layer computes another function than ViT's.
     """
     import h5py
 
@@ -93,14 +93,14 @@ def load_h5_weights(model, path, names=None):
             values = {weight.path: _value(placed[weight.path], weight.shape) for weight in model.weights}
     except InputError:
         raise
-    except (OSError, KeyError, TypeError, ValueError) as error:  # h5py's own, of a damaged file
+    except (OSError, KeyError, TypeError, ValueError) as error:  # h5py raises these for a damaged file
         raise InputError(f"{path} cannot be read as HDF5 ({error}): save it again in Keras 2.") from error
     for weight in model.weights:
         weight.assign(values[weight.path])
 
 
 def _datasets(file, path):
-    """Name of a weight, without `:0` -> its dataset, which is not read yet."""
+    """Name of a weight, without `:0` -> its dataset, not read yet."""
     root = file.get("model_weights", file)
     layers = _texts(root, "layer_names")
     if not layers:
@@ -120,7 +120,7 @@ def _datasets(file, path):
 
 
 def _texts(group, attribute):
-    """A list of texts, which Keras cuts in several attributes where it is long."""
+    """A list of texts, which Keras splits into several attributes if it is long."""
     chunks = [group.attrs[attribute]] if attribute in group.attrs else []
     while f"{attribute}{len(chunks)}" in group.attrs:
         chunks.append(group.attrs[f"{attribute}{len(chunks)}"])
@@ -138,7 +138,7 @@ def _full_name(layer, weight):
 
 
 def _check_functions(file, path, model):
-    """Where `model.save` has left the config in the file: does it compute what ViT computes?"""
+    """Checks the config in the file, if `model.save` wrote one: does it compute what ViT computes?"""
     allowed = {"linear", "gelu", "softmax"}  # softmax: ViT returns the logits before it
     allowed |= {"relu"} if model.get_config()["stem"] == "conv" else set()
     allowed |= {"silu", "swish"} if model.get_config()["activation"] == "swiglu" else set()
@@ -151,13 +151,13 @@ def _check_functions(file, path, model):
         else:
             continue
         raise InputError(
-            f"{path}: the layer {config.get('name')} has {other}, so the logits would differ. To go on from "
-            'the weights all the same, save them alone: model.save_weights("x.h5").'
+            f"{path}: the layer {config.get('name')} has {other}, so the logits would differ. To use the "
+            'weights nevertheless, save them alone: model.save_weights("x.h5").'
         )
 
 
 def _layer_configs(node):
-    """(class name, config) of each layer in a saved config, those of models in the model too."""
+    """(class name, config) of each layer in a saved config, also in nested models."""
     if isinstance(node, dict):
         if isinstance(node.get("config"), dict) and "class_name" in node:
             yield node["class_name"], node["config"]
@@ -172,7 +172,7 @@ def _place(datasets, path, model, names):
     shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
     unused = [name for name in names if not any(_is_below(full, name) for full in datasets)]
     if unused:
-        raise InputError(f"names has {unused[0]!r}, and {path} no such layer. It has {_some(datasets)}.")
+        raise InputError(f"names has {unused[0]!r}, but {path} has no such layer. It has {_some(datasets)}.")
     placed: dict[str, dict] = {target: {} for target in shapes}
     sources: dict[tuple, str] = {}
     for full, dataset in datasets.items():
@@ -180,10 +180,10 @@ def _place(datasets, path, model, names):
         split = SPLIT.fullmatch(name)
         target, part = (f"{split[1]}/qkv/{split[3]}", split[2]) if split else (name, "")
         if target not in shapes:
-            mend = next(mend for pattern, mend in MENDS if re.fullmatch(pattern, name))
+            fix = next(fix for pattern, fix in FIXES if re.fullmatch(pattern, name))
             alias = "" if name == full else f" (as {name})"
             raise InputError(
-                f"{path} has {full} {dataset.shape}{alias}, for which the model has no place: {mend}."
+                f"{path} has {full} {dataset.shape}{alias}, which the model does not have: {fix}."
             )
         if part in placed[target]:
             raise InputError(
@@ -194,7 +194,7 @@ def _place(datasets, path, model, names):
     missing = [target for target, parts in placed.items() if set(parts) not in ({""}, set(QKV))]
     if missing:
         raise InputError(
-            f"{path} has nothing for, or not all of, {_some(missing)}: "
+            f"{path} does not have, or not completely, {_some(missing)}: "
             "build the ViT with the depth and the options of the file."
         )
     return placed
@@ -226,21 +226,21 @@ def _check_shape(full, found, target, part, shape, path, model):
     if tuple(found) in allowed:
         return
     if target == "position_embedding/table":
-        mend = "the file is for another image or patch size; build the ViT with these, then take ViT.resized"
+        fix = "the file is for another image or patch size; build the ViT with these, then take ViT.resized"
     elif target.startswith("head/"):
-        mend = f"build the ViT with num_classes={found[-1]} and the head of the file"
+        fix = f"build the ViT with num_classes={found[-1]} and the head of the file"
     elif "/attention/" in target:
-        mend = "build the ViT with the dim, num_heads and head_dim of the file"
+        fix = "build the ViT with the dim, num_heads and head_dim of the file"
     else:
-        mend = "build the ViT with the sizes of the file"
+        fix = "build the ViT with the sizes of the file"
     raise InputError(
         f"{path}: {full} is {tuple(found)}, and {target} of the model "
-        f"{' or '.join(map(str, allowed))}: {mend}."
+        f"{' or '.join(map(str, allowed))}: {fix}."
     )
 
 
 def _shapes(target, part, shape, config):
-    """The shapes a weight may have in the file: its own, and that of Keras's layer for it."""
+    """The shapes that a weight may have in the file: its own, and that of the corresponding Keras layer."""
     heads = config["num_heads"]
     by_head = (heads, config["head_dim"] or config["dim"] // heads)
     if target == "patch_embed/projection/kernel":  # Conv2D
