@@ -25,6 +25,8 @@ FIRST = (
 
 def pytest_configure(config):
     """The processes of one run of the tests share what JAX compiles and what `made_once` makes."""
+    # Two processes on two cores: more threads of torch would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if "KERAS_VIT_TESTS_SHARED" not in os.environ:
         shared = tempfile.TemporaryDirectory(prefix="keras-vit-tests-")
         config.add_cleanup(shared.cleanup)
