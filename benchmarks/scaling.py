@@ -34,15 +34,19 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
+from pydantic import Field
 
-from keras_vit.errors import InputError, check_range
+from keras_vit.errors import InputError
+from keras_vit.validation import Count, validated
+
+Positive = Annotated[float, Field(gt=0)]
 
 FORWARD_AND_BACKWARD = 3  # forward passes' worth of work: the backward pass makes two products for each one
 BACKWARD_SHARE = 2 / 3  # of the compute
 FLOPS_A_MULT_ADD = 2
 
 
-@dataclass(frozen=True)
+@validated
 class Assumptions:
     """The machine and the step. The defaults are nodes of eight H100 SXM.
 
@@ -50,41 +54,30 @@ class Assumptions:
         InputError: a value is out of its range.
     """
 
-    peak_tflops: float = 989.4
+    peak_tflops: Positive = 989.4
     """TFLOP/s of a device; H100 SXM, bfloat16, dense (NVIDIA, H100 architecture white paper)"""
-    utilization: float = 0.4
+    utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
     """share of the peak that training reaches; an assumption: put in what you measure on one device"""
-    batch: int = 64
+    batch: Count = 64
     """images a device and step; on 64 devices the 4,096 that ViT was trained with (arXiv 2010.11929)"""
-    devices_a_node: int = 8
+    devices_a_node: Count = 8
     """devices that the fast link joins; as in DGX and HGX H100"""
-    node_bandwidth: float = 450.0
+    node_bandwidth: Positive = 450.0
     """GB/s a device sends inside a node; NVLink 4 is 900 GB/s, both directions together (same white paper)"""
-    net_bandwidth: float = 50.0
+    net_bandwidth: Positive = 50.0
     """GB/s a device sends to other nodes; a 400 Gbit/s card for each GPU, as in DGX H100 (its user guide)"""
-    link_utilization: float = 0.8
+    link_utilization: Annotated[float, Field(gt=0, le=1)] = 0.8
     """share of both bandwidths that is reached; an assumption: 380 of 450 GB/s were measured between two
     H100 (https://github.com/NVIDIA/nccl/issues/1264)"""
-    node_latency: float = 3.4
+    node_latency: Annotated[float, Field(ge=0)] = 3.4
     """microseconds a hop inside a node; NCCL's own estimate for a ring on NVLink (src/graph/tuning.cc,
     hwLat, protocol Simple)"""
-    net_latency: float = 9.6
+    net_latency: Annotated[float, Field(ge=0)] = 9.6
     """microseconds a hop between nodes; the same table's estimate for a network"""
-    gradient_bytes: float = 4
+    gradient_bytes: Positive = 4
     """bytes a gradient element; Keras keeps variables, so gradients, in float32 under mixed_bfloat16"""
-    overlap: float = 0.0
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.0
     """share of the communication that runs behind the backward pass; 0 is the worst case"""
-
-    def __post_init__(self):
-        for name in ("batch", "devices_a_node"):
-            check_range(name, getattr(self, name), 1, None)
-        for name in ("peak_tflops", "node_bandwidth", "net_bandwidth", "gradient_bytes"):
-            check_range(name, getattr(self, name), 0, None, open_low=True)
-        for name in ("utilization", "link_utilization"):
-            check_range(name, getattr(self, name), 0, 1, open_low=True)
-        for name in ("node_latency", "net_latency"):
-            check_range(name, getattr(self, name), 0, None)
-        check_range("overlap", self.overlap, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,8 @@ def all_reduce(gradients: float, devices: int, given: Assumptions) -> Traffic:
     Raises:
         InputError: no devices, or a node that is only partly filled.
     """
-    check_range("devices", devices, 1, None)
+    if devices < 1:
+        raise InputError(f"devices must be 1 or more. Received: devices={devices}")
     group = min(devices, given.devices_a_node)
     nodes, rest = divmod(devices, group)
     if rest:

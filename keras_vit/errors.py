@@ -2,31 +2,31 @@
 
 
 class InputError(ValueError):
-    """Something given from outside cannot be used: a path, a file, an argument.
+    """An input cannot be used: a path, a file, an argument.
 
-    The message is one sentence or two that name the thing and the mend. The command line prints it
-    without a traceback and leaves with exit code 2.
+    The message is one sentence or two that name the input and the fix. The command line prints it without a
+    traceback and ends with exit code 2.
     """
 
 
 class DistributionError(RuntimeError):
-    """Another process of a run on several has ended or cannot be reached.
+    """Another process of a run on several processes has ended or cannot be reached.
 
-    Not a mistake in what was given: the command line leaves with exit code 1.
+    The input is not wrong: the command line ends with exit code 1.
     """
 
 
 class ServerError(RuntimeError):
-    """A server cannot be reached, refuses a request, or gives an answer that makes no sense.
+    """A server cannot be reached, refuses a request, or gives an invalid answer.
 
-    Not surely a mistake in what was given: the command line leaves with exit code 1.
+    The input may be right: the command line ends with exit code 1.
 
     Args:
         message: one sentence.
-        may_pass: whether the same request may get its answer a little later.
+        may_pass: whether the same request may succeed a little later.
 
     Attributes:
-        answers: where several requests were made, the answers to those before this one.
+        answers: of the requests before the one that failed, if there were several.
     """
 
     def __init__(self, message: str, may_pass: bool = False):
@@ -43,23 +43,5 @@ class ProcessFailed(RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in its first line, or its kind where it says nothing."""
+    """The first line of an error's message, or the name of its class if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def check_range(name, value, low, high, open_low=False):
-    """Raises InputError where a number is outside low..high; `None` as value is fine."""
-    if value is None:
-        return
-    too_low = value <= low if open_low else value < low
-    if too_low or not value < float("inf") or (high is not None and value > high):
-        above = f"above {low}" if open_low else f"{low} or more"
-        upto = "" if high is None else f" and {high} at most"
-        raise InputError(f"{name} must be {above}{upto}. Received: {name}={value}")
-
-
-def check_choice(name, value, choices):
-    """Raises InputError where a word is none of the choices."""
-    if value not in choices:
-        allowed = ", ".join(repr(choice) for choice in choices)
-        raise InputError(f"{name} must be one of {allowed}. Received: {name}={value!r}")

@@ -84,9 +84,6 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
         writer.writerows(rows)
 
 
-write_history = write_csv  # until every user has the new name
-
-
 def partial_of(folder: Path) -> Path:
     """The sibling folder that a run is written to until it is finished: the last step is a rename."""
     folder = folder if folder.name else folder.absolute()  # `.` has no name of its own

@@ -91,7 +91,7 @@ def arrange(source: str, files: Files, *, is_archive: bool = False) -> ImageSet:
     ordered = sorted(
         paths, key=lambda p: (SPLIT_PARTS.index(part_of[p] or "train"), class_of[p], natural_key(str(p)))
     )
-    parts = tuple(part_of[path] for path in ordered)
+    parts = tuple(part_of[path] or "train" for path in ordered)
     return ImageSet(
         source=source,
         class_names=class_names,
