@@ -15,9 +15,10 @@ from keras_vit.data import reading
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels, scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.evaluation.ood import OODDetector
+from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.ood_features import ood_features
-from keras_vit.runs.predict import images_to_judge, predict
+from keras_vit.runs.predict import predict
 from keras_vit.serving.bundle import export
 from keras_vit.serving.formats import check, to_litert, to_onnx, to_openvino, write
 from keras_vit.serving.formats.portable import MAX_BYTES, PortableGraph
@@ -215,7 +216,7 @@ def test_int8_holds_int8_weights(exported):
     assert len(weights("int8")) >= 4  # qkv, projection, expand, contract
 
 
-def test_int8_is_calibrated_on_training_images_alone(run, tmp_path):
+def test_int8_is_calibrated_on_training_images_alone(run, tmp_path, monkeypatch):
     loaded = load_run(run)
     own = own_images(loaded)
     assert not set(own.train.names) & set(own.test.names)
@@ -229,8 +230,8 @@ def test_int8_is_calibrated_on_training_images_alone(run, tmp_path):
         calibrated.append(representative)
         raise RuntimeError("enough")
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="enough"):
-        patch.setattr(to_litert, "convert", convert)
+    monkeypatch.setattr(to_litert, "convert", convert)
+    with pytest.raises(InputError, match="enough"):
         export(loaded, tmp_path, format="litert", int8=True)
     np.testing.assert_array_equal(calibrated[0], pixels)
 
