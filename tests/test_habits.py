@@ -10,6 +10,7 @@ import zipfile
 from html.parser import HTMLParser
 from importlib.util import find_spec
 
+import griffe
 import grimp
 import pytest
 import yaml
@@ -39,6 +40,32 @@ def test_no_circle_of_imports():
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert sum(map(len, imports.values())) > 200
     list(graphlib.TopologicalSorter(imports).static_order())  # raises CycleError
+
+
+def public_functions():
+    """Of the public names: functions, and methods that are not those of a class of another package."""
+    loaded = griffe.load("keras_vit", resolve_aliases=True)
+    for package in (keras_vit, keras_vit.search, keras_vit.serving.legacy):
+        for name in set(package.__all__) - {"__version__", "RECIPES"}:
+            static = loaded[f"{package.__name__}.{name}".removeprefix("keras_vit.")]
+            yield from [static] if static.is_function else own_methods(static, getattr(package, name))
+
+
+def own_methods(static, cls):
+    others = [base for base in cls.__mro__ if not base.__module__.startswith("keras_vit")]
+    for method in filter(lambda member: member.is_function, static.members.values()):
+        is_other = method.name.startswith("_") or any(hasattr(base, method.name) for base in others)
+        if method.name == "__init__" or not is_other:
+            yield method
+
+
+def test_public_functions_are_annotated():
+    found = list(public_functions())
+    assert len(found) >= 30
+    for function in found:
+        missing = [parameter.name for parameter in function.parameters if parameter.annotation is None]
+        assert set(missing) <= {"self", "cls"}, function.path
+        assert function.returns is not None or function.name == "__init__", function.path
 
 
 def test_the_hooks_call_the_tools_of_the_test_extra():
