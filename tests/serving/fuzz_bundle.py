@@ -1,8 +1,8 @@
-"""Asks an exported model about damaged images, in a process of its own that may crash.
+"""Sends damaged images to an exported model, in a process of its own that may crash.
 
-python fuzz_bundle.py FOLDER --labels A,B --seed 0 --first 0 --batches 10: each batch depends on the seed and
-its number alone, so `--first N --batches 1` repeats it. Prints the number of each before it is asked, and in
-the end a line of JSON.
+python -m tests.serving.fuzz_bundle FOLDER --labels A,B --seed 0 --first 0 --batches 10: each batch
+depends on the seed and its number alone, so `--first N --batches 1` repeats it. Prints the number of each
+batch before it is sent, and a line of JSON at the end.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def problem(answer, labels, good, expected):
         if not np.isfinite(row).all():
             return f"row {i} is not finite"
         if not is_blank and (row.min() < 0 or abs(row.sum() - 1) > TOLERANCE):
-            return f"row {i} is no distribution: {row}"
+            return f"row {i} is not a distribution: {row}"
         if answer["label"][i] != label or confidence[i] != row.max():
             return f"row {i} says {answer['label'][i]}, {confidence[i]} of {row}"
         if answer["reject"][i] not in ((1,) if is_blank else (0, 1)):

@@ -1,9 +1,9 @@
-"""What BundleLayer does in a program that has Keras 2 only.
+"""What BundleLayer does in a program that has only Keras 2.
 
-    TF_USE_LEGACY_KERAS=1 python keras2_layer.py FOLDER
+    TF_USE_LEGACY_KERAS=1 python -m tests.serving.keras2_layer FOLDER
 
 writes a bundle into the folder, runs each function that begins with `check_` in a folder of its own, and
-leaves `answers.json`: the name of each with "" or what went wrong.
+writes `answers.json`: the name of each with "" or what went wrong.
 """
 
 import contextlib

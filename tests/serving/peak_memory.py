@@ -1,7 +1,7 @@
 """How much memory an exported model takes for image files, in a process of its own. Linux only.
 
-python peak_memory.py FOLDER FILE...: the files are one batch. Prints a line of JSON: the answers, and by how
-many MB the process grew at most.
+python -m tests.serving.peak_memory FOLDER FILE...: the files are one batch. Prints a line of JSON: the
+answers, and by how many MB the process grew at most.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""Damaged images and decompression bombs before an exported run, in processes that are theirs to crash."""
+"""Damaged images and decompression bombs for an exported run, in processes that may crash."""
 
 import io
 import json
@@ -14,6 +14,7 @@ from PIL import Image
 
 from keras_vit.serving.decoding import decode_or_blank
 from tests.helpers import tiny
+from tests.helpers.paths import ROOT
 from tests.serving import brightness_model
 from tests.serving.fuzz_bundle import BATCH_SIZE, batch, problem
 from tests.serving.mutations import MUTATIONS, SEEDS, mutated, png, with_right_checksums
@@ -21,7 +22,6 @@ from tests.serving.served_images import BOMBS, file
 
 pytestmark = pytest.mark.same_on_every_backend
 
-HERE = Path(__file__).parent
 SEED = 0
 BATCHES = 67  # of 30 damaged images each
 
@@ -30,11 +30,12 @@ STRICT = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "MALLOC_
 
 
 def fuzz(folder, labels, batches):
-    """The summary; fails with what repeats the batch that went wrong."""
-    words = [HERE / "fuzz_bundle.py", folder, "--labels", ",".join(labels), "--seed", SEED]
+    """The summary; fails with the command that repeats the batch that went wrong."""
+    words = ["-m", "tests.serving.fuzz_bundle", folder, "--labels", ",".join(labels), "--seed", SEED]
     process = subprocess.run(
         [sys.executable, *map(str, words), "--batches", str(batches)],
         env={**os.environ, **STRICT},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,
@@ -56,7 +57,7 @@ def test_two_thousand_damaged_images(bundle):
     assert 0.1 < found["blank"] / found["mutated"] < 0.9  # some of both, or nothing was tried
 
 
-def test_a_model_that_a_damaged_image_upsets_is_found_out(tmp_path):
+def test_a_model_that_fails_on_a_damaged_image_is_found(tmp_path):
     brightness_model.write(tmp_path / "1")
     with pytest.raises(pytest.fail.Exception, match=r"batch \w+ ended with 1: .*To repeat it: python "):
         fuzz(tmp_path / "1", brightness_model.CLASSES, 1)
@@ -126,8 +127,8 @@ NAN, INFINITY = float("nan"), float("inf")
         (dict(confidence=0.5), "row 0 says b'', 0.5"),
         (dict(probabilities=[NAN, 1]), "row 0 is not finite"),
         (dict(probabilities=[INFINITY, 0]), "row 0 is not finite"),
-        (dict(probabilities=[0.5, 0.6], confidence=0.6, label=b"b"), "row 0 is no distribution"),
-        (dict(probabilities=[-0.5, 1.5], confidence=1.5, label=b"b"), "row 0 is no distribution"),
+        (dict(probabilities=[0.5, 0.6], confidence=0.6, label=b"b"), "row 0 is not a distribution"),
+        (dict(probabilities=[-0.5, 1.5], confidence=1.5, label=b"b"), "row 0 is not a distribution"),
         (dict(probabilities=[0.25, 0.75], confidence=0.75, label=b"a"), "row 0 says b'a'"),
         (dict(probabilities=[0.25, 0.75], confidence=0.75, label=b"b", reject=0), None),
     ],
@@ -162,8 +163,8 @@ def peak_memory(bundle, tmp_path):
         paths = [tmp_path / str(i) for i in range(len(files))]
         for path, content in zip(paths, files, strict=True):
             path.write_bytes(content)
-        words = [sys.executable, HERE / "peak_memory.py", bundle.path, *paths]
-        process = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=300)
+        words = [sys.executable, "-m", "tests.serving.peak_memory", bundle.path, *paths]
+        process = subprocess.run([*map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert process.returncode == 0, process.stderr
         return json.loads(process.stdout)
 
@@ -179,7 +180,7 @@ def test_bombs_are_refused_without_taking_memory(peak_memory, drawn_images):
     assert found["grown"] < 100
 
 
-def test_the_largest_image_that_is_taken_has_a_known_price(peak_memory):
+def test_the_largest_image_that_is_accepted_takes_known_memory(peak_memory):
     found = peak_memory(file(Image.new("RGBA", (8192, 4096)), "PNG", compress_level=1))
     assert found["blank"] == [False]
     assert 128 < found["grown"] < 2000  # its pixels alone take the first

@@ -1,4 +1,4 @@
-"""Keras 2: models of it in processes with TF_USE_LEGACY_KERAS=1, and their weights in this one."""
+"""Keras 2: its models in processes with TF_USE_LEGACY_KERAS=1, and their weights in this process."""
 
 import json
 import os
@@ -17,9 +17,10 @@ from PIL import Image
 import keras_vit
 from keras_vit.errors import InputError
 from keras_vit.serving.legacy import load_h5_weights
+from tests.helpers.paths import ROOT
 
 HERE = Path(__file__).parent
-PAGE = (HERE.parents[1] / "docs" / "keras2.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "keras2.md").read_text(encoding="utf-8")
 CHECKS = re.findall(r"^def (check_\w+)", (HERE / "keras2_layer.py").read_text(encoding="utf-8"), re.MULTILINE)
 
 # Those of keras2_vits.py.
@@ -69,7 +70,7 @@ VIT_KERAS_NAMES = [
 ]
 
 
-def run_keras_2(*words, cwd=None):
+def run_keras_2(*words, cwd=ROOT):
     pytest.importorskip("tf_keras")
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     ran = subprocess.run(
@@ -83,7 +84,7 @@ def run_keras_2(*words, cwd=None):
 def vits(tmp_path_factory):
     """A folder with what keras2_vits.py writes."""
     folder = tmp_path_factory.mktemp("vits")
-    run_keras_2(HERE / "keras2_vits.py", folder)
+    run_keras_2("-m", "tests.serving.keras2_vits", folder)
     return folder
 
 
@@ -91,7 +92,7 @@ def vits(tmp_path_factory):
 def layer_answers(tmp_path_factory):
     """Name of a check in keras2_layer.py -> what went wrong, and the folder it ran in."""
     folder = tmp_path_factory.mktemp("layer")
-    run_keras_2(HERE / "keras2_layer.py", folder)
+    run_keras_2("-m", "tests.serving.keras2_layer", folder)
     return json.loads((folder / "answers.json").read_text()), folder
 
 
