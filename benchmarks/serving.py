@@ -1,11 +1,11 @@
-"""How fast the exported SavedModel answers, beside onnxruntime with Pillow on the same model.
+"""How fast the exported SavedModel answers, compared with onnxruntime and Pillow on the same model.
 
     python benchmarks/serving.py --run runs/first
 
-Both go from the bytes of image files to probabilities in one process, taking turns, so that a busy machine
-slows both. The SavedModel decodes, checks and resizes in its graph (the signature `serving_default`); for the
-ONNX file, Pillow decodes and resizes. Prints the median time of each and the median ratio of turns:
-above 1 the SavedModel is the slower one.
+Both go from the bytes of image files to probabilities in one process, in turns, so that a busy machine slows
+both. The SavedModel decodes, checks and resizes in its graph (the signature `serving_default`); for the ONNX
+file, Pillow decodes and resizes. Prints the median time of each and the median ratio of turns: above 1, the
+SavedModel is slower.
 """
 
 import io
@@ -23,17 +23,17 @@ from keras_vit.runs.evaluate import images_to_judge
 from keras_vit.runs.folder import load_run
 from keras_vit.serving.saved_model import encoded_image
 
-CALLS = 9  # in a turn
+CALLS = 9  # per turn
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Two runtimes that answer about a run's test images.
+    """Two runtimes that classify a run's test images.
 
     Args:
         run: a run folder, of square images without `--aspect`.
-        batch_sizes: images at once.
-        seconds: for each batch size.
+        batch_sizes: images per call.
+        seconds: per batch size.
     """
 
     run: Path
@@ -41,17 +41,17 @@ class Benchmark:
     seconds: float = 20.0
 
 
-def main(asked: Benchmark) -> None:
-    run = load_run(asked.run)
+def main(settings: Benchmark) -> None:
+    run = load_run(settings.run)
     images = images_to_judge(run)
     files = [encoded_image(images.original(i)) for i in range(len(images))]
     with tempfile.TemporaryDirectory() as folder:
         saved_model = saved_model_of(keras_vit.export(run, folder).path)
         onnx = onnx_of(keras_vit.export(run, folder, format="onnx").path, run.preprocessing.image_shape)
-    for size in asked.batch_sizes:
+    for size in settings.batch_sizes:
         batch = files[:size]
         difference = np.abs(saved_model(batch) - onnx(batch)).max()
-        times = taking_turns([lambda: saved_model(batch), lambda: onnx(batch)], asked.seconds)  # noqa: B023
+        times = taking_turns([lambda: saved_model(batch), lambda: onnx(batch)], settings.seconds)  # noqa: B023
         ratio = statistics.median(ours / theirs for ours, theirs in zip(*times, strict=True))
         first, second = (1000 * statistics.median(found) for found in times)
         print(
@@ -73,7 +73,7 @@ def saved_model_of(folder: Path):
 
 
 def onnx_of(folder: Path, image_shape):
-    """A function from files to probabilities; Pillow rounds to whole gray levels, so they differ a little."""
+    """A function from files to probabilities; they differ a little, because Pillow rounds gray levels."""
     import onnxruntime
     from PIL import Image
 
@@ -94,8 +94,8 @@ def onnx_of(folder: Path, image_shape):
 def taking_turns(functions, seconds: float) -> list[list[float]]:
     """The median seconds of a call, turn by turn, for each function.
 
-    A turn is several calls, without the first: the threads of one runtime go on spinning for a moment when
-    its call is over, and would slow the other.
+    A turn is several calls, without the first: the threads of one runtime keep spinning for a moment after
+    its call, and would slow the other.
     """
     times: list[list[float]] = [[] for _ in functions]
     end = time.monotonic() + seconds

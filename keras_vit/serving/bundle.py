@@ -96,8 +96,7 @@ def export(
         require_serving_api()
         read_models(Path(to) / MODELS)  # an error in it is raised before the work, not after it
     _refuse_mixture(Path(to) / name, format)
-    own = own_images(run) if data is None or int8 else None
-    images = images_to_judge(run, data) if own is None or data is not None else own.test
+    images, training_images = _read_images(run, data, int8)
     images = images.take(evenly(len(images), COMPARED_IMAGES))
     with new_version(Path(to), name, version) as new:
         if format == "savedmodel":
@@ -105,12 +104,19 @@ def export(
         else:
             from keras_vit.serving.formats import write_format
 
-            training_images = own.train if own is not None and int8 else None
             comparison = write_format(run, new.folder, format, images, training_images)
         write_text(new.folder / CARD, model_card(run, format, comparison))
         if format == "savedmodel":
             write_server_files(Path(to), name)
     return Exported(new.path, comparison)
+
+
+def _read_images(run: Run, data: str | None, int8: bool) -> tuple[ImageSet, ImageSet | None]:
+    """The images to compare on, and the training images, which only int8 needs."""
+    if data is not None:
+        return images_to_judge(run, data), own_images(run).train if int8 else None
+    own = own_images(run)
+    return own.test, own.train if int8 else None
 
 
 def write_bundle(run: Run, folder: Path, name: str, images: ImageSet) -> Comparison:

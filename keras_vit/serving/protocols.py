@@ -60,9 +60,9 @@ class Rest:
         except (KeyError, TypeError) as error:
             raise _unusable(self.address, answer) from error
 
-    def _call(self, verb, body=None):
+    def _call(self, method, body=None):
         version = "" if self.version is None else f"/versions/{self.version}"
-        url = f"http://{self.address}/v1/models/{quote(self.name, safe='')}{version}{verb}"
+        url = f"http://{self.address}/v1/models/{quote(self.name, safe='')}{version}{method}"
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as response:

@@ -24,8 +24,13 @@ def health_check(name: str) -> list[str]:
         which a compose file would replace.
     """
     # HTTP/1.0: the server closes the connection after its answer, and grep comes to an end.
-    ask = rf"printf 'GET /v1/models/%s HTTP/1.0\r\n\r\n' '{quote(name, safe='')}' >&3"
-    return ["CMD", "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/8501 && {ask} && grep -q '\"AVAILABLE\"' <&3"]
+    request = rf"printf 'GET /v1/models/%s HTTP/1.0\r\n\r\n' '{quote(name, safe='')}' >&3"
+    return [
+        "CMD",
+        "bash",
+        "-c",
+        f"exec 3<>/dev/tcp/127.0.0.1/8501 && {request} && grep -q '\"AVAILABLE\"' <&3",
+    ]
 
 
 MODELS = "models.config"
@@ -80,7 +85,7 @@ def add_model(path: Path, name: str) -> None:
 
 
 def compose_file(name: str, image: str) -> str:
-    """The text of a `compose.yaml` that serves the models beside it.
+    """The text of a `compose.yaml` that serves the models next to it.
 
     gRPC is on port 8500, REST on 8501. The server finds new versions on its own, and checks `models.config`
     for new models once a minute.

@@ -78,14 +78,14 @@ def new_version(models: Path, name: str, version: int | None = None) -> Iterator
             f"{folder / str(version)} exists: leave --version out for the next one, or choose another."
         )
     made = make_folder(folder, "--to")
-    beside = folder / f".exporting-{os.getpid()}"
+    temporary = folder / f".exporting-{os.getpid()}"
     try:
-        beside.mkdir()
-        new = NewVersion(beside, beside)
+        temporary.mkdir()
+        new = NewVersion(temporary, temporary)
         yield new
-        new.path = _rename(beside, folder, version)
+        new.path = _rename(temporary, folder, version)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         remove_made(made)
         raise
 
@@ -106,12 +106,12 @@ def versions_of(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
-def _rename(beside: Path, folder: Path, version: int | None) -> Path:
+def _rename(temporary: Path, folder: Path, version: int | None) -> Path:
     """Gives the finished folder its number, which another export may have taken in the meantime."""
     while True:
         number = version or max(versions_of(folder), default=0) + 1
         try:
-            os.rename(beside, folder / str(number))
+            os.rename(temporary, folder / str(number))
             return folder / str(number)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):

@@ -98,7 +98,7 @@ def test_options_reach_the_request(double, protocol, here, sleeps, capsys):
     assert len(sleeps) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.endswith("): told to refuse. Tried 3 times.\n")
+    assert shown.err.endswith("): set to refuse. Tried 3 times.\n")
 
 
 def test_answers_before_a_failure_are_shown(double, here, capsys):
@@ -107,7 +107,7 @@ def test_answers_before_a_failure_are_shown(double, here, capsys):
     shown = capsys.readouterr()
     assert shown.out.splitlines()[1:] == ["dark.png  dark        99.8%  no"]
     assert shown.err == (
-        f"keras-vit: {double.rest} refuses the request (500 Internal Server Error): told to refuse.\n"
+        f"keras-vit: {double.rest} refuses the request (500 Internal Server Error): set to refuse.\n"
     )
 
 

@@ -60,13 +60,13 @@ def same(found, wanted, tolerance=1e-6):
 
 @contextlib.contextmanager
 def refused(*parts):
-    said = ""
+    message = ""
     try:
         yield
     except InputError as error:
-        said = str(error)
-    assert said, "was not refused"
-    assert all(part in said for part in parts), f"{said}, without one of {parts}"
+        message = str(error)
+    assert message, "was not refused"
+    assert all(part in message for part in parts), f"{message}, without one of {parts}"
 
 
 def check_keras_3_is_not_imported(folder):

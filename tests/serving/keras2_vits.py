@@ -1,6 +1,6 @@
-"""Vision Transformers of Keras 2 with random weights, saved as `.h5` beside their logits.
+"""Vision Transformers of Keras 2 with random weights, saved as `.h5` with their logits.
 
-    TF_USE_LEGACY_KERAS=1 python keras2_vits.py FOLDER
+    TF_USE_LEGACY_KERAS=1 python -m tests.serving.keras2_vits FOLDER
 
 writes `images.npy` and, for each of VITS, its logits `NAME.npy`, `NAME_weights.h5` and `NAME_model.h5`.
 """

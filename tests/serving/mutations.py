@@ -125,7 +125,7 @@ MUTATIONS = (flip_bits, overwrite, truncate, insert, delete, duplicate, claim, s
 
 
 def with_right_checksums(content):
-    """A damaged PNG whose chunks have the checksums that they must: otherwise nobody would read on."""
+    """A damaged PNG whose chunks have the checksums that they must: otherwise no decoder would read on."""
     content = bytearray(content)
     at = 8
     while at + 12 <= len(content):

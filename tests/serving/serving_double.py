@@ -100,7 +100,7 @@ class Double:
         refusals: codes that the next requests are refused with, one each; `None` for one that is answered.
         release: while it is not set, requests get no answer.
         change: what is made of the outputs, a dict of numpy arrays, before they are sent.
-        raw: bytes that REST sends in place of its JSON.
+        raw: bytes that REST sends instead of its JSON.
         batches: the images of each Predict that was asked, refused ones too.
         asked_versions: the version that each asked for, `None` where it did not say.
     """
@@ -140,7 +140,7 @@ class Double:
         self.batches.append(max((len(value) for value in inputs.values()), default=0))
         code = self.refusals.pop(0) if self.refusals else None
         if code:
-            raise Refusal(code, "told to refuse")
+            raise Refusal(code, "set to refuse")
         self.release.wait(20)
         found, version = self.version(name, number)
         outputs = {key: value.numpy() for key, value in version.run(signature, inputs).items()}
@@ -337,4 +337,4 @@ def served(folder, ports=(0, 0)):
 if __name__ == "__main__":
     with served(sys.argv[1], tuple(map(int, sys.argv[2:4])) or (0, 0)) as started:
         print(started.grpc, started.rest, flush=True)
-        sys.stdin.read()  # until whoever started this closes it
+        sys.stdin.read()  # until the starting process closes it

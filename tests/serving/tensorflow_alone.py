@@ -9,7 +9,7 @@ import sys
 
 ABSENT = ("keras", "keras_vit", "tf_keras")
 for name in ABSENT:
-    sys.modules[name] = None  # whoever imports it gets ModuleNotFoundError
+    sys.modules[name] = None  # an import of it raises ModuleNotFoundError
 
 import tensorflow as tf  # noqa: E402
 

@@ -28,12 +28,12 @@ SIGNATURES = ("serving_default", "images", "images_uint8", "features")
 @pytest.fixture(scope="module")
 def paths(drawn_images, tmp_path_factory):
     """32 images of one size, of which the first and the last are unlike those of training."""
-    folder = tmp_path_factory.mktemp("foreign")
-    foreign = [folder / "squares.png", folder / "noise.png"]
-    picture("L", (32, 32)).save(foreign[0])
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)).save(foreign[1])
+    folder = tmp_path_factory.mktemp("unlike")
+    unlike = [folder / "squares.png", folder / "noise.png"]
+    picture("L", (32, 32)).save(unlike[0])
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)).save(unlike[1])
     known = [drawn_images / name / f"{i}.png" for name in tiny.CLASSES for i in range(10)]
-    return [foreign[0], *known, foreign[1]]
+    return [unlike[0], *known, unlike[1]]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_process_without_keras_answers_as_keras_does(signature, size, alone, e
     check(answer, expected, size)
 
 
-def test_damaged_images_spoil_no_others(alone, expected):
+def test_damaged_images_do_not_affect_others(alone, expected):
     answer = alone["mixed"]
     bad = slice(1, 1 + len(BAD) + len(BOMBS))
     assert not answer["probabilities"][bad].any()
@@ -120,8 +120,10 @@ def test_damaged_images_spoil_no_others(alone, expected):
     assert not answer["confidence"][bad].any()
     assert answer["reject"][bad].all()
     np.testing.assert_allclose(answer["probabilities"][bad.stop :].sum(axis=1), 1, atol=1e-5)
-    for row, place in ((0, 1), (-1, 2)):
-        np.testing.assert_allclose(answer["probabilities"][row], expected["probabilities"][place], atol=1e-5)
+    for row, position in ((0, 1), (-1, 2)):
+        np.testing.assert_allclose(
+            answer["probabilities"][row], expected["probabilities"][position], atol=1e-5
+        )
 
 
 # saved_model_cli
@@ -171,13 +173,13 @@ def test_saved_model_cli_answers(signature, bundle, paths, expected, tmp_path):
         "images": f"images={pixels(paths[:2]).tolist()}",
         "serving_default": f"image_bytes={literal(files)}",
     }
-    said = saved_model_cli(
+    printed = saved_model_cli(
         *("run", "--dir", bundle.path, "--tag_set", "serve", "--signature_def", signature),
         *("--input_exprs", given[signature], "--outdir", tmp_path),
     )
     found = {path.stem: np.load(path, allow_pickle=True) for path in tmp_path.glob("*.npy")}
     assert set(found) == {"probabilities", "label", "confidence", "reject"}
-    assert all(f"Result for output key {name}:\n{values}" in said for name, values in found.items())
+    assert all(f"Result for output key {name}:\n{values}" in printed for name, values in found.items())
     check({name: values[:2] for name, values in found.items()}, expected, 2)
     if signature == "serving_default":
         blank = [found[name][2:].tolist() for name in ("probabilities", "label", "confidence", "reject")]
@@ -262,7 +264,7 @@ def test_what_a_server_need_not_have_is_found(name, objection, tmp_path):
     ("op", "objection"),
     [("XlaCallModule", "XlaCallModule is refused"), ("OfSomeLibrary", "OfSomeLibrary is not of TensorFlow")],
 )
-def test_so_is_a_foreign_operation_deep_in_a_function(op, objection, meta_graph):
+def test_so_is_an_unknown_operation_deep_in_a_function(op, objection, meta_graph):
     changed = type(meta_graph)()
     changed.CopyFrom(meta_graph)
     next(node for node in nodes(changed) if node.op == "DecodeImage").op = op

@@ -170,7 +170,7 @@ def test_a_failure_that_passes(code, double, protocol, bright_files, sleeps):
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_failure_that_stays(retries, double, protocol, bright_files, sleeps):
     double.refusals = ["UNAVAILABLE"] * 9
-    with pytest.raises(ServerError, match=r"refuses the request \(.*\): told to refuse\.") as caught:
+    with pytest.raises(ServerError, match=r"refuses the request \(.*\): set to refuse\.") as caught:
         ask(double, protocol, bright_files, retries=retries)
     assert len(double.batches) == retries + 1
     assert len(sleeps) == retries
@@ -181,7 +181,7 @@ def test_a_failure_that_stays(retries, double, protocol, bright_files, sleeps):
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "INTERNAL"])
 def test_a_failure_that_cannot_pass_is_not_tried_again(code, double, protocol, bright_files, sleeps):
     double.refusals = [code]
-    with pytest.raises(ServerError, match="told to refuse"):
+    with pytest.raises(ServerError, match="set to refuse"):
         ask(double, protocol, bright_files)
     assert len(double.batches) == 1
     assert sleeps == []

@@ -40,8 +40,8 @@ def signatures(bundle):
 
 def test_the_bundle_holds_these_files_only(bundle):
     assert files_below(bundle.path) == PARTS
-    beside = {"models.config", "batching.config", "compose.yaml", bundle.name}
-    assert {path.name for path in bundle.models.iterdir()} == beside
+    expected = {"models.config", "batching.config", "compose.yaml", bundle.name}
+    assert {path.name for path in bundle.models.iterdir()} == expected
     assert [path.name for path in (bundle.models / bundle.name).iterdir()] == ["1"]
 
 

@@ -1,4 +1,4 @@
-"""Where an export goes: its version, what an operator has changed, and that a failed one leaves nothing."""
+"""The folder of an export: its version, the files of an operator, and that a failed export leaves nothing."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from keras_vit import export
 from keras_vit.cli.main import FAILED, WRONG_USAGE, main
 from keras_vit.errors import InputError
-from keras_vit.serving import version_folder as place
+from keras_vit.serving import version_folder
 from keras_vit.serving.saved_model import Comparison
 from tests.helpers import tiny
 from tests.serving.bundle_files import PARTS, files_below
@@ -28,7 +28,7 @@ def cheap():
     """Exports without their most costly parts, for the tests of what is around them."""
 
     def write(run, folder):
-        (folder / place.SAVED_MODEL).write_text("")
+        (folder / version_folder.SAVED_MODEL).write_text("")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("keras_vit.serving.bundle.write_saved_model", write)
@@ -64,20 +64,20 @@ def test_a_watching_server_never_sees_a_part_of_it(run, tmp_path, monkeypatch):
     seen = []
 
     def watch(step):
-        original = getattr(place_of[step], step)
+        original = getattr(module_of[step], step)
 
         def wrapped(*arguments, **options):
-            seen.append(place.versions_of(tmp_path / "vit"))
+            seen.append(version_folder.versions_of(tmp_path / "vit"))
             return original(*arguments, **options)
 
-        monkeypatch.setattr(place_of[step], step, wrapped)
+        monkeypatch.setattr(module_of[step], step, wrapped)
 
     import keras_vit.serving.bundle as bundle_module
 
-    place_of = dict.fromkeys(
+    module_of = dict.fromkeys(
         ("write_saved_model", "compare_saved_model", "write_warmup", "model_card"), bundle_module
     )
-    for step in place_of:
+    for step in module_of:
         watch(step)
     path = export(run, tmp_path).path
     assert seen == [[]] * 4
@@ -107,7 +107,7 @@ def gone_images(run, folder):
 
 def taken_version(run, folder):
     (folder / "models/vit/4").mkdir(parents=True)
-    (folder / "models/vit/4" / place.SAVED_MODEL).touch()
+    (folder / "models/vit/4" / version_folder.SAVED_MODEL).touch()
     return {"version": 4}
 
 
@@ -214,18 +214,18 @@ def test_a_model_that_answers_otherwise_is_not_exported(run, tmp_path, monkeypat
     assert not (tmp_path / "models").exists()
 
 
-def test_an_earlier_export_that_was_killed_is_in_nobodys_way(run, tmp_path):
+def test_an_earlier_export_that_was_killed_does_not_disturb(run, tmp_path):
     (tmp_path / "vit" / ".exporting-1").mkdir(parents=True)
-    assert place.versions_of(tmp_path / "vit") == []
-    with place.new_version(tmp_path, "vit") as new:
+    assert version_folder.versions_of(tmp_path / "vit") == []
+    with version_folder.new_version(tmp_path, "vit") as new:
         (new.folder / "file").touch()
     assert new.path == tmp_path / "vit" / "1"
 
 
 def test_of_two_exports_at_once_each_gets_a_version(tmp_path):
-    with place.new_version(tmp_path, "vit") as first:
+    with version_folder.new_version(tmp_path, "vit") as first:
         os.rename(first.folder, tmp_path / "vit" / ".exporting-0")
-        with place.new_version(tmp_path, "vit") as second:
+        with version_folder.new_version(tmp_path, "vit") as second:
             (second.folder / "second").touch()
         os.rename(tmp_path / "vit" / ".exporting-0", first.folder)
     assert (second.path.name, first.path.name) == ("1", "2")
