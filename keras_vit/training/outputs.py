@@ -127,7 +127,7 @@ def _write(folder, described, model, data, audit, history, metrics):
 
 
 def _plain(model: ViT) -> ViT:
-    """The model on one device and without its optimizer: half to a third of the size, and all that is served."""
+    """The model on one device and without its optimizer: the file is half to a third of the size."""
     plain = ViT.from_config(model.get_config())
     plain.set_weights(model.get_weights())
     return plain
@@ -141,7 +141,8 @@ def _save_model(plain: ViT, path: Path) -> None:
 
 def original_pixels(image: Image) -> np.ndarray:
     """An image in its original size, for people to see: uint8 (height, width, 1 or 3)."""
-    if not isinstance(image, np.ndarray):
-        image = decode_image(image if isinstance(image, bytes) else Path(image).read_bytes())
-    channels = 1 if image.shape[-1] < 3 else 3  # two are gray with alpha, four RGB with alpha
-    return to_channels(image, channels).numpy().astype("uint8")
+    if isinstance(image, Path):
+        image = image.read_bytes()
+    pixels = decode_image(image) if isinstance(image, bytes) else image
+    channels = 1 if pixels.shape[-1] < 3 else 3  # two are gray with alpha, four RGB with alpha
+    return to_channels(pixels, channels).numpy().astype("uint8")

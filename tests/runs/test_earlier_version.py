@@ -1,0 +1,80 @@
+"""A run folder that version 0.1.0 made is read as it was then."""
+
+import json
+import shlex
+
+import pytest
+from PIL import Image
+
+from keras_vit.cli.main import main, parse
+from keras_vit.process.exit_codes import FINE
+from keras_vit.runs.folder import load_run
+from keras_vit.runs.predict import predict
+from keras_vit.training.config import TrainConfig, to_dict
+from keras_vit.training.folder import stored_config
+from keras_vit.training.prepare import prepare_data
+from tests.helpers.paths import ROOT
+
+FIXTURE = ROOT / "tests" / "fixtures" / "version_0_1_0"
+CHANGES = {"dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16}
+
+
+@pytest.fixture(scope="module")
+def run():
+    return load_run(FIXTURE / "run")
+
+
+@pytest.fixture
+def there(monkeypatch):
+    """The working directory: the path of the images in config.json is relative."""
+    monkeypatch.chdir(FIXTURE)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return json.loads((FIXTURE / "evaluate.json").read_text())
+
+
+def test_evaluate_gives_the_same_figures(there, expected, capsys):
+    assert main(["evaluate", "run", "--json"]) == FINE
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if name in ("per_class", "confusion_matrix", "source"):
+            assert found[name] == value, name
+        else:
+            assert found[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_predict_answers_as_it_was_evaluated(run, there, expected, tmp_path):
+    data, _ = prepare_data(stored(run))
+    files, labels = [], []
+    for index in data.split.test:
+        files.append(tmp_path / f"{index}.png")
+        Image.fromarray(data.image_set.original(index).squeeze()).save(files[-1])
+        labels.append(data.class_names[data.image_set.labels[index]])
+    answers = predict(run, files)
+    assert {(answer.error, answer.reject) for answer in answers} == {(None, False)}
+    assert sum(a.label == b for a, b in zip(answers, labels, strict=True)) == expected["correct"]
+
+
+def stored(run) -> TrainConfig:
+    return stored_config(run.config, TrainConfig(out="elsewhere", resume=True))
+
+
+@pytest.mark.same_on_every_backend
+def test_its_settings_are_read(run):
+    config = parse(["train", "--config", str(FIXTURE / "run" / "config.json")]).run
+    assert config == TrainConfig(data="images.npz", changes=CHANGES, recipe=config.recipe)
+    assert (config.recipe.epochs, config.recipe.batch_size) == (2, 24)
+    # As the command has it that the run says repeats it.
+    command = parse(shlex.split(run.config["command"])[1:]).run
+    assert to_dict(config) == to_dict(command)
+    assert to_dict(config) == {**run.config["train"], "changes": CHANGES}
+
+
+@pytest.mark.same_on_every_backend
+def test_an_interrupted_run_of_it_would_be_resumed(run):
+    config = stored(run)
+    assert (config.changes, config.resume) == (CHANGES, True)
+    assert to_dict(config) == to_dict(parse(shlex.split(run.config["command"])[1:]).run)
