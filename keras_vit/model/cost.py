@@ -183,7 +183,7 @@ def encoder_block(
         layer_norm("mlp_norm", shape),
         mlp(shape, mlp_dim, activation),
     ]
-    scales = 0 if layer_scale is None else 2 * layer_scaling(shape).parameters
+    scales = 0 if layer_scale is None else 2 * shape[-1]  # one per branch
     return composed(name, "EncoderBlock", shape, shape, parts, parameters=scales)
 
 
@@ -218,7 +218,7 @@ def mlp(shape: Shape, mlp_dim: int, activation: Activation = "gelu", name: str =
     return composed(name, "MLP", shape, shape, parts)
 
 
-def layer_scaling(shape: Shape, name: str = "layer_scale") -> Cost:
+def layer_scale(shape: Shape, name: str = "layer_scale") -> Cost:
     return Cost(name, "LayerScale", shape, shape, shape[-1])
 
 

@@ -8,7 +8,7 @@ it enters.
 import inspect
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import singledispatch
 from typing import Any
@@ -41,10 +41,16 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class Row:
-    """One layer. A layer with parts counts its parts too; they follow it, one deeper.
+    """One layer. The sums of a layer include its parts, which follow it one level deeper.
 
-    `mult_adds` are those of one image; `None` is unknown. `output_shape` has the batch size in it.
-    `output_bytes` is what an image adds to the forward memory: 0 where the output is not counted.
+    Args:
+        name: of the layer.
+        type: class of the layer.
+        output_shape: with the batch size.
+        parameters: that no row above has counted.
+        mult_adds: per image; `None` if they are unknown.
+        depth: 0 for the layers of the model, 1 for their parts, and so on.
+        output_bytes: what one image adds to the forward memory; 0 for an output that is not counted.
     """
 
     name: str
@@ -58,7 +64,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Totals:
-    """`unknown` names the layers whose mult-adds no rule tells. A megabyte is 10^6 bytes."""
+    """The sums of a table. `unknown` names the layers whose mult-adds have no rule. 1 MB is 10^6 bytes."""
 
     parameters: int
     trainable: int
@@ -75,7 +81,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class LayerTable:
-    """What `summary` gives: `print` it, or take `rows`, `totals` or the JSON-ready `to_dict()`."""
+    """What `summary` returns: `print` it, or take `rows`, `totals` or the JSON-ready `to_dict()`."""
 
     model_name: str
     rows: list[Row]
@@ -104,8 +110,8 @@ class LayerTable:
         lines += [
             f"Parameters             {totals.parameters:,} "
             f"({totals.trainable:,} trainable, {totals.non_trainable:,} not)",
-            f"Mult-adds an image     {_compact(totals.mult_adds_per_image)}{unknown}",
-            f"Mult-adds a batch      {_compact(totals.mult_adds)} (batch size {totals.batch_size})",
+            f"Mult-adds per image    {_compact(totals.mult_adds_per_image)}{unknown}",
+            f"Mult-adds per batch    {_compact(totals.mult_adds)} (batch size {totals.batch_size})",
             f"Input                  {totals.input_mb:,.2f} MB",
             f"Forward/backward       {totals.forward_backward_mb:,.2f} MB",
             f"Parameters             {totals.parameters_mb:,.2f} MB",
@@ -126,7 +132,7 @@ def summary(model: keras.Model, batch_size: int = 1) -> LayerTable:
         The table; `print` it or take its `to_dict()`.
 
     Raises:
-        ValueError: the batch size is below 1, or the model has no graph to read.
+        ValueError: batch_size is below 1, or the model has no graph to read.
 
     Example:
         >>> model = ViT.from_variant("defect/4", image_shape=(28, 28, 1), num_classes=6)
@@ -135,7 +141,7 @@ def summary(model: keras.Model, batch_size: int = 1) -> LayerTable:
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more. Received: batch_size={batch_size}")
-    rows = list(_rows(_graph(model)))
+    rows = list(_rows(_graph(model), set()))
     rows = [replace(row, output_shape=_with_batch(row.output_shape, batch_size)) for row in rows]
     per_image = _sum(row.mult_adds for row in rows if row.depth == 0)
     outputs = sum(row.output_bytes for row in rows)
@@ -163,11 +169,11 @@ def summary(model: keras.Model, batch_size: int = 1) -> LayerTable:
     return LayerTable(model.name, rows, totals)
 
 
-OURS = {
+OURS: dict[type[layers.Layer], Callable[..., Cost]] = {
     AddCLS: cost.add_cls,
     AttentionPool: cost.attention_pool,
     EncoderBlock: cost.encoder_block,
-    LayerScale: cost.layer_scaling,
+    LayerScale: cost.layer_scale,
     MLP: cost.mlp,
     PatchEmbed: cost.patch_embed,
     PositionEmbedding: cost.position_embedding,
@@ -184,13 +190,13 @@ def layer_cost(layer: layers.Layer, input_shape: Shape) -> Cost:
     return count(input_shape[1:], **{name: getattr(layer, name) for name in wanted})
 
 
-def children(layer: layers.Layer, input_shape: Shape) -> list[tuple[layers.Layer, Shape]]:
+def children(layer: Any, input_shape: Shape) -> list[tuple[layers.Layer, Shape]]:
     """The layers inside one of ours that have weights, in the order of use, and the input shape of each."""
     if not isinstance(layer, tuple(OURS)):
         return []
-    # Those of a conv stem stand in lists; the others are attributes of their names.
-    listed = (*layer.convolutions, *layer.norms) if getattr(layer, "stem", None) == "conv" else ()
-    inside = {part.name: part for part in listed}
+    # Those of a conv stem are in lists; all others are attributes of the same name.
+    is_conv_stem = getattr(layer, "stem", None) == "conv"
+    inside = {part.name: part for part in (*layer.convolutions, *layer.norms)} if is_conv_stem else {}
     parts = layer_cost(layer, input_shape).parts
     return [
         (inside.get(part.name) or getattr(layer, part.name), (input_shape[0], *part.input_shape))
@@ -199,10 +205,10 @@ def children(layer: layers.Layer, input_shape: Shape) -> list[tuple[layers.Layer
 
 
 @singledispatch
-def mult_adds(layer, input_shape: Shape, output_shape: Shape) -> int | None:
-    """Mult-adds of one image in the layer itself, its `children` left out; `None` where no rule tells.
+def mult_adds(layer: layers.Layer, input_shape: Shape, output_shape: Shape) -> int | None:
+    """Mult-adds per image of the layer itself, without its `children`; `None` if there is no rule for it.
 
-    Other packages can add a rule for a layer of theirs: `@mult_adds.register`.
+    Other packages can add a rule for a layer of theirs with `@mult_adds.register`.
     """
     return None if layer.weights else 0
 
@@ -216,7 +222,7 @@ def _(layer, input_shape, output_shape):
 @mult_adds.register(layers.Conv2D)
 @mult_adds.register(layers.Conv3D)
 def _(layer, input_shape, output_shape):
-    # The kernel is (..., channels / groups, filters): every place of the output uses all of it once.
+    # The kernel is (..., channels / groups, filters): every position of the output uses all of it once.
     return _size(output_shape) // layer.filters * math.prod(layer.kernel.shape)
 
 
@@ -224,7 +230,7 @@ def _(layer, input_shape, output_shape):
 @mult_adds.register(layers.Conv2DTranspose)
 @mult_adds.register(layers.Conv3DTranspose)
 def _(layer, input_shape, output_shape):
-    # Here every place of the input does: the kernel is (..., filters, channels).
+    # Here every position of the input does: the kernel is (..., filters, channels).
     return _size(input_shape) // layer.kernel.shape[-1] * math.prod(layer.kernel.shape)
 
 
@@ -251,12 +257,12 @@ for _layer in (
 ):
     mult_adds.register(_layer, lambda layer, input_shape, output_shape: 0)
 
-# Without weights and yet products of matrices, or anything at all.
+# Without weights, but with products of matrices, or with any computation at all.
 for _layer in (layers.Attention, layers.AdditiveAttention, layers.Dot, layers.Lambda):
     mult_adds.register(_layer, lambda layer, input_shape, output_shape: None)
 
 
-def _graph(model):
+def _graph(model: keras.Model) -> keras.Model:
     try:
         # A functional model on the same calls: Sequential has a graph too, but does not show it.
         return keras.Model(model.inputs, model.outputs, name=model.name)
@@ -267,9 +273,14 @@ def _graph(model):
         ) from error
 
 
-def _rows(graph, depth=0, seen=None) -> Iterator[Row]:
-    """A row a call in the graph, in order, each followed by its parts. `seen`: the weights counted so far."""
-    seen = set() if seen is None else seen
+def _rows(graph: keras.Model, seen: set[int], depth: int = 0) -> Iterator[Row]:
+    """One row per call in the graph, in order, each followed by its parts.
+
+    Args:
+        graph: a functional model.
+        seen: ids of the weights that are counted already; those that are counted here are added.
+        depth: of the rows.
+    """
     # `layer.input` fails for a layer that another model calls too (the norm, after an extractor was made),
     # so we read the calls that belong to this graph. Keras has no public name for them.
     levels = sorted(graph._nodes_by_depth.items(), reverse=True)
@@ -281,13 +292,15 @@ def _rows(graph, depth=0, seen=None) -> Iterator[Row]:
             yield Row(operation.name, type(operation).__name__, shape, 0, None, depth, 0)
 
 
-def _open(layer, input_shape, output_shape, depth, seen) -> list[Row]:
-    """The row of a layer and after it those of its parts. A shared weight counts where it is met first."""
+def _open(
+    layer: layers.Layer, input_shape: Shape, output_shape: Shape, depth: int, seen: set[int]
+) -> list[Row]:
+    """The row of a layer, then those of its parts. A shared weight counts where it comes first."""
     new = {id(weight): weight for weight in layer.weights if id(weight) not in seen}
     parts: list[Row] = []
     own: int | None = 0
     if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
-        parts = list(_rows(_graph(layer), depth + 1, seen))
+        parts = list(_rows(_graph(layer), seen, depth + 1))
     else:
         for part, shape in children(layer, input_shape):
             parts += _open(part, shape, part.compute_output_shape(shape), depth + 1, seen)
@@ -307,28 +320,31 @@ def _open(layer, input_shape, output_shape, depth, seen) -> list[Row]:
     return [row, *parts]
 
 
-def _shapes(tensors):
+def _shapes(tensors: Sequence[keras.KerasTensor]) -> Any:
+    """The shape of a tensor, or a list of those of several."""
     shapes = [tuple(tensor.shape) for tensor in tensors]
     return shapes[0] if len(shapes) == 1 else shapes
 
 
-def _with_batch(shape, batch_size):
+def _with_batch(shape: Any, batch_size: int) -> list:
     """A list for JSON, with the batch size in place of `None`."""
     if shape and isinstance(shape[0], list | tuple):
         return [_with_batch(part, batch_size) for part in shape]
     return [batch_size, *shape[1:]]
 
 
-def _size(shape) -> int:
-    """Values an image: the batch axis is left out."""
+def _size(shape: Any) -> int:
+    """Values per image: the batch axis is left out."""
     if shape and isinstance(shape[0], list | tuple):
         return sum(map(_size, shape))
     if None in shape[1:]:
-        raise ValueError(f"summary needs every size but the batch's. Received: a layer of shape {shape}")
+        raise ValueError(
+            f"summary needs every size but that of the batch. Received: a layer of shape {shape}"
+        )
     return math.prod(shape[1:])
 
 
-def _count(weights) -> int:
+def _count(weights: Iterable[keras.Variable]) -> int:
     return sum(math.prod(weight.shape) for weight in weights)
 
 
@@ -337,12 +353,16 @@ def _bytes(dtype: str) -> int:
     return max(int(bits[0]) // 8, 1) if bits else 1
 
 
-def _sum(numbers) -> int | None:
-    numbers = list(numbers)
-    return None if None in numbers else sum(numbers)
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    total = 0
+    for number in numbers:
+        if number is None:
+            return None
+        total += number
+    return total
 
 
-def _shape_text(shape) -> str:
+def _shape_text(shape: list) -> str:
     return " ".join(map(_shape_text, shape)) if isinstance(shape[0], list) else " x ".join(map(str, shape))
 
 
@@ -360,7 +380,7 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _line(cells, widths) -> str:
-    """Text columns to the left, the three of numbers to the right."""
+def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
+    """The two columns of text aligned to the left, the three of numbers to the right."""
     pairs = list(zip(cells, widths, strict=True))
     return "  ".join([c.ljust(w) for c, w in pairs[:2]] + [c.rjust(w) for c, w in pairs[2:]])

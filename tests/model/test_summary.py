@@ -102,7 +102,7 @@ def test_batch_size(model):
 def test_text(model):
     text = str(summary(model, batch_size=64))
     assert max(map(len, text.splitlines())) <= 80
-    assert "Mult-adds an image     32.32 M" in text
+    assert "Mult-adds per image    32.32 M" in text
     assert "Forward/backward       178.65 MB" in text
     assert "Parameters             508,166 (508,166 trainable, 0 not)" in text
     lines = text.splitlines()
@@ -127,8 +127,8 @@ def test_text_of_a_small_model_to_the_letter():
         a_name_that_is_much_too_long_…  Dense           3 x 2          34         32
         -----------------------------------------------------------------------------
         Parameters             34 (34 trainable, 0 not)
-        Mult-adds an image     32
-        Mult-adds a batch      96 (batch size 3)
+        Mult-adds per image    32
+        Mult-adds per batch    96 (batch size 3)
         Input                  0.00 MB
         Forward/backward       0.00 MB
         Parameters             0.00 MB
@@ -217,7 +217,7 @@ def test_a_weighted_layer_without_a_rule_is_unknown_not_zero():
     assert [row.mult_adds for row in table.rows] == [None, 12]
     assert table.totals.mult_adds is None
     assert table.totals.unknown == ["odd"]
-    assert "Mult-adds an image     ? (no rule for odd)" in str(table)
+    assert "Mult-adds per image    ? (no rule for odd)" in str(table)
     assert table.totals.parameters == 4 + 15
 
 
@@ -262,5 +262,5 @@ def test_wrong_arguments(model):
     with pytest.raises(ValueError, match=r"Received: Sequential 'bare', which has none"):
         summary(unbuilt)
     images = keras.Input((None, 4))
-    with pytest.raises(ValueError, match="summary needs every size but the batch's"):
+    with pytest.raises(ValueError, match="summary needs every size but that of the batch"):
         summary(keras.Model(images, layers.Dense(2)(images)))

@@ -102,9 +102,9 @@ class EncoderBlock(layers.Layer):
     def build(self, input_shape):
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
             layer.build(input_shape)
-        if self.layer_scale is not None:
-            self.attention_scale.build(input_shape)
-            self.mlp_scale.build(input_shape)
+        for scale in (self.attention_scale, self.mlp_scale):
+            if scale is not None:
+                scale.build(input_shape)
 
     def call(self, x, training=None, return_attention=False):
         def attention_branch(x):  # b n d, and b h n n if wanted
@@ -134,7 +134,7 @@ class EncoderBlock(layers.Layer):
 
     def load_own_variables(self, store):
         # In files of version 0.1.0 the two scales are weights of the block.
-        if self.layer_scale is not None and len(store.keys()) == 2:
+        if self.attention_scale is not None and self.mlp_scale is not None and len(store.keys()) == 2:
             self.attention_scale.load_from_block(store["0"])
             self.mlp_scale.load_from_block(store["1"])
         else:
