@@ -1,4 +1,4 @@
-"""What augmentation does, as plain values; `random_transforms.py` does it."""
+"""The settings of augmentation. `random_transforms.py` applies them."""
 
 from typing import Annotated, Literal
 
@@ -14,11 +14,11 @@ class Augmentation:
     """Random changes of the training images. The defaults leave them as they are."""
 
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"
-    """mirror images, each way with chance 1/2"""
+    """mirror images, in each direction with probability 1/2"""
     transpose: bool = False
-    """swap rows and columns with chance 1/2; with flip "both", all eight symmetries of a square"""
+    """swap rows and columns with probability 1/2; with flip "both", all eight symmetries of a square"""
     crop: Strength = 0.0
-    """shift images by up to this share of their side, the border mirrored in"""
+    """shift images by up to this share of their side; the gap is filled with the mirrored border"""
     brightness: Strength = 0.0
     """add up to this share of white or black"""
     contrast: Strength = 0.0

@@ -1,4 +1,4 @@
-"""How many pixels a file asks TensorFlow to decode, known before it does: in a served graph too.
+"""How many pixels a file declares, known before TensorFlow decodes it: in a served graph too.
 
 Everything here is made of operations that every TensorFlow has.
 """

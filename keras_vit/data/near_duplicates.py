@@ -1,14 +1,14 @@
-"""Images that show the same thing: saved again, resized, lit differently, or shot a few millimetres apart.
+"""Images that show the same thing: saved again, resized, lit differently, or taken a few millimetres apart.
 
-Thumbnails of plain surfaces correlate by their lighting alone: in the NEU database 0.99 between images that
-have nothing else in common. So a smooth surface is taken out of each thumbnail first (all cubic polynomials,
-then the means of rows and columns), and what is left, the marks on the surface, is compared at 49
+Thumbnails of plain surfaces correlate by their lighting alone: by 0.99 between images of the NEU database
+that have nothing else in common. Therefore a smooth surface (all cubic polynomials, then the means of rows
+and columns) is subtracted from each thumbnail first. The rest, the marks on the surface, is compared at 49
 displacements.
 
-Measured on NEU's 1,800 images: at the threshold 0.8 there are 22 pairs, and all of them are the same
-spot of steel by eye; one of these is the same image twice. The first two different spots reach 0.753. Copies
-saved as JPEG of quality 30, with noise of 5 gray levels, at half the size, or darker by a fifth stay above
-0.8 every one; displaced by 3 of 200 pixels, half of them.
+Measured on the 1,800 images of NEU: at the threshold 0.8 there are 22 pairs, and all of them show the same
+spot of steel; one of them is the same image twice. The most similar pair of different spots reaches 0.753.
+All copies that were saved as JPEG of quality 30, got noise of 5 gray levels, were scaled to half the size or
+darkened by a fifth stay above 0.8; of those displaced by 3 of 200 pixels, half do.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 THRESHOLD = 0.8
-LIMIT = 10_000  # images: the work grows with the square; 1,800 take 1.2 s of one core, 10,000 about 40 s
+LIMIT = 10_000  # images: the time grows with the square; 1,800 take 1.2 s of one core, 10,000 about 40 s
 LISTED_PAIRS = 1_000
 REACH = 3  # thumbnail pixels: a tenth of the side
 FLAT = 0.5  # gray levels: with less detail than this (root mean square) an image is not compared
@@ -29,12 +29,13 @@ def find_near_duplicates(
     """Pairs of thumbnails that show the same thing.
 
     The likeness of two images is the largest correlation of their details over displacements of up to a
-    tenth of the side. Mirrored and inverted copies are not searched for: on steel they find textures that
-    merely look alike. Images with almost no detail are never near duplicates.
+    tenth of the side. Mirrored and inverted copies are not searched for: on steel that finds textures that
+    are only similar. Images with almost no detail are never near duplicates.
 
     Args:
         thumbnails: float32 (n, side, side), gray in 0..255.
-        digests: fingerprints of the pixels, one each; images with the same one are exact copies and left out.
+        digests: fingerprints of the pixels, one per image; pairs with equal ones are exact duplicates and
+            left out.
 
     Returns:
         (firsts, seconds, likeness, found): positions first < second, most alike first, at most
@@ -72,7 +73,7 @@ def _details(thumbnails):
 
 
 def _window(details, dy, dx):
-    """The middle of each image, displaced: unit vectors (n, pixels); zeros where there is no detail."""
+    """The middle of each image, displaced: unit vectors (n, pixels); zeros if there is no detail."""
     side = details.shape[1] - REACH
     window = details[:, REACH + dy : side + dy, REACH + dx : side + dx].reshape(len(details), -1)
     window = window - window.mean(1, keepdims=True)
@@ -87,7 +88,7 @@ def _likeness(a, b=None):
     best = a_middle @ b_middle.T
     for dy in range(REACH + 1):
         for dx in range(-REACH, REACH + 1):
-            # a displaced against b, and b against a: each way needs half of the displacements only.
+            # a displaced against b, and b against a: each needs only half of the displacements.
             if (dy, dx) > (0, 0):
                 np.maximum(best, _window(a, dy, dx) @ b_middle.T, out=best)
                 if b is not None:

@@ -1,16 +1,17 @@
 """Six drawn steel-surface defects: labelled images that need no download.
 
-The looks follow the NEU surface defect database of hot-rolled steel strip: K. Song and Y. Yan, "A noise
-robust method based on completed local binary patterns for hot-rolled steel strip surface defects", Applied
-Surface Science 285 (2013) 858-864, doi 10.1016/j.apsusc.2013.09.002. No pixel of it is in here: every image
-is drawn from noise.
+They imitate the NEU surface defect database of hot-rolled steel strip: K. Song and Y. Yan, "A noise robust
+method based on completed local binary patterns for hot-rolled steel strip surface defects", Applied Surface
+Science 285 (2013) 858-864, doi 10.1016/j.apsusc.2013.09.002. No pixel is copied from it: every image is drawn
+from noise.
 
-An image is exposure times plate times defect. Plate and exposure are drawn alike for all classes, so that
-neither brightness nor texture gives the class away, only the shape of the defect: a linear classifier on the
-pixels gets about a quarter of the test images right, a small convolutional network at 28 x 28 about 95 %.
+An image is exposure times plate times defect. Plate and exposure have the same distribution in all classes,
+so that neither brightness nor texture reveals the class, only the shape of the defect: a linear classifier on
+the pixels classifies about a quarter of the test images correctly, a small convolutional network at 28 x 28
+about 95 %.
 
 All lengths are in units of 1/200 of the image side: a scene is the same at every size, only sampled finer.
-All sums are in float64: machines differ there by 1e-16 or so, which the rounding to uint8 hides.
+All sums are in float64: machines differ there by about 1e-16, which the rounding to uint8 hides.
 """
 
 from functools import lru_cache
@@ -28,7 +29,7 @@ def draw_steel_defects(seed: int = 0, images_per_class: int = 300, size: int = 2
     """Draws gray images of hot-rolled steel, each with one of six kinds of defect.
 
     The defaults have the form of the NEU database (see the module): 6 x 300 images of 200 x 200 pixels.
-    Image k of a class depends on the seed, the class and k only: a smaller set is, class by class, the
+    Image k of a class depends only on the seed, the class and k: a smaller set is, class by class, the
     beginning of a larger one with the same seed.
 
     Args:
@@ -38,10 +39,10 @@ def draw_steel_defects(seed: int = 0, images_per_class: int = 300, size: int = 2
 
     Returns:
         An `ImageSet` of `6 * images_per_class` images, each uint8 (size, size, 1), in the order of the
-        classes, named `"crazing/crazing_1.png"` and on.
+        classes, named `"crazing/crazing_1.png"` and so on.
 
     Raises:
-        ValueError: an argument is out of range.
+        InputError: an argument is out of range.
 
     Example:
 
@@ -68,7 +69,7 @@ def draw_steel_defects(seed: int = 0, images_per_class: int = 300, size: int = 2
 
 def _draw(seed, label, k, size):
     """Image k of a class: uint8 (size, size, 1)."""
-    # A stream an image, not one for the set: so no image depends on how many were drawn before it.
+    # One stream per image, not one for the set, so that no image depends on how many were drawn before it.
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(label, k)))
     draw_defect = list(DEFECTS.values())[label]
     exposure = _between(rng, 0.22, 0.95)  # NEU's image means run from 50 to 240 of 255, in every class
@@ -76,7 +77,7 @@ def _draw(seed, label, k, size):
     return np.clip(255 * exposure * surface + 0.5, 0, 255).astype(np.uint8)[:, :, None]
 
 
-# The tools. Arrays are float64 (size, size), rows down.
+# Helpers. Arrays are float64 (size, size), rows down.
 
 
 def _between(rng, low, high):
@@ -86,22 +87,22 @@ def _between(rng, low, high):
 
 @lru_cache(maxsize=64)
 def _spline(pixels, cells):
-    """The (pixels, cells) matrix that makes smooth pixels of `cells` knots: cubic B-splines."""
+    """The (pixels, cells) matrix that interpolates `cells` knots smoothly: cubic B-splines."""
     from scipy.sparse import csr_array  # comes with scikit-learn
 
-    place = (np.arange(pixels)[:, None] + 0.5) / pixels * (cells - 3) + 1
-    knots = place.astype(np.int64) + np.arange(-1, 3)  # (pixels, 4): those a pixel lies under
-    away = np.abs(place - knots)
+    position = (np.arange(pixels)[:, None] + 0.5) / pixels * (cells - 3) + 1
+    knots = position.astype(np.int64) + np.arange(-1, 3)  # (pixels, 4): those that a pixel depends on
+    away = np.abs(position - knots)
     weights = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, (2 - away) ** 3 / 6)
     # 2-norm 1, not sum 1: white noise at the knots then has variance 1 at every pixel.
     weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
-    # Sparse, for speed, and because BLAS threads for a dense product fight over a busy machine.
+    # Sparse, for speed, and because the BLAS threads of a dense product compete on a busy machine.
     return csr_array((weights.ravel(), knots.ravel(), 4 * np.arange(pixels + 1)), shape=(pixels, cells))
 
 
 def _noise(rng, size, length_y, length_x, slope=0.0):
-    """Smooth noise, mean 0, variance 1, of these correlation lengths; columns slide by slope in [-1, 1]."""
-    height = 1 if slope == 0 else 2  # sliding needs a second image to take the pixels from
+    """Smooth noise, mean 0, variance 1, with these correlation lengths; sheared by slope in [-1, 1]."""
+    height = 1 if slope == 0 else 2  # shearing takes pixels from a second image
     cells_y = max(1, round(height * SIDE / length_y)) + 3  # a spline reaches over 4 knots
     cells_x = max(1, round(SIDE / length_x)) + 3
     knots = rng.standard_normal((cells_x, cells_y))
@@ -109,8 +110,8 @@ def _noise(rng, size, length_y, length_x, slope=0.0):
     if slope == 0:
         return noise
     columns = np.arange(size)
-    slid = np.rint(slope * columns).astype(np.int64) + (size if slope < 0 else 0)
-    return noise[columns[:, None] + slid, columns]
+    shift = np.rint(slope * columns).astype(np.int64) + (size if slope < 0 else 0)
+    return noise[columns[:, None] + shift, columns]
 
 
 def _grid(size):
@@ -126,17 +127,17 @@ def _step(values, soft):
 
 
 def _crowd(rng, size, share):
-    """Where small marks crowd: 0..1. Share 1 is nearly everywhere, 0 half the plate, -1 hardly anywhere."""
+    """Density of small marks: 0..1. Share 1 is nearly everywhere, 0 half the plate, -1 almost nowhere."""
     reach = _between(rng, 30, 120)
-    tall = _between(rng, 1, 4)  # crowds stretch along the rolling direction
+    tall = _between(rng, 1, 4)  # clusters stretch along the rolling direction
     return _step(_noise(rng, size, reach * tall, reach) + share, 0.9)
 
 
-# The plate, and what each defect multiplies it with.
+# The plate, and the factor of each defect.
 
 
 def _plate(rng, size):
-    """The sound surface, about 1: uneven light, bands along the rolling direction, brush marks, grain."""
+    """The surface without a defect, about 1: uneven light, bands in the rolling direction, marks, grain."""
     light = _between(rng, 0.03, 0.2) * _noise(rng, size, 150, 150)
     bands = _between(rng, 0.01, 0.08) * _noise(rng, size, 300, 16)
     brushed = _between(rng, 0.01, 0.06) * _noise(rng, size, 2, 14, slope=rng.uniform(-0.6, 0.6))
@@ -145,8 +146,8 @@ def _plate(rng, size):
 
 
 def _crazing(rng, size):
-    """A network of fine dark cracks, mostly across the rolling direction, broken and wriggling."""
-    # The zero lines of smooth noise are long thin curves; finer noise on top makes them wriggle.
+    """A network of fine dark cracks, mostly across the rolling direction, broken and winding."""
+    # The zero lines of smooth noise are long thin curves; finer noise on top makes them wind.
     length = _between(rng, 9, 18)
     width = _between(rng, 0.12, 0.22)
     cracks = np.zeros((size, size))
@@ -158,7 +159,7 @@ def _crazing(rng, size):
 
 
 def _inclusion(rng, size):
-    """A few dark spindles, rolled long and thin, one behind the other; now and then across."""
+    """A few dark spindles, rolled long and thin, one after another; sometimes across."""
     y, x = _grid(size)
     ragged = 0.25 * _noise(rng, size, 8, 3)
     seam = rng.uniform(20, 180)
@@ -177,7 +178,7 @@ def _inclusion(rng, size):
 
 
 def _patches(rng, size):
-    """Large areas with rough borders, dark or, more seldom, bright; black flakes beside some of them."""
+    """Large areas with rough borders, dark or, less often, bright; some plates have black flakes too."""
     width = _between(rng, 22, 45)
     areas = _noise(rng, size, width * _between(rng, 1, 2.5), width) + 0.12 * _noise(rng, size, 4, 4)
     # A share of the plate, not a fixed height: noise this coarse may stay below any height.
@@ -189,7 +190,7 @@ def _patches(rng, size):
 
 
 def _pitted_surface(rng, size):
-    """Many small round pits, even over the plate or crowded in places; some plates have larger ones."""
+    """Many small round pits, evenly over the plate or in clusters; some plates have larger ones."""
     length = _between(rng, 1.6, 3.4)
     rarity = 2.2 - 1.1 * _crowd(rng, size, rng.uniform(0, 1.6))
     pits = _step(_noise(rng, size, 1.2 * length, length) - rarity, 0.6)
@@ -209,16 +210,16 @@ def _rolled_in_scale(rng, size):
 
 
 def _scratches(rng, size):
-    """Thin bright lines, one or a bundle: vertical, horizontal or slanting, some short, some bent."""
+    """Thin bright lines, one or several: vertical, horizontal or slanted, some short, some bent."""
     y, x = _grid(size)
     rough = 1 + 0.3 * _noise(rng, size, 10, 2)
     slant = rng.uniform(-1, 1) if rng.random() < 0.2 else rng.normal(0, 0.04)
     middle, spread = rng.uniform(30, 170), _between(rng, 5, 60)
     bright = np.zeros((size, size))
     for line in range(rng.integers(1, 7)):
-        beside = rng.normal(0, spread) if line else 0  # the first is always on the plate
+        offset = rng.normal(0, spread) if line else 0  # the first is always on the plate
         bend = rng.normal(0, 0.0003) * (y - 100) ** 2
-        off = x - middle - beside - (slant + rng.normal(0, 0.03)) * (y - 100) - bend
+        off = x - middle - offset - (slant + rng.normal(0, 0.03)) * (y - 100) - bend
         half_width = _between(rng, 0.6, 3) * (3 if rng.random() < 0.1 else 1)
         stroke = _step(half_width - np.abs(off), 1)
         part = _step(_between(rng, 20, 200) - np.abs(y - rng.uniform(40, 160)), 12)
