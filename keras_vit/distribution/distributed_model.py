@@ -36,6 +36,9 @@ class DistributedModel(keras.Model):
         given = {"x": x, "y": y, "batch_size": batch_size, "epochs": epochs, **arguments}
         arguments = self.distribution.fit_arguments(self, given)
         with self.distribution.scope():
+            if self.compiled and self.optimizer and not self.optimizer.built:
+                # In the first step it would be too late: TensorFlow traces a step again that makes variables.
+                self.optimizer.build(self.trainable_variables)
             return super().fit(**arguments)
 
     def evaluate(self, x=None, y=None, batch_size=None, **arguments):
