@@ -192,7 +192,7 @@ def layer_cost(layer: layers.Layer, input_shape: Shape) -> Cost:
 
 def children(layer: Any, input_shape: Shape) -> list[tuple[layers.Layer, Shape]]:
     """The layers inside one of ours that have weights, in the order of use, and the input shape of each."""
-    if not isinstance(layer, tuple(OURS)):
+    if not any(isinstance(layer, kind) for kind in OURS):
         return []
     # Those of a conv stem are in lists; all others are attributes of the same name.
     is_conv_stem = getattr(layer, "stem", None) == "conv"
