@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -55,7 +56,13 @@ class BundleLayer(tf_keras.layers.Layer):
         array([b'scratches'], dtype=object)
     """
 
-    def __init__(self, path, signature="serving_default", output=None, **kwargs):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        signature: str = "serving_default",
+        output: str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(autocast=False, **kwargs)
         self.path = os.fspath(path)
         self.signature = signature

@@ -3,12 +3,17 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_vit.errors import InputError
 from keras_vit.model.layers.encoder_block import NORM_EPSILON
+
+if TYPE_CHECKING:
+    from keras_vit.model.vit import ViT
 
 # From a weight's name in the file to its path in `ViT`. Names that equal ViT's own need no line.
 _VIT_KERAS_BLOCK = r"Transformer/encoderblock_(\d+)"
@@ -51,7 +56,7 @@ FIXES = (
 )
 
 
-def load_h5_weights(model, path, names=None):
+def load_h5_weights(model: "ViT", path: str | Path, names: Mapping[str, str] | None = None) -> None:
     """Fills a `ViT` with the weights of a Keras 2 Vision Transformer from `.h5`.
 
     The file is one that `model.save_weights("x.h5")` or `model.save("x.h5")` wrote in Keras 2. Each weight of
