@@ -176,7 +176,7 @@ def most_confident_mistakes(
         raise ValueError(f"limit must be at least 0. Received: {limit}")
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
+    kept = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
     return [
         {
             "name": str(names[i]),
@@ -186,7 +186,7 @@ def most_confident_mistakes(
             "confidence": float(confidence[i]),
             "probability_of_true": float(probabilities[i, labels[i]]),
         }
-        for i in surest
+        for i in kept
     ]
 
 

@@ -94,15 +94,15 @@ class Importance:
 
 def validation_score(trial: TrialRecord, images: int | None) -> dict[str, Any]:
     """The validation accuracy of a trial, with its Wilson interval if the number of images is known."""
-    judged: dict[str, Any] = {"accuracy": trial.score}
+    result: dict[str, Any] = {"accuracy": trial.score}
     if images:
         correct = round(trial.accuracy * images)
-        judged |= {
+        result |= {
             "correct": correct,
             "images": images,
             "accuracy_interval": list(wilson_interval(correct, images)),
         }
-    return judged
+    return result
 
 
 def hyperparameters(record: SearchRecord) -> list[Hyperparameter]:

@@ -95,7 +95,7 @@ def render_search_report(record: SearchRecord, *, final: dict[str, Any] | None) 
         done=len(trials),
         searched=searched,
         best_values=[(label(name), value(best.values.get(name))) for name in best.values] if best else [],
-        judged=analysis.validation_score(best, images) if best else None,
+        validation=analysis.validation_score(best, images) if best else None,
         final=final,
         progress=progress(record),
         baseline=baseline_sentence(record),

@@ -266,10 +266,10 @@ def test_a_trial_without_a_score_has_no_accuracy():
 
 @pytest.mark.parametrize("correct", [0, 1, 137, 144])
 def test_the_validation_score_has_its_interval(correct):
-    judged = analysis.validation_score(trial(score=correct / 144), 144)
+    result = analysis.validation_score(trial(score=correct / 144), 144)
     wanted = stats.binomtest(correct, 144).proportion_ci(method="wilson")
-    assert judged["accuracy_interval"] == pytest.approx([wanted.low, wanted.high])
-    assert (judged["correct"], judged["images"]) == (correct, 144)
+    assert result["accuracy_interval"] == pytest.approx([wanted.low, wanted.high])
+    assert (result["correct"], result["images"]) == (correct, 144)
     assert analysis.validation_score(trial(score=0.5), None) == {"accuracy": 0.5}
 
 

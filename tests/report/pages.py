@@ -106,3 +106,63 @@ def check_escaped(page, pictures, mentions):
 def without_plots(plots):
     """A context in which a module of plots draws nothing."""
     return mock.patch.object(plots, "svg", return_value="data:image/svg+xml;base64,")
+
+
+def check_self_contained(page):
+    """The page loads nothing and runs nothing."""
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "iframe", "object", "embed", "base", "form"}
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        for name in ("src", "href", "srcset", "action", "poster"):
+            assert re.match("data:|#", attributes.get(name) or "#"), (tag, attributes[name][:80])
+    assert not re.search(r"https?://|url\(|@import", page.source)
+    (policy,) = (m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def check_accessible(page):
+    """Pictures have a text, table headers a scope, links a target."""
+    assert all(image["alt"].strip() for image in page.all("img"))
+    assert {cell.get("scope") for cell in page.all("th")} == {"row", "col"}
+    assert page.all("html") == [{"lang": "en"}]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"][1:] for link in page.all("a")} <= set(ids)
+
+
+def check_pictures(page):
+    """All pictures can be decoded and load nothing. Returns the number of PNGs."""
+    kinds = []
+    for image in page.all("img"):
+        kind, content = re.fullmatch(r"data:image/(png|svg\+xml);base64,(.*)", image["src"]).groups()
+        content = base64.b64decode(content, validate=True)
+        kinds.append(kind)
+        if kind == "png":
+            Image.open(io.BytesIO(content)).load()
+            continue
+        svg = ElementTree.fromstring(content)
+        # matplotlib writes its version and the names of its vocabularies, but draws nothing from outside.
+        links = [value for node in svg.iter() for name, value in node.attrib.items() if "href" in name]
+        assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+        assert not any(re.search(r"\bnan\b|\binf\b", node.get("d") or "") for node in svg.iter())
+    return kinds.count("png")
+
+
+EVIL = "<img src=x onerror=alert(1)>'\"&{{ 7*7 }}$x_1$"
+
+
+def everywhere(value):
+    """The same structure with EVIL after every text."""
+    if isinstance(value, dict):
+        return {k: everywhere(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [everywhere(v) for v in value]
+    return value + EVIL if isinstance(value, str) else value
+
+
+def check_escaped(page, pictures, mentions):
+    """EVIL stands in the page as text, more often than `mentions`, and adds no picture."""
+    assert "<img src=x" not in page.source
+    assert not any("onerror" in image for image in page.all("img"))
+    assert len(page.all("img")) == pictures
+    assert page.text.count(EVIL) > mentions

@@ -156,13 +156,13 @@ def test_every_class_is_named_with_its_numbers(rendered):
 def test_both_accuracies_and_their_ranges_are_shown(rendered):
     given, page = rendered
     for which in ("best", "last"):
-        judged = given["metrics"][which]
-        low, high = judged["accuracy_interval"]
+        result = given["metrics"][which]
+        low, high = result["accuracy_interval"]
         text = "".join(page.texts)
-        assert f"({judged['epoch']})" in text
-        assert percent(judged["accuracy"]) in text
+        assert f"({result['epoch']})" in text
+        assert percent(result["accuracy"]) in text
         assert f"between {percent(low)} and {percent(high)}" in text
-        assert f"{judged['correct']} of {judged['images']} test images" in text
+        assert f"{result['correct']} of {result['images']} test images" in text
 
 
 def page_of(changes=lambda given: None, plots=False, **kind):
@@ -207,7 +207,7 @@ def test_the_settings_are_shown(usual):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told", "not_told"),
+    ("kind", "shown", "not_shown"),
     [
         ({}, "best epoch by validation", "There is no validation part"),
         ({"validation": 0}, "There is no validation part", "by validation"),
@@ -215,10 +215,10 @@ def test_the_settings_are_shown(usual):
         ({"epochs": 0}, "The history is empty", "<img"),
     ],
 )
-def test_the_text_follows_the_run(kind, told, not_told):
+def test_the_text_follows_the_run(kind, shown, not_shown):
     text = page_of(**kind).text
-    assert told in text
-    assert not_told not in text
+    assert shown in text
+    assert not_shown not in text
 
 
 @pytest.mark.parametrize("validation", [0, 60])
@@ -254,7 +254,7 @@ REJECTION = {
 def test_rejection_rates_are_shown_with_their_counts():
     page = page_of(lambda given: given["metrics"].update(rejection=REJECTION))
     text = page.text.replace("\u00a0", " ")
-    for told in (
+    for shown in (
         "The threshold, 21.626, follows from the 144 validation images alone",
         "on average over such validation parts, at most 5.0 % of images like them are rejected",
         "1.9 points more or less",
@@ -263,12 +263,12 @@ def test_rejection_rates_are_shown_with_their_counts():
         "drawn defectsleft out: the run was trained on them",
         "<noise>100.0 %99.0 % to 100.0 %1,060",
     ):
-        assert told in text, told
+        assert shown in text, shown
     assert "#rejection" in {link["href"] for link in page.all("a")}
 
 
 @pytest.mark.parametrize(
-    ("rejection", "told"),
+    ("rejection", "shown"),
     [
         (None, ""),
         (
@@ -284,9 +284,9 @@ def test_rejection_rates_are_shown_with_their_counts():
     ],
     ids=["an earlier version", "not fitted"],
 )
-def test_the_reason_is_shown_if_nothing_is_rejected(rejection, told):
+def test_the_reason_is_shown_if_nothing_is_rejected(rejection, shown):
     page = page_of(lambda given: given["metrics"].update(rejection=rejection))
-    assert told in page.text
+    assert shown in page.text
     assert ("Out-of-distribution images" in page.text) == (rejection is not None)
     assert "95 % interval" not in page.text
 

@@ -182,18 +182,18 @@ def test_the_final_evaluation_may_hold_less(small_forest):
 
 
 @pytest.mark.parametrize(
-    ("score", "told", "not_told"),
+    ("score", "shown", "not_shown"),
     [
         (0.5, ["points better than", "lies outside it", "optimistic"], "worse than"),
         (0.99, ["points worse than"], "better than"),
         (None, [], "baseline"),
     ],
 )
-def test_the_baseline_is_compared_at_the_same_epochs(score, told, not_told):
+def test_the_baseline_is_compared_at_the_same_epochs(score, shown, not_shown):
     record = with_config(SEARCH, baseline={"name": "the old one", "score": score, "epochs": 9})
     sentence = report.baseline_sentence(record) or ""
-    assert all(words in sentence for words in told)
-    assert not_told not in sentence
+    assert all(words in sentence for words in shown)
+    assert not_shown not in sentence
 
 
 def test_the_difference_to_a_baseline_inside_the_interval_is_not_significant():
@@ -247,21 +247,21 @@ def test_effects_in_words():
         Effect(epochs=1, trials=27, size=0.391, **given),
         Effect(epochs=3, trials=9, size=-0.001, **given),
     ]
-    told = [line.replace("\u00a0", " ") for line in report.effect_lines("dim", effects)]
-    assert told == [
+    shown = [line.replace("\u00a0", " ") for line in report.effect_lines("dim", effects)]
+    assert shown == [
         "not significant in this search",
         "rank correlation +0.39 at 1 epoch (27 trials), 0.00 at 3 (9)",
     ]
     effects[1] = Effect("dim", 3, 9, -0.9, 0.001, significant=True)
-    told = [line.replace("\u00a0", " ") for line in report.effect_lines("dim", effects)]
-    assert told == [
+    shown = [line.replace("\u00a0", " ") for line in report.effect_lines("dim", effects)]
+    assert shown == [
         "rank correlation \u22120.90 at 3 epochs (9 trials)",
         "not significant: rank correlation +0.39 at 1 epoch (27 trials)",
     ]
 
 
 @pytest.mark.parametrize(
-    ("record", "told"),
+    ("record", "shown"),
     [
         (first(SEARCH, 10), "Importances cannot be estimated: that needs at least 20 trials"),
         (
@@ -272,9 +272,9 @@ def test_effects_in_words():
     ],
     ids=["too few", "noise", "planted"],
 )
-def test_importances_are_shown_only_where_there_are_some(record, told, small_forest):
+def test_importances_are_shown_only_where_there_are_some(record, shown, small_forest):
     page = page_of(record)
-    assert told in page.text
+    assert shown in page.text
     drawn = any(image["alt"].startswith("Importance") for image in page.all("img"))
     assert drawn == (record is SEARCH)
 
