@@ -23,7 +23,7 @@ import tyro
 
 from keras_vit.files import read_json
 from keras_vit.process.children import BEGUN
-from keras_vit.search.record import read_search
+from keras_vit.search.results import read_search
 
 MIB = 2**20
 

@@ -1,4 +1,4 @@
-"""Processes of one machine: started afresh from this one, watched, and never left behind."""
+"""Starts processes on this machine, receives their results, and leaves none behind."""
 
 import ctypes
 import multiprocessing
@@ -10,51 +10,60 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import takewhile
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 
-BEGUN = "begun: process"  # with its number, the first line of each in its log
-DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
+BEGUN = "begun: process"  # followed by its number: the first line that each process writes into its log
+Context = Any  # of multiprocessing, which has no one type for its contexts
+_DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
 
 
 def gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        # As CUDA reads it: what comes after a name that is none is not seen.
-        return list(takewhile(DEVICE.fullmatch, map(str.strip, chosen.split(","))))
+        # Like CUDA, ignore everything from the first word on that does not name a device.
+        return list(takewhile(_DEVICE.fullmatch, map(str.strip, chosen.split(","))))
     try:
         words = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        told = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        found = subprocess.run(words, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return list(filter(DEVICE.fullmatch, told.stdout.split())) if told.returncode == 0 else []
+    return list(filter(_DEVICE.fullmatch, found.stdout.split())) if found.returncode == 0 else []
 
 
-def make_context(use_fork: bool):
-    """How processes begin: as a copy of this one, which has imported all, or as a new one.
+def make_context(use_fork: bool) -> Context:
+    """How processes start: as a copy of this one, which has imported everything, or as a new one.
 
-    Copying takes no time, but a backend that has looked at its GPUs does not survive it.
+    Copying takes no time, but a backend that has already used its GPUs fails in the copy.
     """
     return multiprocessing.get_context("fork" if use_fork and sys.platform == "linux" else "spawn")
 
 
-def start(context, target: Callable, *arguments, log: Path, environment: dict[str, str], cores=()):
+def start(
+    context: Context,
+    target: Callable[..., int | None],
+    *arguments: Any,
+    log: Path,
+    environment: dict[str, str],
+    cores: Iterable[int] = (),
+) -> BaseProcess:
     """Starts a process that ends when this one does.
 
     Args:
-        context: of `make_context`.
-        target: what it does; its result is its exit code.
+        context: from `make_context`.
+        target: the function that it runs, which returns its exit code; `None` for success.
         *arguments: of `target`.
-        log: gets what it prints, after what is there.
+        log: the file that its output is appended to.
         environment: variables to set.
-        cores: the processors it may use; all where there are none.
+        cores: the processors that it may use; all if none are given.
     """
     before = dict(os.environ)
     os.environ.update(environment)  # a new process reads them while it imports
@@ -69,14 +78,21 @@ def start(context, target: Callable, *arguments, log: Path, environment: dict[st
     return process
 
 
-def call(context, target: Callable, *arguments, log: Path) -> Any:
-    """What `target` returns in a process of its own, so that this one keeps no trace of it.
+def call(context: Context, target: Callable[..., Any], *arguments: Any, log: Path) -> Any:
+    """Calls a function in a process of its own, so that it leaves nothing in the memory of this one.
 
-    What it prints goes to the file `log`.
+    Args:
+        context: from `make_context`.
+        target: the function.
+        *arguments: of `target`.
+        log: the file that its output is appended to.
+
+    Returns:
+        What `target` returns.
 
     Raises:
         InputError: from `target`.
-        ProcessFailed: the process ended without an answer.
+        ProcessFailed: the process ended without a result.
     """
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(there, target, arguments, log, os.getpid()))
@@ -95,6 +111,18 @@ def call(context, target: Callable, *arguments, log: Path) -> Any:
     if kind == "error":
         raise InputError(value)
     return value
+
+
+def end(processes: Iterable[BaseProcess]) -> None:
+    """Ends processes, by force if they do not end within five seconds."""
+    running = [process for process in processes if process.is_alive()]
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.join(5)
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def _answer(pipe, target, arguments, log, parent):
@@ -121,7 +149,7 @@ def _begin(target, arguments, log, environment, cores, parent):
         code = WRONG_USAGE
     except SystemExit as stop:
         code = stop.code
-        if isinstance(code, str):  # as the interpreter has it: a message, and a failure
+        if isinstance(code, str):  # like the interpreter: print the message and fail
             print(code, flush=True)
             code = FAILED
     except BaseException:
@@ -131,10 +159,10 @@ def _begin(target, arguments, log, environment, cores, parent):
 
 
 def _settle(log, parent):
-    """Ends with the parent, leaves Ctrl-C to it, and prints to a file."""
+    """Makes this process end with its parent, leave Ctrl-C to it, and print to a file."""
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # what is open is cleaned up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # finally blocks run
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -147,15 +175,15 @@ def _settle(log, parent):
     print(f"{BEGUN} {os.getpid()}" + (f", GPU {gpu}" if gpu else ""), flush=True)
 
 
-def _leave(code):
-    """Ends this process without the backends' farewell, which may take seconds or wait for threads."""
+def _leave(code: int | None) -> NoReturn:
+    """Ends this process without the backends' exit handlers, which may take seconds or wait for threads."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or FINE)
 
 
 def end_with(parent: int) -> None:
-    """Ends this process as soon as the process `parent`, which started it, is gone."""
+    """Ends this process as soon as the process `parent`, which started it, has ended."""
 
     def watch():
         while os.getppid() == parent:

@@ -1,4 +1,7 @@
-"""The best point of a search as the settings of a training run: best.json. Nothing here imports Keras."""
+"""The best point of a search as the settings of a training run: best.json.
+
+Nothing here imports Keras.
+"""
 
 import dataclasses
 import json
@@ -14,19 +17,19 @@ from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.config_file import FOUND
 
 BEST = "best.json"
-# What `ViT` does where a size says nothing.
-UNSAID = {"stem": "linear", "drop_path_rate": 0.0}
+# What `ViT` does if a size does not name these arguments.
+UNNAMED = {"stem": "linear", "drop_path_rate": 0.0}
 
 
 def train_config_at(values: dict[str, Any], base: TrainConfig) -> TrainConfig:
     """The run that trains what a search tried at a point.
 
     Args:
-        values: a whole point, as `SearchSpace.point` gives it.
-        base: what the point does not know: images, seed, and the rest of the recipe.
+        values: a whole point, from `SearchSpace.point`.
+        base: the settings that a point does not have: images, seed, and the rest of the recipe.
     """
     arguments = vit_arguments(values)
-    own = {**UNSAID, **SIZES[values["model"]].arguments}
+    own = {**UNNAMED, **SIZES[values["model"]].arguments}
     changed = {
         name: value for name, value in arguments.items() if name in CHANGEABLE and value != own.get(name)
     }
@@ -34,9 +37,9 @@ def train_config_at(values: dict[str, Any], base: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         base,
         model=f"{values['model']}/{values['patch_size']}",
-        # Said, since by default it would follow the model.
+        # Named, since by default they would follow the model.
         image_size=height if height == width else (height, width),
-        channels=channels,
+        channels=channels,  # type: ignore[arg-type]  # 1 or 3
         changes=changed,
         recipe=recipe_at(values, base.recipe),
     )
@@ -45,21 +48,21 @@ def train_config_at(values: dict[str, Any], base: TrainConfig) -> TrainConfig:
 def best_config(record: SearchRecord) -> TrainConfig:
     """The run that trains the best point of a search, for as many epochs as its longest trials.
 
-    Its validation images are those of the search. To train on them too: `merge_validation=True`.
+    Its validation images are those of the search; to train on them too, set `merge_validation=True`.
 
     Raises:
         InputError: no trial has ended.
     """
     if record.best is None:
-        raise InputError(f"No trial of {record.folder} has ended: go on with the search.")
+        raise InputError(f"No trial of {record.folder} has ended: continue the search.")
     search = from_dict(record.config["asked"], SearchConfig(out=record.folder))
     return train_config_at(record.best.values, search.train_config)
 
 
 def write_best(record: SearchRecord) -> None:
-    """best.json: what `keras-vit train --config` takes, and under "found" how good it was in the search.
+    """Writes best.json: what `keras-vit train --config` takes, and how good it was in the search as "found".
 
-    Nothing where no trial has ended. A file that says so already is left alone.
+    Does nothing if no trial has ended, or if the file has this content already.
     """
     best = record.best
     if best is None:

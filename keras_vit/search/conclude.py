@@ -1,4 +1,4 @@
-"""The end of a search: the default point to compare with, the best judged on the test images, the report."""
+"""The end of a search: a default point to compare with, the best point tested, and the report."""
 
 import dataclasses
 from pathlib import Path
@@ -7,41 +7,42 @@ from typing import Any
 from keras_vit.errors import InputError
 from keras_vit.evaluation.trials import SearchRecord, TrialRecord
 from keras_vit.files import partial_of, read_json, write_json, write_text
-from keras_vit.process import children as processes
+from keras_vit.process import children
+from keras_vit.process.children import Context
 from keras_vit.report.search import render_search_report
 from keras_vit.runs.folder import load_run
 from keras_vit.search.best import best_config, train_config_at
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.folder import logs
 from keras_vit.search.progress import minutes
-from keras_vit.search.record import read_search
+from keras_vit.search.results import read_search
 from keras_vit.search.worker import Images, Job, train_default, train_run
 
 BASELINE, REPORT = "baseline.json", "report.html"
 
 
-def conclude(config: SearchConfig, images: Images, context, wall_seconds: float) -> None:
-    """Writes report.html, and prints what it begins with.
+def conclude(config: SearchConfig, images: Images, context: Context, wall_seconds: float) -> None:
+    """Writes report.html, and prints its first figures.
 
     Args:
         config: the search.
-        images: of `prepare_images`.
-        context: how processes begin.
-        wall_seconds: the search has taken, all its starts together.
+        images: from `prepare_images`.
+        context: how processes start.
+        wall_seconds: duration of the search, all its starts together.
     """
     record = read_search(config.folder)
     best = record.best
     if best is None:
-        raise InputError(f"No trial of {config.folder} has ended: go on with the same command.")
-    told = {name: value for name, value in record.config.items() if name not in ("asked", "fingerprint")}
-    told["wall_seconds"] = wall_seconds
+        raise InputError(f"No trial of {config.folder} has ended: continue with the same command.")
+    settings = {name: value for name, value in record.config.items() if name not in ("asked", "fingerprint")}
+    settings["wall_seconds"] = wall_seconds
     final = None
     print(_trials(record, wall_seconds), flush=True)
     print(f"best on validation: {_best(best, images.counts['validation'])}", flush=True)
     if config.retrain:
-        told["baseline"] = _baseline(config, images, context)
-        print(_compared(record, told["baseline"]), flush=True)
-        final = _judge(config, record, context)
+        settings["baseline"] = _baseline(config, images, context)
+        print(_compared(record, settings["baseline"]), flush=True)
+        final = _test(config, record, best, context)
         low, high = final["accuracy_interval"]
         print(
             f"trained on train and validation images, {final['epochs']} epochs: test accuracy "
@@ -49,13 +50,13 @@ def conclude(config: SearchConfig, images: Images, context, wall_seconds: float)
             f"{high:.1%})",
             flush=True,
         )
-    page = render_search_report(dataclasses.replace(record, config=told), final=final)
+    page = render_search_report(dataclasses.replace(record, config=settings), final=final)
     write_text(config.folder / REPORT, page)
     print(f"report: {config.folder / REPORT}", flush=True)
     print(f"to train it: keras-vit train --config {config.folder / 'best.json'}", flush=True)
 
 
-def _trials(record: SearchRecord, wall_seconds) -> str:
+def _trials(record: SearchRecord, wall_seconds: float) -> str:
     failed = sum(trial.status == "FAILED" for trial in record.trials)
     fit = sum(trial.seconds or 0.0 for trial in record.trials)
     return (
@@ -64,7 +65,7 @@ def _trials(record: SearchRecord, wall_seconds) -> str:
     )
 
 
-def _best(best: TrialRecord, count) -> str:
+def _best(best: TrialRecord, count: int) -> str:
     names = ("depth", "num_heads", "dim", "patch_size", "mlp_ratio", "stem", "batch_size")
     values = ", ".join(f"{name} {best.values[name]}" for name in names)
     return (
@@ -73,7 +74,7 @@ def _best(best: TrialRecord, count) -> str:
     )
 
 
-def _compared(record: SearchRecord, baseline) -> str:
+def _compared(record: SearchRecord, baseline: dict[str, Any]) -> str:
     name, score, epochs = (baseline[key] for key in ("name", "score", "epochs"))
     best = record.best
     if best is not None and best.score is not None and best.score > score:
@@ -85,40 +86,40 @@ def _compared(record: SearchRecord, baseline) -> str:
     return f"{name}, {epochs} epochs: {score:.1%}; {verdict}"
 
 
-def _baseline(config, images, context) -> dict[str, Any]:
-    """The space's default point, trained as long as the longest trial; once a search."""
+def _baseline(config: SearchConfig, images: Images, context: Context) -> dict[str, Any]:
+    """Trains the default point of the space as long as the longest trial, once per search."""
     file = config.folder / BASELINE
     if not file.is_file():
         job = Job(config, images, stop_at=None)
-        found = processes.call(context, train_default, job, log=logs(config.folder) / "baseline.log")
+        found = children.call(context, train_default, job, log=logs(config.folder) / "baseline.log")
         write_json(file, {"name": _name_of_default(config), **found})
     return read_json(file)
 
 
 def _name_of_default(config: SearchConfig) -> str:
-    """The name of the size where the default point is one, such as defect-conv/4."""
+    """The name of the default point: that of a size if it is one, such as defect-conv/4."""
     point = train_config_at(config.search_space().default_point(), config.train_config)
     if point.changes:
         return "the default point of the space"
     return point.model
 
 
-def _judge(config, record: SearchRecord, context) -> dict[str, Any]:
-    """Trains the best on train and validation images; the one time that the test images are looked at."""
+def _test(config: SearchConfig, record: SearchRecord, best: TrialRecord, context: Context) -> dict[str, Any]:
+    """Trains the best point on train and validation images, and tests it: the one use of the test images."""
     run = dataclasses.replace(best_config(record), merge_validation=True)
-    folder = record.folder / f"best-{record.best.trial_id}"
+    folder = record.folder / f"best-{best.trial_id}"
     if not folder.is_dir():
         run = dataclasses.replace(run, out=folder, resume=partial_of(folder).is_dir())
-        processes.call(context, train_run, run, log=logs(config.folder) / "best.log")
+        children.call(context, train_run, run, log=logs(config.folder) / "best.log")
     return _as_final(folder)
 
 
 def _as_final(folder: Path) -> dict[str, Any]:
-    judged = load_run(folder).metrics["last"]
+    metrics = load_run(folder).metrics["last"]
     names = ("accuracy", "accuracy_interval", "correct", "images")
     return {
-        **{name: judged[name] for name in names},
-        "epochs": judged["epoch"],
+        **{name: metrics[name] for name in names},
+        "epochs": metrics["epoch"],
         "trained_on": "train + validation",
         "run": folder.name,
     }

@@ -184,7 +184,7 @@ class SearchConfig:
             data=self.data,
             model=f"{self._named.space.model}/{self.patch_sizes[0]}",
             image_size=height if height == width else (height, width),
-            channels=channels,
+            channels=channels,  # type: ignore[arg-type]  # 1 or 3
             aspect=self.aspect,
             test_fraction=self.test_fraction,
             validation_fraction=self.validation_fraction,

@@ -1,4 +1,4 @@
-"""The folder of a search: what it was begun as, and that one command at a time works in it."""
+"""The folder of a search: the settings that it was begun with, its lock and its time."""
 
 import contextlib
 import shutil
@@ -12,14 +12,15 @@ from keras_vit.files import read_json, write_json
 from keras_vit.process.command import repeat_command
 from keras_vit.process.versions import installed_versions
 from keras_vit.search.config import SearchConfig, describe_search, from_dict, to_dict
-from keras_vit.search.record import SEARCH, read_asked
+from keras_vit.search.results import SEARCH, read_settings
+from keras_vit.search.worker import Images
 
 WALL = "wall_seconds.json"
 PACKAGES = ("keras", "keras-tuner", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
 
 
 def logs(folder: Path) -> Path:
-    """The folder for what processes print."""
+    """The folder for the output of the processes."""
     path = folder / "logs"
     path.mkdir(exist_ok=True)
     return path
@@ -46,19 +47,19 @@ def locked(folder: Path) -> Iterator[None]:
             raise
 
 
-def begin_or_go_on(config: SearchConfig) -> SearchConfig:
-    """The search that is in the folder, or this one, written down there.
+def begin_or_continue(config: SearchConfig) -> SearchConfig:
+    """The search that is in the folder, or this one if there is none.
 
     Raises:
-        InputError: another search, or something else, is there.
+        InputError: the folder holds another search, or something else.
     """
     file = config.folder / SEARCH
     if file.is_file():
         if not config.resume:
             raise InputError(
-                f"{config.folder} holds a search: leave out --no-resume to go on, or choose another --out."
+                f"{config.folder} holds a search: omit --no-resume to continue it, or choose another --out."
             )
-        return from_dict(read_asked(file)["asked"], config)
+        return from_dict(read_settings(file)["asked"], config)
     others = [one.name for one in config.folder.iterdir() if one.name not in ("lock", "logs")]
     if others:
         raise InputError(f"{config.folder} holds other things ({others[0]}): choose another --out.")
@@ -66,29 +67,33 @@ def begin_or_go_on(config: SearchConfig) -> SearchConfig:
 
 
 def add_wall_seconds(folder: Path, begin: float) -> float:
-    """Adds the time since `begin`, of `time.monotonic()`, to what the search has taken; returns the time."""
+    """Adds the time since `begin` to the duration of the search; both are times of `time.monotonic()`.
+
+    Returns:
+        The time now.
+    """
     now = time.monotonic()
     write_json(folder / WALL, round(wall_seconds(folder) + now - begin, 2))
     return now
 
 
 def wall_seconds(folder: Path) -> float:
-    """What all starts of the search have taken, up to when something last changed."""
+    """Duration of all starts of the search together, up to when something last changed."""
     return read_json(folder / WALL) if (folder / WALL).is_file() else 0.0
 
 
-def remember_images(config: SearchConfig, images) -> None:
-    """Writes search.json, or makes sure that images and backend are those that it was written for.
+def write_or_check_images(config: SearchConfig, images: Images) -> None:
+    """Writes search.json, or checks that images and backend are those that it was written for.
 
     Raises:
-        InputError: they have changed, or a model for so many classes is over the budget.
+        InputError: images or backend have changed, or a model for so many classes is over the budget.
     """
     file = config.folder / SEARCH
     if file.is_file():
-        found = read_asked(file)
+        found = read_settings(file)
         if found["backend"] != images.backend:
             raise InputError(
-                f"{config.folder} was begun on {found['backend']}, and its trials go on there: set "
+                f"{config.folder} was begun on {found['backend']}, and its trials continue there: set "
                 f"KERAS_BACKEND={found['backend']}."
             )
         if found["fingerprint"] != images.fingerprint:
@@ -126,4 +131,5 @@ def remember_images(config: SearchConfig, images) -> None:
 def command_of(config: SearchConfig) -> str:
     """The shell command that repeats a search."""
     options = {**to_dict(config), "out": config.folder}
+    options.pop("own_space", None)  # the file has it
     return repeat_command(["keras-vit", "search"], options, to_dict(SearchConfig()))

@@ -1,4 +1,4 @@
-"""KerasTuner's Hyperband whose promoted trials go on where they stopped."""
+"""KerasTuner's Hyperband, in which promoted trials continue where they stopped."""
 
 import errno
 import os
@@ -14,57 +14,62 @@ from keras_vit.errors import InputError
 from keras_vit.files import write_text
 from keras_vit.search.hypermodel import ViTHyperModel
 from keras_vit.search.oracle import ViTOracle
-from keras_vit.search.remote import FirstProcessOracle, PatientOracle
-from keras_vit.search.trial import TrialState, counted, release_memory
+from keras_vit.search.remote_oracle import FirstProcessOracle, PatientOracle
 from keras_vit.search.trial_files import ERROR, KILLED, WEIGHTS
+from keras_vit.search.trial_state import TrialState, count_kills, release_memory
 
-IDLE_SECONDS = 0.5  # before a worker for which there is nothing to do asks again
+IDLE_SECONDS = 0.5  # before a worker that has nothing to do asks again
 
 
 class ViTHyperband(keras_tuner.Hyperband):
     """Hyperband (Li et al. 2018, https://jmlr.org/papers/v18/16-558.html) with real promotions.
 
-    KerasTuner's own begins a promoted trial with the weights of its best epoch and a new optimizer, so that
-    warm-up and schedule start again. Here it goes on with model, optimizer, step count, schedule and moving
-    averages: a trial promoted from 3 to 9 epochs is the one trained for 9.
+    KerasTuner starts a promoted trial with the weights of its best epoch and a new optimizer, so that warm-up
+    and schedule begin again. Here it continues with model, optimizer, step count, schedule and moving
+    averages: a trial promoted from 3 to 9 epochs equals one trained for 9.
 
-    The search can be killed at any moment and goes on with the same lines; see `ViTOracle`. Models over the
-    budget are not drawn, and what losing trials leave is removed. Inside `keras_vit.distribute()` all
+    The search can be killed at any moment, and the same lines continue it; see `ViTOracle`. Models over the
+    budget are not drawn, and the files of losing trials are removed. Inside `keras_vit.distribute()` all
     devices train each trial together. With KerasTuner's variables `KERASTUNER_TUNER_ID`,
-    `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` it is the chief or a worker of a search on several.
+    `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` it is the chief or a worker of a search on several
+    machines.
 
-    Each trial's folder gets `result.json`: its history, an epoch a row, the seconds of `fit` and the size of
-    the model.
+    Each trial's folder gets `result.json`: its history, one row per epoch, the seconds of `fit` and the
+    number of parameters.
 
     Args:
-        hypermodel: a `ViTHyperModel`; the longest trial has its space's `epochs`.
+        hypermodel: a `ViTHyperModel`; the longest trial has the `epochs` of its space.
         objective: see `keras_tuner.Hyperband`.
         max_epochs: that of the space, or `None`.
-        factor, hyperband_iterations, seed, max_retries_per_trial, max_consecutive_failed_trials: of the same.
-        max_trials: no more trials than these are begun.
+        factor: see `keras_tuner.Hyperband`.
+        hyperband_iterations: see `keras_tuner.Hyperband`.
+        seed: see `keras_tuner.Hyperband`.
+        max_retries_per_trial: see `keras_tuner.Hyperband`.
+        max_consecutive_failed_trials: see `keras_tuner.Hyperband`.
+        max_trials: begin no more trials than these.
         stop_at: seconds since the epoch (`time.time()`) after which no trial is begun.
-        tensorboard: a folder for TensorBoard's logs and HParams, one folder a trial.
+        tensorboard: a folder for TensorBoard's logs and HParams, with one folder per trial.
         **options: of `keras_tuner.Tuner`, such as `directory`, `project_name`, `overwrite`.
 
     Raises:
-        InputError: `max_epochs` is another number than the space's, the space's epochs are searched, or the
-            devices do not divide one of its batch sizes.
+        InputError: `max_epochs` differs from the epochs of the space, these are searched, or the devices do
+            not divide one of its batch sizes.
     """
 
     def __init__(
         self,
         hypermodel: ViTHyperModel,
-        objective="val_accuracy",
-        max_epochs=None,
-        factor=3,
-        hyperband_iterations=1,
-        seed=None,
-        max_retries_per_trial=0,
-        max_consecutive_failed_trials=3,
-        max_trials=None,
-        stop_at=None,
-        tensorboard=None,
-        **options,
+        objective: str | keras_tuner.Objective = "val_accuracy",
+        max_epochs: int | None = None,
+        factor: int = 3,
+        hyperband_iterations: int = 1,
+        seed: int | None = None,
+        max_retries_per_trial: int = 0,
+        max_consecutive_failed_trials: int = 3,
+        max_trials: int | None = None,
+        stop_at: float | None = None,
+        tensorboard: str | Path | None = None,
+        **options: Any,
     ):
         epochs = hypermodel.space.epochs
         if not isinstance(epochs, int):
@@ -90,7 +95,7 @@ class ViTHyperband(keras_tuner.Hyperband):
             max_retries_per_trial=max_retries_per_trial,
             max_consecutive_failed_trials=max_consecutive_failed_trials,
         )
-        # Not Hyperband's, which makes an oracle of its own.
+        # Not that of Hyperband, which makes its own oracle.
         keras_tuner.Tuner.__init__(self, oracle=oracle, hypermodel=hypermodel, **options)
         asked: Any = oracle
         if self._is_worker():
@@ -99,7 +104,7 @@ class ViTHyperband(keras_tuner.Hyperband):
             asked = FirstProcessOracle(asked, self._distribution)
         self.oracle = asked
 
-    # Files: KerasTuner's tuner has one that is empty. The oracle's says whether there is a search already.
+    # Files: that of KerasTuner's tuner is empty. The oracle's shows whether there is a search already.
 
     def _get_tuner_fname(self):
         file = Path(self.project_dir) / "oracle.json"
@@ -123,14 +128,14 @@ class ViTHyperband(keras_tuner.Hyperband):
     # The search.
 
     def _populate_initial_space(self):
-        # Not KerasTuner's, which builds models to find conditions; the space has none.
+        # KerasTuner would build models to find conditional hyperparameters, of which the space has none.
         hp = self.oracle.get_space()
         self.hypermodel.declare_hyperparameters(hp)
         self.oracle.update_space(hp)
 
     def pre_create_trial(self):
         if self._is_idle:
-            time.sleep(IDLE_SECONDS)  # KerasTuner's would ask again at once, and on and on
+            time.sleep(IDLE_SECONDS)  # KerasTuner would ask again at once, without a pause
         elif self._has_run:
             release_memory()
         self._is_idle = True
@@ -142,7 +147,7 @@ class ViTHyperband(keras_tuner.Hyperband):
     def run_trial(self, trial, *fit_args, **fit_kwargs):
         folder = Path(self.get_trial_dir(trial.trial_id))
         try:
-            with counted(folder / KILLED, self._distribution):
+            with count_kills(folder / KILLED, self._distribution):
                 return self._run_trial(folder, trial, *fit_args, **fit_kwargs)
         except keras_tuner.errors.FatalError:
             raise
@@ -159,7 +164,7 @@ class ViTHyperband(keras_tuner.Hyperband):
         restore_from = Path(self.get_trial_dir(promoted)) if promoted else None
         given = list(fit_kwargs.pop("callbacks", None) or [])
         if self._tensorboard and self._distribution.is_chief:
-            from keras_vit.search.hparams import TrialBoard
+            from keras_vit.search.tensorboard import TrialBoard
 
             given.append(TrialBoard(self._tensorboard, trial, self.oracle.objective.name))
         state = TrialState(folder, restore_from)
@@ -173,7 +178,7 @@ class ViTHyperband(keras_tuner.Hyperband):
         return super()._try_build(hp) if self._distribution.num_devices == 1 else self._build_hypermodel(hp)
 
     def _build_hypermodel(self, hp):
-        # Not Hyperband's, which loads the weights of the best epoch: TrialState brings the last one back.
+        # Not that of Hyperband, which loads the weights of the best epoch: TrialState restores the last.
         return keras_tuner.Tuner._build_hypermodel(self, hp)
 
 

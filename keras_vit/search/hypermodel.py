@@ -1,13 +1,18 @@
 """A ViT and its training at a point of a space, for any tuner of KerasTuner."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import keras_tuner
 
 from keras_vit.data.pipeline import ImageData
 from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
+from keras_vit.model.config import check_grid
 from keras_vit.model.vit import ViT
 from keras_vit.search.point import recipe_at, vit_arguments
+from keras_vit.search.ranges import all_values
 from keras_vit.search.space import SearchSpace
 from keras_vit.training.optimizer import compile_model
 from keras_vit.training.recipe import RECIPES, Recipe
@@ -17,14 +22,14 @@ class ViTHyperModel(keras_tuner.HyperModel):
     """A ViT and its training at a point of a space, for any tuner of KerasTuner.
 
     Args:
-        data: images; batch size and augmentation are those of the point.
+        data: the images; batch size and augmentation are those of the point.
         space: what is searched.
-        recipe: what the space does not know: optimizer, loss, precision.
-        seed: of the first weights; the order of the images follows `data.seed`.
+        recipe: what the space does not set: optimizer, loss, precision.
+        seed: of the first weights; the order of the images depends on `data.seed`.
 
     Raises:
-        InputError: a patch size does not divide the image, a batch size is of more images than there are or
-            cannot be shared by the devices, or the default model is over a budget.
+        InputError: a patch size does not divide the image, a batch size exceeds the number of images or
+            cannot be divided among the devices, or the default model is over a budget.
 
     Example:
         >>> model = ViTHyperModel(keras_vit.load_data())
@@ -44,14 +49,12 @@ class ViTHyperModel(keras_tuner.HyperModel):
         self.space = space or SearchSpace()
         self.recipe = recipe
         self.seed = seed
-        sizes = getattr(self.space.patch_size, "values", (self.space.patch_size,))
-        for size in sizes:
-            if data.image_shape[0] % size or data.image_shape[1] % size:
-                raise InputError(f"patch_size {size} does not divide images of {data.image_shape[:2]}.")
+        for size in all_values(self.space.patch_size):
+            check_grid(data.image_shape, size)
         for size in self.space.batch_sizes():
-            data.with_batches(size, data.augmentation)  # it refuses one of more images than there are
+            data.with_batches(size, data.augmentation)  # refuses a batch of more images than there are
             current_distribution().check_batch_size(size)
-        # KerasTuner's tuners begin with building it.
+        # KerasTuner's tuners build this point first.
         excess = self._excess(self.space.declare(keras_tuner.HyperParameters()))
         if excess:
             raise InputError(
@@ -59,16 +62,16 @@ class ViTHyperModel(keras_tuner.HyperModel):
                 "dim."
             )
 
-    def declare_hyperparameters(self, hp):
+    def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         self.space.declare(hp)
 
-    def build(self, hp):
+    def build(self, hp: keras_tuner.HyperParameters) -> ViT:
         values = self.space.declare(hp)
         excess = self._excess(values)
         if excess:
             raise keras_tuner.errors.FailedTrialError(f"The model of this point has {excess}.")
         keras.utils.set_random_seed(self.seed)
-        with current_distribution().scope():  # KerasTuner's clear_session has closed JAX's
+        with current_distribution().scope():  # KerasTuner's clear_session has closed that of JAX
             model = ViT(
                 image_shape=self.data.image_shape,
                 num_classes=self.data.num_classes,
@@ -76,14 +79,24 @@ class ViTHyperModel(keras_tuner.HyperModel):
                 **vit_arguments(values),
             )
             compile_model(model, recipe_at(values, self.recipe), self.data_at(values).steps_per_epoch)
-            # So that KerasTuner's own Hyperband can load the optimizer that it saved with the weights.
+            # KerasTuner's own Hyperband loads the optimizer that it saved with the weights.
             model.optimizer.build(model.trainable_variables)
         return model
 
-    def fit(self, hp, model, *args, callbacks=(), epochs=None, initial_epoch=0, **kwargs):
-        """`model.fit` on the images, from epoch `initial_epoch` up to `epochs`, by default the point's.
+    def fit(
+        self,
+        hp: keras_tuner.HyperParameters,
+        model: ViT,
+        *args: Any,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        epochs: int | None = None,
+        initial_epoch: int = 0,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """`model.fit` on the images.
 
-        The schedule is laid out over the point's epochs, whatever `epochs` is.
+        It trains from epoch `initial_epoch` up to `epochs`, by default those of the point. The schedule
+        is laid out over the epochs of the point, whatever `epochs` is.
         """
         values = self.space.declare(hp)
         data = self.data_at(values)
@@ -95,21 +108,21 @@ class ViTHyperModel(keras_tuner.HyperModel):
             initial_epoch=initial_epoch,
             epochs=epochs or values["epochs"],
             shuffle=False,
-            # Those given first see the weights that are trained; averaging then puts others in their place.
+            # The given callbacks see the weights that are trained, before the averages replace them.
             callbacks=[*callbacks, *averaging],
             **kwargs,
         )
 
-    def data_at(self, values) -> ImageData:
+    def data_at(self, values: dict[str, Any]) -> ImageData:
         """The images in the batches of a point."""
         recipe = recipe_at(values, self.recipe)
         return self.data.with_batches(recipe.batch_size, recipe.augmentation)
 
-    def fits_budget(self, values) -> bool:
-        """Whether the model at a point is within the space's budgets.
+    def fits_budget(self, values: dict[str, Any]) -> bool:
+        """Whether the model at a point is within the budgets of the space.
 
         Args:
-            values: by the names of the fields, at least those that are searched.
+            values: by the names of the fields, at least of the searched ones.
         """
         return self._excess(values) is None
 

@@ -1,4 +1,4 @@
-"""Hyperband's oracle with files that a power cut cannot spoil, and workers that may die."""
+"""Hyperband's oracle, with files that survive a power cut and workers that may die."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
@@ -16,29 +17,29 @@ from keras_vit.search.trial_files import WEIGHTS
 from keras_vit.training.checkpoint import CHECKPOINT
 
 DRAWS = 1000
-KEEP = 3  # trials whose weights stay
-LOST_AFTER = 120.0  # seconds without a word, after which a worker's trial is given to another
+KEEP = 3  # trials whose weights are kept
+LOST_AFTER = 120.0  # seconds of silence after which the trial of a worker is given to another
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
 class ViTOracle(keras_tuner.oracles.HyperbandOracle):
-    """KerasTuner's Hyperband oracle, which can be killed at any moment and goes on.
+    """KerasTuner's Hyperband oracle, which can be killed at any moment and continues.
 
-    Its files are written whole or not at all, with one good copy kept. A trial that has ended is counted once
-    and never run again, whoever died meanwhile. Trials that failed take their rung's last places, so that
-    halving goes on without them. What losing trials leave on the disk is removed.
+    Its files are written whole or not at all, and one good copy is kept. A trial that has ended is counted
+    once and never run again, whichever process died in between. Failed trials come last in their rung, so
+    that halving continues without them. The files of losing trials are removed.
 
     Args:
-        fits: whether a point, as values by name, is within the budget; others are not drawn.
-        shared: whether workers ask over the network. They outlive this process, so their trials stay theirs
+        fits: whether a point, as values by name, is within the budget; other points are not drawn.
+        shared: whether workers ask over the network. They outlive this process, so they keep their trials
             after a restart, until they are silent for `LOST_AFTER` seconds.
-        max_trials: no more are begun.
+        max_trials: begin no more trials than these.
         stop_at: seconds since the epoch (`time.time()`) after which none is begun.
         **options: of `keras_tuner.oracles.HyperbandOracle`.
 
     Raises:
-        InputError: from `reload`, where both `oracle.json` and its copy are damaged, or a trial's file is;
-            from a search, where no point in 1,000 is within the budget.
+        InputError: from `reload` if both `oracle.json` and its copy are damaged, or the file of a trial is;
+            from a search if none of 1,000 points is within the budget.
     """
 
     def __init__(
@@ -47,16 +48,16 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
         shared: bool = False,
         max_trials: int | None = None,
         stop_at: float | None = None,
-        **options,
+        **options: Any,
     ):
         super().__init__(**options)
         self.fits = fits
         self.shared = shared
         self.stop_at = stop_at
-        self.most_trials = max_trials  # under another name: KerasTuner's makes the numbers of trials shorter
+        self.most_trials = max_trials  # KerasTuner's max_trials would shorten the numbers of trials
         self.is_over = False
         self._asked: dict[str, float] = {}  # tuner id -> when it last asked for a trial
-        self._seen: dict[str, float] = {}  # trial id -> when its worker last spoke of it
+        self._seen: dict[str, float] = {}  # trial id -> when its worker last reported it
 
     @property
     def file(self) -> Path:
@@ -82,12 +83,12 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
         if not _is_json(self.file):
             if not _is_json(self.good_copy):
                 raise InputError(
-                    f"{self.file} and its copy are damaged: begin the search anew in another directory, or "
+                    f"{self.file} and its copy are damaged: begin the search again in another directory, or "
                     "with overwrite=True."
                 )
             shutil.copyfile(self.good_copy, self.file)
         self._check_trials()
-        super().reload()  # it would run all again that were on the way
+        super().reload()  # queues all trials that were running, to run them again
         for unknown in self.trials.keys() - set(self.start_order):  # begun after the copy was made
             del self.trials[unknown]
         for trial_id in self.start_order:  # a kill may have come between a trial's own file and this one
@@ -104,12 +105,12 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
                 queued.insert(0, trial_id)  # it is emptied from its end
 
     def _check_trials(self):
-        """Raises InputError where the file of a trial that the oracle knows is missing or damaged."""
+        """Raises InputError if the file of a trial that the oracle knows is missing or damaged."""
         for trial_id in read_json(self.file)["start_order"]:
             file = self.folder_of(trial_id) / "trial.json"
             if not _is_json(file):
                 raise InputError(
-                    f"{file} is missing or damaged: bring it back, or begin the search anew in another "
+                    f"{file} is missing or damaged: restore it, or begin the search again in another "
                     "directory."
                 )
         for file in Path(self._project_dir).glob("trial_*/trial.json"):
@@ -149,7 +150,7 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
 
     @keras_tuner.synchronized
     def update_trial(self, trial_id, metrics, step=0):
-        if trial_id in self.end_order:  # a late word of a worker that was given up
+        if trial_id in self.end_order:  # a late report from a worker that was given up
             return self.trials[trial_id]
         return super().update_trial(trial_id, metrics, step=step)
 
@@ -157,16 +158,16 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
     def end_trial(self, trial):
         if trial.trial_id in self.end_order:
             return
-        if trial.trial_id in self._retry_queue:  # its worker was given up, and lives
+        if trial.trial_id in self._retry_queue:  # its worker was given up, but is alive
             self._retry_queue.remove(trial.trial_id)
         for tuner_id, ongoing in self.ongoing_trials.items():
             if ongoing.trial_id == trial.trial_id:
                 self._asked[tuner_id] = time.monotonic()  # it is about to ask again
         super().end_trial(trial)
-        self._remove_what_losers_left()
+        self._remove_files_of_losers()
 
     def has_answered_all(self) -> bool:
-        """Whether the search is over, and no worker is left that has not been told."""
+        """Whether the search is over, and every worker knows it."""
         limit = time.monotonic() - LOST_AFTER / 4
         waiting = [one for one in self.tuner_ids if self._asked.get(one, limit) > limit]
         return self.is_over and not self.ongoing_trials and not waiting
@@ -180,7 +181,7 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
             return {"status": TrialStatus.STOPPED}
         failed = [trial for trial in self.trials.values() if trial.status == TrialStatus.FAILED]
         worst = float("-inf") if self.objective.direction == "max" else float("inf")
-        # KerasTuner promotes only when enough of a rung are completed, so one failure would stop a bracket.
+        # KerasTuner promotes only after enough trials of a rung: one failure would stop its bracket.
         for trial in failed:
             trial.status, trial.score = TrialStatus.COMPLETED, worst
         try:
@@ -194,11 +195,13 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
             values = super()._random_values()
             if values is None or self.fits(values):
                 return values
-        raise InputError(f"None of {DRAWS} points drawn is within the budget: raise it, or narrow the space.")
+        raise InputError(
+            f"None of {DRAWS} random points is within the budget: raise it, or narrow the space."
+        )
 
     # What is kept.
 
-    def _remove_what_losers_left(self):
+    def _remove_files_of_losers(self):
         best = {trial.trial_id for trial in self.get_best_trials(KEEP)}
         resumable = self.resumable()
         for trial_id in self.end_order:
@@ -208,7 +211,7 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
                 (self.folder_of(trial_id) / WEIGHTS).unlink(missing_ok=True)
 
     def resumable(self) -> set[str]:
-        """The trials whose state may still be wanted, for a promotion or one that was cut."""
+        """The trials whose state may still be needed: to promote them, or to repeat a promoted one."""
         wanted = {
             trial.hyperparameters.values.get("tuner/trial_id")
             for trial_id, trial in self.trials.items()

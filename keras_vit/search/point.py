@@ -1,4 +1,4 @@
-"""What a point of a space stands for: arguments of `ViT`, a recipe, and what the model would cost."""
+"""What a point of a space means: a model, its cost, and a recipe."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,13 +9,13 @@ from keras_vit.model.config import SIZES, ViTConfig
 from keras_vit.training.recipe import Recipe
 
 CROP = 0.2
-"""share of the side that an augmentation of strength 1 shifts by at most"""
+"""the largest shift by an augmentation of strength 1, as a fraction of the side"""
 
 
 def vit_arguments(values: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `ViT` at a point, without image_shape and num_classes.
 
-    What the space does not know, such as `head_hidden_dim`, is that of the point's size in
+    Arguments that a space does not have, such as `head_hidden_dim`, are those of the point's size in
     `keras_vit.model.config`.
     """
     return {
@@ -30,8 +30,13 @@ def vit_arguments(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def vit_config(values: dict[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> ViTConfig:
+    """The model at a point."""
+    return ViTConfig(image_shape=image_shape, num_classes=num_classes, **vit_arguments(values))
+
+
 def recipe_at(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
-    """The recipe at a point, with what the space does not know taken from another."""
+    """The recipe at a point; what a space does not set is that of `base`."""
     strength = values["augmentation"]
     augmentation = Augmentation(flip="both", crop=CROP * strength) if strength else Augmentation()
     return replace(
@@ -52,7 +57,3 @@ def count_parameters(values: dict[str, Any], image_shape: tuple[int, int, int], 
 def count_mult_adds(values: dict[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> int:
     """The mult-adds of one image, forward, of the model at a point, without building it."""
     return cost.count_mult_adds(vit_config(values, image_shape, num_classes))
-
-
-def vit_config(values: dict[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> ViTConfig:
-    return ViTConfig(image_shape=image_shape, num_classes=num_classes, **vit_arguments(values))

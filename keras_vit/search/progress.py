@@ -1,4 +1,4 @@
-"""How far a search is, as lines for a person: trials done, running, the best so far, time left."""
+"""Progress of a search in lines to print: trials done and running, the best so far, time left."""
 
 import math
 import shutil
@@ -23,7 +23,7 @@ class Rung:
 
 
 def plan(max_epochs: int, factor: int, iterations: int = 1) -> list[Rung]:
-    """The rungs of Hyperband as KerasTuner runs it, in the order they are filled."""
+    """The rungs of Hyperband in KerasTuner, in the order in which they are filled."""
     brackets = 1 + math.floor(math.log(max_epochs, factor) + 1e-9)
     end_size = math.ceil(1 + math.log(max_epochs, factor))
     rungs = []
@@ -38,10 +38,10 @@ def plan(max_epochs: int, factor: int, iterations: int = 1) -> list[Rung]:
 
 
 def begun_at_most(rungs: list[Rung], most: int | None) -> list[Rung]:
-    """The rungs as far as they are filled by the first `most` trials; all where that is `None`."""
+    """The part of the rungs that the first `most` trials fill; all if that is `None`."""
     if most is None:
         return rungs
-    found = []
+    found: list[Rung] = []
     for rung in rungs:
         trials = min(rung.trials, most - sum(one.trials for one in found))
         if trials:
@@ -50,10 +50,10 @@ def begun_at_most(rungs: list[Rung], most: int | None) -> list[Rung]:
 
 
 def seconds_left(record: SearchRecord, rungs: list[Rung], workers: int) -> float | None:
-    """An estimate from the trials that are done: some seconds each, and some for each epoch.
+    """An estimate from the completed trials: seconds per trial plus seconds per epoch.
 
     Returns:
-        `None` before any trial is done.
+        Seconds; `None` before a trial is completed.
     """
     done = [trial for trial in record.completed if trial.seconds is not None]
     if not done:
@@ -65,7 +65,7 @@ def seconds_left(record: SearchRecord, rungs: list[Rung], workers: int) -> float
         each, start = np.polyfit(epochs, seconds, 1)
         if min(each, start) < 0:
             start, each = 0.0, seconds.sum() / epochs.sum()
-    ended = [trial for trial in record.trials if trial.status in ("COMPLETED", "FAILED")]
+    ended = [trial for trial in record.trials if trial.has_ended]
     trials_left = sum(rung.trials for rung in rungs) - len(ended)
     if trials_left <= 0:
         return 0.0
@@ -82,9 +82,9 @@ def trial_line(trial: TrialRecord) -> str:
     rate = f"learning rate {values['learning_rate']:.1e}"
     first = trial.initial_epoch + 1
     where = f"epochs {first} to {trial.epochs}" if trial.epochs > first else f"epoch {first}"
-    told = f"{trial.score:.1%}" if trial.score is not None else f"failed: {trial.error}"
+    result = f"{trial.score:.1%}" if trial.score is not None else f"failed: {trial.error}"
     from_ = f", from {trial.promoted_from}" if trial.promoted_from else ""
-    return f"{trial.trial_id}  {told:>6}  {where}{from_}; {how}, {rate}"
+    return f"{trial.trial_id}  {result:>6}  {where}{from_}; {how}, {rate}"
 
 
 def state_line(
@@ -94,11 +94,14 @@ def state_line(
     most: int | None = None,
     seconds: float | None = None,
 ) -> str:
-    """Trials done, running, the best so far, time left.
+    """Trials done and running, the best so far, time left.
 
     Args:
-        most: trials that are begun at most.
-        seconds: until no trial is begun any more.
+        record: the search so far.
+        rungs: what is planned.
+        workers: number of processes that try points at the same time.
+        most: largest number of trials to begin.
+        seconds: until no further trial is begun.
     """
     if most is not None:
         rungs = begun_at_most(rungs, max(most, len(record.trials)))
@@ -126,14 +129,14 @@ def minutes(seconds: float) -> str:
 
 
 class Display:
-    """Prints each trial as it ends, and below, on a terminal, how far the search is.
+    """Prints each trial when it ends, and the state of the search below it.
 
-    Where the output is no terminal, the state is printed with each trial.
+    If the output is not a terminal, the state is printed with each trial.
 
     Args:
         rungs: what is planned.
-        workers: that try points side by side.
-        most: trials that are begun at most.
+        workers: number of processes that try points at the same time.
+        most: largest number of trials to begin.
         stop_at: `time.time()` after which none is begun.
     """
 
@@ -144,20 +147,21 @@ class Display:
         self.workers = workers
         self.most = most
         self.stop_at = stop_at
-        self.told: set[str] | None = None
+        self.printed: set[str] | None = None
         self.live = sys.stdout.isatty()
 
     def show(self, record: SearchRecord) -> None:
-        ended = [trial for trial in record.trials if trial.status in ("COMPLETED", "FAILED")]
+        """Prints what has changed since the last call."""
+        ended = [trial for trial in record.trials if trial.has_ended]
         seconds = None if self.stop_at is None else self.stop_at - time.time()
         state = state_line(record, self.rungs, self.workers, self.most, seconds)
-        if self.told is None:
-            self.told = {trial.trial_id for trial in ended}
+        if self.printed is None:
+            self.printed = {trial.trial_id for trial in ended}
             if ended:
-                print(f"goes on: {state}", flush=True)
+                print(f"continues: {state}", flush=True)
         for trial in ended:
-            if trial.trial_id not in self.told:
-                self.told.add(trial.trial_id)
+            if trial.trial_id not in self.printed:
+                self.printed.add(trial.trial_id)
                 self._clear()
                 print(trial_line(trial) if self.live else f"{trial_line(trial)}  [{state}]", flush=True)
         if self.live:
@@ -165,6 +169,7 @@ class Display:
             print(state[: shutil.get_terminal_size().columns - 1], end="", flush=True)
 
     def end(self) -> None:
+        """Clears the line of the state."""
         self._clear()
 
     def _clear(self):

@@ -3,33 +3,34 @@
 import gc
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.evaluation.trials import SearchRecord
-from keras_vit.process import children as processes
+from keras_vit.process import children
 from keras_vit.process.backend import import_quietly, share_compilations
+from keras_vit.process.children import Context
 from keras_vit.process.exit_codes import FINE, GIVEN_UP, ONCE_MORE, WRONG_USAGE
 from keras_vit.search.best import write_best
 from keras_vit.search.conclude import conclude
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.folder import (
     add_wall_seconds,
-    begin_or_go_on,
+    begin_or_continue,
     locked,
     logs,
-    remember_images,
     wall_seconds,
+    write_or_check_images,
 )
 from keras_vit.search.progress import Display, plan
-from keras_vit.search.record import read_search, write_trials
+from keras_vit.search.results import read_search, write_trials
 from keras_vit.search.slots import Slot, joins_another, make_slots
 from keras_vit.search.worker import Images, Job, prepare_images, work
 
-MOST_DEATHS = 8  # of one process in a row without a trial that ends, before the search gives up
-POLL = 0.1
-SHOW_EVERY = 1.0
+MOST_DEATHS = 8  # of one process in a row, without a trial that ends, before the search gives up
+POLL_SECONDS = 0.1
+SHOW_SECONDS = 1.0
 
 
 class SearchFailed(ProcessFailed):
@@ -37,11 +38,11 @@ class SearchFailed(ProcessFailed):
 
 
 def search(config: SearchConfig) -> SearchRecord:
-    """Searches until all is tried or the time is over; goes on with a search that is in the folder.
+    """Searches until all points are tried or the time is over; continues a search that is in the folder.
 
     Args:
-        config: the search. In a process whose environment has KerasTuner's variables, only that part of it
-            which they name: the chief, or one worker.
+        config: the search. If the environment has KerasTuner's variables, this process only does the part
+            of it that they name: the chief, or one worker.
 
     Returns:
         What was found.
@@ -52,73 +53,80 @@ def search(config: SearchConfig) -> SearchRecord:
     """
     if joins_another():
         config = _stored(config)
-        _run(config, make_slots(config), None, look_only)
+        _run(config, make_slots(config), None, read_search)  # the chief's machine keeps the files up to date
         return read_search(config.folder)
     with locked(config.folder), tempfile.TemporaryDirectory(prefix="keras-vit-") as cache:
         share_compilations(cache)
-        config = begin_or_go_on(config)
-        images, context = _run(config, make_slots(config), _stop_at(config), Notebook().write)
+        config = begin_or_continue(config)
+        stop_at = time.time() + 60 * config.max_minutes if config.max_minutes else None
+        images, context = _run(config, make_slots(config), stop_at, Bookkeeper().update)
         conclude(config, images, context, wall_seconds(config.folder))
     return read_search(config.folder)
-
-
-def _stop_at(config) -> float | None:
-    return time.time() + 60 * config.max_minutes if config.max_minutes else None
 
 
 def _stored(config: SearchConfig) -> SearchConfig:
     if not (config.folder / "search.json").is_file():
         raise InputError(
-            f"{config.folder} holds no search to join: start the chief first, on a disk that both see."
+            f"{config.folder} does not hold a search to join: start the chief first, on a disk that both see."
         )
-    return begin_or_go_on(config)
+    return begin_or_continue(config)
 
 
-def _run(config, slots, stop_at, note) -> tuple[Images, Any]:
-    """Prepares the images, then runs the slots to their end.
+def _run(
+    config: SearchConfig,
+    slots: list[Slot],
+    stop_at: float | None,
+    read: Callable[[Path], SearchRecord],
+) -> tuple[Images, Context]:
+    """Prepares the images, then runs the slots until they are done.
 
     Args:
-        note: from the folder to what is in it; it may write down what it sees.
+        config: the search.
+        slots: its processes on this machine.
+        stop_at: `time.time()` after which no trial is begun.
+        read: from the folder to what is in it; it may also write files that depend on it.
     """
-    use_fork = not processes.gpus() and not str(config.data).startswith("tfds:")
-    context = processes.make_context(use_fork)
+    use_fork = not children.gpus() and not str(config.data).startswith("tfds:")
+    context = children.make_context(use_fork)
     if use_fork:
         # Copies of this process need not import. It computes nothing: afterwards it could not be copied.
         import_quietly("keras_vit.training.run", "keras_vit.search.hyperband")
         gc.collect()
-    images = processes.call(context, prepare_images, config, log=logs(config.folder) / "images.log")
-    remember_images(config, images)
+        gc.freeze()  # copies need not scan what was imported, at each trial
+    images = children.call(context, prepare_images, config, log=logs(config.folder) / "images.log")
+    write_or_check_images(config, images)
     print(images.audit, flush=True)
-    gc.freeze()  # copies need not scan what was imported and read, at each trial
+    gc.freeze()  # nor the images
     job = Job(config, images, stop_at)
     rungs = plan(config.max_epochs, config.factor, config.iterations)
     workers = sum(not slot.is_chief for slot in slots)
     display = Display(rungs, workers, config.max_trials, stop_at)
     try:
-        _keep_alive(slots, context, job, lambda: display.show(note(config.folder)))
+        _keep_alive(slots, context, job, lambda: display.show(read(config.folder)))
     finally:
-        _end(slots)
+        children.end(slot.process for slot in slots if slot.process is not None)
         display.end()
     return images, context
 
 
-def _keep_alive(slots, context, job, show) -> None:
-    """Starts each slot's process, again when it dies, until all are done."""
+def _keep_alive(slots: list[Slot], context: Context, job: Job, show: Callable[[], None]) -> None:
+    """Starts the process of each slot, and starts it again when it dies, until all are done."""
     shown = 0.0
     while not all(slot.is_done for slot in slots):
         for slot in slots:
             if not slot.is_done and (slot.process is None or not slot.process.is_alive()):
-                _look_after(slot, context, job)
+                _start_again(slot, context, job)
         if any(slot.is_chief and slot.is_done for slot in slots):
-            break  # it has told all workers
-        if time.monotonic() - shown > SHOW_EVERY:
+            break  # it has informed all workers
+        if time.monotonic() - shown > SHOW_SECONDS:
             show()
             shown = time.monotonic()
-        time.sleep(POLL)
+        time.sleep(POLL_SECONDS)
     show()
 
 
-def _look_after(slot: Slot, context, job: Job) -> None:
+def _start_again(slot: Slot, context: Context, job: Job) -> None:
+    """Starts the process of a slot, unless the exit code of its last one says that it is done or hopeless."""
     code = None if slot.process is None else slot.process.exitcode
     log = logs(job.config.folder) / f"{slot.name}.log"
     if code == FINE:
@@ -127,8 +135,8 @@ def _look_after(slot: Slot, context, job: Job) -> None:
     if code == WRONG_USAGE:
         raise InputError(_last_line(log))
     if code == GIVEN_UP:
-        raise SearchFailed(f"{_last_line(log)} The whole of it is in {log}.")
-    ended = sum(trial.status in ("COMPLETED", "FAILED") for trial in read_search(job.config.folder).trials)
+        raise SearchFailed(f"{_last_line(log)} The full output is in {log}.")
+    ended = sum(trial.has_ended for trial in read_search(job.config.folder).trials)
     if code not in (None, ONCE_MORE):
         slot.deaths = slot.deaths + 1 if ended == slot.ended_before else 1
         if slot.deaths >= MOST_DEATHS:
@@ -138,44 +146,26 @@ def _look_after(slot: Slot, context, job: Job) -> None:
             )
         time.sleep(min(slot.deaths - 1, 5))
     slot.ended_before = ended
-    slot.process = processes.start(
-        context, work, job, log=log, environment=slot.environment, cores=slot.cores
-    )
+    slot.process = children.start(context, work, job, log=log, environment=slot.environment, cores=slot.cores)
 
 
-def look_only(folder: Path) -> SearchRecord:
-    """For a worker that has joined: the chief's machine keeps the files."""
-    return read_search(folder)
+class Bookkeeper:
+    """Keeps trials.csv, best.json and the time of a search up to date."""
 
+    def __init__(self) -> None:
+        self._written: list[tuple[str, str]] = []
+        self._begin = time.monotonic()
 
-class Notebook:
-    """Writes what there is where people look, whenever it has changed: trials.csv, best.json, the time."""
-
-    def __init__(self):
-        self.noted: list[tuple[str, str]] = []
-        self.begin = time.monotonic()
-
-    def write(self, folder: Path) -> SearchRecord:
+    def update(self, folder: Path) -> SearchRecord:
+        """Reads the folder of a search, and writes the files if a trial has begun or ended since."""
         record = read_search(folder)
         found = [(trial.trial_id, trial.status) for trial in record.trials]
-        if found != self.noted:
-            self.noted = found
+        if found != self._written:
+            self._written = found
             write_trials(record)
             write_best(record)
-            self.begin = add_wall_seconds(folder, self.begin)
+            self._begin = add_wall_seconds(folder, self._begin)
         return record
-
-
-def _end(slots) -> None:
-    for slot in slots:
-        if slot.process is not None and slot.process.is_alive():
-            slot.process.terminate()
-    for slot in slots:
-        if slot.process is not None:
-            slot.process.join(5)
-            if slot.process.is_alive():
-                slot.process.kill()
-                slot.process.join()
 
 
 def _last_line(log: Path) -> str:

@@ -1,12 +1,12 @@
-"""The processes of a search on this machine: their names, KerasTuner's variables, GPUs and processors."""
+"""The slots of a search on this machine: names, KerasTuner's variables, GPUs and processors of processes."""
 
 import os
 import socket
 from dataclasses import dataclass, field
-from typing import Any
+from multiprocessing.process import BaseProcess
 
 from keras_vit.errors import InputError
-from keras_vit.process import children as processes
+from keras_vit.process.children import gpus as visible_gpus
 from keras_vit.search.config import SearchConfig
 
 ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
@@ -15,17 +15,18 @@ TUNER_ID = "KERASTUNER_TUNER_ID"
 
 @dataclass
 class Slot:
-    """A place that a process of the search has, under one id, however often it is started again.
+    """One process of the search under one name, however often it is started again.
 
     Args:
+        name: also its log's.
         environment: KerasTuner's variables, and the GPU.
-        cores: processors it may use; all where there are none.
+        cores: the processors that it may use; all if there are none.
     """
 
     name: str
     environment: dict[str, str] = field(default_factory=dict)
     cores: tuple[int, ...] = ()
-    process: Any = None
+    process: BaseProcess | None = None
     deaths: int = 0
     ended_before: int = 0  # trials that had ended when its last process began
     is_done: bool = False
@@ -44,11 +45,11 @@ def make_slots(config: SearchConfig) -> list[Slot]:
     """One process alone, a chief and its workers, or the one that the environment names.
 
     Raises:
-        InputError: the environment has a part of KerasTuner's variables only, or `host` is not this machine.
+        InputError: the environment has only some of KerasTuner's variables, or `host` is not this machine.
     """
     if TUNER_ID in os.environ:
         return [_named_slot()]
-    gpus = processes.gpus()
+    gpus = visible_gpus()
     count = config.workers if config.workers is not None else max(len(gpus), 1)
     if count == 1 and config.host is None:
         return [Slot("tuner0", {TUNER_ID: "tuner0"})]
@@ -78,7 +79,7 @@ def _named_slot() -> Slot:
     return Slot(os.environ[TUNER_ID], {name: os.environ[name] for name in (TUNER_ID, *ADDRESS)})
 
 
-def _share_of_cores(i, count) -> tuple[int, ...]:
+def _share_of_cores(i: int, count: int) -> tuple[int, ...]:
     """Processors for one of `count` workers, so that they do not wait for each other's threads."""
     if not hasattr(os, "sched_getaffinity"):
         return ()
@@ -88,12 +89,12 @@ def _share_of_cores(i, count) -> tuple[int, ...]:
     return tuple(cores[i * len(cores) // count : (i + 1) * len(cores) // count])
 
 
-def _free_port(host) -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as one:
         try:
             one.bind((host, 0))
         except OSError as error:
             raise InputError(
-                f"{host} is no address of this machine ({error.strerror}): change --host."
+                f"{host} is not an address of this machine ({error.strerror}): change --host."
             ) from error
         return one.getsockname()[1]

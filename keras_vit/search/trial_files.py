@@ -1,6 +1,6 @@
 """The files in the folder of a trial, beside KerasTuner's trial.json."""
 
-RESULT = "result.json"  # history, seconds of fit, parameters
+RESULT = "result.json"  # history, seconds of fit, number of parameters
 ERROR = "error.txt"  # the traceback of a trial that failed
-KILLED = "killed.json"  # how often its process was killed in it
+KILLED = "killed.json"  # how often its process was killed
 WEIGHTS = "checkpoint.weights.h5"  # KerasTuner's: of its best epoch

@@ -1,4 +1,4 @@
-"""What one process of a search does: it prepares the images, tries points, or waits as the chief."""
+"""What one process of a search does: prepare the images, try points, or serve as the chief."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,20 +22,24 @@ from keras_vit.process.torchrun import continue_as_torchrun
 from keras_vit.search.config import SearchConfig, from_dict, where
 from keras_vit.training.config import TrainConfig
 
-# What is compiled by XLA stays until the process ends, some hundred megabytes a trial.
+if TYPE_CHECKING:
+    from keras_vit.search.hyperband import ViTHyperband
+    from keras_vit.search.hypermodel import ViTHyperModel
+
+# What XLA compiles stays until the process ends, some hundred megabytes per trial.
 TRIALS_PER_PROCESS = {"tensorflow": 1}
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images that a search may see: those of the test are not among them.
+    """The images that a search may see. The test images are not among them.
 
     Args:
-        image_set: prepared where they fit in memory: float32 (height, width, channels) in 0..255.
-        split: of it; its test part is empty.
-        counts: images of each part, the test too.
-        fingerprint: of all names and labels.
-        audit: what was found, as text.
+        image_set: prepared if they fit into memory: float32 (height, width, channels) in 0..255.
+        split: of the image set; its test part is empty.
+        counts: number of images of each part, test included.
+        fingerprint: of all images, test included.
+        audit: the audit of the images, as text.
         backend: of Keras.
     """
 
@@ -48,10 +52,10 @@ class Images:
 
 
 def prepare_images(config: SearchConfig) -> Images:
-    """Reads the images once for all trials.
+    """Reads the images, once for all trials.
 
     Raises:
-        InputError: the source cannot be used, or images are unreadable and not to be skipped.
+        InputError: the source cannot be used, or images are unreadable and are not to be skipped.
     """
     import keras
 
@@ -79,11 +83,11 @@ def prepare_images(config: SearchConfig) -> Images:
 
 @dataclass(frozen=True)
 class Job:
-    """What all processes of a search are told.
+    """What all processes of a search work on.
 
     Args:
         config: the search.
-        images: `None` where a process is to read them itself.
+        images: `None` if the process is to read them itself.
         stop_at: `time.time()` after which no trial is begun.
     """
 
@@ -92,8 +96,8 @@ class Job:
     stop_at: float | None
 
 
-def make_hypermodel(job: Job):
-    """The model of the search, on the images that it may see."""
+def make_hypermodel(job: Job) -> "ViTHyperModel":
+    """The hypermodel of the search, on the images that it may see."""
     from keras_vit.data.pipeline import ImageData
     from keras_vit.data.preprocess import Preprocessing
     from keras_vit.search import ViTHyperModel
@@ -111,24 +115,23 @@ def make_hypermodel(job: Job):
 
 
 def work(job: Job) -> int:
-    """Tries points until the search is over, or this process is to make room for a fresh one.
+    """Tries points until the search is over, or until this process is to be replaced by a fresh one.
 
-    Whether it is the chief, a worker or alone is in KerasTuner's environment variables.
+    KerasTuner's environment variables make it the chief, a worker, or the only process.
 
     Returns:
         The exit code.
     """
     import keras_tuner
 
-    told = json.dumps({"folder": str(job.config.folder), "stop_at": job.stop_at, **where(job.config)})
-    if job.config.distribute != "none":
-        continue_as_torchrun(
-            job.config.distribute, job.config.devices, ["-m", "keras_vit.search.worker", told]
-        )
+    config = job.config
+    if config.distribute != "none":
+        task = json.dumps({"folder": str(config.folder), "stop_at": job.stop_at, **where(config)})
+        continue_as_torchrun(config.distribute, config.devices, ["-m", "keras_vit.search.worker", task])
     try:
         _search(job)
     except (keras_tuner.errors.FatalError, RuntimeError) as error:
-        # KerasTuner's words for trials that fail one after the other hold the last one's traceback.
+        # KerasTuner's message about trials that fail one after another contains the last one's traceback.
         traceback.print_exc()
         lines = [line for line in str(error).splitlines() if line.strip()]
         print(lines[0], *lines[1:][-1:], flush=True)
@@ -161,7 +164,7 @@ def _search(job: Job) -> None:
             make_hypermodel(job),
             factor=config.factor,
             hyperband_iterations=config.iterations,
-            seed=config.seed + 1,  # to KerasTuner 0 means any
+            seed=config.seed + 1,  # for KerasTuner 0 means a random seed
             max_trials=config.max_trials,
             stop_at=job.stop_at,
             tensorboard=config.folder / "tensorboard" if config.tensorboard else None,
@@ -174,10 +177,10 @@ def _search(job: Job) -> None:
             tuner.search(verbose=0)
 
 
-def wait_as_chief(tuner) -> None:
-    """Answers the workers until the search is over and all have been told.
+def wait_as_chief(tuner: "ViTHyperband") -> None:
+    """Answers the workers until the search is over and all of them know it.
 
-    KerasTuner's server looks for that every 20 seconds only, and for ever if a worker is gone for good.
+    KerasTuner's server checks that only every 20 seconds, and waits forever for a worker that has gone.
     """
     failures: list[BaseException] = []
 
@@ -197,12 +200,13 @@ def wait_as_chief(tuner) -> None:
 
 
 def train_default(job: Job) -> dict[str, Any]:
-    """The space's default point, trained without a cut for as long as the longest trial.
+    """Trains the default point of the space in one go, as long as the longest trial.
 
-    On one device, which is what several would give: torch's are a process each, and this is one.
+    It uses one device, whose results several devices would repeat.
 
     Returns:
-        score: the best validation accuracy of its epochs, as a trial's; epochs; seconds; parameters.
+        The best validation accuracy of its epochs as "score", as for a trial; "epochs"; "seconds";
+        "parameters".
     """
     import keras_tuner
 
@@ -220,23 +224,23 @@ def train_default(job: Job) -> dict[str, Any]:
 
 
 def train_run(config: TrainConfig) -> None:
-    """`keras-vit train`, into a run folder."""
+    """Trains a run, as `keras-vit train` does."""
     from keras_vit.training.run import train
 
     train(config)
 
 
-def main(told: str) -> int:
+def main(task: str) -> int:
     """Works as one of the processes that torchrun has started.
 
     Args:
-        told: JSON: the folder of the search, `stop_at`, and where it runs.
+        task: JSON: the folder of the search, `stop_at`, and the settings of where it runs.
     """
     end_with(os.getppid())
-    place = json.loads(told)
-    stop_at = place.pop("stop_at")
-    folder = Path(place.pop("folder"))
-    config = from_dict(read_json(folder / "search.json")["asked"], SearchConfig(out=folder, **place))
+    given = json.loads(task)
+    stop_at = given.pop("stop_at")
+    folder = Path(given.pop("folder"))
+    config = from_dict(read_json(folder / "search.json")["asked"], SearchConfig(out=folder, **given))
     return work(Job(config, None, stop_at))
 
 

@@ -14,7 +14,7 @@ from keras_vit.cli.search import Search
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.search.config import SearchConfig
-from keras_vit.search.folder import locked, remember_images
+from keras_vit.search.folder import locked, write_or_check_images
 from keras_vit.search.run import SearchFailed
 from tests.helpers import tiny
 from tests.helpers.paths import ROOT
@@ -90,7 +90,7 @@ def searched(out):
         backend="tensorflow",
     )
     with locked(out):
-        remember_images(SearchConfig(out=out, max_epochs=9), images)
+        write_or_check_images(SearchConfig(out=out, max_epochs=9), images)
 
 
 def with_things(out):
@@ -134,7 +134,7 @@ SENTENCES = [
         [],
         "--host 203.0.113.1",
         {},
-        "203.0.113.1 is no address of this machine (Cannot assign requested address): change --host.",
+        "203.0.113.1 is not an address of this machine (Cannot assign requested address): change --host.",
     ),
     ([as_file], "", {}, "out cannot be made (File exists): choose another --out."),
     ([with_things], "", {}, "out holds other things (photo.png): choose another --out."),
@@ -142,7 +142,7 @@ SENTENCES = [
         [searched],
         "--no-resume",
         {},
-        "out holds a search: leave out --no-resume to go on, or choose another --out.",
+        "out holds a search: omit --no-resume to continue it, or choose another --out.",
     ),
     (
         [searched],
@@ -155,7 +155,7 @@ SENTENCES = [
         [],
         "",
         {"KERASTUNER_TUNER_ID": "worker7"},
-        "out holds no search to join: start the chief first, on a disk that both see.",
+        "out does not hold a search to join: start the chief first, on a disk that both see.",
     ),
     (
         [searched],

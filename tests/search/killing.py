@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from keras_vit.search.oracle import ENDED
-from keras_vit.search.record import read_search
+from keras_vit.search.results import read_search
 from tests.search.running import finish, process_of, start, wait_for
 
 KILLS = 5

@@ -141,7 +141,7 @@ def test_best_json_is_read_by_the_command(tmp_path):
 def test_best_json_is_written_whole_and_when_it_changes(tmp_path):
     write_best(record(tmp_path, None))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(InputError, match=r"No trial of .* has ended: go on with the search"):
+    with pytest.raises(InputError, match=r"No trial of .* has ended: continue the search"):
         best_config(record(tmp_path, None))
     write_best(record(tmp_path, 0.5))
     first = (tmp_path / "best.json").stat()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_vit.search.record import read_search
+from keras_vit.search.results import read_search
 from tests.search.running import finish, start
 
 pytestmark = pytest.mark.long

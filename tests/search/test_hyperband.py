@@ -13,8 +13,8 @@ from keras_vit.data.sources import load_image_set
 from keras_vit.errors import InputError
 from keras_vit.search import Choice, Range, SearchSpace, ViTHyperband, ViTHyperModel
 from keras_vit.search.point import count_parameters
-from keras_vit.search.trial import MOST_KILLS
 from keras_vit.search.trial_files import KILLED, RESULT
+from keras_vit.search.trial_state import MOST_KILLS
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
 from keras_vit.training.recipe import Recipe
 from tests.helpers import tiny
@@ -115,7 +115,7 @@ def test_a_model_over_the_budget_is_not_built(data):
 
 
 def test_what_cannot_be_searched_is_refused(data, tmp_path):
-    with pytest.raises(InputError, match=r"patch_size 5 does not divide images of \(28, 28\)"):
+    with pytest.raises(InputError, match=r"Received: patch_size=5, image 28x28"):
         ViTHyperModel(data, SearchSpace(patch_size=Choice((5, 4)), stem="linear"))
     with pytest.raises(InputError, match="max_epochs=9 differs from the 3 epochs of the space"):
         ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path, max_epochs=9)
@@ -146,7 +146,7 @@ def test_a_cut_oracle_file_loses_no_trial(data, tmp_path):
 
     for name in ("oracle.json", "oracle.good.json"):
         (tmp_path / "untitled_project" / name).write_text("{")
-    with pytest.raises(InputError, match=r"oracle.json and its copy are damaged: begin the search anew"):
+    with pytest.raises(InputError, match=r"oracle.json and its copy are damaged: begin the search again"):
         ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_no_model_over_the_budget_is_drawn(data, tmp_path):
         values = tuner.oracle.create_trial(f"tuner{i}").hyperparameters.values
         assert count_parameters({**vars(space), **values}, data.image_shape, 3) <= 100_000
     tuner.oracle.fits = lambda values: False
-    with pytest.raises(InputError, match="None of 1000 points drawn is within the budget"):
+    with pytest.raises(InputError, match="None of 1000 random points is within the budget"):
         tuner.oracle.create_trial("one more")
 
 

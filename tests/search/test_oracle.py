@@ -127,7 +127,7 @@ def test_what_cannot_be_brought_back_is_named(tmp_path):
     oracle = open_oracle(tmp_path)
     end(oracle, oracle.create_trial("tuner0"))
     (oracle.folder_of("0000") / "trial.json").write_text("{")
-    with pytest.raises(InputError, match=r"trial_0000/trial.json is missing or damaged: bring it back"):
+    with pytest.raises(InputError, match=r"trial_0000/trial.json is missing or damaged: restore it"):
         open_oracle(tmp_path)
 
 

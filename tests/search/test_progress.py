@@ -259,7 +259,7 @@ def test_a_search_that_goes_on_says_so_and_prints_what_is_new(capsys):
     display.show(record(ALL[:3]))
     told = capsys.readouterr().out.splitlines()
     assert told == [
-        "goes on: 2 of 3 trials done, 0 running, best 50.0% (0000), about 10 s left",
+        "continues: 2 of 3 trials done, 0 running, best 50.0% (0000), about 10 s left",
         f"{trial_line(ALL[2])}  [3 of 3 trials done, 0 running, best 50.0% (0000), about 0 s left]",
     ]
 

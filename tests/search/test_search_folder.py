@@ -16,14 +16,14 @@ from keras_vit.search import folder
 from keras_vit.search.config import WHERE, SearchConfig, to_dict
 from keras_vit.search.folder import (
     add_wall_seconds,
-    begin_or_go_on,
+    begin_or_continue,
     command_of,
     locked,
     logs,
-    remember_images,
     wall_seconds,
+    write_or_check_images,
 )
-from keras_vit.search.record import SEARCH
+from keras_vit.search.results import SEARCH
 from tests.helpers import tiny
 from tests.search.running import case_name
 from tests.search.test_search_config import FULL, WHAT
@@ -105,7 +105,7 @@ def start(out, error, images=None):
         logs(out)
         (out / "logs" / "images.log").write_text("no such images")
         if images:
-            remember_images(SearchConfig(out=out), images)
+            write_or_check_images(SearchConfig(out=out), images)
         raise error
 
 
@@ -154,9 +154,9 @@ def test_a_lock_is_taken_in_a_relative_folder(tmp_path, monkeypatch):
 def begun(out, **given):
     config = SearchConfig(out=out, **given)
     with locked(out):
-        config = begin_or_go_on(config)
+        config = begin_or_continue(config)
         logs(out)
-        remember_images(config, IMAGES)
+        write_or_check_images(config, IMAGES)
     return config
 
 
@@ -164,30 +164,30 @@ def test_a_new_search_is_what_was_asked_for(tmp_path):
     config = SearchConfig(out=tmp_path, resume=False)
     logs(tmp_path)
     with locked(tmp_path):
-        assert begin_or_go_on(config) is config
+        assert begin_or_continue(config) is config
 
 
 def test_a_search_goes_on_as_it_was_begun(tmp_path):
     config = begun(tmp_path, max_epochs=9, freeze=("depth=2",), data="my images", workers=3)
-    found = begin_or_go_on(SearchConfig(out=tmp_path, max_trials=4, max_minutes=3.0))
+    found = begin_or_continue(SearchConfig(out=tmp_path, max_trials=4, max_minutes=3.0))
     assert found == dataclasses.replace(config, workers=None, max_trials=4, max_minutes=3.0)
     with pytest.raises(InputError, match="was begun with max_epochs=9, not 3: omit --max-epochs"):
-        begin_or_go_on(SearchConfig(out=tmp_path, max_epochs=3))
+        begin_or_continue(SearchConfig(out=tmp_path, max_epochs=3))
 
 
 def test_no_resume_refuses_a_search(tmp_path):
     begun(tmp_path)
     with pytest.raises(InputError) as caught:
-        begin_or_go_on(SearchConfig(out=tmp_path, resume=False))
+        begin_or_continue(SearchConfig(out=tmp_path, resume=False))
     assert str(caught.value) == (
-        f"{tmp_path} holds a search: leave out --no-resume to go on, or choose another --out."
+        f"{tmp_path} holds a search: omit --no-resume to continue it, or choose another --out."
     )
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(InputError) as caught, locked(tmp_path):
-        begin_or_go_on(SearchConfig(out=tmp_path))
+        begin_or_continue(SearchConfig(out=tmp_path))
     assert str(caught.value) == f"{tmp_path} holds other things (photos): choose another --out."
     assert tiny.tree(tmp_path) == {"photos": None}
 
@@ -213,7 +213,7 @@ def test_a_damaged_file_is_told(text, tmp_path):
         text = json.dumps(text(json.loads(file.read_text())))
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError) as caught:
-        begin_or_go_on(SearchConfig(out=tmp_path))
+        begin_or_continue(SearchConfig(out=tmp_path))
     assert str(caught.value).startswith(f"{file} is damaged (")
     assert "begin a search" in str(caught.value)
 
@@ -240,17 +240,17 @@ def test_the_images_are_written_down(tmp_path):
 def test_the_images_must_stay_the_same(tmp_path):
     config = begun(tmp_path)
     before = (tmp_path / SEARCH).read_bytes()
-    remember_images(config, IMAGES)
+    write_or_check_images(config, IMAGES)
     with pytest.raises(InputError) as caught:
-        remember_images(config, changed(fingerprint="abd"))
+        write_or_check_images(config, changed(fingerprint="abd"))
     assert str(caught.value) == (
         f"my images has changed since {tmp_path} was begun: bring the images back, or begin another search "
         "with another --out."
     )
     with pytest.raises(InputError) as caught:
-        remember_images(config, changed(backend="jax", fingerprint="abd"))
+        write_or_check_images(config, changed(backend="jax", fingerprint="abd"))
     assert str(caught.value) == (
-        f"{tmp_path} was begun on tensorflow, and its trials go on there: set KERAS_BACKEND=tensorflow."
+        f"{tmp_path} was begun on tensorflow, and its trials continue there: set KERAS_BACKEND=tensorflow."
     )
     assert (tmp_path / SEARCH).read_bytes() == before
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from keras_vit.process.children import BEGUN
-from keras_vit.search.record import read_search
+from keras_vit.search.results import read_search
 from tests.search.running import finish, start, wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.same_on_every_backend]

@@ -1,7 +1,8 @@
-"""The oracle as seen from another process: a worker's of its chief, a trial's processes of their first."""
+"""An oracle in another process: that of the chief for its workers, that of the first process of a trial."""
 
 import threading
 import time
+from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
@@ -9,23 +10,23 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_vit.distribution import Distribution
 from keras_vit.errors import DistributionError
 
-HEARTBEAT = 10.0  # seconds between a worker's words of its trial, far less than the oracle's LOST_AFTER
-PATIENCE = 600.0  # seconds that a worker waits for a chief that is gone
+HEARTBEAT = 10.0  # seconds between the reports of a worker, far less than the oracle's LOST_AFTER
+PATIENCE = 600.0  # seconds that a worker waits for a chief that does not answer
 
 
 class PatientOracle:
-    """A worker's view of its chief, which may die and come back.
+    """The oracle of the chief, as a worker sees it; the chief may die and come back.
 
-    KerasTuner's client raises when the chief goes while it answers, and the tuner would take that for a
-    failure of the trial. Here the question is asked again. While a trial is on, the chief hears of it every
-    `HEARTBEAT` seconds.
+    KerasTuner's client raises if the chief ends while it answers, and the tuner would take that for a
+    failure of the trial. Here the question is repeated. While a trial runs, the worker reports it to the
+    chief every `HEARTBEAT` seconds.
 
     Args:
         client: KerasTuner's client.
 
     Raises:
-        DistributionError: from a question, where the chief is gone for `PATIENCE` seconds.
-        keras_tuner.errors.FatalRuntimeError: from a question to which the chief has raised an error.
+        DistributionError: from a question if the chief does not answer for `PATIENCE` seconds.
+        keras_tuner.errors.FatalRuntimeError: from a question if the chief raises an error.
     """
 
     def __init__(self, client):
@@ -87,18 +88,18 @@ class PatientOracle:
                 try:
                     self._client.get_trial(trial_id)
                 except grpc.RpcError:
-                    continue  # the next beat comes soon
+                    continue  # the next one comes soon
 
 
 class FirstProcessOracle:
-    """One oracle for the processes that train each trial together: the first asks, all hear the answer.
+    """One oracle for the processes that train each trial together: the first one asks for all.
 
     Args:
-        oracle: the first process's; the others' is not asked.
+        oracle: that of this process; only that of the first process is asked.
         distribution: of the processes.
     """
 
-    def __init__(self, oracle, distribution: Distribution):
+    def __init__(self, oracle: Any, distribution: Distribution):
         self._oracle = oracle
         self._distribution = distribution
 

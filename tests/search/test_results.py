@@ -13,10 +13,10 @@ from keras_vit.errors import InputError
 from keras_vit.evaluation.trials import SearchRecord, TrialRecord
 from keras_vit.model.vit import ViT
 from keras_vit.search.config import SearchConfig
-from keras_vit.search.folder import remember_images
+from keras_vit.search.folder import write_or_check_images
 from keras_vit.search.oracle import ViTOracle
 from keras_vit.search.point import vit_arguments
-from keras_vit.search.record import SEARCH, read_search, write_trials
+from keras_vit.search.results import SEARCH, read_search, write_trials
 from keras_vit.search.trial_files import ERROR, RESULT
 from tests.search import synthetic
 
@@ -39,7 +39,7 @@ class Search:
             fingerprint="abc",
             backend="tensorflow",
         )
-        remember_images(config, images)
+        write_or_check_images(config, images)
         hp = keras_tuner.HyperParameters()
         config.search_space().declare(hp)
         objective = keras_tuner.Objective("val_accuracy", "max")
@@ -132,8 +132,8 @@ def test_a_promoted_trial_is_of_its_ancestors_bracket(search):
     [
         ("Traceback:\n  line\nValueError: no memory\n\n", "ValueError: no memory"),
         ("划痕", "划痕"),
-        ("", "its process told no reason"),
-        (None, "its process told no reason"),
+        ("", "its process gave no reason"),
+        (None, "its process gave no reason"),
         (b"\xff broken", "� broken"),
     ],
 )
@@ -197,7 +197,7 @@ def test_what_is_no_search(tmp_path):
     for folder in (tmp_path, tmp_path / "nosuch"):
         with pytest.raises(InputError) as caught:
             read_search(folder)
-        assert str(caught.value) == f"{folder} holds no search: it has no search.json."
+        assert str(caught.value) == f"{folder} does not hold a search: it has no search.json."
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])

@@ -1,9 +1,10 @@
-"""TensorBoard's logs and HParams of a search, on every backend."""
+"""Logs and HParams of a search for TensorBoard, on every backend."""
 
 import math
 from pathlib import Path
 
 import keras
+from keras_tuner.engine.trial import Trial
 
 
 class TrialBoard(keras.callbacks.TensorBoard):
@@ -12,12 +13,12 @@ class TrialBoard(keras.callbacks.TensorBoard):
     KerasTuner logs hyperparameters on the TensorFlow backend only.
 
     Args:
-        folder: of the logs of the search; the trial's are below it.
+        folder: holds the logs of the search; those of the trial go into a folder inside it.
         trial: KerasTuner's.
-        objective: what the HParams page sorts by.
+        objective: the metric that the HParams page sorts by.
     """
 
-    def __init__(self, folder: Path, trial, objective: str):
+    def __init__(self, folder: Path, trial: Trial, objective: str):
         super().__init__(folder / trial.trial_id, write_graph=False)
         self.folder = folder
         self.trial = trial

@@ -1,4 +1,7 @@
-"""What a search has found so far, read from its folder as plain values. Nothing here imports Keras."""
+"""What a search has found so far: reads its folder as plain values, and writes trials.csv.
+
+Nothing here imports Keras.
+"""
 
 import contextlib
 import csv
@@ -14,33 +17,33 @@ from keras_vit.search.point import count_mult_adds, count_parameters
 from keras_vit.search.trial_files import ERROR, RESULT
 
 SEARCH = "search.json"
-# What is read of it, here and to go on.
+# What is read from it, here and to continue the search.
 NEEDED = ("asked", "backend", "fingerprint", "data", "frozen", "searched", "image_shape")
 
 
 def read_search(folder: Path) -> SearchRecord:
-    """What a search's folder holds now, also while it runs or after it was cut.
+    """The trials in the folder of a search, also while it runs or after it was cut off.
 
     Args:
         folder: of the search.
 
     Raises:
-        InputError: it is no folder of a search, or search.json is damaged.
+        InputError: it is not the folder of a search, or search.json is damaged.
     """
     if not (folder / SEARCH).is_file():
-        raise InputError(f"{folder} holds no search: it has no {SEARCH}.")
-    config = read_asked(folder / SEARCH)
+        raise InputError(f"{folder} does not hold a search: it has no {SEARCH}.")
+    config = read_settings(folder / SEARCH)
     trials: dict[str, TrialRecord] = {}
     for file in sorted(folder.glob("trial_*/trial.json")):
-        # KerasTuner's own reader says what is wrong.
+        # Damaged files are skipped: KerasTuner's own reader reports them.
         with contextlib.suppress(InputError, KeyError, TypeError):
             trial = _read_trial(file, config, trials)
             trials[trial.trial_id] = trial
     return SearchRecord(folder, config, list(trials.values()))
 
 
-def read_asked(file: Path) -> dict[str, Any]:
-    """What search.json holds.
+def read_settings(file: Path) -> dict[str, Any]:
+    """The content of search.json.
 
     Raises:
         InputError: it is damaged.
@@ -50,13 +53,13 @@ def read_asked(file: Path) -> dict[str, Any]:
         missing = [name for name in NEEDED if name not in found]
         reason = f"it has no {missing[0]}" if missing else None
     except (InputError, TypeError):
-        reason = "it is no JSON, or holds no names"
+        reason = "it is not a JSON object"
     if reason:
         raise InputError(f"{file} is damaged ({reason}): begin a search with another --out.")
     return found
 
 
-def _read_trial(file, config, earlier) -> TrialRecord:
+def _read_trial(file: Path, config: dict[str, Any], earlier: dict[str, TrialRecord]) -> TrialRecord:
     state = files.read_json(file)
     drawn = state["hyperparameters"]["values"]
     result, error = file.with_name(RESULT), file.with_name(ERROR)
@@ -65,7 +68,8 @@ def _read_trial(file, config, earlier) -> TrialRecord:
         measured = files.read_json(result)
     promoted_from = drawn.get("tuner/trial_id")
     values = {**config["frozen"], **{name: drawn[name] for name in config["searched"]}}
-    shape, classes = tuple(config["image_shape"]), len(config["data"]["class_names"])
+    height, width, channels = config["image_shape"]
+    shape, classes = (height, width, channels), len(config["data"]["class_names"])
     return TrialRecord(
         trial_id=state["trial_id"],
         status=state["status"],
@@ -88,13 +92,13 @@ def _read_trial(file, config, earlier) -> TrialRecord:
 def _last_line(error: Path) -> str:
     text = error.read_text(encoding="utf-8", errors="replace") if error.is_file() else ""
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "its process told no reason"
+    return lines[-1] if lines else "its process gave no reason"
 
 
 def write_trials(record: SearchRecord) -> None:
-    """trials.csv: a row a trial, in the order they were begun.
+    """Writes trials.csv: one row per trial, in the order in which they began.
 
-    Its epochs are the trial's own, not those of the space, over which the schedule is laid out.
+    The epochs are those of the trial, not those of the space, over which the schedule is laid out.
     """
     names = [field.name for field in fields(TrialRecord) if field.name not in ("values", "history")]
     columns = [name for name in record.trials[0].values if name not in names] if record.trials else []
@@ -102,5 +106,5 @@ def write_trials(record: SearchRecord) -> None:
         writer = csv.writer(file)
         writer.writerow([*names, *columns])
         for trial in record.trials:
-            told = [getattr(trial, name) for name in names]
-            writer.writerow([*told, *(trial.values[name] for name in columns)])
+            values = [getattr(trial, name) for name in names]
+            writer.writerow([*values, *(trial.values[name] for name in columns)])

@@ -10,8 +10,8 @@ from keras_tuner.engine.trial import Trial
 
 from keras_vit.distribution import Distribution
 from keras_vit.errors import DistributionError
-from keras_vit.search import remote
-from keras_vit.search.remote import FirstProcessOracle, PatientOracle
+from keras_vit.search import remote_oracle as remote
+from keras_vit.search.remote_oracle import FirstProcessOracle, PatientOracle
 
 pytestmark = pytest.mark.same_on_every_backend
 

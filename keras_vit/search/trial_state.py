@@ -1,17 +1,18 @@
-"""What one trial brings back, keeps, and gives back at its end."""
+"""State of one trial: restored from the trial it continues, saved at its end, released with its memory."""
 
 import contextlib
 import ctypes
 import gc
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import keras_tuner
 import numpy as np
 
-from keras_vit.distribution import current_distribution
+from keras_vit.distribution import Distribution, current_distribution
 from keras_vit.files import read_json, write_json
 from keras_vit.search.trial_files import RESULT
 from keras_vit.training.checkpoint import restore_checkpoint, save_checkpoint
@@ -20,9 +21,9 @@ MOST_KILLS = 5  # times that a trial's process may be killed before the trial co
 
 
 class TrialState(keras.callbacks.Callback):
-    """Brings back what a promoted trial had at its end, keeps what this one has, and says how it went.
+    """Restores the state that a promoted trial had at its end, saves that of this one, and writes its result.
 
-    Training stops where the loss is no number any more: the epochs before count.
+    Training stops if the loss becomes NaN or infinite; the epochs before count.
 
     Args:
         folder: of this trial.
@@ -65,20 +66,20 @@ class TrialState(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def counted(file: Path, distribution):
-    """Counts how often the process of a trial is killed in it, and fails a trial that kills its processes.
+def count_kills(file: Path, distribution: Distribution) -> Iterator[None]:
+    """Counts how often the process of a trial is killed, and fails a trial whose processes are killed often.
 
-    One that is too large for the memory would else be begun again for ever.
+    A trial that needs too much memory would otherwise be repeated forever.
 
     Args:
         file: holds the count while the trial runs.
-        distribution: of the processes of the trial; the first counts.
+        distribution: of the processes of the trial; the first one counts.
 
     Raises:
         keras_tuner.errors.FailedTrialError: after `MOST_KILLS` times.
     """
 
-    def count():
+    def count() -> int:
         kills = read_json(file) if file.is_file() else 0
         write_json(file, kills + 1)
         return kills
@@ -96,9 +97,9 @@ def counted(file: Path, distribution):
 
 
 def release_memory() -> None:
-    """Gives back what a trial has taken, as far as the backend lets it go.
+    """Frees the memory that a trial has used, as far as the backend can.
 
-    torch and JAX give all back. TensorFlow keeps the programs that XLA has compiled until the process ends.
+    torch and JAX free all of it. TensorFlow keeps the programs that XLA has compiled until the process ends.
     """
     if current_distribution().num_devices == 1:  # it would close the scope of TensorFlow's strategies
         keras.backend.clear_session()
