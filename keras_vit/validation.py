@@ -1,7 +1,7 @@
 """Dataclasses whose declarations check what a user typed: pydantic behind `InputError`.
 
 A field is checked by its type alone: `depth: Annotated[int, Field(ge=1)]`. Nothing is converted (`"8"` is not
-a number, 1 is not `True`), except a whole number where a float is wanted. What one field cannot say stands in
+a number, 1 is not `True`), except a whole number for a float. A check of several fields belongs in
 `__post_init__`.
 """
 

@@ -110,7 +110,8 @@ def drawn_images(made_once):
 @pytest.fixture(scope="session")
 def rejecting(drawn_images, made_once):
     """The folder of a finished run that has learned to reject out-of-distribution images."""
-    from keras_vit.cli.main import FINE, main
+    from keras_vit.cli.main import main
+    from keras_vit.process.exit_codes import FINE
     from tests.helpers import tiny
 
     def train(out):
@@ -124,7 +125,8 @@ def rejecting(drawn_images, made_once):
 @pytest.fixture(scope="session")
 def trained(images, made_once):
     """The folder of a finished run, and what the command printed."""
-    from keras_vit.cli.main import FINE, main
+    from keras_vit.cli.main import main
+    from keras_vit.process.exit_codes import FINE
     from tests.helpers import tiny
 
     def train(out):

@@ -1,1 +1,1 @@
-"""The command keras-vit: one file per verb, and the shell that they share."""
+"""The command keras-vit: one file per subcommand, and what all of them share."""

@@ -1,6 +1,6 @@
-"""The command keras-vit: one verb per file of this folder, none with logic of its own.
+"""The command keras-vit: one subcommand per file of this folder, none with logic of its own.
 
-Nothing here imports Keras before a verb runs: `--help` answers at once.
+Nothing here imports Keras before a subcommand runs: `--help` answers at once.
 """
 
 import sys
@@ -18,17 +18,16 @@ from keras_vit.cli.search import Search
 from keras_vit.cli.shell import exit_code_of, parse_words
 from keras_vit.cli.summary import Summary
 from keras_vit.cli.train import Train
-from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE  # noqa: F401
 
 
 def parse(arguments: list[str]) -> Any:
-    """The verb that the arguments ask for, ready to be called.
+    """The subcommand of the arguments with its options, ready to be called.
 
     Raises:
         SystemExit: 0 after --help, 2 for arguments that do not fit.
         InputError: a value is out of its range.
     """
-    verbs = (
+    subcommands = (
         Annotated[Train, subcommand("train", description=getdoc(Train))]
         | Annotated[Evaluate, subcommand("evaluate", description=getdoc(Evaluate))]
         | Annotated[Predict, subcommand("predict", description=getdoc(Predict))]
@@ -39,7 +38,7 @@ def parse(arguments: list[str]) -> Any:
         | Annotated[Request, subcommand("request", description=getdoc(Request))]
     )
     return parse_words(
-        verbs,
+        subcommands,
         arguments,
         prog="keras-vit",
         description="Vision Transformers for your own images: train, evaluate, predict, export.",
@@ -59,10 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
 
     def run() -> int | None:
-        verb = parse(arguments)
-        if isinstance(verb, Train):
-            verb.on_all_devices(arguments)
-        return verb()
+        command = parse(arguments)
+        if isinstance(command, Train):
+            command.on_all_devices(arguments)
+        return command()
 
     return exit_code_of(run)
 

@@ -25,10 +25,10 @@ from keras_vit.validation import Channels, Count, Folder, Seed, Text, from_plain
 
 DEVICES = ("distribute", "devices", "model_devices", "nodes")
 WHERE = ("out", "resume", *DEVICES)
-"""Settings of where a run is made, not of what it computes: no file of settings has them."""
+"""Settings of where a run is made, not of what it computes. A file of settings has none of them."""
 
 CHANGES_OF_0_1_0 = {"depth", "num_heads", "dim", "mlp_dim", "stem", "drop_path_rate"}
-"""What version 0.1.0 wrote as changes, always all of them: null where the size's own value was used."""
+"""What version 0.1.0 wrote as changes, always all six; null for the value of the size."""
 
 
 @validated

@@ -1,4 +1,4 @@
-"""The command: its help, and what each verb answers."""
+"""The command: its help, and what each subcommand answers."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from keras_vit.training.options import PARTS
 from keras_vit.training.recipe import RECIPES
 from tests.helpers import tiny
 
-VERBS = ("train", "evaluate", "predict", "summary", "inspect", "export", "request")
+COMMANDS = ("train", "evaluate", "predict", "summary", "inspect", "search", "export", "request")
 
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
@@ -48,15 +48,15 @@ def test_help_answers_without_keras():
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert process.returncode == FINE
     assert process.stderr.splitlines()[-1] == "imported: []"
-    assert all(verb in process.stdout for verb in VERBS)
+    assert all(name in process.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_verb_shows_examples(verb, capsys):
-    assert tiny.code_of([verb, "--help"]) == FINE
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_subcommand_shows_examples(name, capsys):
+    assert tiny.code_of([name, "--help"]) == FINE
     shown = capsys.readouterr().out
     assert "Examples:" in shown
-    assert f"keras-vit {verb}" in shown
+    assert f"keras-vit {name}" in shown
 
 
 def test_help_of_train_has_an_option_for_each_setting(capsys):
@@ -123,13 +123,13 @@ def test_the_recipe_sets_the_defaults_and_options_change_them():
     assert parse(["train"]).run.recipe == RECIPES["default"]
 
 
-# What each verb answers
+# What each subcommand answers
 
 
 def test_train_shows_its_epochs_and_ends_with_the_path_of_the_report(trained):
-    out, said = trained
-    assert "Epoch 2/2" in said
-    *_, last_but_one, last = said.splitlines()
+    out, printed = trained
+    assert "Epoch 2/2" in printed
+    *_, last_but_one, last = printed.splitlines()
     assert last == f"report: {out / 'report.html'}"
     assert "95 % interval" in last_but_one
 

@@ -87,7 +87,7 @@ def text_as(name):
 BAD_IMAGES = {
     "no such folder": (no_folder, "No such file or folder: {data}. Check the path"),
     "empty folder": (empty_folder, "{data} holds no image"),
-    "one class": (one_class, '{data} holds one class only, "dots". A classifier needs two or more'),
+    "one class": (one_class, '{data} holds only one class, "dots". A classifier needs two or more'),
     "a class with 1 image": (one_image, 'Class "rare" has 1 image in {data}; it needs at least 3'),
     "text named .jpg": (with_file("a.jpg", b"hello"), "dots/a.jpg: not a readable JPEG, PNG"),
     "a truncated JPEG": (
@@ -263,8 +263,8 @@ def test_bad_run_folders(spoil, message, run, images, tmp_path, capsys):
     folder = tiny.copy_of(run, tmp_path)
     spoil(folder)
     before = tiny.tree(tmp_path)
-    verbs = [["evaluate", folder], ["predict", folder, images / "dots" / "0.png"], ["summary", folder]]
-    for words in verbs:
+    commands = [["evaluate", folder], ["predict", folder, images / "dots" / "0.png"], ["summary", folder]]
+    for words in commands:
         assert tiny.code_of(words) == WRONG_USAGE
         shown = capsys.readouterr()
         assert shown.out == ""

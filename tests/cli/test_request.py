@@ -1,4 +1,4 @@
-"""The verb request: what it prints, its exit codes, and what it does not import."""
+"""`keras-vit request`: what it prints, its exit codes, and what it does not import."""
 
 import json
 import os

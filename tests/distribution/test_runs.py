@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import keras_vit
-from keras_vit.cli.main import FAILED, FINE, main
+from keras_vit.cli.main import main
 from keras_vit.files import partial_of
+from keras_vit.process.exit_codes import FAILED, FINE
 from keras_vit.runs.folder import load_run
 from tests.distribution.processes import BACKEND, LIMIT, finish, start
 from tests.helpers import tiny

@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 from keras_vit import ViT, files
-from keras_vit.cli.main import FINE, main, parse
+from keras_vit.cli.main import main, parse
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.files import partial_of
+from keras_vit.process.exit_codes import FINE
 from keras_vit.runs import ood
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.ood_features import ood_features

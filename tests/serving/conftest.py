@@ -35,7 +35,8 @@ def run(rejecting):
 def bundle(run, made_once):
     """The export of `run` for TensorFlow Serving, by the command: a `Bundle`. For reading only."""
     pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
-    from keras_vit.cli.main import FINE, main
+    from keras_vit.cli.main import main
+    from keras_vit.process.exit_codes import FINE
 
     def export(models):
         printed = io.StringIO()

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from keras_vit import export, load_run, predict
-from keras_vit.cli.main import FINE, main
+from keras_vit.cli.main import main
 from keras_vit.errors import InputError
+from keras_vit.process.exit_codes import FINE
 from keras_vit.runs.folder import Run
 from keras_vit.serving.saved_model import encoded_image
 from keras_vit.serving.server_files import BATCH_SIZES

@@ -8,8 +8,9 @@ import subprocess
 import pytest
 
 from keras_vit import export
-from keras_vit.cli.main import FAILED, WRONG_USAGE, main
+from keras_vit.cli.main import main
 from keras_vit.errors import InputError
+from keras_vit.process.exit_codes import FAILED, WRONG_USAGE
 from keras_vit.serving import version_folder
 from keras_vit.serving.saved_model import Comparison
 from tests.helpers import tiny

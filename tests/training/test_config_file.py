@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_vit.cli.main import WRONG_USAGE, main, parse
+from keras_vit.cli.main import main, parse
 from keras_vit.errors import InputError
+from keras_vit.process.exit_codes import WRONG_USAGE
 from keras_vit.training.config import WHERE, TrainConfig, to_dict
 from keras_vit.training.config_file import read_config
 from keras_vit.training.recipe import RECIPES
@@ -55,7 +56,7 @@ WRONG = {
     "a word": ('"best"', "it holds no settings by name"),
     "an unknown key": ({"modle": "S/16"}, "it has unknown settings: modle."),
     "a key for people": ({"trial": "0003"}, "it has unknown settings: trial."),
-    "a place": (
+    "where a run is made": (
         {"out": "runs/best", "devices": 2},
         "settings that belong on the command line: devices, out.",
     ),
@@ -162,9 +163,9 @@ def test_a_file_of_version_0_1_0(file):
     assert read_config(file({"changes": dict(mlp_dim=None)})).changes == dict(mlp_dim=None)
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "predict", "summary", "inspect"])
-def test_other_verbs_read_no_settings(verb, capsys):
+@pytest.mark.parametrize("name", ["evaluate", "predict", "summary", "inspect"])
+def test_other_subcommands_read_no_settings(name, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([verb, "x", "--config", "nosuch.json"])
+        main([name, "x", "--config", "nosuch.json"])
     assert stop.value.code == WRONG_USAGE
     assert "--config" in capsys.readouterr().err

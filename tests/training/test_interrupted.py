@@ -135,7 +135,7 @@ def raising(error):
 
 
 def at_batch(epoch, batch):
-    """A callback in the place of EpochSeconds that raises `Cut` in an epoch, counted from 0."""
+    """A callback instead of EpochSeconds that raises `Cut` in an epoch, counted from 0."""
 
     class Cutting(loop.EpochSeconds):
         now = 0
@@ -356,7 +356,7 @@ def fill(disk, leave=0):
 
 
 def filling(disk, epoch, leave):
-    """A callback in the place of EpochSeconds that fills the disk when an epoch begins, counted from 0."""
+    """A callback instead of EpochSeconds that fills the disk when an epoch begins, counted from 0."""
 
     class Filling(loop.EpochSeconds):
         def on_epoch_begin(self, number, logs=None):

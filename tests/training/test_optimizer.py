@@ -15,7 +15,7 @@ from tests.helpers.checks import to_numpy
 
 BACKEND = keras.backend.backend()
 PLAIN = dict(schedule="constant", warmup_epochs=0.0, clip_norm=None, label_smoothing=0.0, xla=None)
-STEPS = 10  # an epoch
+STEPS = 10  # per epoch
 
 
 def tiny_vit(**changes):

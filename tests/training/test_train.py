@@ -117,10 +117,10 @@ def test_the_best_epoch_is_the_best_by_validation(run):
     assert best["val_accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
 
 
-def test_three_validation_images_draw_no_line_that_rejects(run, images):
-    told = run.metrics["rejection"]
+def test_three_validation_images_are_too_few_to_reject_any(run, images):
+    judged = run.metrics["rejection"]
     reason = "nothing: to reject 5 % of such images at most takes 19 validation images, there are 3"
-    assert (told["fitted_on"], told["threshold"], told["rates"]) == (reason, None, [])
+    assert (judged["fitted_on"], judged["threshold"], judged["rates"]) == (reason, None, [])
     assert run.rejection is None
     assert reason.removeprefix("nothing: ") in (run.path / "report.html").read_text()
     assert predict(run, [images / "dots" / "0.png"])[0].reject is False
