@@ -47,7 +47,7 @@ class LayerScale(layers.Layer):
         if store.keys() or not is_loaded:
             super().load_own_variables(store)
 
-    def load_from_block(self, value):
+    def load_from_block(self, value: Any) -> None:
         """Loads the weight from a file of version 0.1.0, which keeps it among those of the block.
 
         Keras then asks the layer to load its own weight, which such a file does not have.
