@@ -1,4 +1,4 @@
-"""The public names, whatever of the package was imported before."""
+"""The public names stay what they are, whichever modules are imported first."""
 
 from importlib.util import find_spec
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.same_on_every_backend
 
 
 @pytest.mark.parametrize("name", [name for name in keras_vit.__all__ if name != "__version__"])
-def test_no_module_has_the_name_of_what_it_holds(name):
-    # Its import, from wherever, would put the module in the place of the function.
+def test_no_module_has_the_name_of_a_public_function(name):
+    # Importing such a module would replace the function by the module.
     assert find_spec(f"keras_vit.{name}") is None
     assert callable(getattr(keras_vit, name)) or name == "RECIPES"

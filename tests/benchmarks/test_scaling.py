@@ -1,26 +1,26 @@
-"""The arithmetic of benchmarks/scaling.py. No model larger than the defect size is built."""
+"""The arithmetic of benchmarks/scaling.py."""
 
 import dataclasses
 import importlib.util
 import itertools
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from keras_vit.errors import InputError
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.same_on_every_backend
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
+SCRIPT = ROOT / "benchmarks" / "scaling.py"
 PARAMETERS, MULT_ADDS = 1_000_000, 3_000_000_000
 ENDLESS = dict(node_bandwidth=1e30, net_bandwidth=1e30, node_latency=0, net_latency=0)
 
 
 @pytest.fixture(scope="module")
 def scaling():
-    """The script as a module; dataclasses look themselves up in sys.modules."""
+    """The script as a module, also in sys.modules, where dataclasses need it."""
     spec = importlib.util.spec_from_file_location("scaling", SCRIPT)
     module = sys.modules["scaling"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -30,13 +30,13 @@ def scaling():
 
 @pytest.fixture
 def figures(scaling):
-    """The figures of one number of devices, under changed assumptions."""
+    """A function: the figures for a number of devices, with changed assumptions."""
     return lambda devices, **changes: scaling.figures(
         PARAMETERS, MULT_ADDS, devices, scaling.Assumptions(**changes)
     )
 
 
-def test_one_device_is_the_measure(figures):
+def test_one_device_is_the_reference(figures):
     one = figures(1)
     assert one.bytes_sent == one.bytes_sent_between_nodes == one.communication == 0
     assert one.efficiency == 1
@@ -64,11 +64,11 @@ def test_two_nodes_of_four_by_hand(figures):
 
 
 @pytest.mark.parametrize("devices", [2, 8, 16, 64, 512])
-def test_a_device_sends_what_it_would_in_one_ring(figures, devices):
+def test_a_device_sends_as_much_as_in_one_ring(figures, devices):
     assert figures(devices).bytes_sent == pytest.approx(2 * (devices - 1) / devices * 4 * PARAMETERS)
 
 
-def test_links_without_limit_cost_nothing(figures):
+def test_unlimited_links_cost_nothing(figures):
     assert figures(512, **ENDLESS).efficiency == pytest.approx(1)
 
 

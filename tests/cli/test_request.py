@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_vit.cli.main import main
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
+from tests.helpers.paths import ROOT
 from tests.serving.asking import both
 from tests.serving.brightness_model import CLASSES, expected, png
 
@@ -157,7 +157,7 @@ def test_rest_needs_neither_tensorflow_nor_grpc(double, here):
         "print(sorted({'keras', 'tensorflow', 'grpc', 'PIL'} & set(sys.modules)))\n"
         "sys.exit(code)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
     )

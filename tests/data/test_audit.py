@@ -3,7 +3,6 @@
 import io
 import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +15,11 @@ from keras_vit.data.probe import why_unreadable
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.errors import InputError
+from tests.helpers.paths import SHARED
 
 pytestmark = pytest.mark.same_on_every_backend
 
-NEU_DET = Path(__file__).parents[2].parent / "shared" / "data" / "neu-det"
+NEU_DET = SHARED / "data" / "neu-det"
 
 
 def texture(seed, height=96, width=96):

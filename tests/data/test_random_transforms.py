@@ -1,4 +1,4 @@
-"""Augmentation: decided by its seed alone, drawn for each image on its own, and true to what it says."""
+"""Augmentation: determined by its seed alone, drawn separately for each image, and equal on every backend."""
 
 import importlib.util
 import os
@@ -13,10 +13,12 @@ import tensorflow as tf
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.data.random_transforms import make_augment
 from keras_vit.errors import InputError
+from tests.helpers.paths import ROOT
+
+pytestmark = pytest.mark.same_on_every_backend
 
 COUNT, SIDE = 24, 16
-LABELS = np.eye(COUNT, dtype="float32")  # each image is a class of its own: labels tell who was mixed
-BACKEND = keras.backend.backend()
+LABELS = np.eye(COUNT, dtype="float32")  # each image has its own class: labels show which were mixed
 
 EVERY = {
     "flip": dict(flip="both"),
@@ -336,9 +338,10 @@ def test_the_ends_of_the_allowed_ranges(arguments):
 
 
 def batches_of_every_kind():
-    x, y = augmented(noise(), many(4), **EVERY["all of these"])
-    rand_augmented, _ = augmented(noise(3), many(2), **RAND_AUGMENT)
-    return {"x": x, "y": y, "rand_augmented": rand_augmented}
+    found = {"rand_augment": augmented(noise(3), many(2), **RAND_AUGMENT)[0]}
+    for name, augmentation in EVERY.items():
+        found[f"{name}: images"], found[f"{name}: labels"] = augmented(noise(), many(4), **augmentation)
+    return found
 
 
 SAVE = """
@@ -350,14 +353,14 @@ np.savez(sys.argv[1], **batches_of_every_kind())
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("other", ["jax", "torch"] if BACKEND == "tensorflow" else ["tensorflow"])
+@pytest.mark.parametrize("other", ["jax", "torch"])
 def test_every_backend_augments_alike(other, tmp_path):
+    """Bit by bit as on TensorFlow, on which the other tests of this file run."""
     if importlib.util.find_spec(other) is None:
         pytest.skip(f"{other} is not installed")
-    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     subprocess.run(
         [sys.executable, "-c", SAVE, str(tmp_path / "other.npz")],
-        env={**os.environ, "KERAS_BACKEND": other, "PYTHONPATH": path},
+        env={**os.environ, "KERAS_BACKEND": other, "PYTHONPATH": str(ROOT)},
         check=True,
     )
     with np.load(tmp_path / "other.npz") as there:

@@ -1,7 +1,5 @@
 """The split: against an independent computation, on the real images, and with wrong input."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,10 +7,11 @@ from keras_vit.data.image_set import ImageSet
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set, stratified_split
 from keras_vit.errors import InputError
+from tests.helpers.paths import SHARED
 
 pytestmark = pytest.mark.same_on_every_backend
 
-NEU_DET = Path(__file__).parents[2].parent / "shared" / "data" / "neu-det"
+NEU_DET = SHARED / "data" / "neu-det"
 
 
 def image_set(*counts, parts=None):

@@ -1,4 +1,4 @@
-"""What docs/cluster.md shows: commands are understood, files are there, figures are the script's."""
+"""docs/cluster.md: its commands are valid, its files exist, and its figures are those of the script."""
 
 import ast
 import dataclasses
@@ -6,7 +6,6 @@ import importlib.util
 import re
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
 import tyro
@@ -15,10 +14,10 @@ import keras_vit
 from keras_vit.cli.main import parse
 from keras_vit.distribution import Distribution
 from keras_vit.distribution.cluster import Cluster, read_cluster
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.same_on_every_backend
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 INLINE = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL))
 FENCED = re.findall(r"^ *```bash\n(.*?)^ *```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -31,7 +30,7 @@ SCALING = [line for line in COMMANDS if line.startswith("python benchmarks/scali
 
 @pytest.fixture(scope="module")
 def scaling():
-    """The script as a module; dataclasses look themselves up in sys.modules."""
+    """The script as a module, also in sys.modules, where dataclasses need it."""
     path = ROOT / "benchmarks" / "scaling.py"
     spec = importlib.util.spec_from_file_location("scaling_of_docs", path)
     module = sys.modules["scaling_of_docs"] = importlib.util.module_from_spec(spec)
@@ -53,7 +52,7 @@ def test_train_commands_are_understood(line):
 
 @pytest.mark.parametrize("line", SCRIPTS)
 def test_options_after_a_script_are_understood(line):
-    """The scripts put them behind options of their own."""
+    """The scripts add them to their own options."""
     own = "train --data images --out runs/s16 --distribute data --nodes 2"
     verb = parse(shlex.split(f"{own} {line[line.index('--') :]}"))
     assert verb.run.model == "S/16"

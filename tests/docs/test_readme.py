@@ -1,14 +1,14 @@
-"""What README shows, run word for word."""
+"""The code and the commands in README.md, run exactly as they are shown."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from keras_vit.cli.main import parse
 from tests.helpers.image_files import write_drawn
+from tests.helpers.paths import ROOT
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.long
@@ -29,5 +29,5 @@ def test_the_commands_are_understood(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^\.venv/bin/keras-vit (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
     verbs = [parse(line.split()) for line in lines]
-    names = "Inspect Train Evaluate Predict Train Search Train Export Request".split()
+    names = ["Inspect", "Train", "Evaluate", "Predict", "Train", "Search", "Train", "Export", "Request"]
     assert [type(verb).__name__ for verb in verbs] == names

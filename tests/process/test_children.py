@@ -267,10 +267,9 @@ else:
     ],
 )
 def test_a_process_ends_with_its_parent(how, context, platform, tmp_path):
-    log, here = tmp_path / "log", str(Path(__file__).parent)
+    log = tmp_path / "log"
     words = [sys.executable, "-c", PARENT, how, context, str(log), platform]
-    path = os.pathsep.join([here, environment()["PYTHONPATH"], str(Path(here).parent)])
-    parent = subprocess.Popen(words, env={**environment(), "PYTHONPATH": path})
+    parent = subprocess.Popen(words, env=environment())
     try:
         found = wait_for(
             lambda: re.search(r"child (\d+)", text(log)) if log.is_file() else None, "a child's begin"

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -31,6 +30,7 @@ from keras_vit.training import outputs
 from keras_vit.training.prepare import prepare_data
 from tests.helpers import tiny
 from tests.helpers.checks import random_input, randomize
+from tests.helpers.paths import ROOT
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -265,7 +265,7 @@ def test_the_same_images_are_rejected_on_every_backend(backend, run, data, tmp_p
     images = [*data.image_set.take(data.split.test).images, *texture_windows()[::4]]
     np.save(tmp_path / "x.npy", prepared(run, images))
     shutil.copy(run.path / "model.keras", tmp_path)
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    path = str(ROOT)
     subprocess.run(
         [sys.executable, "-c", FEATURES, str(tmp_path)],
         env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path},

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from keras_vit.process.children import BEGUN
 from tests.helpers import tiny
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 LIMIT = 400  # seconds until a test gives a search up
 
 # 15 trials: 4, 2 and 1; 3 and 2; 3.

@@ -5,13 +5,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_vit.errors import InputError, ServerError
 from keras_vit.serving import client
+from tests.helpers.paths import ROOT
 from tests.serving.asking import ask, both, free_port
 from tests.serving.brightness_model import CLASSES, png
 
@@ -259,7 +259,7 @@ def test_no_thread_is_left_and_a_forked_process_can_ask(double, protocol, bright
     process = subprocess.run(
         [*words, protocol, getattr(double, protocol), str(bright_files[0])],
         env=environment,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,14 +1,14 @@
 """A short run on the images every figure is quoted on: the whole path learns what it should."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.run import train
+from tests.helpers.paths import SHARED
 
-NEU = Path(__file__).parents[3] / "shared" / "data" / "neu-det"
+NEU = SHARED / "data" / "neu-det"
 
 
 @pytest.mark.long
