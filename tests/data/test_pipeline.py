@@ -1,22 +1,22 @@
-"""Batches for model.fit: whole, in an order that seed and epoch decide, from memory and from files alike."""
+"""Batches for model.fit: full, in an order that seed and epoch determine, equal from memory and from files."""
 
 import io
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-import keras_vit
 from keras_vit.data import pipeline
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.data.image_set import ImageSet
-from keras_vit.data.pipeline import ImageData, load_data, read_pixels
+from keras_vit.data.pipeline import ImageData, read_pixels
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.split import Split
 from keras_vit.errors import InputError
+
+pytestmark = pytest.mark.same_on_every_backend
 
 COUNT, BATCH = 50, 8
 CLASSES = ("dark", "middle", "bright")
@@ -107,7 +107,7 @@ def test_order_is_new_in_each_epoch_and_for_each_seed():
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_an_epoch_is_the_same_wherever_training_began(epoch):
+def test_an_epoch_does_not_depend_on_where_training_began(epoch):
     data = image_data(image_set(make=textured), augmentation=AUGMENTATION)
     steps = data.steps_per_epoch
     uncut = take(data.train_batches(0), (epoch + 2) * steps)[epoch * steps :]
@@ -123,7 +123,7 @@ def textured(number):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_from_files_come_the_same_batches_as_from_memory(kind, tmp_path, monkeypatch):
+def test_files_give_the_same_batches_as_memory(kind, tmp_path, monkeypatch):
     images = image_set(kind, tmp_path, textured)
     kept = image_data(images, augmentation=AUGMENTATION)
     expected = take(kept.train_batches(2), 9)
@@ -165,7 +165,7 @@ def test_what_fits_in_memory_is_read_once(tmp_path, monkeypatch):
     ("part", "positions"), [("train", TRAIN), ("validation", VALIDATION), ("test", TEST)]
 )
 @pytest.mark.parametrize("size", [4, 256])
-def test_judged_are_all_images_once_in_order(part, positions, size, monkeypatch):
+def test_evaluation_has_each_image_once_in_order(part, positions, size, monkeypatch):
     monkeypatch.setattr(pipeline, "EVALUATION_BATCH_SIZE", size)
     data = image_data(augmentation=AUGMENTATION)
     dataset = data.batches(part)
@@ -211,80 +211,6 @@ def test_wrong_batch_size(changes, message):
         image_data(**changes)
 
 
-def test_one_batch_an_epoch():
+def test_one_batch_per_epoch():
     assert image_data(batch_size=35).steps_per_epoch == 1
     assert set(order(image_data(batch_size=35), 0)) == set(TRAIN)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Class folders: horizontal and vertical stripes, 30 images each."""
-    rng = np.random.default_rng(0)
-    for name in ("horizontal", "vertical"):
-        (tmp_path / name).mkdir()
-        for number in range(30):
-            stripes = np.where(np.arange(16)[:, None] % 8 < 4, 60, 190) + rng.normal(0, 20, (16, 16))
-            stripes = np.roll(stripes, rng.integers(8), axis=0)
-            pixels = np.clip(stripes if name == "horizontal" else stripes.T, 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{number}.jpg")
-    return tmp_path
-
-
-def test_load_data_of_a_folder(folder):
-    data = load_data(folder, (16, 16, 3), batch_size=6, seed=1, aspect="crop", augmentation=AUGMENTATION)
-    assert data.class_names == ("horizontal", "vertical")
-    assert [len(data.labels(part)) for part in ("train", "validation", "test")] == [44, 4, 12]
-    assert data.names("test")[0].startswith("horizontal/")
-    assert (data.batch_size, data.seed, data.augmentation) == (6, 1, AUGMENTATION)
-    assert data.preprocessing == Preprocessing((16, 16, 3), "crop")
-    assert load_data(folder, (16, 16, 1), batch_size=6).names("test") != data.names("test")  # another seed
-    again = load_data(data.image_set, [16, 16, 3], batch_size=6, seed=1)
-    assert again.names("test") == data.names("test")
-    assert again.augmentation == Augmentation()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (dict(batch_size=64), "batch_size 64 is more than the 44 training images"),
-        (dict(image_shape=(16, 16, 2)), "read as 1"),
-        (dict(aspect="squash"), "aspect must be"),
-        (dict(test_fraction=1.5), "test_fraction must be above 0"),
-    ],
-    ids=str,
-)
-def test_load_data_with_wrong_arguments(folder, arguments, message):
-    with pytest.raises(InputError, match=message):
-        load_data(folder, **arguments)
-
-
-def test_plain_fit_in_a_script(folder):
-    """What README shows."""
-    data = keras_vit.load_data(folder, (16, 16, 1), batch_size=8, augmentation=Augmentation(flip="both"))
-    model = keras_vit.ViT(
-        image_shape=data.image_shape,
-        num_classes=len(data.class_names),
-        patch_size=4,
-        dim=16,
-        depth=1,
-        num_heads=2,
-    )
-    model.compile(
-        optimizer=keras.optimizers.Adam(3e-3),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    history = model.fit(
-        data.train,
-        steps_per_epoch=data.steps_per_epoch,
-        validation_data=data.validation,
-        epochs=4,
-        shuffle=False,  # the batches are: Keras warns otherwise
-        verbose=0,
-    ).history
-    assert np.isfinite(history["loss"] + history["val_loss"]).all()
-    assert history["loss"][-1] < 0.7 * history["loss"][0]
-    found = model.evaluate(data.test, verbose=0, return_dict=True)
-    logits = model.predict(data.test, verbose=0)
-    assert logits.shape == (12, 2)
-    assert found["accuracy"] == pytest.approx((logits.argmax(axis=1) == data.labels("test")).mean())

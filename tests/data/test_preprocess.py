@@ -10,6 +10,8 @@ from PIL import Image
 from keras_vit.data.preprocess import Preprocessing, decode_image, prepare_pixels, preprocess
 from keras_vit.errors import InputError
 
+pytestmark = pytest.mark.same_on_every_backend
+
 HEIGHT, WIDTH = 20, 30
 LUMA = np.array([0.299, 0.587, 0.114])
 

@@ -1,4 +1,4 @@
-"""Batches that several processes share: together exactly those of one process, each augmented on its own."""
+"""Batches that several processes share: together equal to those of one process, each augmented separately."""
 
 from types import SimpleNamespace
 
@@ -15,6 +15,8 @@ from keras_vit.data.split import Split
 from keras_vit.distribution import ProcessShare
 from keras_vit.distribution.guards import batch_size_of, process_share
 from keras_vit.errors import InputError
+
+pytestmark = pytest.mark.same_on_every_backend
 
 COUNT, BATCH, STEPS = 35, 8, 4
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 12, 1), dtype=np.uint8)
@@ -77,7 +79,7 @@ def test_the_shares_of_a_step_are_the_batch_of_one_process(num_processes, kept, 
         np.testing.assert_array_equal(labels, np.eye(2)[numbers(images) % 2])
     np.testing.assert_array_equal(np.concatenate([images for images, _ in parts], axis=1), whole)
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in parts], axis=1), whole_labels)
-    # No image twice in an epoch, in whichever process.
+    # No image is in two processes, or twice in an epoch.
     for epoch in np.split(np.concatenate([numbers(images) for images, _ in parts], axis=1), 2):
         assert len(set(epoch.ravel())) == STEPS * BATCH
 
@@ -95,7 +97,7 @@ def test_seed_and_epoch_decide_the_order_of_a_share():
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS.keys())
-def test_every_process_augments_in_its_own_way(augmentation):
+def test_every_process_augments_differently(augmentation):
     data = image_data(alike, augmentation=augmentation)
     whole, labels = take(data)
     parts = shares(data, 2)
@@ -121,7 +123,7 @@ def test_a_process_draws_the_same_again(num_processes, process_id):
 
 
 @pytest.mark.parametrize(("num_processes", "process_id"), [(2, 0), (4, 3)])
-def test_a_share_that_begins_at_an_epoch_is_what_an_uncut_one_has_there(num_processes, process_id):
+def test_a_share_that_begins_at_an_epoch_equals_an_uninterrupted_one(num_processes, process_id):
     data = image_data(alike, augmentation=AUGMENTATIONS["crop"])
     for uncut, resumed in zip(
         take(data, 3, 0, process_id, num_processes),
@@ -131,10 +133,10 @@ def test_a_share_that_begins_at_an_epoch_is_what_an_uncut_one_has_there(num_proc
         np.testing.assert_array_equal(resumed, uncut[STEPS:])
 
 
-# Datasets of global batches, whoever made them
+# Datasets of global batches, from any pipeline
 
 
-def place(process_id, num_processes):
+def process(process_id, num_processes):
     return SimpleNamespace(process_id=process_id, num_processes=num_processes)
 
 
@@ -152,7 +154,7 @@ def test_a_process_takes_its_rows_of_every_global_batch(arrays, num_processes):
     dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(8, drop_remainder=True)
     size = 8 // num_processes
     for process_id in range(num_processes):
-        found = list(process_share(place(process_id, num_processes), dataset).as_numpy_iterator())
+        found = list(process_share(process(process_id, num_processes), dataset).as_numpy_iterator())
         assert len(found) == 2
         for step, batch in enumerate(found):
             first = 8 * step + size * process_id
@@ -162,13 +164,13 @@ def test_a_process_takes_its_rows_of_every_global_batch(arrays, num_processes):
 
 def test_shares_have_a_known_size():
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8, drop_remainder=True)
-    assert batch_size_of(process_share(place(1, 2), dataset)) == 4
+    assert batch_size_of(process_share(process(1, 2), dataset)) == 4
 
 
 def test_one_process_takes_all_and_a_share_is_not_shared_again():
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8, drop_remainder=True)
-    assert process_share(place(0, 1), dataset) is dataset
-    assert process_share(place(1, 2), ProcessShare(dataset)) is dataset
+    assert process_share(process(0, 1), dataset) is dataset
+    assert process_share(process(1, 2), ProcessShare(dataset)) is dataset
 
 
 def test_batch_size_of_whole_batches():
@@ -193,10 +195,10 @@ PARTIAL = {
 @pytest.mark.parametrize("make", PARTIAL.values(), ids=PARTIAL.keys())
 def test_partial_batches_are_refused(make):
     dataset = make(tf.data.Dataset.from_tensor_slices((X, Y)))
-    for ask in (batch_size_of, lambda x: process_share(place(0, 2), x)):
+    for ask in (batch_size_of, lambda x: process_share(process(0, 2), x)):
         with pytest.raises(InputError) as caught:
             ask(dataset)
         assert str(caught.value) == (
-            "The last batch of this dataset may be a partial one, which changes its weight on several "
+            "The last batch of this dataset may be partial, which changes its weight on several "
             "devices: batch it with drop_remainder=True."
         )
