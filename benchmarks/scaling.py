@@ -5,9 +5,9 @@
     python benchmarks/scaling.py --json
 
 Every device keeps the whole model and the same batch (weak scaling); after the backward pass the gradients
-are summed over all n devices. With b images a device, P parameters, e bytes a gradient element:
+are summed over all n devices. With b images per device, P parameters, e bytes per gradient element:
 
-    flops    = 3 * 2 * mult_adds * b              forward once, backward twice as much, 2 FLOPs a mult-add
+    flops    = 3 * 2 * mult_adds * b              forward once, backward twice as much, 2 FLOPs per mult-add
     compute  = flops / (peak * utilization)
     V        = P * e                              bytes of gradients
 
@@ -18,13 +18,13 @@ The sum is hierarchical. With g devices in a node, m = n / g nodes, bandwidths B
     inside   all-gather       (g-1)/g * V / B_node   +   (g-1) * L_node
 
 Together a device sends 2 (n-1)/n * V bytes, as in one flat ring, but only 2 (m-1)/m * V/g of them leave the
-node. A share of the communication may hide behind the backward pass (2/3 of the compute), no more than lasts:
+node. A share of the communication may run during the backward pass (2/3 of the compute), and at most as long:
 
     step       = compute + communication - min(overlap * communication, 2/3 * compute)
     efficiency = images/s on n devices / (n * images/s on one) = step of one device / step
 
 Left out, so the truth is slower: reading images, the optimizer's update, waiting for the slowest device,
-gradients that travel in many small parts. Left out, so it may be faster: sums made by trees or in the switch.
+gradients that travel in many small parts. Left out, so it may be faster: sums along trees or in the switch.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ from keras_vit.validation import Count, validated
 
 Positive = Annotated[float, Field(gt=0)]
 
-FORWARD_AND_BACKWARD = 3  # forward passes' worth of work: the backward pass makes two products for each one
+FORWARD_AND_BACKWARD = 3  # in units of a forward pass: the backward pass makes two products for each one
 BACKWARD_SHARE = 2 / 3  # of the compute
 FLOPS_A_MULT_ADD = 2
 
@@ -57,27 +57,28 @@ class Assumptions:
     peak_tflops: Positive = 989.4
     """TFLOP/s of a device; H100 SXM, bfloat16, dense (NVIDIA, H100 architecture white paper)"""
     utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """share of the peak that training reaches; an assumption: put in what you measure on one device"""
+    """share of the peak that training reaches; an assumption: replace it by what you measure on one device"""
     batch: Count = 64
-    """images a device and step; on 64 devices the 4,096 that ViT was trained with (arXiv 2010.11929)"""
+    """images per device and step; on 64 devices the 4,096 that ViT was trained with (arXiv 2010.11929)"""
     devices_a_node: Count = 8
     """devices that the fast link joins; as in DGX and HGX H100"""
     node_bandwidth: Positive = 450.0
-    """GB/s a device sends inside a node; NVLink 4 is 900 GB/s, both directions together (same white paper)"""
+    """GB/s that a device sends inside a node; NVLink 4 is 900 GB/s in both directions together (same white
+    paper)"""
     net_bandwidth: Positive = 50.0
-    """GB/s a device sends to other nodes; a 400 Gbit/s card for each GPU, as in DGX H100 (its user guide)"""
+    """GB/s that a device sends to other nodes; one 400 Gbit/s card per GPU, as in DGX H100 (its user guide)"""
     link_utilization: Annotated[float, Field(gt=0, le=1)] = 0.8
     """share of both bandwidths that is reached; an assumption: 380 of 450 GB/s were measured between two
     H100 (https://github.com/NVIDIA/nccl/issues/1264)"""
     node_latency: Annotated[float, Field(ge=0)] = 3.4
-    """microseconds a hop inside a node; NCCL's own estimate for a ring on NVLink (src/graph/tuning.cc,
+    """microseconds per hop inside a node; NCCL's own estimate for a ring on NVLink (src/graph/tuning.cc,
     hwLat, protocol Simple)"""
     net_latency: Annotated[float, Field(ge=0)] = 9.6
-    """microseconds a hop between nodes; the same table's estimate for a network"""
+    """microseconds per hop between nodes; the same table's estimate for a network"""
     gradient_bytes: Positive = 4
-    """bytes a gradient element; Keras keeps variables, so gradients, in float32 under mixed_bfloat16"""
+    """bytes per gradient element; Keras keeps variables, so gradients, in float32 under mixed_bfloat16"""
     overlap: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """share of the communication that runs behind the backward pass; 0 is the worst case"""
+    """share of the communication that runs during the backward pass; 0 is the worst case"""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Traffic:
 
 
 def all_reduce(gradients: float, devices: int, given: Assumptions) -> Traffic:
-    """The hierarchical all-reduce; the formulas stand at the top of this file.
+    """The hierarchical all-reduce; the formulas are at the top of this file.
 
     Args:
         gradients: bytes of all gradients.
@@ -182,13 +183,13 @@ class Scaling:
 
 
 def scale(name: str, devices: tuple[int, ...], given: Assumptions) -> Scaling:
-    """Builds a model to count it, and makes its figures."""
+    """Builds a model to count its parameters and mult-adds, and makes the figures."""
     parameters, mult_adds = count(name)
     return Scaling(name, parameters, mult_adds, [figures(parameters, mult_adds, n, given) for n in devices])
 
 
 def table(rows: list[Figures]) -> str:
-    """The figures as text, a line for each number of devices."""
+    """The figures as text, one line per number of devices."""
     head = (
         "devices",
         "sent MB",
@@ -226,7 +227,7 @@ class Options:
     model: tuple[str, ...] = ("B/16", "L/16")
     """size/patch, one or more"""
     devices: tuple[int, ...] = (1, 8, 64, 512)
-    """numbers of devices, a line each; bytes and FLOPs in the table are those of one device and step"""
+    """numbers of devices, one line per number; bytes and FLOPs are those of one device and step"""
     assumptions: Annotated[Assumptions, tyro.conf.arg(name="")] = field(default_factory=Assumptions)
     json: bool = False
     """print assumptions and figures as JSON, in bytes, FLOPs and seconds"""
@@ -234,14 +235,14 @@ class Options:
 
 def main(options: Options):
     for devices in options.devices:
-        all_reduce(0, devices, options.assumptions)  # a wrong number is told before a large model is built
+        all_reduce(0, devices, options.assumptions)  # refuses a wrong number before a large model is built
     found = [scale(name, options.devices, options.assumptions) for name in options.model]
     if options.json:
         models = [dataclasses.asdict(model) for model in found]
         print(json.dumps({"assumptions": dataclasses.asdict(options.assumptions), "models": models}))
         return
     for model in found:
-        size = f"{model.parameters:,} parameters, {model.mult_adds / 1e9:.2f} G mult-adds an image"
+        size = f"{model.parameters:,} parameters, {model.mult_adds / 1e9:.2f} G mult-adds per image"
         print(f"{model.model}: {size}")
         print(table(model.rows), end="\n\n")
 

@@ -1,14 +1,14 @@
-"""What a search costs beyond its trials, and whether it gives their memory back.
+"""What a search costs beyond its trials, and whether it frees their memory.
 
     python benchmarks/search.py --trials 30
 
-Runs `python -m tuning` on the drawn defects and prints, from the search's own files and from the operating
-system's account of its processes (Linux):
+Runs `keras-vit search` on the drawn defects and prints, from the files of the search and from what the
+operating system says about its processes (Linux):
 
-- overhead: wall time over the sum of the seconds in `fit`, less one; of the whole command, and up to the last
-  trial, without the report;
-- memory after each trial: of all processes of the search together, when a trial has ended and before the next
-  has begun; after the last over that after the third. And of the process that ran the trial, at its end.
+- overhead: wall time divided by the sum of the seconds in `fit`, minus one; for the whole command, and up to
+  the last trial, without the report;
+- memory after each trial: of all processes of the search together, between a trial and the next; that after
+  the last trial divided by that after the third. And that of the process that ran the trial, at its end.
 """
 
 import re
@@ -48,8 +48,8 @@ class Benchmark:
 def main(asked: Benchmark) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "search"
-        words = ["-m", "tuning", "--space", asked.space, "--max-epochs", asked.max_epochs, "--iterations", 9]
-        words += ["--max-trials", asked.trials, "--no-retrain", "--out", out]
+        words = ["-m", "keras_vit", "search", "--space", asked.space, "--max-epochs", asked.max_epochs]
+        words += ["--iterations", 9, "--max-trials", asked.trials, "--no-retrain", "--out", out]
         words += ["--freeze", *asked.freeze] if asked.freeze else []
         begin = time.monotonic()
         search = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL)
@@ -70,11 +70,11 @@ def main(asked: Benchmark) -> None:
 
 
 def watch(search, out: Path) -> tuple[list[float], list[float]]:
-    """Looks at the processes until the search ends.
+    """Measures the processes until the search ends.
 
     Returns:
-        For each trial in the order they ended, bytes: of all processes, at their least between its end and
-        the next trial's (that is what was not given back); of the process that ran it, at the end of `fit`.
+        For each trial in the order they ended, bytes: of all processes, the least between its end and
+        that of the next trial (what was not freed); of the process that ran it, at the end of `fit`.
     """
     after: list[float] = []
     at_end: list[float] = []
@@ -102,7 +102,7 @@ def process_of(out: Path) -> int | None:
 
 
 def resident(process: int | None) -> float:
-    """Bytes of memory that a process holds now; 0 where there is none."""
+    """Bytes of memory that a process holds now; 0 if there is none."""
     try:
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096.0
     except (OSError, IndexError):

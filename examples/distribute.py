@@ -4,8 +4,8 @@
     KERAS_BACKEND=jax python examples/distribute.py
     KERAS_BACKEND=torch torchrun --standalone --nproc-per-node 2 examples/distribute.py
 
-Change: `devices`, None for all GPUs. Without GPUs the processors stand in for them, which shows that it works
-and makes nothing faster.
+Change: `devices`, None for all GPUs. Without GPUs, CPU cores replace them: this shows that it works, but is not
+faster.
 """
 
 import keras
@@ -15,18 +15,18 @@ import keras_vit
 
 def main():
     keras.utils.set_random_seed(0)
-    # Before anything else uses the backend: that is when it learns how many devices there are.
+    # This comes before anything else uses the backend, because the first use fixes the number of devices.
     with keras_vit.distribute("data", devices=2) as distribution:
-        data = keras_vit.load_data(batch_size=64)  # 64 images a step, 32 on each device
+        data = keras_vit.load_data(batch_size=64)  # 64 images per step, 32 on each device
         model = keras_vit.ViT.from_variant(
             "defect-conv/4", image_shape=(28, 28, 1), num_classes=data.num_classes
         )
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         model.compile(optimizer="adamw", loss=loss, metrics=["accuracy"])
 
-    # Of several processes one speaks.
+    # Only one of several processes prints.
     verbose = 2 if distribution.is_chief else 0
-    # tf.data shuffles anew each epoch, so Keras need not.
+    # tf.data shuffles again in each epoch, so Keras need not.
     epoch = dict(steps_per_epoch=data.steps_per_epoch, shuffle=False)
     model.fit(data.train, validation_data=data.validation, epochs=2, verbose=verbose, **epoch)
     found = model.evaluate(data.test, verbose=0, return_dict=True)

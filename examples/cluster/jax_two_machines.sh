@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on several machines with the JAX backend: one process a machine, all GPUs of each.
+# Trains on several machines with the JAX backend: one process per machine, all GPUs of each.
 #
 #   on the first:   jax_two_machines.sh one:12345 2 0 images runs/s16 --model S/16
 #   on the second:  jax_two_machines.sh one:12345 2 1 images runs/s16 --model S/16
@@ -7,8 +7,8 @@
 # Change: the address (host:port of the first machine; the port must be open), the number of machines, the
 # images (every machine reads them at this path) and the run folder. The rest goes to `keras-vit train`.
 # The first machine is the chief: it alone writes the run folder. If a machine dies the others end too; start
-# the same commands again, and the run goes on from its last checkpoint. For that the folder must still be
-# there for the chief: on its own disk, or on a shared one.
+# the same commands again, and the run continues from its last checkpoint. For that the chief must
+# still have the folder: on its own disk, or on a shared one.
 set -euo pipefail
 if (($# < 5)); then
   echo "usage: $0 HOST:PORT MACHINES INDEX DATA OUT [options of keras-vit train]" >&2

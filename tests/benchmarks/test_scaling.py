@@ -130,7 +130,7 @@ def test_prints_a_table_and_json(scaling, capsys, monkeypatch):
     monkeypatch.setattr(scaling, "count", lambda name: (PARAMETERS, MULT_ADDS))
     scaling.main(scaling.Options(model=("B/16",), devices=(1, 16)))
     title, head, one, many, _ = capsys.readouterr().out.split("\n", 4)
-    assert title == "B/16: 1,000,000 parameters, 3.00 G mult-adds an image"
+    assert title == "B/16: 1,000,000 parameters, 3.00 G mult-adds per image"
     assert len(head) == len(one) == len(many)
     assert one.split() == ["1", "0.0", "0.0", "1.15", "2.91", "0.00", "2.91", "21,987", "100.0%"]
 
