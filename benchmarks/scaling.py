@@ -66,7 +66,7 @@ class Assumptions:
     """GB/s that a device sends inside a node; NVLink 4 is 900 GB/s in both directions together (same white
     paper)"""
     net_bandwidth: Positive = 50.0
-    """GB/s that a device sends to other nodes; one 400 Gbit/s card per GPU, as in DGX H100 (its user guide)"""
+    """GB/s that a device sends to other nodes; one 400 Gbit/s card per GPU (user guide of DGX H100)"""
     link_utilization: Annotated[float, Field(gt=0, le=1)] = 0.8
     """share of both bandwidths that is reached; an assumption: 380 of 450 GB/s were measured between two
     H100 (https://github.com/NVIDIA/nccl/issues/1264)"""

@@ -4,8 +4,8 @@
     KERAS_BACKEND=jax python examples/distribute.py
     KERAS_BACKEND=torch torchrun --standalone --nproc-per-node 2 examples/distribute.py
 
-Change: `devices`, None for all GPUs. Without GPUs, CPU cores replace them: this shows that it works, but is not
-faster.
+Change: `devices`, None for all GPUs. Without GPUs, CPU cores replace them: this shows that it works, but
+is not faster.
 """
 
 import keras
