@@ -135,7 +135,7 @@ def test_a_trial_folder_that_the_oracle_does_not_know_is_passed_over(tmp_path):
     oracle = open_oracle(tmp_path)
     oracle.create_trial("tuner0")
     oracle.folder_of("0001").mkdir()
-    (oracle.folder_of("0001") / "trial.json").write_text("{")  # cut when it was begun
+    (oracle.folder_of("0001") / "trial.json").write_text("{")  # cut when it was started
     again = open_oracle(tmp_path)
     assert list(again.trials) == ["0000"]
     assert rungs(run_to_the_end(again)) == RUNGS

@@ -180,7 +180,7 @@ def test_another_search_is_refused_and_a_default_is_as_stored(name):
     value, other = (to_dict(one)[name] for one in (stored, SearchConfig(**asked)))
     option = name.replace("_", "-")
     assert str(caught.value) == (
-        f"steel was begun with {name}={value}, not {other}: omit --{option} to continue it, or begin another "
+        f"steel was started with {name}={value}, not {other}: omit --{option} to continue it, or begin another "
         "search with another --out."
     )
     stored = SearchConfig(**asked)
@@ -201,7 +201,7 @@ def test_frozen_values_have_no_order():
     stored = SearchConfig(freeze=("depth=6", "stem=conv"))
     assert from_dict(to_dict(stored), SearchConfig(freeze=("stem=conv", "depth=6"))) == stored
     with pytest.raises(
-        InputError, match=r"was begun with freeze=\['depth=6', 'stem=conv'\], not \['depth=6'"
+        InputError, match=r"was started with freeze=\['depth=6', 'stem=conv'\], not \['depth=6'"
     ):
         from_dict(to_dict(stored), SearchConfig(freeze=("depth=6",)))
 

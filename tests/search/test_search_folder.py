@@ -148,7 +148,7 @@ def test_a_lock_is_taken_in_a_relative_folder(tmp_path, monkeypatch):
     assert tiny.tree(tmp_path) == {}
 
 
-# What it was begun as
+# What it was started as
 
 
 def begun(out, **given):
@@ -171,7 +171,7 @@ def test_a_search_goes_on_as_it_was_begun(tmp_path):
     config = begun(tmp_path, max_epochs=9, freeze=("depth=2",), data="my images", workers=3)
     found = begin_or_continue(SearchConfig(out=tmp_path, max_trials=4, max_minutes=3.0))
     assert found == dataclasses.replace(config, workers=None, max_trials=4, max_minutes=3.0)
-    with pytest.raises(InputError, match="was begun with max_epochs=9, not 3: omit --max-epochs"):
+    with pytest.raises(InputError, match="was started with max_epochs=9, not 3: omit --max-epochs"):
         begin_or_continue(SearchConfig(out=tmp_path, max_epochs=3))
 
 
@@ -244,13 +244,13 @@ def test_the_images_must_stay_the_same(tmp_path):
     with pytest.raises(InputError) as caught:
         write_or_check_images(config, changed(fingerprint="abd"))
     assert str(caught.value) == (
-        f"my images has changed since {tmp_path} was begun: bring the images back, or begin another search "
+        f"my images has changed since {tmp_path} was started: bring the images back, or start another search "
         "with another --out."
     )
     with pytest.raises(InputError) as caught:
         write_or_check_images(config, changed(backend="jax", fingerprint="abd"))
     assert str(caught.value) == (
-        f"{tmp_path} was begun on tensorflow, and its trials continue there: set KERAS_BACKEND=tensorflow."
+        f"{tmp_path} was started on tensorflow, and its trials continue there: set KERAS_BACKEND=tensorflow."
     )
     assert (tmp_path / SEARCH).read_bytes() == before
 
