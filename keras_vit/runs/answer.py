@@ -1,6 +1,6 @@
 """Images in, answers out: one Keras model that prediction, evaluation and all exported formats share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_vit.data.image_set import Image
-from keras_vit.data.pipeline import fits_in_memory, pixel_dataset, read_pixels
+from keras_vit.data.pipeline import fits_in_memory, pixel_dataset, read_pixels, without_autotuning
 from keras_vit.data.preprocess import Preprocessing, scale_pixels
 from keras_vit.evaluation.ood import OODDetector
 from keras_vit.runs.ood_features import ood_features
@@ -124,10 +124,16 @@ def answer_images(
     """
     if not len(images):
         return {name: np.zeros((0, *output.shape[1:]), output.dtype) for name, output in model.output.items()}
+    # Not `predict`: on TensorFlow it makes a tf.data pipeline, whose autotuning thread may delay its end.
+    found = [model.predict_on_batch(batch) for batch in _batches(images, preprocessing, batch_size(model))]
+    return {name: np.concatenate([answers[name] for answers in found]) for name in found[0]}
+
+
+def _batches(images: Sequence[Image], preprocessing: Preprocessing, size: int) -> Iterator[np.ndarray]:
     if fits_in_memory(len(images), preprocessing):
         pixels = read_pixels(images, preprocessing)
-        return model.predict(pixels, batch_size=batch_size(model), verbose=0)
-    return model.predict(pixel_dataset(images, preprocessing).batch(batch_size(model)), verbose=0)
+        return (pixels[start : start + size] for start in range(0, len(pixels), size))
+    return without_autotuning(pixel_dataset(images, preprocessing).batch(size)).as_numpy_iterator()
 
 
 def batch_size(model: keras.Model) -> int:
