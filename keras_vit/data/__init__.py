@@ -6,7 +6,7 @@ What happens to an image, in order:
    `image_set.ImageSet`. Files are not decoded yet.
 2. `split` puts it into the training, the validation or the test part.
 3. `reading` reads and decodes it, once: `probe` checks its header first (`declared_pixels` for animations),
-   and tells its size, a fingerprint and a thumbnail.
+   and gives its size, a fingerprint and a thumbnail.
 4. `audit` reports on all images: counts, sizes, unreadable files, duplicates (`near_duplicates`), leaks.
 5. `preprocess` converts it to gray or RGB and resizes it, the same way for training, prediction and serving.
 6. `random_transforms` changes it at random in each epoch, as `augmentation` says; training images only.

@@ -109,6 +109,6 @@ def _own_split(run: Run, image_set: ImageSet) -> Split:
     if found != known:
         raise InputError(
             f"{image_set.source} gives {found} test images, the run had {known}: the data have changed. "
-            "Train again, or judge them as other data with --data."
+            "Train again, or evaluate them as other data with --data."
         )
     return split

@@ -256,8 +256,8 @@ def _check_same_search(stored: SearchConfig, asked: SearchConfig) -> None:
     if stored.own_space and asked.own_space:
         if stored.own_space != asked.own_space:
             raise InputError(
-                f"{asked.space} has changed since {asked.folder} was begun: undo the change, or omit --space "
-                "to continue with the space as it was, or begin another search with another --out."
+                f"{asked.space} has changed since {asked.folder} was started: undo the change, or omit "
+                "--space to continue with the space as it was, or start another search with another --out."
             )
         del then["space"]  # the same file may be given by another path
     then.pop("own_space", None)
@@ -266,8 +266,8 @@ def _check_same_search(stored: SearchConfig, asked: SearchConfig) -> None:
         if not same and now[name] != default[name]:
             option = name.replace("_", "-")
             raise InputError(
-                f"{asked.folder} was begun with {name}={value}, not {now[name]}: omit --{option} to continue "
-                "it, or begin another search with another --out."
+                f"{asked.folder} was started with {name}={value}, not {now[name]}: omit --{option} to "
+                "continue it, or start another search with another --out."
             )
 
 

@@ -1,4 +1,4 @@
-"""The folder of a search: the settings that it was begun with, its lock and its time."""
+"""The folder of a search: the settings that it was started with, its lock and its time."""
 
 import contextlib
 import shutil
@@ -93,13 +93,13 @@ def write_or_check_images(config: SearchConfig, images: Images) -> None:
         found = read_settings(file)
         if found["backend"] != images.backend:
             raise InputError(
-                f"{config.folder} was begun on {found['backend']}, and its trials continue there: set "
+                f"{config.folder} was started on {found['backend']}, and its trials continue there: set "
                 f"KERAS_BACKEND={found['backend']}."
             )
         if found["fingerprint"] != images.fingerprint:
             raise InputError(
-                f"{images.image_set.source} has changed since {config.folder} was begun: bring the images "
-                "back, or begin another search with another --out."
+                f"{images.image_set.source} has changed since {config.folder} was started: bring the images "
+                "back, or start another search with another --out."
             )
         return
     space, classes = config.search_space(), len(images.image_set.class_names)

@@ -108,7 +108,7 @@ NAMED = {
             # Eight times the reference: four times the tokens at twice the work per token.
             max_mult_adds=100_000_000,
         ),
-        "small gray images, 28 pixels a side: the reference study's model and what lies around it",
+        "small gray images, 28 pixels per side: the model of the reference study and its neighbours",
     ),
     "small": NamedSpace(
         SearchSpace(
@@ -127,7 +127,7 @@ NAMED = {
             augmentation=Range(0.0, 1.0, default=0.5, step=0.25),
             epochs=27,
         ),
-        "colour images, 224 pixels a side: from Ti to S, best on a GPU",
+        "colour images, 224 pixels per side: from Ti to S, best on a GPU",
     ),
 }
 

@@ -59,7 +59,7 @@ def _begin_again(partial: Path) -> str:
 
 
 def stored_config(begun: dict, config: TrainConfig) -> TrainConfig:
-    """The settings that a run was begun with, after a check that nothing else is asked for now.
+    """The settings that a run was started with, after a check that nothing else is asked for now.
 
     Args:
         begun: its config.json.
@@ -79,16 +79,16 @@ def stored_config(begun: dict, config: TrainConfig) -> TrainConfig:
     wanted = differences(config, TrainConfig())
     for name in differences(config, stored).keys() & wanted.keys():
         raise InputError(
-            f"{config.out} was begun with another {name} than {wanted[name]}: leave that option out to "
+            f"{config.out} was started with another {name} than {wanted[name]}: leave that option out to "
             "resume it, or begin a new run with another --out."
         )
     return stored
 
 
 def check_same_data(begun: dict, described: dict, partial: Path) -> None:
-    """Raises InputError if the images are not those that a run was begun with."""
+    """Raises InputError if the images are not those that a run was started with."""
     if begun.get("data") != described["data"]:
         raise InputError(
-            f"{described['data']['source']} has changed since {partial} was begun: restore the images to "
+            f"{described['data']['source']} has changed since {partial} was started: restore the images to "
             "resume it, or begin a new run with another --out."
         )

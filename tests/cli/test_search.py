@@ -148,7 +148,7 @@ SENTENCES = [
         [searched],
         "--max-epochs 3",
         {},
-        "out was begun with max_epochs=9, not 3: omit --max-epochs to continue it, or begin another search "
+        "out was started with max_epochs=9, not 3: omit --max-epochs to continue it, or start another search "
         "with another --out.",
     ),
     (

@@ -180,8 +180,8 @@ def test_another_search_is_refused_and_a_default_is_as_stored(name):
     value, other = (to_dict(one)[name] for one in (stored, SearchConfig(**asked)))
     option = name.replace("_", "-")
     assert str(caught.value) == (
-        f"steel was started with {name}={value}, not {other}: omit --{option} to continue it, or begin another "
-        "search with another --out."
+        f"steel was started with {name}={value}, not {other}: omit --{option} to continue it, or start "
+        "another search with another --out."
     )
     stored = SearchConfig(**asked)
     assert from_dict(to_dict(stored), default) == stored

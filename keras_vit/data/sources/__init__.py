@@ -31,7 +31,7 @@ def load_image_set(data: str | Path | None = None) -> ImageSet:
     | nothing | the drawn steel defects of `keras_vit.data.sources.steel`, always the same ones |
     | a folder of class folders | the folder's name is the class: `scratches/7.jpg` |
     | a folder of train, validation (val, valid) and test folders of class folders | `parts` follows them |
-    | a folder of files whose names tell the class | `scratches_7.jpg`, or NEU's short names: `Sc_7.bmp` |
+    | a folder of files whose names give the class | `scratches_7.jpg`, or NEU's short names: `Sc_7.bmp` |
     | a `.zip` of any of these | read into memory: at most 2 GiB |
     | an `.npz` file | arrays x and y, images and labels, or x_train, y_train, ...: `arrays.read_npz` |
     | `tfds:NAME` or `tfds:NAME/CONFIG` | a data set of TensorFlow Datasets, downloaded at first use |
