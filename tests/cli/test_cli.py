@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from keras_vit.cli.main import main, parse
+from keras_vit.model.cost import count_parameters
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.runs.folder import load_run
 from keras_vit.training.config import TrainConfig
@@ -207,6 +208,21 @@ def test_summary_of_a_size(capsys):
     assert "178.65 MB" in shown
     assert main(["summary", *words, "--json"]) == FINE
     assert "508166" in capsys.readouterr().out
+
+
+def test_summary_of_a_changed_size(capsys):
+    changes = ("--pooling", "gap", "--num-registers", "2", "--head-dim", "None", "--depth", "2")
+    assert main(["summary", "defect-conv/4", *changes, "--json"]) == FINE
+    config = TrainConfig(
+        model="defect-conv/4", changes=dict(pooling="gap", num_registers=2, head_dim=None, depth=2)
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["totals"]["parameters"] == count_parameters(config.vit_config(1000))
+
+
+def test_summary_of_a_run_takes_no_changes(run, capsys):
+    assert main(["summary", str(run), "--pooling", "gap"]) == WRONG_USAGE
+    assert "Only a size can be changed" in capsys.readouterr().err
 
 
 def test_summary_of_a_run_and_of_its_model(run, capsys):

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import json
 import os
 import shutil
 import signal
@@ -14,13 +15,17 @@ import pytest
 
 from keras_vit import files
 from keras_vit.cli.main import main
+from keras_vit.errors import InputError
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.runs.folder import load_run
 from keras_vit.training import loop, outputs
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
+from keras_vit.training.config import TrainConfig, to_dict
+from keras_vit.training.folder import stored_config
+from keras_vit.training.recipe import RECIPES
 from tests.helpers import tiny
+from tests.helpers.paths import ROOT
 
-TESTS = Path(__file__).parent.parent
 EPOCHS = 3
 
 # The command, in a process that gets a signal in the middle of an epoch.
@@ -53,13 +58,13 @@ class Cut(BaseException):
 pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
-MOVING_AVERAGE = ("--recipe", "default", "--ema-decay", "0.8")
+CHANGED = ("--recipe", "default", "--ema-decay", "0.8", "--depth", "2", "--drop-path-rate", "0.1")
 
 
 @pytest.fixture(scope="module")
-def uncut(images, tmp_path_factory):
-    """options -> the run that nothing cut; each is made once."""
-    made = {}
+def uncut(three_epochs, images, tmp_path_factory):
+    """options -> the run that nothing interrupted; each is made once."""
+    made = {(): three_epochs}
 
     def find(options=()):
         if options not in made:
@@ -96,7 +101,7 @@ def signalled(number, words, epoch=1):
     """The finished process of a command that got a signal in an epoch, counted from 0."""
     return subprocess.run(
         [sys.executable, "-c", SIGNALLED.format(epoch=epoch, signal=int(number)), *words],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -183,41 +188,42 @@ def keep_out(out):
     return replace
 
 
-@pytest.mark.parametrize("cut", MOMENTS.values(), ids=MOMENTS.keys())
-def test_a_run_cut_at_any_moment_ends_as_an_uncut_one(cut, images, tmp_path, uncut):
+def test_a_run_cut_at_one_moment_after_another_ends_as_an_uncut_one(images, tmp_path, uncut):
     out = tmp_path / "run"
     words = tiny.words(images, out, epochs=EPOCHS)
-    with pytest.MonkeyPatch.context() as patch:
-        cut(patch, out)
-        with pytest.raises(Cut):
-            main(words)
-    assert not out.exists()
-    assert main([*words, "--resume"]) == FINE
+    for cut in MOMENTS.values():
+        with pytest.MonkeyPatch.context() as patch:
+            cut(patch, out)
+            with pytest.raises(Cut):
+                main(words)
+        assert not out.exists()
+        words = [*words, "--resume"] if "--resume" not in words else words
+    assert main(words) == FINE
     assert_same(load_run(out), uncut())
 
 
-def test_a_cut_run_with_a_moving_average_and_a_schedule(images, tmp_path, uncut):
+def test_a_cut_run_of_a_changed_model_with_a_moving_average_continues(images, tmp_path, uncut, capsys):
     out = tmp_path / "run"
-    words = tiny.words(images, out, *MOVING_AVERAGE, epochs=EPOCHS)
+    words = tiny.words(images, out, *CHANGED, epochs=EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "EpochSeconds", at_batch(2, 0))
         with pytest.raises(Cut):
             main(words)
-    assert main([*words, "--resume"]) == FINE
-    assert_same(load_run(out), uncut(MOVING_AVERAGE))
-
-
-def test_a_cut_run_of_a_changed_model_goes_on_as_it_was(images, tmp_path, uncut, capsys):
-    out = tmp_path / "run"
-    options = ("--depth", "2", "--drop-path-rate", "0.1", "--merge-validation")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "EpochSeconds", at_batch(2, 0))
-        with pytest.raises(Cut):
-            main(tiny.words(images, out, *options, epochs=EPOCHS))
     assert main(["train", "--out", str(out), "--resume", "--depth", "3"]) == WRONG_USAGE
-    assert "was begun with another depth than 3" in capsys.readouterr().err
+    assert "was started with another depth than 3" in capsys.readouterr().err
     assert main(["train", "--out", str(out), "--resume"]) == FINE
-    assert_same(load_run(out), uncut(options))
+    assert_same(load_run(out), uncut(CHANGED))
+
+
+@pytest.mark.same_on_every_backend
+def test_a_run_continues_with_the_settings_it_was_begun_with():
+    begun = dict(seed=3, changes=dict(depth=2), merge_validation=True, recipe=RECIPES["lab"])
+    here = dict(out="runs/first", resume=True, devices=2)
+    written = {"train": json.loads(json.dumps(to_dict(TrainConfig(**begun))))}
+    assert stored_config(written, TrainConfig(**here)) == TrainConfig(**begun, **here)
+    assert stored_config(written, TrainConfig(seed=3, **here)) == TrainConfig(**begun, **here)
+    with pytest.raises(InputError, match="runs/first was started with another seed than 4"):
+        stored_config(written, TrainConfig(seed=4, **here))
 
 
 def test_a_cut_in_the_first_epoch_leaves_nothing(images, tmp_path, monkeypatch, capsys):
@@ -260,17 +266,17 @@ AFTER_A_CUT = {
     "another option": (
         nothing,
         ("--resume", "--epochs", "7"),
-        "was begun with another epochs than 7: leave that option out",
+        "was started with another epochs than 7: leave that option out",
     ),
     "another depth": (
         nothing,
         ("--resume", "--depth", "2"),
-        "was begun with another depth than 2: leave that option out",
+        "was started with another depth than 2: leave that option out",
     ),
     "other training images": (
         nothing,
         ("--resume", "--merge-validation"),
-        "was begun with another merge_validation than True",
+        "was started with another merge_validation than True",
     ),
     "a damaged checkpoint": (
         lambda partial: cut_short(partial / CHECKPOINT),

@@ -33,9 +33,8 @@ pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
 @pytest.fixture(scope="module")
-def run(images, tmp_path_factory):
-    """A finished run of three epochs."""
-    return train(parse(tiny.words(images, tmp_path_factory.mktemp("runs") / "first")).run)
+def run(three_epochs):
+    return three_epochs
 
 
 def data_of(run) -> ImageData:
@@ -142,19 +141,13 @@ def test_evaluate_repeats_the_figures(run):
 def test_predict_is_the_model(run):
     logits, _ = logits_of(run, "test")
     data = data_of(run)
-    found = predict(run, data.image_set.take(data.split.test).images)
+    found = predict(run, [data.image_set.original(index) for index in data.split.test])
     scaled = logits / run.temperature
     expected = np.exp(scaled - scaled.max(1, keepdims=True))
     expected /= expected.sum(1, keepdims=True)
     got = [[item.probabilities[name] for name in tiny.CLASSES] for item in found]
     np.testing.assert_allclose(got, expected, atol=1e-5)
     assert [item.label for item in found] == [tiny.CLASSES[i] for i in logits.argmax(1)]
-
-
-def test_the_same_seed_gives_the_same_run(run, images, tmp_path):
-    again = train(parse(tiny.words(images, tmp_path / "again")).run)
-    for ours, theirs in zip(again.model.get_weights(), run.model.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_resuming_a_finished_run_answers_with_it(run, images):
@@ -238,7 +231,7 @@ def test_a_changed_model_on_merged_images(source, counts, images, tmp_path, caps
     changes = ("--depth", "2", "--dim", "12", "--stem", "conv", "--drop-path-rate", "0.1")
     data, last = source(tmp_path, images), ("--merge-validation", "--early-stopping", "1")
     run = train(parse(tiny.words(data, tmp_path / "run", *changes, *last, epochs=2)).run)
-    assert "defect-tiny/4 with depth 2, dim 12, stem conv, drop_path_rate 0.1:" in capsys.readouterr().out
+    assert "defect-tiny/4 with dim 12, depth 2, stem conv, drop_path_rate 0.1:" in capsys.readouterr().out
     expected = dict(depth=2, dim=12, stem="conv", drop_path_rate=0.1)
     assert run.config["model_changes"] == expected
     found = run.model.get_config()
@@ -263,7 +256,7 @@ def test_a_changed_model_on_merged_images(source, counts, images, tmp_path, caps
     assert len(apart.names("validation")) == 3
 
 
-def test_the_config_of_a_run_repeats_it(run, tmp_path):
+def test_the_config_of_a_run_with_the_same_seed_repeats_it(run, tmp_path):
     words = ["train", "--config", str(run.path / "config.json"), "--out", str(tmp_path / "again")]
     again = train(parse(words).run)
     assert again.config["train"] == run.config["train"]
