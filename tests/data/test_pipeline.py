@@ -1,4 +1,4 @@
-"""Batches for model.fit: full, in an order that seed and epoch determine, equal from memory and from files."""
+"""Batches for model.fit: full, ordered by seed and epoch alone, equal from memory and from files."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The drawn defects: the same everywhere, of the right form, and not to be had by brightness alone."""
+"""The drawn defects: the same everywhere, of the right form, and not to be classified by brightness alone."""
 
 import hashlib
 import subprocess
@@ -81,12 +81,12 @@ def test_a_linear_classifier_on_pixels_fails():
     random = np.random.RandomState(0)
     test = np.concatenate([300 * label + random.permutation(300)[:60] for label in range(6)])
     train = np.setdiff1d(np.arange(1800), test)
-    for side in (28, 64):
+    for side, tol in ((28, 1e-3), (64, 1e-2)):
         x = np.stack([resized(image, side).ravel() for image in images.images])
-        linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, tol=1e-3))
+        linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, tol=tol))
         with threadpool_limits(1):  # on a busy machine BLAS threads wait for each other, for minutes
             linear.fit(x[train], images.labels[train])
-        assert linear.score(x[train], images.labels[train]) > 0.6  # it had its chance
+        assert linear.score(x[train], images.labels[train]) > 0.6  # it has learned them
         assert linear.score(x[test], images.labels[test]) < 0.6
 
 
