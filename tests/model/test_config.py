@@ -1,10 +1,25 @@
+"""`ViTConfig`: what it allows, what it refuses and in which words; the named sizes and their parameters."""
+
+import dataclasses
 import gc
+import math
 
 import pytest
 
 from keras_vit import ViT
 from keras_vit.errors import InputError
-from keras_vit.model.config import SIZES, default_image_size, variant_arguments
+from keras_vit.model import config, cost
+from keras_vit.model.config import (
+    CHANGEABLE,
+    SIZES,
+    ViTConfig,
+    default_channels,
+    default_image_size,
+    variant_arguments,
+)
+from keras_vit.validation import from_plain, helps, to_plain
+
+pytestmark = pytest.mark.same_on_every_backend
 
 # At 224x224x3 and 1000 classes. Ti to H are the numbers of timm and of the papers' checkpoints; for g the
 # paper says 1,011 million.
@@ -19,9 +34,12 @@ PUBLISHED = {
     "H/14": 632_045_800,
     "g/14": 1_012_611_432,
 }
-FULL = ["Ti/16", "S/16", "S/32", "B/16", "B/32"]
-# Too large to build in passing.
-LARGE = ["L/16", "L/32", "H/14", "g/14"]
+
+
+def counted(variant, shape=(224, 224, 3), num_classes=1000):
+    return cost.count_parameters(
+        ViTConfig(image_shape=shape, num_classes=num_classes, **variant_arguments(variant))
+    )
 
 
 def built(variant, shape=(224, 224, 3), num_classes=1000, **arguments):
@@ -33,7 +51,7 @@ def built(variant, shape=(224, 224, 3), num_classes=1000, **arguments):
 
 
 def by_formula(variant):
-    """The parameters of a plain ViT at 224x224x3 with 1000 classes, reckoned from the papers' tables."""
+    """The parameters of a plain ViT at 224x224x3 with 1000 classes, from the tables of the papers."""
     size, patch = variant.split("/")
     patch = int(patch)
     dim, depth, mlp = {
@@ -55,16 +73,22 @@ def test_published_counts_are_those_of_the_formula():
     assert {variant: by_formula(variant) for variant in PUBLISHED} == PUBLISHED
 
 
-@pytest.mark.parametrize("variant", FULL)
+@pytest.mark.parametrize("variant", PUBLISHED)
 def test_parameters(variant):
+    assert counted(variant) == PUBLISHED[variant]
+
+
+# `test_cost` compares the counts with built models, layer by layer; here they are built in their true sizes.
+@pytest.mark.parametrize("variant", ["Ti/16", "S/32", "B/16"])
+def test_parameters_of_built_models(variant):
     assert built(variant) == PUBLISHED[variant]
 
 
-@pytest.mark.parametrize("variant", LARGE)
-def test_parameters_of_large_sizes_block_by_block(variant):
-    """Every block has as many, so that models of one and of two blocks tell the count of any depth."""
-    one, two = built(variant, depth=1), built(variant, depth=2)
-    assert one + (variant_arguments(variant)["depth"] - 1) * (two - one) == PUBLISHED[variant]
+@pytest.mark.parametrize("variant", ["L/32", "g/14"])
+def test_parameters_of_large_sizes_without_most_of_their_blocks(variant):
+    """All blocks have the same number."""
+    arguments = {**variant_arguments(variant), "image_shape": (224, 224, 3), "num_classes": 1000}
+    assert built(variant, depth=1) == cost.count_parameters(ViTConfig(**{**arguments, "depth": 1}))
 
 
 @pytest.mark.long
@@ -75,15 +99,7 @@ def test_parameters_of_large_sizes_built_whole(variant):
 
 @pytest.mark.parametrize("variant", ["Ti/8", "S/8", "B/8", "S/14", "B/14", "Ti/32"])
 def test_any_patch_size_that_divides_the_image(variant):
-    deep, depth = by_formula(variant), variant_arguments(variant)["depth"]
-    block = (by_formula(variant) - by_formula_without_blocks(variant)) // depth
-    assert built(variant, depth=1) == deep - (depth - 1) * block
-
-
-def by_formula_without_blocks(variant):
-    size, patch = variant.split("/")
-    dim, patch = SIZES[size].arguments["dim"], int(patch)
-    return (patch * patch * 3 + 1) * dim + dim + (1 + (224 // patch) ** 2) * dim + 2 * dim + dim * 1000 + 1000
+    assert counted(variant) == by_formula(variant)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +111,7 @@ def by_formula_without_blocks(variant):
     ],
 )
 def test_parameters_of_the_defect_sizes(variant, shape, parameters):
-    assert built(variant, shape, num_classes=6) == parameters
+    assert built(variant, shape, num_classes=6) == counted(variant, shape, num_classes=6) == parameters
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -115,17 +131,159 @@ def test_the_table_is_not_changed_by_its_users():
 
 
 @pytest.mark.parametrize(
-    ("variant", "size"), [("defect/4", 28), ("defect-conv/4", 28), ("B/16", 224), ("Ti/8", 224)]
+    ("variant", "size", "channels"),
+    [("defect/4", 28, 1), ("defect-conv/4", 28, 1), ("B/16", 224, 3), ("Ti/8", 224, 3)],
 )
-def test_default_image_size(variant, size):
-    assert default_image_size(variant) == size
+def test_default_images(variant, size, channels):
+    assert (default_image_size(variant), default_channels(variant)) == (size, channels)
 
 
 @pytest.mark.parametrize("variant", ["B", "X/16", "B/", "B/x", "B/0", "B/-4", "b/16", "", "B/16/2", None, 16])
-def test_wrong_names(variant):
+def test_wrong_names_of_sizes(variant):
     with pytest.raises(InputError) as caught:
         variant_arguments(variant)
     assert str(caught.value) == (
         "The model must be a size and a patch size, such as B/16; sizes are "
         f"Ti, S, B, L, H, g, defect, defect-conv. Received: {variant!r}"
     )
+
+
+# The arguments themselves.
+
+SMALL = dict(image_shape=(8, 12, 3), num_classes=5, patch_size=4, dim=16, depth=2, num_heads=2)
+
+RIGHT = {
+    "a list as the shape": dict(image_shape=[8, 12, 3]),
+    "a shape of one channel": dict(image_shape=(8, 12, 1)),
+    "one class": dict(num_classes=1),
+    "head_dim: heads need not divide dim": dict(num_heads=3, head_dim=8),
+    "conv": dict(stem="conv"),
+    "conv, patch 2": dict(stem="conv", patch_size=2, dim=18, num_heads=3),
+    "sincos2d": dict(position="sincos2d", dim=20),
+    "learned positions of any width": dict(dim=18, num_heads=3),
+    "gap": dict(pooling="gap"),
+    "map": dict(pooling="map"),
+    "no registers": dict(num_registers=0),
+    "registers": dict(num_registers=16),
+    "a whole number as a rate": dict(dropout_rate=0),
+    "nearly everything dropped": dict(dropout_rate=0.99, attention_dropout_rate=0.99, drop_path_rate=0.99),
+    "layer_scale of 0": dict(layer_scale=0.0),
+    "remat with stochastic depth": dict(remat=True, drop_path_rate=0.5),
+    "swiglu": dict(activation="swiglu"),
+}
+
+POSITIVE = (
+    "num_classes",
+    "patch_size",
+    "dim",
+    "depth",
+    "num_heads",
+    "mlp_dim",
+    "head_dim",
+    "head_hidden_dim",
+)
+RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
+WORDS = dict(
+    stem=("linear", "conv"), position=("learned", "sincos2d"), pooling=("token", "gap", "map"),
+    activation=("gelu", "swiglu"),
+)  # fmt: skip
+
+WRONG = [
+    *((dict([(name, 0)]), f"{name} must be 1 or more. Received: {name}=0") for name in POSITIVE),
+    *((dict([(name, -1)]), f"{name} must be 1 or more. Received: {name}=-1") for name in POSITIVE),
+    *((dict([(name, "8")]), f"{name} must be a whole number") for name in POSITIVE),
+    *((dict([(name, 8.0)]), f"{name} must be a whole number") for name in POSITIVE),
+    *((dict([(name, True)]), f"{name} must be a whole number") for name in POSITIVE),
+    *(
+        (dict([(name, rate)]), f"{name} must be 0.0 or more and below 1.0. Received: {name}={rate}")
+        for name in RATES
+        for rate in (-0.1, 1.0, 1.5, math.nan, math.inf)
+    ),
+    *((dict([(name, "0.1")]), f"{name} must be a number. Received: {name}='0.1'") for name in RATES),
+    *(
+        (dict([(name, "x")]), f"{name} must be one of {', '.join(map(repr, words))}. Received: {name}='x'")
+        for name, words in WORDS.items()
+    ),
+    *(
+        (dict([(name, 1)]), f"{name} must be true or false. Received: {name}=1")
+        for name in ("qkv_bias", "qk_norm", "remat")
+    ),
+    (dict(num_registers=-1), "num_registers must be 0 or more. Received: num_registers=-1"),
+    (dict(layer_scale=math.nan), "layer_scale must be a finite number. Received: layer_scale=nan"),
+    (
+        dict(image_shape=(8, 12)),
+        "image_shape must be a list of 3 whole numbers. Received: image_shape=(8, 12)",
+    ),
+    (dict(image_shape=(0, 12, 3)), "image_shape must be 1 or more"),
+    (dict(image_shape=(10, 12, 3)), "patch_size must divide the height and the width of the image."),
+    (dict(image_shape=(8, 14, 3)), "Received: patch_size=4, image 8x14"),
+    (dict(num_heads=3), "num_heads must divide dim, unless head_dim is given. Received: num_heads=3, dim=16"),
+    (
+        dict(num_heads=3, head_dim=8, pooling="map"),
+        "num_heads must divide dim in attention pooling. Received: num_heads=3, dim=16",
+    ),
+    (
+        dict(stem="conv", patch_size=3, image_shape=(9, 9, 3)),
+        'stem="conv" halves the image at each layer, so patch_size must be 2, 4, 8, 16, ... '
+        "Received: patch_size=3",
+    ),
+    (dict(stem="conv", patch_size=1), "Received: patch_size=1"),
+    (dict(stem="conv", dim=18), 'stem="conv" with patch_size=4 needs a dim that 4 divides. Received: dim=18'),
+    (dict(position="sincos2d", dim=18), '"sincos2d" needs a dim that 4 divides. Received: dim=18'),
+    (
+        dict(remat=True, dropout_rate=0.1),
+        "remat=True computes a branch twice, and dropout inside it would be drawn twice: use drop_path_rate "
+        "instead. Received: dropout_rate=0.1, attention_dropout_rate=0.0",
+    ),
+    (dict(remat=True, attention_dropout_rate=0.2), "attention_dropout_rate=0.2"),
+]
+
+
+@pytest.mark.parametrize("changes", RIGHT.values(), ids=RIGHT)
+def test_right_values(changes):
+    made = ViTConfig(**{**SMALL, **changes})
+    for name, value in changes.items():
+        assert getattr(made, name) == (tuple(value) if name == "image_shape" else value)
+    assert from_plain(ViTConfig, to_plain(made)) == made
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG, ids=str)
+def test_wrong_values(changes, message):
+    with pytest.raises(InputError) as caught:
+        ViTConfig(**{**SMALL, **changes})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_names():
+    with pytest.raises(TypeError, match="dropout"):
+        ViTConfig(**SMALL, dropout=0.1)
+    with pytest.raises(TypeError, match="num_heads"):
+        ViTConfig(**{name: value for name, value in SMALL.items() if name != "num_heads"})
+
+
+def test_is_frozen_and_can_be_a_key():
+    made = ViTConfig(**SMALL)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.depth = 3
+    assert {made: 1}[ViTConfig(**SMALL)] == 1
+
+
+def test_what_follows_from_the_arguments():
+    made = ViTConfig(**SMALL)
+    assert (made.grid, made.use_cls, made.mlp_width) == ((2, 3), True, 64)
+    made = dataclasses.replace(made, pooling="gap", mlp_dim=10)
+    assert (made.use_cls, made.mlp_width) == (False, 10)
+
+
+def test_every_argument_has_a_help_and_a_size_may_change_it():
+    names = [field.name for field in dataclasses.fields(ViTConfig)]
+    assert all(helps(ViTConfig)[name] for name in names)
+    assert {"image_shape", "num_classes", "patch_size", *CHANGEABLE} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("dim", "patch_size", "widths"), [(64, 4, [16, 64]), (6, 2, [6]), (16, 8, [2, 4, 16])], ids=str
+)
+def test_widths_of_the_conv_stem(dim, patch_size, widths):
+    assert config.conv_stem_widths(dim, patch_size) == widths

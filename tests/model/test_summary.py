@@ -10,6 +10,8 @@ import keras_vit
 from keras_vit import ViT, summary
 from keras_vit.model.summary import mult_adds
 
+pytestmark = pytest.mark.same_on_every_backend
+
 SMALL = dict(image_shape=(8, 12, 3), num_classes=5, patch_size=4, dim=16, depth=2, num_heads=2, mlp_dim=24)
 
 

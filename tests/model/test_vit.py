@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import json
 import math
@@ -8,6 +9,7 @@ import pytest
 
 from keras_vit import ViT
 from keras_vit.errors import InputError
+from keras_vit.model.config import ViTConfig
 from keras_vit.model.layers.dropout import Dropout
 from tests.helpers.checks import random_input, randomize, to_numpy
 
@@ -30,8 +32,10 @@ def small(**options):
     return ViT(**{**SMALL, **options})
 
 
-@pytest.fixture(params=OPTIONS)
+@pytest.fixture(scope="module", params=OPTIONS)
 def model(request):
+    """One for all tests of these options: none of them changes its weights."""
+    keras.utils.set_random_seed(0)
     return randomize(small(**OPTIONS[request.param]), scale=0.1)
 
 
@@ -61,7 +65,7 @@ def test_the_parameters_of_the_reference(reference):
 
 
 def test_options(model):
-    """Whatever the options: logits of the right shape, the same again, two steps of fit, a finite loss."""
+    """With any options: logits of the right shape, the same again, one epoch of fit, a finite loss."""
     x = images_of(model, 8)
     logits = to_numpy(model(x))
     assert logits.shape == (8, 5)
@@ -71,6 +75,8 @@ def test_options(model):
     np.testing.assert_allclose(to_numpy(model(x[:1])), logits[:1], atol=1e-5)
 
     before = model.get_weights()
+    model = ViT.from_config(model.get_config())
+    model.set_weights(before)
     model.compile(
         keras.optimizers.Adam(1e-2, epsilon=1e-12),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -81,6 +87,37 @@ def test_options(model):
     for weight, old in zip(model.weights, before, strict=True):
         if not weight.path.endswith("key_norm/beta"):  # softmax does not see it
             assert not np.array_equal(to_numpy(weight), old), f"{weight.path} stayed"
+
+
+@pytest.mark.same_on_every_backend
+def test_the_signature_is_that_of_the_config():
+    fields = dataclasses.fields(ViTConfig)
+    expected = {field.name: field.default for field in fields}
+    defaults = {
+        name: dataclasses.MISSING if parameter.default is parameter.empty else parameter.default
+        for name, parameter in inspect.signature(ViT).parameters.items()
+    }
+    assert list(defaults) == [*expected, "name", "dtype", "kwargs"]
+    assert defaults == {**expected, "name": "vit", "dtype": None, "kwargs": dataclasses.MISSING}
+    for field in fields:
+        assert f"\n        {field.name}: " in ViT.__doc__
+    assert max(map(len, ViT.__doc__.splitlines())) <= 110
+
+
+@pytest.mark.same_on_every_backend
+def test_arguments_by_position_and_of_numpy():
+    given = [[8, np.int64(12), 3], np.int64(5), 4, 16, 2, np.int32(2), None, 12, "conv"]
+    model = ViT(*given, dropout_rate=np.float32(0.5), name="mine")
+    expected = dict(SMALL, mlp_dim=None, head_dim=12, stem="conv", dropout_rate=0.5)
+    assert model.config == dataclasses.replace(ViTConfig(**expected), mlp_dim=64)
+    assert model.name == "mine"
+    assert json.dumps(model.get_config())
+    with pytest.raises(AttributeError):
+        model.config = None
+    with pytest.raises(TypeError, match="num_heads"):
+        ViT((8, 12, 3), 5, 4, 16, 2)
+    with pytest.raises(TypeError, match="multiple values"):
+        ViT((8, 12, 3), 5, 4, 16, 2, 2, image_shape=(8, 12, 3))
 
 
 def test_config(model):

@@ -76,6 +76,16 @@ def test_is_two_residual_branches_with_norms_first(layer_scale):
     assert tuple(attention.shape) == (3, 2, 5, 5)
 
 
+@pytest.mark.parametrize("remat", [False, True])
+def test_the_attention_in_training(remat):
+    """The same path as in inference, with rematerialisation too."""
+    block = EncoderBlock(num_heads=2, mlp_dim=12, layer_scale=0.3, remat=remat)
+    x = ops.convert_to_tensor(random_input((3, 5, 8)))
+    out, attention = block(x, training=True, return_attention=True)
+    np.testing.assert_allclose(to_numpy(out), to_numpy(block(x)), atol=1e-5)
+    np.testing.assert_allclose(to_numpy(attention), to_numpy(block.attend(x)[1]), atol=1e-5)
+
+
 def test_layer_scale_starts_at_its_value():
     block = EncoderBlock(num_heads=2, mlp_dim=12, layer_scale=1e-5)
     x = random_input((3, 5, 8))

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -78,6 +79,16 @@ def test_fused_and_explicit_paths_agree(layer):
     np.testing.assert_allclose(to_numpy(layer(x)), to_numpy(out), atol=1e-5)
     np.testing.assert_allclose(to_numpy(weights).sum(axis=-1), 1, atol=1e-6)
     assert to_numpy(weights).min() >= 0
+
+
+def test_the_attention_in_a_functional_model(layer):
+    x = random_input((3, 5, 8))
+    tokens = keras.Input((5, 8))
+    model = keras.Model(tokens, layer(tokens, return_attention=True))
+    assert [tuple(y.shape) for y in model.outputs] == [(None, 5, 8), (None, layer.num_heads, 5, 5)]
+    assert [y.dtype for y in model.outputs] == ["float32", "float32"]
+    for ours, theirs in zip(model(x), layer(x, return_attention=True), strict=True):
+        np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
