@@ -106,7 +106,10 @@ BAD_IMAGES = {
     ),
     "no zip": (text_as("images.zip"), "{data} is not a zip file"),
     "no npz": (text_as("images.npz"), "{data}"),
-    "a text file": (text_as("images.txt"), "{data} is no folder, no .zip and no .npz file"),
+    "a text file": (
+        text_as("images.txt"),
+        "{data} is not a folder, nor a file of a kind that is read (.zip, .npz)",
+    ),
     "one image": (
         lambda folder: tiny.draw(folder / "images") / "dots" / "0.png",
         "{data} is one image. Give the folder that holds the folders of the classes",
