@@ -138,10 +138,9 @@ def test_evaluate_repeats_the_figures(run):
     assert found["images"] == run.metrics["best"]["images"]
 
 
-def test_predict_is_the_model(run):
+def test_predict_is_the_model(run, images):
     logits, _ = logits_of(run, "test")
-    data = data_of(run)
-    found = predict(run, [data.image_set.original(index) for index in data.split.test])
+    found = predict(run, [images / name for name in data_of(run).names("test")])
     scaled = logits / run.temperature
     expected = np.exp(scaled - scaled.max(1, keepdims=True))
     expected /= expected.sum(1, keepdims=True)
