@@ -25,16 +25,16 @@ def check_layer(
     expected_non_trainable=0,
     no_gradient=(),
 ):
-    """All that a layer of ours must do, for one combination of options.
+    """Everything that a layer of ours must do, for one combination of options.
 
     Args:
         layer_class: the layer.
         init_kwargs: its arguments.
         input_shape: with the batch size, which is 4 or more so that stochastic depth keeps an image.
         expected_output_shape: with the batch size.
-        expected_weights: how many weights.
-        expected_parameters: how many numbers in them.
-        expected_non_trainable: how many of the weights training does not touch by gradient.
+        expected_weights: number of weights.
+        expected_parameters: number of values in them.
+        expected_non_trainable: number of weights that training does not change by gradient.
         no_gradient: ends of the paths of weights whose gradient is zero by the mathematics.
     """
     layer = layer_class(**init_kwargs)
@@ -58,7 +58,7 @@ def check_layer(
     twin.set_weights(layer.get_weights())
     y = to_numpy(y)
     assert np.isfinite(y).all()
-    # Compiled as called. The last batch is smaller: an image's output does not depend on its neighbours.
+    # Compiled gives what a call gives. The last batch is smaller: no image depends on its batch.
     np.testing.assert_allclose(predict(model, x, batch_size=len(x) - 1), y, atol=1e-5)
 
     check_saving(model, x)
@@ -141,7 +141,7 @@ def random_input(shape, seed=0):
 
 
 def randomize(layer, seed=0, scale=0.3):
-    """Other weights than the initial ones, which hide mistakes: zeros in biases, ones in norms.
+    """Replaces the initial weights, which hide mistakes: zeros in biases, ones in norms.
 
     Variances are positive.
     """
@@ -156,7 +156,7 @@ def to_numpy(x):
     return ops.convert_to_numpy(ops.cast(x, "float32"))
 
 
-# The mathematics of the papers, in numpy, written without a look at the layers.
+# The mathematics of the papers in NumPy, written independently of the layers.
 
 
 def softmax(x):
