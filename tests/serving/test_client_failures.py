@@ -262,7 +262,7 @@ def test_no_thread_is_left_and_a_forked_process_can_ask(double, protocol, bright
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout == "dark\n"
