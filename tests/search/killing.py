@@ -1,4 +1,4 @@
-"""What the tests that kill share: whom they kill, and what must hold afterwards."""
+"""What the tests that kill processes share: the kills, and the checks afterwards."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.search.running import finish, process_of, start, wait_for
 
 KILLS = 5
 SEED = 20_241
-found_alone: dict = {}  # what a search by one process found, in the first test
+found_alone: dict = {}  # what a search by one process found in the first test
 
 
 def ended(out):
@@ -31,17 +31,17 @@ def check_complete(out, alone=True):
     oracle = json.loads((out / "oracle.json").read_text())
     assert Counter(oracle["end_order"]) == Counter(trial.trial_id for trial in record.trials)
     for trial in record.trials:
-        # Its last run alone is counted: one row an epoch that it trained itself.
+        # Only its last run counts: one row per epoch that it trained itself.
         own = range(trial.initial_epoch + 1, trial.epochs + 1)
         assert [row["epoch"] for row in trial.history] == list(own)
         assert trial.score == max(row["val_accuracy"] for row in trial.history)
-    # Each rung goes on with the best of the one before, once each.
+    # Each rung continues the best of the one before, once each.
     promoted = Counter(trial.promoted_from for trial in record.trials if trial.promoted_from)
     assert set(promoted.values()) == {1}
     assert Counter((trial.bracket, trial.rung) for trial in record.trials) == {
         (2, 0): 4, (2, 1): 2, (2, 2): 1, (1, 0): 3, (1, 1): 2, (0, 0): 3,
     }  # fmt: skip
-    # One process alone tries the same points with the same results, wherever it is killed.
+    # A search by one process tries the same points with the same results, whenever it is killed.
     if alone:
         for trial, other in zip(record.trials, found_alone.setdefault("trials", record.trials), strict=True):
             assert (trial.values, trial.promoted_from) == (other.values, other.promoted_from)
@@ -52,7 +52,7 @@ def check_complete(out, alone=True):
 
 
 def check_loadable(images, out):
-    """The search as a script of one's own opens it."""
+    """Opens the search as a script does."""
     from keras_vit.search import ViTHyperband
     from keras_vit.search.config import SearchConfig, from_dict
     from keras_vit.search.worker import Job, make_hypermodel
@@ -66,21 +66,21 @@ def check_loadable(images, out):
     assert tuner.get_best_models(1)[0].built
 
 
-def kill_again_and_again(images, out, victim, *options):
-    """Starts a search and kills its process `victim` five times at random moments; it ends all the same."""
-    chance, before = random.Random(SEED), None
+def kill_again_and_again(images, out, *victims, options=()):
+    """Starts a search and kills each of `victims` five times at random moments; it still ends."""
+    chance, before = random.Random(SEED), dict.fromkeys(victims)
     search = start(images, out, *options)
     try:
-        for _ in range(KILLS):
-            time.sleep(chance.uniform(0.5, 3))
-            before = kill(search, out, victim, before)
+        for victim in victims * KILLS:
+            time.sleep(chance.uniform(0.5, 3) / len(victims))
+            before[victim] = kill(search, out, victim, before[victim])
         finish(search)
     finally:
         search.kill()
 
 
 def kill(search, out, victim, before) -> int:
-    """Kills the process under a name, another than the one that was killed before."""
+    """Kills the process that has this name, unless it is the one that was killed before."""
 
     def found():
         assert search.poll() is None, search.communicate()[0][-3000:]

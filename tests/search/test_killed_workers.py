@@ -1,4 +1,4 @@
-"""kill -9 at any moment, of a worker and of the chief: each trial is counted once."""
+"""kill -9 at random moments, of a worker and of the chief: each trial is counted once."""
 
 import pytest
 
@@ -7,9 +7,8 @@ from tests.search.killing import check_complete, check_loadable, kill_again_and_
 pytestmark = [pytest.mark.long, pytest.mark.same_on_every_backend]
 
 
-@pytest.mark.parametrize("victim", ["worker1", "chief"])
-def test_a_process_is_killed(more_images, tmp_path, victim):
+def test_a_worker_and_the_chief_are_killed_in_turn(more_images, tmp_path):
     out = tmp_path / "search"
-    kill_again_and_again(more_images, out, victim, "--workers", "2")
+    kill_again_and_again(more_images, out, "worker1", "chief", options=("--workers", "2"))
     check_complete(out, alone=False)
     check_loadable(more_images, out)
