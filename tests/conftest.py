@@ -2,6 +2,7 @@ import contextlib
 import fcntl
 import io
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def made_once():
         with open(shared / f"{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
+                shutil.rmtree(path, ignore_errors=True)  # what a failed attempt has left
                 make(path)
                 done.touch()
         return path
