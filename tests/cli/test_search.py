@@ -216,6 +216,23 @@ def test_what_are_no_images_leaves_no_folder(words, tmp_path):
     assert tiny.tree(tmp_path) == {"empty": None}
 
 
+def test_the_package_of_a_checkout_is_the_same_command():
+    words = [
+        sys.executable,
+        "-m",
+        "tuning",
+        "--workers",
+        "0",
+        "--space",
+        str(ROOT / "tuning" / "my_space.py"),
+    ]
+    process = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
+    assert process.returncode == WRONG_USAGE
+    assert process.stderr == (
+        "keras-vit: workers=0 is a chief that waits for others: give its address with --host.\n"
+    )
+
+
 # How it ends
 
 
