@@ -258,8 +258,9 @@ np.save(folder / f"{keras.backend.backend()}.npy", keras.ops.convert_to_numpy(fo
 @pytest.mark.long
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_images_are_rejected_on_every_backend(backend, run, data, tmp_path):
-    if backend == keras.backend.backend():
-        pytest.skip(f"{backend} is the one that the tests run on")
+    own_backend = keras.backend.backend()
+    if backend == own_backend or "tensorflow" not in (backend, own_backend):
+        pytest.skip(f"{own_backend} and {backend} are each compared with TensorFlow")
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     images = [*data.image_set.take(data.split.test).images, *texture_windows()[::4]]
