@@ -13,6 +13,8 @@ from pathlib import Path
 
 import griffe
 import grimp
+import keras
+import keras_tuner
 import pytest
 import yaml
 
@@ -43,18 +45,18 @@ def test_no_circle_of_imports():
 
 
 def public_functions():
-    """Of the public names: functions, and methods that are not those of a class of another package."""
+    """Of the public names: functions, and methods that do not override one of Keras or KerasTuner."""
     loaded = griffe.load("keras_vit", resolve_aliases=True)
     for package in (keras_vit, keras_vit.search, keras_vit.serving.legacy):
         for name in set(package.__all__) - {"__version__", "RECIPES"}:
-            static = loaded[f"{package.__name__}.{name}".removeprefix("keras_vit.")]
-            yield from [static] if static.is_function else own_methods(static, getattr(package, name))
+            found = loaded[f"{package.__name__}.{name}".removeprefix("keras_vit.")]
+            yield from [found] if found.is_function else own_methods(found)
 
 
-def own_methods(static, cls):
-    others = [base for base in cls.__mro__ if not base.__module__.startswith("keras_vit")]
-    for method in filter(lambda member: member.is_function, static.members.values()):
-        is_other = method.name.startswith("_") or any(hasattr(base, method.name) for base in others)
+def own_methods(cls):
+    bases = (keras.Model, keras_tuner.HyperModel, keras_tuner.Hyperband)
+    for method in filter(lambda member: member.is_function, cls.members.values()):
+        is_other = method.name.startswith("_") or any(hasattr(base, method.name) for base in bases)
         if method.name == "__init__" or not is_other:
             yield method
 

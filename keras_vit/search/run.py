@@ -4,6 +4,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from keras_vit.errors import InputError, ProcessFailed
@@ -48,9 +49,11 @@ def search(config: SearchConfig) -> SearchRecord:
         What was found.
 
     Raises:
-        InputError: an option or an image cannot be used.
+        InputError: an option or an image cannot be used, or KerasTuner is not installed.
         SearchFailed: trials or processes fail again and again.
     """
+    if find_spec("keras_tuner") is None:
+        raise InputError('A search needs KerasTuner: pip install "keras-vit-defects[tune]".')
     if joins_another():
         config = _stored(config)
         _run(config, make_slots(config), None, read_search)  # the chief's machine keeps the files up to date

@@ -184,9 +184,18 @@ SENTENCES = [
 @pytest.mark.parametrize(("words", "message"), NOTHING, ids=case_name)
 def test_what_the_parser_does_not_know(words, message, tmp_path, capsys):
     assert code_of(words) == WRONG_USAGE
-    said = capsys.readouterr()
-    assert message in said.err
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+    assert tiny.tree(tmp_path) == {}
+
+
+def test_a_search_without_kerastuner(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("keras_vit.search.run.find_spec", lambda name: None)
+    assert code_of(["search", "--out", str(tmp_path / "out")]) == WRONG_USAGE
+    assert capsys.readouterr().err == (
+        'keras-vit: A search needs KerasTuner: pip install "keras-vit-defects[tune]".\n'
+    )
     assert tiny.tree(tmp_path) == {}
 
 
