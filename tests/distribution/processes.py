@@ -11,7 +11,7 @@ import keras
 from tests.helpers.paths import ROOT
 
 BACKEND = keras.backend.backend()
-LIMIT = 240  # seconds until a test gives up on a process
+LIMIT = 600  # seconds until a test gives up on a process
 
 
 def free_ports(count):
