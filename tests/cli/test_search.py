@@ -192,7 +192,7 @@ def test_what_the_parser_does_not_know(words, message, tmp_path, capsys):
 
 def test_a_search_without_kerastuner(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("keras_vit.search.run.find_spec", lambda name: None)
-    assert code_of(f"--out {tmp_path / 'out'}") == WRONG_USAGE
+    assert code_of(["--out", str(tmp_path / "out")]) == WRONG_USAGE
     assert capsys.readouterr().err == (
         'keras-vit: A search needs KerasTuner: pip install "keras-vit-defects[tune]".\n'
     )
