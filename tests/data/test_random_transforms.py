@@ -211,7 +211,7 @@ def test_erasing_blanks_a_box_of_half_of_the_images(share):
 def test_mixup_mixes_images_and_labels_alike():
     images = noise(3)
     x, y = augmented(images, many(5), mixup=0.8)
-    # With one class an image, labels are the weights of the images.
+    # With one class per image, labels are the weights of the images.
     np.testing.assert_allclose(x, np.einsum("snk,khwc->snhwc", y, images), atol=1e-2)
     assert ((y > 1e-6).sum(axis=-1) <= 2).all()
     own = y[:, np.arange(COUNT), np.arange(COUNT)]

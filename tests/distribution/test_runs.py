@@ -58,7 +58,7 @@ def test_two_processes_that_lose_one_another_go_on_from_the_last_epoch(images, t
     chief, other = finish(start(*command, count=2))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert not partial_of(run).exists()
-    # The chief goes on with the epoch that was cut, and only the chief prints.
+    # The chief continues with the epoch that was cut, and only the chief prints.
     assert "Epoch 3/3" in chief
     assert "Epoch 2/3" not in chief
     assert f"report: {run / 'report.html'}" in chief

@@ -41,7 +41,7 @@ def pixels(kind, rng, size=(32, 32)):
 
 
 def draw(folder, classes=CLASSES, each=12, size=(32, 32), mode="L"):
-    """A folder of class folders with `each` images a class: dots/0.png ..."""
+    """A folder of class folders with `each` images per class: dots/0.png ..."""
     rng = np.random.default_rng(0)
     for name in classes:
         (Path(folder) / name).mkdir(parents=True)

@@ -42,7 +42,7 @@ class ClassToken(layers.Layer):
 
 
 class PositionTable(layers.Layer):
-    """Adds a weight named `weight_name`, one row a token."""
+    """Adds a weight named `weight_name`, one row per token."""
 
     def __init__(self, weight_name="pos_embedding", **kwargs):
         super().__init__(**kwargs)

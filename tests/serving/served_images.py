@@ -93,7 +93,7 @@ def jpeg_of(width, height):
 BAD = {
     "0 bytes": b"",
     "1 byte": b"\x89",
-    "text": b"this is no image",
+    "text": b"this is not an image",
     "random bytes": np.random.default_rng(0).bytes(5000),
     "only a JPEG's first bytes": b"\xff\xd8\xff",
     "JPEG cut short": FILES["colour JPEG"][:-200],
