@@ -239,6 +239,9 @@ def _bind(*args: Any, **kwargs: Any) -> tuple[ViTConfig, str, Any, dict[str, Any
     bound = SIGNATURE.bind(None, *args, **kwargs)
     bound.apply_defaults()
     _, *values, name, dtype, others = bound.arguments.values()
+    unknown = others.keys() - {"trainable"}
+    if unknown:  # Keras's functional model would ignore them
+        raise TypeError(f"ViT() got an unexpected keyword argument {min(unknown)!r}")
     names = [field.name for field in dataclasses.fields(ViTConfig)]  # type: ignore[arg-type]
     given = dict(zip(names, map(plain, values), strict=True))
     if isinstance(given["image_shape"], Sequence):

@@ -396,6 +396,8 @@ def test_wrong_arguments(options, message):
 
 def test_wrong_calls():
     model = small()
+    with pytest.raises(TypeError, match=r"ViT\(\) got an unexpected keyword argument 'droput_rate'"):
+        small(droput_rate=0.1)
     with pytest.raises(ValueError, match=r"what must be one of .* Received: what='logits'"):
         model.extractor("logits")
     with pytest.raises(ValueError, match=r"The channels must stay 3. Received: image_shape=\(8, 12, 1\)"):
