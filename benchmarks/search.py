@@ -22,7 +22,7 @@ from pathlib import Path
 import tyro
 
 from keras_vit.files import read_json
-from keras_vit.process.children import BEGUN
+from keras_vit.process.children import STARTED
 from keras_vit.search.results import read_search
 
 MIB = 2**20
@@ -97,7 +97,7 @@ def watch(search, out: Path) -> tuple[list[float], list[float]]:
 
 def process_of(out: Path) -> int | None:
     log = out / "logs" / "tuner0.log"
-    found = re.findall(rf"{BEGUN} (\d+)", log.read_text(errors="replace")) if log.is_file() else []
+    found = re.findall(rf"{STARTED} (\d+)", log.read_text(errors="replace")) if log.is_file() else []
     return int(found[-1]) if found else None
 
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 
-BEGUN = "begun: process"  # followed by its number: the first line that each process writes into its log
+STARTED = "started: process"  # followed by its number: the first line that each process writes into its log
 Context = Any  # of multiprocessing, which has no one type for its contexts
 _DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
 
@@ -172,7 +172,7 @@ def _settle(log, parent):
     )
     sys.stdout, sys.stderr = text(1), text(2)
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
-    print(f"{BEGUN} {os.getpid()}" + (f", GPU {gpu}" if gpu else ""), flush=True)
+    print(f"{STARTED} {os.getpid()}" + (f", GPU {gpu}" if gpu else ""), flush=True)
 
 
 def _leave(code: int | None) -> NoReturn:

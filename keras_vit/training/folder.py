@@ -20,19 +20,19 @@ def begin_or_resume(config: TrainConfig, folder: Path, restarted: bool) -> dict:
             processes need, which start the same command again.
 
     Returns:
-        `{"finished": config.json}` if there is nothing left to do, otherwise `{"begun": config.json}`, with
-        `None` for a new run.
+        `{"finished": config.json}` if there is nothing left to do, otherwise `{"unfinished": config.json}`,
+        with `None` for a new run.
 
     Raises:
         InputError: the folder holds something else, or there is nothing to resume.
     """
     partial = partial_of(folder)
-    begun = (partial / run_folder.CONFIG).is_file()
-    resume = config.resume or (restarted and begun)
+    was_cut_off = (partial / run_folder.CONFIG).is_file()
+    resume = config.resume or (restarted and was_cut_off)
     if resume and folder.is_dir():
         return {"finished": run_folder.load_run(folder).config}
     _check_folder(folder, partial, resume)
-    return {"begun": _read_begun(partial) if resume else None}
+    return {"unfinished": _read_unfinished(partial) if resume else None}
 
 
 def _check_folder(folder: Path, partial: Path, resume: bool) -> None:
@@ -50,7 +50,7 @@ def _check_folder(folder: Path, partial: Path, resume: bool) -> None:
         )
 
 
-def _read_begun(partial: Path) -> dict:
+def _read_unfinished(partial: Path) -> dict:
     return files.read_json(partial / run_folder.CONFIG, fix=_begin_again(partial))
 
 
@@ -58,11 +58,11 @@ def _begin_again(partial: Path) -> str:
     return f"remove {partial}, and leave out --resume"
 
 
-def stored_config(begun: dict, config: TrainConfig) -> TrainConfig:
+def stored_config(unfinished: dict, config: TrainConfig) -> TrainConfig:
     """The settings that a run was started with, after a check that nothing else is asked for now.
 
     Args:
-        begun: its config.json.
+        unfinished: its config.json.
         config: as asked for now; where the run is made is taken from it.
 
     Raises:
@@ -70,9 +70,9 @@ def stored_config(begun: dict, config: TrainConfig) -> TrainConfig:
     """
     where = {name: getattr(config, name) for name in WHERE}
     try:
-        if not {"model", "recipe"} <= begun["train"].keys():
+        if not {"model", "recipe"} <= unfinished["train"].keys():
             raise InputError("it has no model or no recipe.")
-        stored = from_dict(begun["train"], **{**where, "resume": True})
+        stored = from_dict(unfinished["train"], **{**where, "resume": True})
     except (InputError, KeyError, TypeError, AttributeError) as error:
         partial = partial_of(Path(str(config.out)))
         raise InputError(f"{partial / run_folder.CONFIG} is damaged: {_begin_again(partial)}.") from error
@@ -85,9 +85,9 @@ def stored_config(begun: dict, config: TrainConfig) -> TrainConfig:
     return stored
 
 
-def check_same_data(begun: dict, described: dict, partial: Path) -> None:
+def check_same_data(unfinished: dict, described: dict, partial: Path) -> None:
     """Raises InputError if the images are not those that a run was started with."""
-    if begun.get("data") != described["data"]:
+    if unfinished.get("data") != described["data"]:
         raise InputError(
             f"{described['data']['source']} has changed since {partial} was started: restore the images to "
             "resume it, or begin a new run with another --out."

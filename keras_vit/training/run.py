@@ -67,9 +67,9 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
     found = distribution.from_chief(lambda: begin_or_resume(config, folder, restarted))
     if "finished" in found:
         return Run(folder, found["finished"])
-    begun = found["begun"]
-    if begun:
-        config = stored_config(begun, config)
+    unfinished = found["unfinished"]
+    if unfinished:
+        config = stored_config(unfinished, config)
 
     data, audit = prepare_data(config)
     keras.utils.set_random_seed(config.seed)
@@ -78,8 +78,8 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
         compile_model(model, config.recipe, data.steps_per_epoch)
     described = describe(config, data, model)
     _check_same_images(distribution, data)
-    if begun:
-        check_same_data(begun, described, partial)
+    if unfinished:
+        check_same_data(unfinished, described, partial)
     if distribution.is_chief:
         print(audit)
         print(

@@ -1,4 +1,4 @@
-"""What a mistake gets from the command: a sentence, an exit code, nothing on disk."""
+"""Mistakes of a user: the command prints one sentence, returns an exit code and writes nothing."""
 
 import io
 import os
@@ -22,7 +22,7 @@ def run(trained):
     return trained[0]
 
 
-# Bad images: none gets as far as a run folder
+# Bad images: no run folder is made
 
 
 def encoded(kind, size=(64, 64)):
@@ -193,7 +193,7 @@ def test_out_that_exists_is_left_alone(run, images, capsys):
     assert tiny.tree(run) == before
 
 
-def test_out_that_is_here(images, tmp_path, capsys, monkeypatch):
+def test_out_is_the_working_directory(images, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(tiny.words(images, ".")) == WRONG_USAGE
     assert "exists already" in capsys.readouterr().err
@@ -222,14 +222,14 @@ def test_out_in_a_folder_that_cannot_be_written(images, tmp_path, capsys):
 
 
 def lambda_model(folder):
-    """A model.keras that would run code of its author's choice."""
-    trap = str(folder.parent / "was_run")
-    # A true lambda: its bytecode is in the file, and only the safe mode keeps it from running.
-    spring = keras.layers.Lambda(lambda x: (open(trap, "w").close(), x)[1])
+    """A model.keras with code that loading would run."""
+    written_file = str(folder.parent / "was_run")
+    # A real lambda: its bytecode is in the file, and only the safe mode prevents it from running.
+    layer = keras.layers.Lambda(lambda x: (open(written_file, "w").close(), x)[1])
     inputs = keras.Input((28, 28, 1))
-    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(spring(inputs)))
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(layer(inputs)))
     keras.Model(inputs, outputs).save(folder / "model.keras")
-    os.unlink(trap)  # sprung when the model was made
+    os.unlink(written_file)  # written when the model was made
 
 
 def remove(name):
@@ -240,7 +240,7 @@ def write(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
-def cut_model(folder):
+def truncate_model(folder):
     path = folder / "model.keras"
     path.write_bytes(path.read_bytes()[:-500])
 
@@ -252,7 +252,7 @@ BAD_RUNS = {
         lambda_model,
         "model.keras holds code (a Lambda layer), which is not run: save the model without Lambda layers",
     ),
-    "a model cut short": (cut_model, "model.keras cannot be read as a Keras model"),
+    "a truncated model": (truncate_model, "model.keras cannot be read as a Keras model"),
     "a text for a model": (write("model.keras", "hello"), "model.keras cannot be read as a Keras model"),
     "a damaged config": (write("config.json", '{"model": '), "config.json is not JSON"),
     "another config": (write("config.json", "{}"), "has a damaged config.json or metrics.json (no 'data')"),
@@ -261,10 +261,10 @@ BAD_RUNS = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "message"), BAD_RUNS.values(), ids=BAD_RUNS.keys())
-def test_bad_run_folders(spoil, message, run, images, tmp_path, capsys):
+@pytest.mark.parametrize(("damage", "message"), BAD_RUNS.values(), ids=BAD_RUNS.keys())
+def test_bad_run_folders(damage, message, run, images, tmp_path, capsys):
     folder = tiny.copy_of(run, tmp_path)
-    spoil(folder)
+    damage(folder)
     before = tiny.tree(tmp_path)
     commands = [["evaluate", folder], ["predict", folder, images / "dots" / "0.png"], ["summary", folder]]
     for words in commands:
@@ -273,7 +273,7 @@ def test_bad_run_folders(spoil, message, run, images, tmp_path, capsys):
         assert shown.out == ""
         assert message.format(run=folder) in shown.err
         assert "Traceback" not in shown.err
-    assert tiny.tree(tmp_path) == before  # and so the trap of the Lambda layer was not sprung
+    assert tiny.tree(tmp_path) == before  # the code in the Lambda layer did not run
 
 
 OTHER_MISTAKES = {
@@ -303,7 +303,7 @@ def test_other_mistakes(words, message, run, tmp_path, capsys):
     assert shown.out == ""
 
 
-def test_images_that_changed_since_the_run(run, images, tmp_path, capsys):
+def test_changed_images(run, images, tmp_path, capsys):
     folder = tiny.copy_of(run, tmp_path)
     fewer = shutil.copytree(images, tmp_path / "fewer")
     for i in range(6):

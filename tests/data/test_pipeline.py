@@ -1,4 +1,4 @@
-"""Batches for model.fit: full, ordered by seed and epoch alone, equal from memory and from files."""
+"""Batches for model.fit: full, ordered by seed and epoch only, the same from memory and from files."""
 
 import io
 from pathlib import Path
@@ -26,7 +26,7 @@ AUGMENTATION = Augmentation(flip="both", transpose=True, crop=0.2, brightness=0.
 
 
 def gray_levels(number):
-    """An image that tells its number: its mean is 4 times that."""
+    """An image whose mean is 4 times its number."""
     return np.full((12, 12, 1), 4 * number, np.uint8)
 
 
@@ -57,7 +57,7 @@ def take(dataset, count):
 
 
 def numbers(x):
-    """Which images these are."""
+    """The numbers of the images."""
     return np.rint((x.mean(axis=(1, 2, 3)) + 1) * 127.5 / 4).astype(int)
 
 
@@ -94,7 +94,7 @@ def test_an_epoch_holds_distinct_training_images():
     for epoch in epochs:
         assert len(set(epoch)) == 32
         assert set(epoch) <= set(TRAIN)
-    # The three that are left out change, so that none is never seen.
+    # Three images are left out of each epoch, not always the same ones.
     assert set(epochs.ravel()) == set(TRAIN)
     left_out = {frozenset(set(TRAIN) - set(epoch)) for epoch in epochs}
     assert len(left_out) > 8
@@ -110,11 +110,11 @@ def test_order_is_new_in_each_epoch_and_for_each_seed():
 def test_an_epoch_does_not_depend_on_where_training_began(epoch):
     data = image_data(image_set(make=textured), augmentation=AUGMENTATION)
     steps = data.steps_per_epoch
-    uncut = take(data.train_batches(0), (epoch + 2) * steps)[epoch * steps :]
+    uninterrupted = take(data.train_batches(0), (epoch + 2) * steps)[epoch * steps :]
     resumed = take(
         image_data(image_set(make=textured), augmentation=AUGMENTATION).train_batches(epoch), 2 * steps
     )
-    assert_same(resumed, uncut)
+    assert_same(resumed, uninterrupted)
     assert not np.array_equal(resumed[0][0], resumed[steps][0])
 
 
@@ -127,13 +127,13 @@ def test_files_give_the_same_batches_as_memory(kind, tmp_path, monkeypatch):
     images = image_set(kind, tmp_path, textured)
     kept = image_data(images, augmentation=AUGMENTATION)
     expected = take(kept.train_batches(2), 9)
-    judged = list(kept.test.as_numpy_iterator())
+    evaluated = list(kept.test.as_numpy_iterator())
 
     monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
     streamed = image_data(images, augmentation=AUGMENTATION)
     assert_same(take(streamed.train_batches(2), 9), expected)
-    assert_same(streamed.test.as_numpy_iterator(), judged)
-    # All kinds hold the same pixels.
+    assert_same(streamed.test.as_numpy_iterator(), evaluated)
+    # All kinds have the same pixels.
     assert_same(
         take(image_data(image_set(make=textured), augmentation=AUGMENTATION).train_batches(2), 9), expected
     )

@@ -1,4 +1,4 @@
-"""Batches that several processes share: together equal to those of one process, each augmented separately."""
+"""Batches that several processes share: together the batches of one process, each augmented separately."""
 
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ AUGMENTATIONS = {
 
 
 def numbered(number):
-    """An image that tells its number: its mean is 4 times that."""
+    """An image whose mean is 4 times its number."""
     return np.full((12, 12, 1), 4 * number, np.uint8)
 
 
@@ -63,7 +63,7 @@ def shares(data, num_processes, epochs=1):
 
 
 def numbers(images):
-    """Which images these are."""
+    """The numbers of the images."""
     return np.rint((images.mean(axis=(-3, -2, -1)) + 1) * 127.5 / 4).astype(int)
 
 
@@ -102,12 +102,12 @@ def test_every_process_augments_differently(augmentation):
     whole, labels = take(data)
     parts = shares(data, 2)
     drawn = [whole[:, : BATCH // 2], whole[:, BATCH // 2 :], *(images for images, _ in parts)]
-    # The images are the same, so whatever differs is the augmentation: in every step.
+    # The images are the same, so all differences come from the augmentation. It differs in every step.
     for i, images in enumerate(drawn):
         for other in drawn[:i]:
             for step in range(STEPS):
                 assert not np.array_equal(images[step], other[step])
-    # The labels, and so the images, are shared as without.
+    # The labels, and so the images, are shared in the same way without augmentation.
     np.testing.assert_array_equal(np.concatenate([part for _, part in parts], axis=1), labels)
 
 
@@ -125,12 +125,12 @@ def test_a_process_draws_the_same_again(num_processes, process_id):
 @pytest.mark.parametrize(("num_processes", "process_id"), [(2, 0), (4, 3)])
 def test_a_share_that_begins_at_an_epoch_equals_an_uninterrupted_one(num_processes, process_id):
     data = image_data(alike, augmentation=AUGMENTATIONS["crop"])
-    for uncut, resumed in zip(
+    for uninterrupted, resumed in zip(
         take(data, 3, 0, process_id, num_processes),
         take(data, 2, 1, process_id, num_processes),
         strict=True,
     ):
-        np.testing.assert_array_equal(resumed, uncut[STEPS:])
+        np.testing.assert_array_equal(resumed, uninterrupted[STEPS:])
 
 
 # Datasets of global batches, from any pipeline
@@ -195,9 +195,9 @@ PARTIAL = {
 @pytest.mark.parametrize("make", PARTIAL.values(), ids=PARTIAL.keys())
 def test_partial_batches_are_refused(make):
     dataset = make(tf.data.Dataset.from_tensor_slices((X, Y)))
-    for ask in (batch_size_of, lambda x: process_share(process(0, 2), x)):
+    for function in (batch_size_of, lambda x: process_share(process(0, 2), x)):
         with pytest.raises(InputError) as caught:
-            ask(dataset)
+            function(dataset)
         assert str(caught.value) == (
             "The last batch of this dataset may be partial, which changes its weight on several "
             "devices: batch it with drop_remainder=True."

@@ -12,7 +12,7 @@ import numpy as np
 
 import keras_vit
 
-STEPS, BATCH, IMAGES_TO_JUDGE = 20, 8, 21  # neither the batch nor the devices divide 21
+STEPS, BATCH, EVALUATION_IMAGES = 20, 8, 21  # not divisible by the batch size or the number of devices
 
 MODEL = {"patch_size": 4, "dim": 16, "depth": 1, "num_heads": 4, "stem": "conv"}
 
@@ -28,7 +28,7 @@ def make_optimizer(sgd=False, scaled=False, **settings):
     if scaled:
         return keras.optimizers.LossScaleOptimizer(make_optimizer(sgd, **settings), initial_scale=256.0)
     averaged = {"use_ema": True, "ema_momentum": 0.9, **settings}
-    if sgd:  # its steps grow with the gradient; those of Adam hardly do
+    if sgd:  # its steps grow with the gradient; steps of Adam hardly do
         return keras.optimizers.SGD(0.1, **averaged)
     return keras.optimizers.AdamW(1e-3, weight_decay=0.05, **averaged)
 
@@ -61,14 +61,14 @@ def train(case):
         )
     pixels, labels = images()
     batches = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(BATCH, drop_remainder=True)
-    judged = tf.data.Dataset.from_tensor_slices((pixels, labels)).take(IMAGES_TO_JUDGE).batch(10)
+    evaluation_data = tf.data.Dataset.from_tensor_slices((pixels, labels)).take(EVALUATION_IMAGES).batch(10)
     losses = Losses()
     history = model.fit(
-        batches, validation_data=judged, shuffle=False, verbose=0, callbacks=[losses], epochs=1
+        batches, validation_data=evaluation_data, shuffle=False, verbose=0, callbacks=[losses], epochs=1
     ).history
     averages = distribution.values(model.optimizer.variables)  # evaluate() on JAX reuses their memory
-    evaluated = model.evaluate(judged, verbose=0)
-    predicted = model.predict(judged, verbose=0)
+    evaluated = model.evaluate(evaluation_data, verbose=0)
+    predicted = model.predict(evaluation_data, verbose=0)
     weights = model.get_weights()
     if distribution.is_chief:
         np.savez(

@@ -1,4 +1,4 @@
-"""Whole runs on several devices and processes: one folder, one report, however they end."""
+"""Whole runs on several devices and processes: one folder and one report, even after an interruption."""
 
 import csv
 import json
@@ -17,10 +17,10 @@ from tests.helpers import tiny
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("tiny_size")]
 
-# On torch each device has a process.
+# On torch, each device has a process.
 COUNT = 2 if BACKEND == "torch" else None
 ON_TWO = () if BACKEND == "torch" else ("--devices", "2")
-# What a process prints when another one has died. If the coordinator died, JAX's own client ends the process.
+# What a process prints when another one has ended. If it was the coordinator, JAX ends the process itself.
 LOST = ("Another process of this run has ended", "JAX distributed service detected fatal errors")
 
 
@@ -29,24 +29,24 @@ def rows(run):
         return list(csv.DictReader(file))
 
 
-def test_a_run_on_two_devices_that_is_cut_goes_on_with_one(images, tmp_path):
+def test_an_interrupted_run_on_two_devices_continues_on_one(images, tmp_path):
     run = tmp_path / "run"
-    words = tiny.words(images, run, "--distribute", "data", *ON_TWO)
-    for process in start("train", *words, count=COUNT, dying=range(COUNT or 1)):
+    arguments = tiny.words(images, run, "--distribute", "data", *ON_TWO)
+    for process in start("train", *arguments, count=COUNT, dying=range(COUNT or 1)):
         printed, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == -signal.SIGKILL, printed
-    begun = json.loads((partial_of(run) / "config.json").read_text())
-    assert begun["distribution"]["devices"] == 2
-    assert begun["distribution"]["global_batch_size"] == 8
-    assert begun["distribution"]["batch_size_per_replica"] == 4
+    unfinished = json.loads((partial_of(run) / "config.json").read_text())
+    assert unfinished["distribution"]["devices"] == 2
+    assert unfinished["distribution"]["global_batch_size"] == 8
+    assert unfinished["distribution"]["batch_size_per_replica"] == 4
     assert main(["train", "--out", str(run), "--resume", "--distribute", "none"]) == FINE
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
 
 
-def test_two_processes_that_lose_one_another_go_on_from_the_last_epoch(images, tmp_path):
+def test_two_processes_continue_after_one_has_ended(images, tmp_path):
     run = tmp_path / "run"
     command = ["train", *tiny.words(images, run, "--distribute", "data")]
-    for dying, epoch in ((0, 1), (1, 2)):  # first the chief, then the other
+    for dying, epoch in ((0, 1), (1, 2)):  # first the chief, then the other process
         processes = start(*command, count=2, dying={dying: epoch})
         printed = [process.communicate(timeout=LIMIT)[0] for process in processes]
         assert processes[dying].returncode == -signal.SIGKILL, printed[dying]
@@ -58,7 +58,7 @@ def test_two_processes_that_lose_one_another_go_on_from_the_last_epoch(images, t
     chief, other = finish(start(*command, count=2))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert not partial_of(run).exists()
-    # The chief continues with the epoch that was cut, and only the chief prints.
+    # The chief continues with the interrupted epoch, and only the chief prints.
     assert "Epoch 3/3" in chief
     assert "Epoch 2/3" not in chief
     assert f"report: {run / 'report.html'}" in chief
@@ -66,8 +66,10 @@ def test_two_processes_that_lose_one_another_go_on_from_the_last_epoch(images, t
     assert "report:" not in other
 
 
-def test_a_run_on_two_devices_is_the_run_of_one_and_loads_on_one(tmp_path):
-    images = tiny.draw(tmp_path / "images", each=40)  # 24 for validation: enough to fit a rejection
+def test_a_run_on_two_devices_equals_one_device_and_loads_on_one(tmp_path):
+    images = tiny.draw(
+        tmp_path / "images", each=40
+    )  # 24 for validation: enough to fit the out-of-distribution detector
     options = (
         "--validation-fraction",
         "0.25",
@@ -80,9 +82,9 @@ def test_a_run_on_two_devices_is_the_run_of_one_and_loads_on_one(tmp_path):
         "--model",
         tiny.STILL,
     )
-    words = [tiny.words(images, tmp_path / name, *options, epochs=2) for name in ("one", "two")]
-    assert main([*words[0], "--distribute", "none"]) == FINE
-    printed = finish(start("train", *words[1], "--distribute", "data", *ON_TWO, count=COUNT))[0]
+    arguments = [tiny.words(images, tmp_path / name, *options, epochs=2) for name in ("one", "two")]
+    assert main([*arguments[0], "--distribute", "none"]) == FINE
+    printed = finish(start("train", *arguments[1], "--distribute", "data", *ON_TWO, count=COUNT))[0]
     assert "8 images per step, 4 for each copy of the model; learning rate 0.0003 as on one device" in printed
     for expected, found in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         for name in expected.keys() - {"seconds"}:

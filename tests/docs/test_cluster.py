@@ -54,9 +54,9 @@ def test_train_commands_are_understood(line):
 def test_options_after_a_script_are_understood(line):
     """The scripts add them to their own options."""
     own = "train --data images --out runs/s16 --distribute data --nodes 2"
-    verb = parse(shlex.split(f"{own} {line[line.index('--') :]}"))
-    assert verb.run.model == "S/16"
-    assert verb.run.distribute == ("model" if "--distribute model" in line else "data")
+    command = parse(shlex.split(f"{own} {line[line.index('--') :]}"))
+    assert command.run.model == "S/16"
+    assert command.run.distribute == ("model" if "--distribute model" in line else "data")
 
 
 def test_options_named_alone_are_options(scaling):

@@ -28,6 +28,6 @@ def test_the_commands_are_understood(tmp_path, monkeypatch):
     best.write_text("{}")
     monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^\.venv/bin/keras-vit (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
-    verbs = [parse(line.split()) for line in lines]
+    commands = [parse(line.split()) for line in lines]
     names = ["Inspect", "Train", "Evaluate", "Predict", "Train", "Search", "Train", "Export", "Request"]
-    assert [type(verb).__name__ for verb in verbs] == names
+    assert [type(command).__name__ for command in commands] == names

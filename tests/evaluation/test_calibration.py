@@ -1,4 +1,4 @@
-"""Calibration against hand counts, scipy and models of known temperature; the whole evaluation of a run."""
+"""Calibration against counts by hand, scipy and models of known temperature; the evaluation of a run."""
 
 import json
 
@@ -139,7 +139,7 @@ def test_reliability_bins_refuses(bins):
         reliability_bins(PROBABILITIES, LABELS, bins)
 
 
-def judgement(**changes):
+def judge_changed(**changes):
     logits, labels = drawn(2.0, images=300)
     worse, _ = drawn(2.0, images=300, seed=1)
     validation_logits, validation_labels = drawn(2.0, images=100, seed=2)
@@ -157,8 +157,8 @@ def judgement(**changes):
     return judge(**(arguments | changes)), arguments | changes
 
 
-def test_judge_combines_its_parts():
-    got, given = judgement()
+def test_judge_has_all_parts():
+    got, given = judge_changed()
     labels, logits = given["test_labels"], given["test_logits_best"]
     assert json.loads(json.dumps(got, allow_nan=False)) == got
     assert list(got) == ["class_names", "best", "last", "calibration", "mistakes"]
@@ -194,7 +194,7 @@ def test_judge_combines_its_parts():
     ],
 )
 def test_judge_gives_the_reason_why_the_temperature_stays_at_1(labels, logits, reason):
-    got, _ = judgement(validation_labels=labels, validation_logits_best=logits)
+    got, _ = judge_changed(validation_labels=labels, validation_logits_best=logits)
     calibration = got["calibration"]
     assert calibration["temperature"] == 1
     assert calibration["fitted_on"].startswith(reason)
@@ -216,4 +216,4 @@ def test_judge_gives_the_reason_why_the_temperature_stays_at_1(labels, logits, r
 )
 def test_judge_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
-        judgement(**changes)
+        judge_changed(**changes)

@@ -1,4 +1,4 @@
-"""Processes of one machine: what they answer, how they end, and that none is left behind."""
+"""Processes of one machine: what they return, how they end, and that none is left behind."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 
 from keras_vit.errors import InputError
 from keras_vit.process.children import (
-    BEGUN,
+    STARTED,
     ProcessFailed,
     call,
     gpus,
@@ -24,7 +24,7 @@ from tests.search.running import environment, wait_for
 
 pytestmark = [
     pytest.mark.same_on_every_backend,
-    # What other tests have imported has threads; these targets want nothing of them.
+    # Modules that other tests imported have started threads, which these targets do not use.
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning"),
 ]
 
@@ -32,7 +32,7 @@ FORK, SPAWN = make_context(True), make_context(False)
 both = pytest.mark.parametrize("context", [FORK, SPAWN], ids=["fork", "spawn"])
 
 
-# What the processes do; at the top level, so that a new process finds it.
+# What the processes do. At the top level, so that a new process can import it.
 
 
 def answer(*values):
@@ -70,25 +70,25 @@ def be_killed(number):
     time.sleep(60)
 
 
-def answer_what_cannot_be_sent(_):
+def return_an_unpicklable_value(_):
     return lambda: None
 
 
-def tell(names):
-    print("told", *(os.environ.get(name) for name in names))
+def print_environment(names):
+    print("environment", *(os.environ.get(name) for name in names))
     print("cores", sorted(os.sched_getaffinity(0)))
 
 
 def wait_and_clean_up(folder):
     try:
-        (folder / "begun").touch()
+        (folder / "started").touch()
         time.sleep(60)
     finally:
         (folder / "cleaned").touch()
 
 
 def wait_for_file(file):
-    file.with_name("begun").touch()
+    file.with_name("started").touch()
     while not file.is_file():
         time.sleep(0.02)
     return 7
@@ -109,13 +109,13 @@ def text(log):
 @both
 def test_a_call_returns_what_its_target_does(context, tmp_path, capfd):
     log = tmp_path / "log"
-    log.write_text("what was there\n")
+    log.write_text("an earlier line\n")
     assert call(context, answer, 1, None, {"a": [2.5]}, log=log) == (1, None, {"a": [2.5]})
-    there, begun, said, error = text(log).splitlines()
-    assert there == "what was there"
-    assert re.fullmatch(rf"{BEGUN} \d+", begun)
-    assert begun.split()[-1] != str(os.getpid())
-    assert (said, error) == ("pätch (1, None, {'a': [2.5]})", "to stderr")
+    earlier, first, output, error = text(log).splitlines()
+    assert earlier == "an earlier line"
+    assert re.fullmatch(rf"{STARTED} \d+", first)
+    assert first.split()[-1] != str(os.getpid())
+    assert (output, error) == ("pätch (1, None, {'a': [2.5]})", "to stderr")
     assert capfd.readouterr() == ("", "")
 
 
@@ -124,13 +124,13 @@ def test_an_answer_may_be_large(tmp_path):
 
 
 @both
-def test_an_input_error_crosses(context, tmp_path):
+def test_an_input_error_reaches_the_parent(context, tmp_path):
     with pytest.raises(InputError, match=r"^no such images\.$"):
         call(context, refuse, "no such images.", log=tmp_path / "log")
 
 
 @pytest.mark.parametrize(
-    ("context", "target", "argument", "code", "said"),
+    ("context", "target", "argument", "code", "shown"),
     [
         (FORK, be_killed, signal.SIGKILL, -signal.SIGKILL, ""),
         (SPAWN, be_killed, signal.SIGKILL, -signal.SIGKILL, ""),
@@ -139,16 +139,16 @@ def test_an_input_error_crosses(context, tmp_path):
         (FORK, fail, "boom", FAILED, "KeyError: 'boom'"),
         (SPAWN, fail, "boom", FAILED, "KeyError: 'boom'"),
         (FORK, leave, 4, FAILED, "SystemExit: 4"),
-        (FORK, answer_what_cannot_be_sent, None, FAILED, "pickle"),
+        (FORK, return_an_unpicklable_value, None, FAILED, "pickle"),
     ],
 )
-def test_a_call_without_an_answer_names_the_log(context, target, argument, code, said, tmp_path):
+def test_a_call_without_an_answer_names_the_log(context, target, argument, code, shown, tmp_path):
     log = tmp_path / "log"
     with pytest.raises(ProcessFailed) as caught:
         call(context, target, argument, log=log)
     assert str(caught.value) == f"{target.__name__} ended with exit code {code}: see {log}."
-    assert said in text(log)
-    assert ("Traceback" in text(log)) == bool(said)
+    assert shown in text(log)
+    assert ("Traceback" in text(log)) == bool(shown)
 
 
 # start
@@ -160,7 +160,7 @@ ENDS = [
     (leave, FINE, FINE, None),
     (leave, ONCE_MORE, ONCE_MORE, None),
     (leave, GIVEN_UP, GIVEN_UP, None),
-    (leave, "words", FAILED, "words"),
+    (leave, "a text", FAILED, "a text"),
     (refuse, "a mistake.", WRONG_USAGE, "a mistake."),
     (fail, "boom", FAILED, "KeyError: 'boom'"),
     (be_killed, signal.SIGKILL, -signal.SIGKILL, None),
@@ -168,21 +168,21 @@ ENDS = [
 
 
 @pytest.mark.parametrize(
-    ("context", "target", "argument", "code", "said"),
+    ("context", "target", "argument", "code", "shown"),
     [*((FORK, *end) for end in ENDS), *((SPAWN, *end) for end in ENDS[3:4] + ENDS[6:])],
 )
-def test_how_a_process_ends(context, target, argument, code, said, tmp_path):
+def test_how_a_process_ends(context, target, argument, code, shown, tmp_path):
     log = tmp_path / "log"
     process = start(context, target, argument, log=log, environment={})
     process.join(60)
     assert process.exitcode == code
     lines = text(log).splitlines()
-    assert lines[0].startswith(f"{BEGUN} {process.pid}")
+    assert lines[0].startswith(f"{STARTED} {process.pid}")
     assert ("Traceback" in text(log)) == (target is fail)
-    assert lines[1:] == [] if said is None else lines[-1] == said
+    assert lines[1:] == [] if shown is None else lines[-1] == shown
 
 
-def test_what_a_target_returns_is_its_code(tmp_path):
+def test_the_return_value_of_a_target_is_the_exit_code(tmp_path):
     file = tmp_path / "file"
     file.touch()
     process = start(FORK, wait_for_file, file, log=tmp_path / "log", environment={})
@@ -191,7 +191,7 @@ def test_what_a_target_returns_is_its_code(tmp_path):
 
 
 @both
-def test_environment_and_cores_reach_it_and_nothing_else_changes(context, tmp_path, monkeypatch):
+def test_environment_and_cores_change_in_the_process_only(context, tmp_path, monkeypatch):
     monkeypatch.setenv("ALREADY", "here")
     monkeypatch.setenv("CHANGED", "before")
     monkeypatch.delenv("NEW", raising=False)
@@ -200,17 +200,17 @@ def test_environment_and_cores_reach_it_and_nothing_else_changes(context, tmp_pa
     log, core = tmp_path / "log", max(cores)
     for some in ((core,), ()):
         names = ["ALREADY", "CHANGED", "NEW"]
-        process = start(context, tell, names, log=log, environment=given, cores=some)
+        process = start(context, print_environment, names, log=log, environment=given, cores=some)
         process.join(60)
         assert process.exitcode == FINE
         assert f"cores {sorted(some or cores)}" in text(log)
-    assert text(log).count("told here after \n") == 2
-    assert f"{BEGUN} {process.pid}, GPU 3" in text(log)
+    assert text(log).count("environment here after \n") == 2
+    assert f"{STARTED} {process.pid}, GPU 3" in text(log)
     assert dict(os.environ) == before
     assert os.sched_getaffinity(0) == cores
 
 
-def test_the_environment_stays_when_a_process_cannot_be_started(tmp_path):
+def test_the_environment_is_unchanged_if_a_process_cannot_start(tmp_path):
     before = dict(os.environ)
     with pytest.raises(Exception, match=r"pickle|lambda"):
         start(SPAWN, lambda: None, log=tmp_path / "log", environment={"NEW": "1"})
@@ -220,7 +220,7 @@ def test_the_environment_stays_when_a_process_cannot_be_started(tmp_path):
 @both
 def test_terminate_cleans_up(context, tmp_path):
     process = start(context, wait_and_clean_up, tmp_path, log=tmp_path / "log", environment={})
-    wait_for((tmp_path / "begun").is_file, "the begin")
+    wait_for((tmp_path / "started").is_file, "the start of the process")
     process.terminate()
     process.join(60)
     assert process.exitcode == FAILED
@@ -230,14 +230,14 @@ def test_terminate_cleans_up(context, tmp_path):
 
 def test_ctrl_c_is_left_to_the_parent(tmp_path):
     process = start(FORK, wait_for_file, tmp_path / "file", log=tmp_path / "log", environment={})
-    wait_for((tmp_path / "begun").is_file, "the begin")
+    wait_for((tmp_path / "started").is_file, "the start of the process")
     os.kill(process.pid, signal.SIGINT)
     (tmp_path / "file").touch()
     process.join(60)
     assert process.exitcode == 7
 
 
-# The parent's end
+# When the parent ends
 
 
 PARENT = """
@@ -248,7 +248,7 @@ from keras_vit.process.children import call, make_context, start
 
 how, fork, log, platform = sys.argv[1], sys.argv[2] == "fork", Path(sys.argv[3]), sys.argv[4]
 context = make_context(fork)
-sys.platform = platform  # a copy believes it too
+sys.platform = platform  # a forked process keeps it
 if how == "start":
     start(context, targets.wait_as_child, how, log=log, environment={})
     time.sleep(60)
@@ -268,21 +268,21 @@ else:
 )
 def test_a_process_ends_with_its_parent(how, context, platform, tmp_path):
     log = tmp_path / "log"
-    words = [sys.executable, "-c", PARENT, how, context, str(log), platform]
-    parent = subprocess.Popen(words, env=environment())
+    command = [sys.executable, "-c", PARENT, how, context, str(log), platform]
+    parent = subprocess.Popen(command, env=environment())
     try:
         found = wait_for(
-            lambda: re.search(r"child (\d+)", text(log)) if log.is_file() else None, "a child's begin"
+            lambda: re.search(r"child (\d+)", text(log)) if log.is_file() else None, "the start of the child"
         )
     finally:
         parent.kill()
         parent.wait()
     child = int(found[1])
-    wait_for(lambda: not is_running(child), "the child's end")
+    wait_for(lambda: not is_running(child), "the end of the child")
 
 
 def is_running(process) -> bool:
-    """Whether a process is there and no zombie, which an init that collects none leaves."""
+    """Whether a process runs. A zombie does not: some init processes never collect them."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -302,7 +302,7 @@ def test_a_call_that_is_interrupted_leaves_no_process(tmp_path):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    child = int(re.search(rf"{BEGUN} (\d+)", text(log))[1])
+    child = int(re.search(rf"{STARTED} (\d+)", text(log))[1])
     assert not is_running(child)
 
 

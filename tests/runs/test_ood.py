@@ -1,4 +1,4 @@
-"""The out-of-distribution rejection of a run, on every backend, and of a run that was interrupted."""
+"""The out-of-distribution rejection of a run, on every backend and after an interruption."""
 
 import dataclasses
 import importlib.util
@@ -37,7 +37,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
-def words(images, out):
+def command(images, out):
     """The command that `rejecting` was trained with."""
     return tiny.words(images, out, "--validation-fraction", 0.25, epochs=6)
 
@@ -69,17 +69,17 @@ def test_the_run_folder_holds_what_was_fitted(run):
     files = {path.name for path in run.path.iterdir()}
     plain = {"config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"}
     assert files == {*plain, "rejection.npz"}
-    judged = run.metrics["rejection"]
-    assert {key: value for key, value in judged.items() if key not in ("rates", "threshold")} == {
+    fitted = run.metrics["rejection"]
+    assert {key: value for key, value in fitted.items() if key not in ("rates", "threshold")} == {
         "method": "Mahalanobis distance to the nearest class centre",
         "share_allowed": 0.05,
         "fitted_on": "validation",
         "training_images": 72,
         "validation_images": 24,
     }
-    assert run.rejection.threshold == judged["threshold"] > 0
+    assert run.rejection.threshold == fitted["threshold"] > 0
     assert run.rejection.centers.shape[0] == len(tiny.CLASSES)
-    json.dumps(judged, allow_nan=False)
+    json.dumps(fitted, allow_nan=False)
 
 
 def test_the_rates_are_those_of_the_images(run, data):
@@ -127,8 +127,8 @@ def test_predict_rejects_what_the_run_rejects(run, data, tmp_path, capsys):
     assert second.endswith("%  rejected: unlike the training images")
     assert "not a readable JPEG" in third
     main(["predict", str(run.path), str(test[0]), str(flat), str(text), "--json"])
-    said = [item["reject"] for item in json.loads(capsys.readouterr().out)]
-    assert said == [bool(rejects[0]), True, True]
+    shown = [item["reject"] for item in json.loads(capsys.readouterr().out)]
+    assert shown == [bool(rejects[0]), True, True]
 
 
 def test_the_report_shows_the_rates(run):
@@ -153,7 +153,7 @@ def test_a_run_that_is_interrupted_while_it_is_written_ends_as_an_uninterrupted_
     with monkeypatch.context() as patch:
         patch.setattr(outputs, "render_report", interrupt)
         with pytest.raises(Interrupted):
-            main(words(drawn_images, out))
+            main(command(drawn_images, out))
     assert (partial_of(out) / "rejection.npz").is_file()
     assert main(["train", "--out", str(out), "--resume"]) == FINE
     again = load_run(out)
@@ -194,8 +194,8 @@ def test_the_drawn_defects_are_left_out_of_a_run_on_them(run, data, monkeypatch)
         "ood_example_images",
         lambda _: {name: [np.zeros((8, 8, 1), "uint8")] for name in ("drawn defects", "noise")},
     )
-    _, judged = ood.judge_ood(run.model, drawn)
-    left_out = {row["name"]: row["left_out"] for row in judged["rates"]}
+    _, fitted = ood.judge_ood(run.model, drawn)
+    left_out = {row["name"]: row["left_out"] for row in fitted["rates"]}
     assert left_out == {
         "validation": None,
         "test": None,

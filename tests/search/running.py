@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from keras_vit.process.children import BEGUN
+from keras_vit.process.children import STARTED
 from tests.helpers import tiny
 from tests.helpers.paths import ROOT
 
-LIMIT = 400  # seconds until a test gives a search up
+LIMIT = 400  # seconds until a test stops a search
 
 # 15 trials: 4, 2 and 1; 3 and 2; 3.
 FIFTEEN = ("--max-epochs", "4", "--factor", "2")
@@ -20,8 +20,8 @@ XLA = () if tiny.BACKEND == "jax" else ("--xla", "False")
 
 
 def command(images, out, *more):
-    words = [*FIFTEEN, "--freeze", *FROZEN, *XLA, "--no-retrain", "--data", images, "--out", out, *more]
-    return [sys.executable, "-W", "ignore", "-m", "keras_vit", "search", *map(str, words)]
+    arguments = [*FIFTEEN, "--freeze", *FROZEN, *XLA, "--no-retrain", "--data", images, "--out", out, *more]
+    return [sys.executable, "-W", "ignore", "-m", "keras_vit", "search", *map(str, arguments)]
 
 
 def environment(**more):
@@ -29,7 +29,7 @@ def environment(**more):
 
 
 def start(images, out, *more, **variables):
-    """Starts a search; what it prints is read by `finish`."""
+    """Starts a search. `finish` returns its output."""
     return subprocess.Popen(
         command(images, out, *more),
         env=environment(**variables),
@@ -41,22 +41,22 @@ def start(images, out, *more, **variables):
 
 def finish(process, code=0) -> str:
     try:
-        said = process.communicate(timeout=LIMIT)[0]
+        output = process.communicate(timeout=LIMIT)[0]
     finally:
         process.kill()
-    assert process.returncode == code, said[-4000:]
-    return said
+    assert process.returncode == code, output[-4000:]
+    return output
 
 
 def process_of(out, name) -> int | None:
-    """The number of the process that last began under a name."""
+    """The id of the process that was started last with this name."""
     log = Path(out) / "logs" / f"{name}.log"
-    begun = re.findall(rf"{BEGUN} (\d+)", log.read_text(errors="replace")) if log.is_file() else []
-    return int(begun[-1]) if begun else None
+    numbers = re.findall(rf"{STARTED} (\d+)", log.read_text(errors="replace")) if log.is_file() else []
+    return int(numbers[-1]) if numbers else None
 
 
 def wait_for(found, what):
-    """What `found()` returns as soon as it is true."""
+    """Waits until `found()` is true, and returns its value."""
     until = time.monotonic() + LIMIT
     while time.monotonic() < until:
         value = found()
@@ -67,7 +67,7 @@ def wait_for(found, what):
 
 
 def case_name(value) -> str:
-    """What a case is called: the same in each process of the tests, unlike a function's address."""
+    """The name of a case: the same in each process of the tests, unlike the address of a function."""
     if isinstance(value, list | tuple):
         return "+".join(map(case_name, value))
     return getattr(value, "__name__", None) or str(value)

@@ -1,4 +1,4 @@
-"""A made-up Hyperband search, with what its report should find planted in it."""
+"""A made-up Hyperband search, with effects that its report should find."""
 
 import math
 from pathlib import Path
@@ -20,12 +20,12 @@ FIELDS = {
     "max_parameters": None,
 }
 SEARCHED = ["depth", "num_heads", "dim", "stem", "learning_rate", "batch_size"]
-SIZES = ((18, 6, 2), (8, 3), (4,))  # trials of each rung, of the bracket of the shortest trials first
+SIZES = ((18, 6, 2), (8, 3), (4,))  # trials of each rung; the first bracket has the shortest trials
 IMAGES = 144
 
 
 def search(sizes=SIZES, searched=SEARCHED, factor=3, seed=0) -> SearchRecord:
-    """The stem is worth ten points, epochs more, and all else nothing."""
+    """The stem is worth ten points, epochs are worth more, and nothing else has an effect."""
     rng = np.random.default_rng(seed)
     trials: list[TrialRecord] = []
     longest = factor ** (len(sizes) - 1)
@@ -35,7 +35,7 @@ def search(sizes=SIZES, searched=SEARCHED, factor=3, seed=0) -> SearchRecord:
             epochs = math.ceil(longest / factor ** (bracket - rung))
             chosen = sorted(before, key=lambda trial: -trial.score)[:size]
             points = [t.values for t in chosen] if rung else [_point(rng, searched) for _ in range(size)]
-            begun = [
+            run = [
                 TrialRecord(
                     trial_id=f"{len(trials) + i:04d}",
                     status="COMPLETED",
@@ -52,8 +52,8 @@ def search(sizes=SIZES, searched=SEARCHED, factor=3, seed=0) -> SearchRecord:
                 )
                 for i, point in enumerate(points)
             ]
-            trials += begun
-            before = begun
+            trials += run
+            before = run
     config = {
         "space": "defect28",
         "searched": list(searched),

@@ -1,4 +1,4 @@
-"""best.json: what the search tried at its best point is what `keras-vit train --config best.json` trains."""
+"""best.json: `keras-vit train --config best.json` trains the best point in the way the search did."""
 
 import csv
 import dataclasses
@@ -36,7 +36,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize(("space", "chosen"), POINTS.values(), ids=POINTS)
-def test_the_run_is_what_the_search_tried(space, chosen, images, tmp_path):
+def test_the_run_equals_the_trial(space, chosen, images, tmp_path):
     hp = keras_tuner.HyperParameters()
     hp.values.update(chosen)
     values = space.declare(hp)
@@ -59,7 +59,7 @@ def test_the_run_is_what_the_search_tried(space, chosen, images, tmp_path):
     assert {**ours, "name": ""} == {**theirs, "name": ""}
     assert made.loss.get_config() == tried.loss.get_config()
 
-    # And so the run goes as the trial went.
+    # The run has the same history as the trial.
     expected = hypermodel.fit(hp, tried, verbose=0).history
     with open(training.train(config).path / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -85,7 +85,7 @@ def test_the_run_is_what_the_search_tried(space, chosen, images, tmp_path):
         ),
     ],
 )
-def test_only_what_differs_from_the_size_is_said(changes, expected):
+def test_only_differences_from_the_size_are_written(changes, expected):
     space = dataclasses.replace(SearchSpace(), stem="linear") if changes.get("patch_size") else SearchSpace()
     values = {**space.declare(keras_tuner.HyperParameters()), **changes}
     found = train_config_at(values, TrainConfig(image_size=56, channels=3))
@@ -94,7 +94,7 @@ def test_only_what_differs_from_the_size_is_said(changes, expected):
 
 
 def record(folder, *scores, **given):
-    """A search with a trial a score; None for one that has not ended."""
+    """A search with one trial per score. The score of a trial that has not ended is None."""
     config = SearchConfig(out=folder, max_epochs=9, **given)
     values = config.search_space().declare(keras_tuner.HyperParameters())
     trials = [

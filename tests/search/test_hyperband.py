@@ -1,4 +1,4 @@
-"""A promoted trial goes on as if it had never stopped; other tuners take the model too."""
+"""A promoted trial continues as if it had never stopped. Other tuners can use the model too."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def trial(name, **budget):
     return keras_tuner.engine.trial.Trial(hp, trial_id=name)
 
 
-def test_a_promoted_trial_is_one_that_was_never_cut(data, tmp_path):
+def test_a_promoted_trial_equals_one_without_a_break(data, tmp_path):
     tuner = ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path)
     runs = {
         "cut": trial("cut", epochs=1, initial_epoch=0),
@@ -68,7 +68,7 @@ def test_a_promoted_trial_is_one_that_was_never_cut(data, tmp_path):
 
 
 def reopened(tuner, directory):
-    """The search as a process finds it that starts after the oracle's file was cut short."""
+    """The search as read by a process that starts after the oracle's file was truncated."""
     file = directory / "untitled_project" / "oracle.json"
     file.write_text(file.read_text()[:100])
     return ViTHyperband(tuner.hypermodel, directory=directory)
@@ -95,7 +95,7 @@ def test_a_search_finds_its_best(tuner, limits, data, tmp_path):
     assert all(one.status == "COMPLETED" for one in trials)
     assert found.get_best_models()[0].built
     if tuner is ViTHyperband:
-        # Nothing can be promoted any more, and only the best keep their weights.
+        # No trial can be promoted now, so only the best trials keep their weights.
         assert not list(tmp_path.rglob(CHECKPOINT))
         assert len(list(tmp_path.rglob("*.weights.h5"))) == 3
         again = reopened(found, tmp_path)
@@ -115,7 +115,7 @@ def test_a_model_over_the_budget_is_not_built(data):
         ViTHyperModel(data, SearchSpace(max_parameters=100, batch_size=8), RECIPE)
 
 
-def test_what_cannot_be_searched_is_refused(data, tmp_path):
+def test_wrong_spaces_are_refused(data, tmp_path):
     with pytest.raises(InputError, match=r"Received: patch_size=5, image 28x28"):
         ViTHyperModel(data, SearchSpace(patch_size=Choice((5, 4)), stem="linear"))
     with pytest.raises(InputError, match="max_epochs=9 differs from the 3 epochs of the space"):
@@ -131,7 +131,7 @@ def test_the_images_in_memory_are_shared(data):
 
 
 @pytest.mark.same_on_every_backend
-def test_a_cut_oracle_file_loses_no_trial(data, tmp_path):
+def test_a_truncated_oracle_file_loses_no_trial(data, tmp_path):
     tuner = ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path)
     for score in (0.5, 0.7):
         one = tuner.oracle.create_trial("tuner0")
@@ -141,7 +141,7 @@ def test_a_cut_oracle_file_loses_no_trial(data, tmp_path):
     running = tuner.oracle.create_trial("tuner0")
     again = reopened(tuner, tmp_path)
     assert [one.score for one in again.oracle.get_best_trials(2)] == [0.7, 0.5]
-    # The one that was running comes again, with its number and once.
+    # The trial that was running is given out again, once, with the same number.
     assert again.oracle.create_trial("tuner0").trial_id == running.trial_id
     assert len(again.oracle.trials) == 3
 
@@ -169,11 +169,11 @@ def test_no_model_over_the_budget_is_drawn(data, tmp_path):
 
 
 @pytest.mark.same_on_every_backend
-def test_a_trial_that_kills_its_process_is_given_up(data, tmp_path):
+def test_a_trial_that_kills_its_process_is_abandoned(data, tmp_path):
     tuner = ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path)
     one = trial("large", epochs=1, initial_epoch=0)
     file = Path(tuner.get_trial_dir("large")) / KILLED
-    file.write_text(str(MOST_KILLS))  # what its processes have left
+    file.write_text(str(MOST_KILLS))  # files that its processes have left
     with pytest.raises(keras_tuner.errors.FailedTrialError, match="killed 5 times: is the model too large"):
         tuner.run_trial(one, verbose=0)
     assert not file.exists()
@@ -223,8 +223,8 @@ def test_tensorboard_gets_curves_and_hyperparameters(data, tmp_path):
     history = tuner.run_trial(trial("one", epochs=2, initial_epoch=0), verbose=0)[0].history
     board = EventAccumulator(str(tmp_path / "board" / "one"))
     board.Reload()
-    begun = board.PluginTagToContent("hparams")["_hparams_/session_start_info"]
-    found = plugin_data_pb2.HParamsPluginData.FromString(begun).session_start_info
+    content = board.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    found = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
     assert found.hparams["dim"].number_value == 8
     assert found.hparams["learning_rate"].number_value == pytest.approx(2e-3)
     (score,) = board.Tensors("val_accuracy")

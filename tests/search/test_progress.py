@@ -1,4 +1,4 @@
-"""How far a search is: what Hyperband will try, checked against KerasTuner, and the lines for a person."""
+"""The progress of a search: the plan of Hyperband, checked against KerasTuner, and the printed lines."""
 
 import dataclasses
 import sys
@@ -26,13 +26,13 @@ ORACLES = {"KerasTuner's": keras_tuner.oracles.HyperbandOracle, "ours": ViTOracl
 
 
 def drive(kind, folder, max_epochs, factor, iterations):
-    """All trials that an oracle gives a tuner which is done with each at once, in their order."""
+    """All trials of an oracle, in order, for a tuner that finishes each one at once."""
     hp = keras_tuner.HyperParameters()
     hp.Float("x", 0.0, 1.0)
     options = dict(max_epochs=max_epochs, factor=factor, hyperband_iterations=iterations, seed=1)
     oracle = kind(objective=keras_tuner.Objective("score", "max"), hyperparameters=hp, **options)
     oracle._set_project_dir(folder, "search")
-    oracle.save = oracle._save_trial = lambda *_: None  # no test of files, and many of them
+    oracle.save = oracle._save_trial = lambda *_: None  # the files are not tested here, and there are many
     oracle.verbose = 0
     found = []
     while (trial := oracle.create_trial("tuner0")).status != "STOPPED":
@@ -58,7 +58,7 @@ LENGTHS = [
 
 @pytest.mark.parametrize(
     ("kind", "max_epochs", "factor", "iterations"),
-    # Ours looks through its trials at each end, and takes seconds for hundreds.
+    # Our oracle reads all trials whenever one ends: seconds for hundreds of them.
     [(kind, *length) for kind in ORACLES for length in LENGTHS if kind != "ours" or length[0] < 64],
 )
 def test_the_plan_is_what_kerastuner_does(kind, max_epochs, factor, iterations, tmp_path):
@@ -118,7 +118,7 @@ def record(trials):
 
 
 def trials_of(rungs, start=0.0, each=10.0):
-    """A trial for each that is planned, done, at a price of its own and one an epoch."""
+    """A finished trial for each planned one, with a fixed cost and a cost per epoch."""
     found: list[TrialRecord] = []
     for rung in rungs:
         before = [trial for trial in found if (trial.bracket, trial.rung) == (rung.bracket, rung.number - 1)]
@@ -147,10 +147,10 @@ ALL = trials_of(RUNGS)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("start", "each"), [(0.0, 10.0), (5.0, 10.0), (20.0, 1.0)])
 @pytest.mark.parametrize("done", [5, 7, 14])
-def test_the_time_left_is_that_of_the_rest(done, start, each, workers):
+def test_the_time_left_is_the_time_of_the_other_trials(done, start, each, workers):
     trials = trials_of(RUNGS, start, each)
     if len({trial.epochs - trial.initial_epoch for trial in trials[:done]}) == 1:
-        start, each = 0.0, start + each  # what one length tells
+        start, each = 0.0, start + each  # trials of one length give one number only
     left = sum(start + each * (trial.epochs - trial.initial_epoch) for trial in trials[done:])
     assert seconds_left(record(trials[:done]), RUNGS, workers) == pytest.approx(left / workers)
 
@@ -162,18 +162,18 @@ def test_the_time_left_before_and_after():
         assert seconds_left(record(trials), RUNGS, 1) is None
     assert seconds_left(record(ALL), RUNGS, 1) == 0.0
     assert seconds_left(record(ALL), begun_at_most(RUNGS, 3), 1) == 0.0
-    # One that has failed is done, and tells nothing of the time.
+    # A failed trial is done, and its time is not used.
     assert seconds_left(record([failed, *ALL[1:7]]), RUNGS, 1) == pytest.approx(220.0)
 
 
-def test_the_time_left_is_never_less_than_nothing():
+def test_the_time_left_is_never_negative():
     faster = [dataclasses.replace(trial, seconds=100.0 / trial.epochs) for trial in ALL[:7]]
     assert seconds_left(record(faster), RUNGS, 1) > 0
     assert seconds_left(record(faster), RUNGS, 0) > 0
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [
         (0, "0 s"),
         (0.4, "0 s"),
@@ -186,8 +186,8 @@ def test_the_time_left_is_never_less_than_nothing():
         (86400, "24 h 0 min"),
     ],
 )
-def test_times_are_short(seconds, told):
-    assert minutes(seconds) == told
+def test_times_are_short(seconds, text):
+    assert minutes(seconds) == text
 
 
 POINT = "; depth 6, heads 4, dim 64, learning rate 2.0e-03"
@@ -219,7 +219,7 @@ def test_the_line_of_a_trial(changes, line):
         ("CC", 3, "2 of 3 trials done, 0 running, best 50.0% (0000), about 10 s left"),
         ("CCCC", 5, "4 of 5 trials done, 0 running, best 50.0% (0000), about 10 s left"),
         ("CCC", 3, "3 of 3 trials done, 0 running, best 50.0% (0000), about 0 s left"),
-        # What has begun is brought to its end, however few are asked for now.
+        # A trial that has started is finished, even if fewer trials are asked for now.
         ("CCR", 1, "2 of 3 trials done, 1 running, best 50.0% (0000), about 10 s left"),
         ("C", 99, "1 of 15 trials done, 0 running, best 50.0% (0000), about 5 min left"),
     ],
@@ -253,12 +253,12 @@ def test_without_a_terminal_each_trial_is_printed_once(capsys):
     assert lines[1] == f"{trial_line(ALL[1])}  [{state_line(record(ALL[:2]), RUNGS, 1)}]"
 
 
-def test_a_search_that_goes_on_says_so_and_prints_what_is_new(capsys):
+def test_a_continued_search_says_so_and_prints_new_trials(capsys):
     display = Display(RUNGS, workers=1, most=3)
     display.show(record(ALL[:2]))
     display.show(record(ALL[:3]))
-    told = capsys.readouterr().out.splitlines()
-    assert told == [
+    output = capsys.readouterr().out.splitlines()
+    assert output == [
         "continues: 2 of 3 trials done, 0 running, best 50.0% (0000), about 10 s left",
         f"{trial_line(ALL[2])}  [3 of 3 trials done, 0 running, best 50.0% (0000), about 0 s left]",
     ]
@@ -271,9 +271,9 @@ def test_on_a_terminal_the_state_is_the_last_line(capsys, monkeypatch):
     display.show(record([]))
     display.show(record(ALL[:1]))
     display.end()
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     clear = "\r\x1b[K"
     state = state_line(record(ALL[:1]), RUNGS, 1)
-    assert told == (
+    assert output == (
         f"{clear}0 of 15 trials done, 0 running{clear}{trial_line(ALL[0])}\n{clear}{state[:39]}{clear}"
     )

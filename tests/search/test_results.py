@@ -1,4 +1,4 @@
-"""What is read of a search's folder: KerasTuner's files and ours, half written or damaged too."""
+"""Reading the folder of a search: the files of KerasTuner and of this package, damaged ones too."""
 
 import csv
 import dataclasses
@@ -27,7 +27,7 @@ HISTORY = [{"epoch": 1, "loss": 1.0, "val_accuracy": 0.25}]
 
 
 class Search:
-    """A search with KerasTuner's own oracle and files, whose trials take no time."""
+    """A search with the oracle and the files of KerasTuner. Its trials take no time."""
 
     def __init__(self, folder: Path, **given):
         folder.mkdir()
@@ -73,13 +73,13 @@ def search(tmp_path):
     return Search(tmp_path / "steel", freeze=("depth=2", "stem=linear"))
 
 
-def test_a_search_that_has_begun_has_no_trials(search):
+def test_a_new_search_has_no_trials(search):
     found = read_search(search.folder)
     assert (found.folder, found.trials, found.completed, found.best) == (search.folder, [], [], None)
     assert found.config == json.loads((search.folder / SEARCH).read_text())
 
 
-def test_trials_are_read_as_they_are(search):
+def test_trials_are_read_in_every_state(search):
     for score in (0.5, 0.75):
         search.end(search.begin(), score)
     running = search.begin()
@@ -104,13 +104,13 @@ def test_trials_are_read_as_they_are(search):
         assert trial.mult_adds > trial.parameters
 
 
-def test_a_promoted_trial_is_of_its_ancestors_bracket(search):
+def test_a_promoted_trial_stays_in_the_bracket(search):
     slow = search.begin("slow")
     for score in (0.1, 0.2, 0.3):
         search.end(search.begin("fast"), score)
     promoted = search.begin("fast")
     search.end(promoted, 0.4)
-    other = search.begin("fast")  # no more of this bracket can be promoted yet: the next one begins
+    other = search.begin("fast")  # no trial of this bracket can be promoted yet: the next bracket begins
     search.end(slow, 0.9)
     late = search.begin("slow")
     assert late.hyperparameters.values["tuner/trial_id"] == slow.trial_id
@@ -118,17 +118,17 @@ def test_a_promoted_trial_is_of_its_ancestors_bracket(search):
     search.end(late, 0.9)
     last = search.begin("slow")
     found = {trial.trial_id: trial for trial in read_search(search.folder).trials}
-    told = [
+    positions = [
         (found[one.trial_id].bracket, found[one.trial_id].rung, found[one.trial_id].promoted_from)
         for one in (slow, promoted, other, late, last)
     ]
-    assert told == [(2, 0, None), (2, 1, "0003"), (1, 0, None), (2, 1, "0000"), (2, 2, late.trial_id)]
+    assert positions == [(2, 0, None), (2, 1, "0003"), (1, 0, None), (2, 1, "0000"), (2, 2, late.trial_id)]
     assert (found[late.trial_id].initial_epoch, found[late.trial_id].epochs) == (1, 2)
     assert found[late.trial_id].values == found[slow.trial_id].values
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("Traceback:\n  line\nValueError: no memory\n\n", "ValueError: no memory"),
         ("划痕", "划痕"),
@@ -137,7 +137,7 @@ def test_a_promoted_trial_is_of_its_ancestors_bracket(search):
         (b"\xff broken", "� broken"),
     ],
 )
-def test_a_failed_trial_says_why(text, told, search):
+def test_a_failed_trial_has_its_error(text, message, search):
     trial = search.begin()
     search.end(trial, error="a reason")
     file = search.folder / f"trial_{trial.trial_id}" / ERROR
@@ -145,10 +145,10 @@ def test_a_failed_trial_says_why(text, told, search):
     if text is not None:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
     (found,) = read_search(search.folder).trials
-    assert (found.status, found.score, found.error) == ("FAILED", None, told)
+    assert (found.status, found.score, found.error) == ("FAILED", None, message)
 
 
-def test_the_error_of_an_earlier_try_is_not_that_of_the_trial(search):
+def test_the_error_of_an_earlier_attempt_is_not_kept(search):
     trial = search.begin()
     search.write(trial, ERROR, "KeyError: 1")
     assert read_search(search.folder).trials[0].error is None
@@ -159,7 +159,7 @@ def test_the_error_of_an_earlier_try_is_not_that_of_the_trial(search):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", "3", "{}", '{"trial_id": "0001"}', b"\xff\xfe", "folder"]
 )
-def test_a_damaged_trial_is_passed_over(text, search):
+def test_a_damaged_trial_is_skipped(text, search):
     for score in (0.5, 0.75, 0.25):
         search.end(search.begin(), score)
     file = search.folder / "trial_0001" / "trial.json"
@@ -185,7 +185,7 @@ def test_a_damaged_result_loses_no_trial(text, search):
     assert (found.score, found.seconds, found.history) == (0.5, None, [])
 
 
-def test_other_things_in_the_folder_are_no_trials(search):
+def test_other_files_in_the_folder_are_ignored(search):
     search.end(search.begin(), 0.5)
     (search.folder / "trial_0009").mkdir()
     (search.folder / "trial_x").write_text("")
@@ -193,7 +193,7 @@ def test_other_things_in_the_folder_are_no_trials(search):
     assert [trial.trial_id for trial in read_search(search.folder).trials] == ["0000"]
 
 
-def test_what_is_no_search(tmp_path):
+def test_a_folder_without_a_search(tmp_path):
     for folder in (tmp_path, tmp_path / "nosuch"):
         with pytest.raises(InputError) as caught:
             read_search(folder)
@@ -201,7 +201,7 @@ def test_what_is_no_search(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
-def test_a_damaged_search_is_told(text, search):
+def test_a_damaged_search_is_an_error(text, search):
     (search.folder / SEARCH).write_text(text)
     with pytest.raises(InputError) as caught:
         read_search(search.folder)
@@ -270,12 +270,12 @@ def test_every_trial_is_a_row(search):
         "2",
         "2",
         "4",
-    ]  # each its own, not the space's
+    ]  # the value of each trial, not of the space
     assert rows[5]["error"] == 'last; 划痕, "c"'
     assert not (search.folder / "trials.csv.new").exists()
 
 
-def test_a_search_without_trials_has_a_head(search):
+def test_the_table_of_no_trials_has_a_header(search):
     write_trials(read_search(search.folder))
     assert rows_of(search.folder) == []
 

@@ -1,4 +1,4 @@
-"""The settings of a search: values that are refused, and what may differ when it is continued."""
+"""The settings of a search: values that are refused, and what may change when it is continued."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ FULL = SearchConfig(
     resume=False,
 )
 FIELDS = [field.name for field in dataclasses.fields(SearchConfig) if field.name != "own_space"]
-WHAT = [name for name in FIELDS if name not in WHERE]
+SEARCH_FIELDS = [name for name in FIELDS if name not in WHERE]
 
 
 def test_every_field_is_given_and_none_is_a_default():
@@ -106,7 +106,7 @@ def test_every_field_is_given_and_none_is_a_default():
     ],
     ids=case_name,
 )
-def test_what_is_refused(values, message):
+def test_wrong_values(values, message):
     with pytest.raises(InputError) as caught:
         SearchConfig(**values)
     assert message in str(caught.value)
@@ -143,13 +143,13 @@ def test_what_is_refused(values, message):
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_frozen(words, message):
+def test_wrong_values_to_freeze(words, message):
     with pytest.raises(InputError) as caught:
         SearchConfig(freeze=tuple(words))
     assert message in str(caught.value)
 
 
-def test_the_space_has_what_was_asked_for():
+def test_the_space_has_the_given_settings():
     space = SearchConfig(
         max_epochs=9, max_parameters=70_000, freeze=("patch_size=7", "stem=linear", "weight_decay=1e-2")
     ).search_space()
@@ -161,15 +161,15 @@ def test_the_space_has_what_was_asked_for():
 
 
 @pytest.mark.parametrize("config", [SearchConfig(), FULL], ids=["default", "full"])
-def test_it_is_read_as_it_was_written(config):
+def test_a_written_config_is_read_back(config):
     plain = json.loads(json.dumps(to_dict(config)))
-    assert plain.keys() == set(WHAT)
+    assert plain.keys() == set(SEARCH_FIELDS)
     assert from_dict(plain, config) == config
     place = json.loads(json.dumps(where(config)))
     assert from_dict(plain, SearchConfig(out=config.out, **place)) == config
 
 
-@pytest.mark.parametrize("name", WHAT)
+@pytest.mark.parametrize("name", SEARCH_FIELDS)
 def test_another_search_is_refused_and_a_default_is_as_stored(name):
     asked = {"out": Path("steel"), name: getattr(FULL, name)}
     if name == "space":
@@ -189,7 +189,7 @@ def test_another_search_is_refused_and_a_default_is_as_stored(name):
 
 
 @pytest.mark.parametrize("name", WHERE)
-def test_where_it_runs_may_differ(name):
+def test_a_continued_search_may_run_elsewhere(name):
     asked = dataclasses.replace(SearchConfig(host="127.0.0.1"), distribute="data", devices=1)
     asked = dataclasses.replace(asked, **{name: getattr(FULL, name)})
     found = from_dict(to_dict(SearchConfig()), asked)
@@ -220,7 +220,7 @@ def test_frozen_values_have_no_order():
     ],
     ids=case_name,
 )
-def test_what_is_no_search(plain):
+def test_a_damaged_config_is_refused(plain):
     with pytest.raises(InputError, match=r"^steel/search.json is damaged \(.*\): begin a search elsewhere"):
         from_dict(plain, SearchConfig(out=Path("steel")))
 
@@ -246,7 +246,7 @@ def test_images_have_the_shape_of_the_space(given, shape):
     assert describe_search(config)["image_shape"] == list(shape)
 
 
-# Options that the two commands share, and a size to train with.
+# Options that `search` and `train` share, and a size to train.
 SHARED = {
     "nothing": ([], "defect-conv/4"),
     "the split": (
@@ -287,13 +287,18 @@ def test_the_largest_batch_must_fit(images):
         )
 
 
-def test_what_is_told_of_the_space():
-    told = describe_search(SearchConfig(freeze=("depth=6",), max_epochs=9, factor=2, seed=4))
-    assert told == json.loads(json.dumps(told))
-    assert told["frozen"] == {"model": "defect-conv", "depth": 6, "epochs": 9}
-    assert "depth" not in told["searched"]
-    assert set(told["searched"]) | set(told["frozen"]) == {"model", *vars(SPACES["defect28"])} - {
+def test_the_description_of_a_search():
+    described = describe_search(SearchConfig(freeze=("depth=6",), max_epochs=9, factor=2, seed=4))
+    assert described == json.loads(json.dumps(described))
+    assert described["frozen"] == {"model": "defect-conv", "depth": 6, "epochs": 9}
+    assert "depth" not in described["searched"]
+    assert set(described["searched"]) | set(described["frozen"]) == {"model", *vars(SPACES["defect28"])} - {
         "max_parameters",
         "max_mult_adds",
     }
-    assert (told["max_epochs"], told["factor"], told["seed"], told["space"]) == (9, 2, 4, "defect28")
+    assert (described["max_epochs"], described["factor"], described["seed"], described["space"]) == (
+        9,
+        2,
+        4,
+        "defect28",
+    )

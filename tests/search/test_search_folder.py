@@ -1,4 +1,4 @@
-"""The folder of a search: one command at a time, the same search and the same images, nothing left."""
+"""The folder of a search: one command at a time, the same settings and images, nothing left after errors."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from keras_vit.search.folder import (
 from keras_vit.search.results import SEARCH
 from tests.helpers import tiny
 from tests.search.running import case_name
-from tests.search.test_search_config import FULL, WHAT
+from tests.search.test_search_config import FULL, SEARCH_FIELDS
 
 pytestmark = pytest.mark.same_on_every_backend
 
@@ -57,8 +57,8 @@ with locked(Path(sys.argv[1])):
 
 def test_one_process_at_a_time(tmp_path):
     out = tmp_path / "new" / "search"
-    words = [sys.executable, "-c", HOLD, str(out)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    command = [sys.executable, "-c", HOLD, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError) as caught, locked(out):
             pass
@@ -76,7 +76,7 @@ def test_one_process_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("place", "reason"), [("file", "File exists"), ("file/below", "Not a directory"), ("x" * 300, "too long")]
 )
-def test_what_cannot_be_a_folder(place, reason, tmp_path):
+def test_paths_that_cannot_be_a_folder(place, reason, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError) as caught, locked(tmp_path / place):
         pass
@@ -100,7 +100,7 @@ def test_a_disk_without_locks_is_used(errno_of, tmp_path, monkeypatch):
 
 
 def start(out, error, images=None):
-    """A search that comes to an error."""
+    """A search that ends with an error."""
     with locked(out):
         logs(out)
         (out / "logs" / "images.log").write_text("no such images")
@@ -110,7 +110,7 @@ def start(out, error, images=None):
 
 
 @pytest.mark.parametrize("there", ["nothing", "a folder above", "an empty folder", "things"])
-def test_a_mistake_leaves_the_disk_as_it_was(there, tmp_path):
+def test_an_input_error_leaves_the_disk_unchanged(there, tmp_path):
     out = tmp_path / "searches" / "steel"
     if there == "a folder above":
         out.parent.mkdir()
@@ -124,7 +124,7 @@ def test_a_mistake_leaves_the_disk_as_it_was(there, tmp_path):
     assert tiny.tree(tmp_path) == before
 
 
-def test_what_is_no_mistake_or_has_begun_leaves_what_there_is(tmp_path):
+def test_other_errors_and_a_started_search_leave_the_folder(tmp_path):
     for error in (RuntimeError("see the log"), KeyboardInterrupt()):
         out = tmp_path / type(error).__name__
         with pytest.raises(type(error)):
@@ -133,7 +133,7 @@ def test_what_is_no_mistake_or_has_begun_leaves_what_there_is(tmp_path):
         with pytest.raises(InputError, match="of a later start"), locked(out):
             raise InputError("of a later start")
         assert (out / "logs" / "images.log").is_file()
-    out = tmp_path / "begun"
+    out = tmp_path / "started"
     with pytest.raises(InputError, match="a worker's"):
         start(out, InputError("a worker's"), IMAGES)
     assert {path.name for path in out.iterdir()} == {SEARCH, "lock", "logs"}
@@ -148,10 +148,10 @@ def test_a_lock_is_taken_in_a_relative_folder(tmp_path, monkeypatch):
     assert tiny.tree(tmp_path) == {}
 
 
-# What it was started as
+# Its settings
 
 
-def begun(out, **given):
+def start_search(out, **given):
     config = SearchConfig(out=out, **given)
     with locked(out):
         config = begin_or_continue(config)
@@ -160,15 +160,15 @@ def begun(out, **given):
     return config
 
 
-def test_a_new_search_is_what_was_asked_for(tmp_path):
+def test_a_new_search_has_the_settings_given(tmp_path):
     config = SearchConfig(out=tmp_path, resume=False)
     logs(tmp_path)
     with locked(tmp_path):
         assert begin_or_continue(config) is config
 
 
-def test_a_search_goes_on_as_it_was_begun(tmp_path):
-    config = begun(tmp_path, max_epochs=9, freeze=("depth=2",), data="my images", workers=3)
+def test_a_search_continues_with_its_settings(tmp_path):
+    config = start_search(tmp_path, max_epochs=9, freeze=("depth=2",), data="my images", workers=3)
     found = begin_or_continue(SearchConfig(out=tmp_path, max_trials=4, max_minutes=3.0))
     assert found == dataclasses.replace(config, workers=None, max_trials=4, max_minutes=3.0)
     with pytest.raises(InputError, match="was started with max_epochs=9, not 3: omit --max-epochs"):
@@ -176,7 +176,7 @@ def test_a_search_goes_on_as_it_was_begun(tmp_path):
 
 
 def test_no_resume_refuses_a_search(tmp_path):
-    begun(tmp_path)
+    start_search(tmp_path)
     with pytest.raises(InputError) as caught:
         begin_or_continue(SearchConfig(out=tmp_path, resume=False))
     assert str(caught.value) == (
@@ -206,8 +206,8 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
     ],
     ids=case_name,
 )
-def test_a_damaged_file_is_told(text, tmp_path):
-    begun(tmp_path)
+def test_a_damaged_file_is_an_error(text, tmp_path):
+    start_search(tmp_path)
     file = tmp_path / SEARCH
     if callable(text):
         text = json.dumps(text(json.loads(file.read_text())))
@@ -221,8 +221,8 @@ def test_a_damaged_file_is_told(text, tmp_path):
 # Its images
 
 
-def test_the_images_are_written_down(tmp_path):
-    config = begun(tmp_path, data="my images", max_epochs=9)
+def test_the_images_are_recorded(tmp_path):
+    config = start_search(tmp_path, data="my images", max_epochs=9)
     found = json.loads((tmp_path / SEARCH).read_text())
     assert found["asked"] == to_dict(config)
     assert found["data"] == {
@@ -238,7 +238,7 @@ def test_the_images_are_written_down(tmp_path):
 
 
 def test_the_images_must_stay_the_same(tmp_path):
-    config = begun(tmp_path)
+    config = start_search(tmp_path)
     before = (tmp_path / SEARCH).read_bytes()
     write_or_check_images(config, IMAGES)
     with pytest.raises(InputError) as caught:
@@ -268,16 +268,16 @@ def test_a_budget_below_the_default_is_refused_before_anything_is_written(tmp_pa
         ),
     ):
         with pytest.raises(InputError, match=message):
-            begun(out, **budget)
+            start_search(out, **budget)
         assert tiny.tree(tmp_path) == {}
-    begun(out, max_parameters=50_000, freeze=("depth=2", "dim=32"))
+    start_search(out, max_parameters=50_000, freeze=("depth=2", "dim=32"))
 
 
 # The command that repeats it
 
 
 def what(config):
-    return {name: getattr(config, name) for name in WHAT}
+    return {name: getattr(config, name) for name in SEARCH_FIELDS}
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def what(config):
         SearchConfig(xla=True, data="it's a folder; with $(signs)"),
         *(
             SearchConfig(**{name: getattr(FULL, name)})
-            for name in WHAT
+            for name in SEARCH_FIELDS
             if name != "space" and getattr(FULL, name) is not None
         ),
         SearchConfig(space="small", freeze=("augmentation=0",)),
@@ -296,9 +296,9 @@ def what(config):
     ids=case_name,
 )
 def test_the_command_repeats_the_search(config):
-    program, verb, *words = shlex.split(command_of(config))
-    assert (program, verb) == ("keras-vit", "search")
-    found = parse(["search", *words]).config
+    program, subcommand, *arguments = shlex.split(command_of(config))
+    assert (program, subcommand) == ("keras-vit", "search")
+    found = parse(["search", *arguments]).config
     assert what(found) == what(config)
     assert found.folder == config.folder
     for place in set(WHERE) - {"out"}:
@@ -322,5 +322,5 @@ def test_the_time_of_all_starts_is_added(tmp_path, monkeypatch):
     begin = add_wall_seconds(tmp_path, 100.0)
     assert (begin, wall_seconds(tmp_path)) == (110.0, 10.0)
     assert add_wall_seconds(tmp_path, begin) == 112.5
-    add_wall_seconds(tmp_path, 1000.0)  # of another start, whose clock may begin anywhere
+    add_wall_seconds(tmp_path, 1000.0)  # of another start, whose clock may begin at any value
     assert wall_seconds(tmp_path) == pytest.approx(12.75)

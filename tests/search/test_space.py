@@ -1,4 +1,4 @@
-"""Every point of a space is valid and can be built; a space is frozen, told and read back."""
+"""Every point of a space is valid and can be built. Freezing, writing and reading a space."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ CASES = {
 
 
 def points(space, count):
-    """What a random search of KerasTuner would try."""
+    """Points that a random search of KerasTuner would try."""
     known = keras_tuner.HyperParameters()
     space.declare(known)
     for seed in range(count):
@@ -69,7 +69,7 @@ def test_a_thousand_points_are_valid(space):
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["default", *SPACES])
 def test_a_thousand_points_are_built(name):
-    """Blocks are alike and a rate has no shape: other values are built with one block, these once each."""
+    """All blocks are the same, so a point is built with one. Each depth and rate is built once in full."""
     space = CASES[name]
     shape = NAMED[name].image_shape if name in NAMED else (28, 28, 1)
     built: set = set()
@@ -106,11 +106,11 @@ def test_the_default_point_is_the_first():
 
 
 @pytest.mark.parametrize("space", CASES.values(), ids=CASES)
-def test_the_default_point_is_what_a_tuner_begins_with(space):
+def test_a_tuner_begins_with_the_default_point(space):
     assert space.default_point() == space.declare(keras_tuner.HyperParameters())
 
 
-def test_only_what_is_not_frozen_is_searched():
+def test_frozen_fields_are_not_searched():
     space = SearchSpace(depth=3, stem="conv")
     hp = keras_tuner.HyperParameters()
     space.declare(hp)
@@ -121,7 +121,7 @@ def test_only_what_is_not_frozen_is_searched():
     assert "epochs" in CASES["epochs too"].searched()
 
 
-def test_a_point_has_what_is_frozen_too():
+def test_a_point_has_the_frozen_fields_too():
     space = SearchSpace(depth=3, model="S", epochs=9)
     searched = {name: 1 for name in space.searched()}
     point = space.point({**searched, "tuner/epochs": 3})
@@ -133,7 +133,7 @@ def test_whole_numbers_on_a_log_scale():
     space = SearchSpace(depth=Range(1, 64, default=4, log=True))
     depths = [values["depth"] for values in points(space, 1000)]
     assert all(isinstance(depth, int) and 1 <= depth <= 64 for depth in depths)
-    assert 0.35 < sum(depth < 8 for depth in depths) / 1000 < 0.65  # of whole octaves 3 of 6 lie below 8
+    assert 0.35 < sum(depth < 8 for depth in depths) / 1000 < 0.65  # 3 of 6 octaves lie below 8
 
 
 # Freezing
@@ -188,32 +188,38 @@ WRONG_TO_FREEZE = {
 
 
 @pytest.mark.parametrize(("values", "message"), WRONG_TO_FREEZE.values(), ids=WRONG_TO_FREEZE)
-def test_what_cannot_be_frozen(values, message):
+def test_wrong_values_to_freeze(values, message):
     with pytest.raises(InputError) as caught:
         freeze(SearchSpace(), values)
     assert message in str(caught.value)
 
 
-# Telling and reading
+# Writing and reading
 
 
 @pytest.mark.parametrize("space", CASES.values(), ids=CASES)
-def test_a_space_is_told_in_json_and_read_back(space):
-    told = json.loads(json.dumps(describe(space)))
-    assert space_from_dict(told) == space
-    assert describe(space_from_dict(told)) == told
+def test_a_space_is_written_as_json_and_read_back(space):
+    described = json.loads(json.dumps(describe(space)))
+    assert space_from_dict(described) == space
+    assert describe(space_from_dict(described)) == described
 
 
-def test_what_is_told():
-    told = describe(SearchSpace(depth=3, max_parameters=10))
-    assert told["depth"] == 3
-    assert told["model"] == "defect-conv"
-    assert told["num_heads"] == {"values": [4, 2, 8], "default": 4}
-    assert told["drop_path_rate"] == {"low": 0.0, "high": 0.2, "default": 0.0, "step": 0.05, "log": False}
-    assert (told["max_parameters"], told["max_mult_adds"]) == (10, None)
+def test_the_description_of_a_space():
+    described = describe(SearchSpace(depth=3, max_parameters=10))
+    assert described["depth"] == 3
+    assert described["model"] == "defect-conv"
+    assert described["num_heads"] == {"values": [4, 2, 8], "default": 4}
+    assert described["drop_path_rate"] == {
+        "low": 0.0,
+        "high": 0.2,
+        "default": 0.0,
+        "step": 0.05,
+        "log": False,
+    }
+    assert (described["max_parameters"], described["max_mult_adds"]) == (10, None)
 
 
-def test_what_is_told_by_hand():
+def test_the_description_of_ranges():
     space = space_from_dict(
         {"depth": {"low": 1, "high": 3, "default": 2}, "batch_size": {"values": [8, 16], "default": 16}}
     )
@@ -232,7 +238,7 @@ WRONG_TO_READ = {
         {"depth": {"values": []}},
         "depth is not a range or a choice: values must hold at least one",
     ),
-    "a default that is no value": (
+    "a default that is not a value": (
         {"depth": {"values": [1], "default": 2}},
         "default must be one of the values. Received: default=2, values=(1,)",
     ),
@@ -242,10 +248,10 @@ WRONG_TO_READ = {
 }
 
 
-@pytest.mark.parametrize(("told", "message"), WRONG_TO_READ.values(), ids=WRONG_TO_READ)
-def test_what_cannot_be_read(told, message):
+@pytest.mark.parametrize(("described", "message"), WRONG_TO_READ.values(), ids=WRONG_TO_READ)
+def test_descriptions_that_cannot_be_read(described, message):
     with pytest.raises(InputError) as caught:
-        space_from_dict(told)
+        space_from_dict(described)
     assert message in str(caught.value)
 
 
@@ -258,7 +264,7 @@ def test_a_space_is_read_without_keras():
     assert process.stdout.strip() == "[]", process.stderr
 
 
-# What is no space
+# Invalid spaces
 
 WRONG = {
     "range": (lambda: Range(3, 3, default=3), "low must be below high"),

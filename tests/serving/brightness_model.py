@@ -12,7 +12,7 @@ from PIL import Image
 CLASSES = ("dark", "gray", "light")
 BRIGHTNESS = (0.0, 128.0, 255.0)
 WIDTH = 20.0
-FOREIGN = 250.0  # brighter ones are rejected
+TOO_BRIGHT = 250.0  # brighter ones are rejected
 
 
 class BrightnessModel(tf.Module):
@@ -24,7 +24,7 @@ class BrightnessModel(tf.Module):
             "probabilities": probabilities,
             "label": tf.where(decoded, best, ""),
             "confidence": tf.reduce_max(probabilities, axis=-1),
-            "reject": tf.cast((brightness > FOREIGN) | ~decoded, tf.int32),
+            "reject": tf.cast((brightness > TOO_BRIGHT) | ~decoded, tf.int32),
         }
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])

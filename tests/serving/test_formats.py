@@ -66,10 +66,10 @@ def small(request):
     plain = ViT(**{**arguments, "dtype": "float32"})
     plain.set_weights(model.get_weights())
     scaled = scale_pixels(images)
-    judged = ood_features(plain).predict(scaled, verbose=0)
-    projection = rng.normal(0, 1 / judged.shape[1], (judged.shape[1], 5)).astype("float32")
-    centers = (judged[:4] @ projection).astype("float32")
-    farthest = OODDetector(projection, centers, 0.0).distances(judged)
+    features = ood_features(plain).predict(scaled, verbose=0)
+    projection = rng.normal(0, 1 / features.shape[1], (features.shape[1], 5)).astype("float32")
+    centers = (features[:4] @ projection).astype("float32")
+    farthest = OODDetector(projection, centers, 0.0).distances(features)
     rejection = OODDetector(projection, centers, float(np.sort(farthest)[20:22].mean()))  # half of them
     run = SimpleNamespace(
         model=model,
@@ -80,7 +80,7 @@ def small(request):
     logits = plain.predict(scaled, verbose=0).astype("float64") / 0.7
     expected = {
         "probabilities": np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True),
-        "reject": rejection.rejects(judged).astype("int32"),
+        "reject": rejection.rejects(features).astype("int32"),
         "features": plain.extractor("features").predict(scaled, verbose=0),
     }
     return PortableGraph(run), images, expected

@@ -23,38 +23,38 @@ from tests.serving.served_images import BOMBS, file
 pytestmark = pytest.mark.same_on_every_backend
 
 SEED = 0
-BATCHES = 67  # of 30 damaged images each
+BATCHES = 67  # 30 damaged images each
 
-# glibc then looks at every block that is freed, and fills what is new or freed with other bytes than 0.
+# glibc then checks every freed block, and fills new and freed memory with bytes other than 0.
 STRICT = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
 
 
 def fuzz(folder, labels, batches):
-    """The summary; fails with the command that repeats the batch that went wrong."""
-    words = ["-m", "tests.serving.fuzz_bundle", folder, "--labels", ",".join(labels), "--seed", SEED]
+    """The summary. Fails with the command that repeats the failed batch."""
+    arguments = ["-m", "tests.serving.fuzz_bundle", folder, "--labels", ",".join(labels), "--seed", SEED]
     process = subprocess.run(
-        [sys.executable, *map(str, words), "--batches", str(batches)],
+        [sys.executable, *map(str, arguments), "--batches", str(batches)],
         env={**os.environ, **STRICT},
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,
     )
-    said = process.stdout.splitlines() or ["nothing"]
+    lines = process.stdout.splitlines() or ["nothing"]
     if process.returncode:
-        number, last = said[-1].removeprefix("batch "), process.stderr.splitlines()[-1:]
+        number, last = lines[-1].removeprefix("batch "), process.stderr.splitlines()[-1:]
         pytest.fail(
             f"batch {number} ended with {process.returncode}: {last}. To repeat it: "
-            f"python {' '.join(map(str, words))} --first {number}"
+            f"python {' '.join(map(str, arguments))} --first {number}"
         )
-    return json.loads(said[-1])
+    return json.loads(lines[-1])
 
 
 @pytest.mark.long
 def test_two_thousand_damaged_images(bundle):
     found = fuzz(bundle.path, tiny.CLASSES, BATCHES)
     assert found["mutated"] >= 2000
-    assert 0.1 < found["blank"] / found["mutated"] < 0.9  # some of both, or nothing was tried
+    assert 0.1 < found["blank"] / found["mutated"] < 0.9  # some images of each kind are in the batch
 
 
 def test_a_model_that_fails_on_a_damaged_image_is_found(tmp_path):
@@ -96,13 +96,13 @@ def test_a_png_is_damaged_behind_its_checksums():
     Image.open(io.BytesIO(with_right_checksums(damaged))).verify()
 
 
-def test_checksums_of_what_is_no_png_any_more():
+def test_checksums_of_data_that_is_not_a_png():
     for seed in range(200):
         with_right_checksums(b"\x89PNG" + mutated(np.random.default_rng(seed)))
 
 
 def answer(**changes):
-    """What a model may say of a batch of which the first image does not decode; with other first rows."""
+    """Answers to a batch whose first image does not decode, with changes to its row."""
     right = {
         "probabilities": np.tile(np.float32([0.25, 0.75]), (BATCH_SIZE, 1)),
         "label": np.array([b"b"] * BATCH_SIZE, object),
@@ -133,9 +133,9 @@ NAN, INFINITY = float("nan"), float("inf")
         (dict(probabilities=[0.25, 0.75], confidence=0.75, label=b"b", reject=0), None),
     ],
 )
-def test_what_it_calls_wrong(changes, found):
-    said = problem(answer(**changes), [b"a", b"b"], {}, {})
-    assert said is None if found is None else said.startswith(found)
+def test_wrong_answers_are_found(changes, found):
+    description = problem(answer(**changes), [b"a", b"b"], {}, {})
+    assert description is None if found is None else description.startswith(found)
 
 
 @pytest.mark.parametrize(
@@ -157,14 +157,14 @@ def test_a_disturbed_good_image_is_found(probabilities, reject, found):
 @pytest.fixture
 def peak_memory(bundle, tmp_path):
     if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("needs Linux, which tells the peak of a process's memory")
+        pytest.skip("needs Linux, which records the peak memory of a process")
 
     def measure(*files):
         paths = [tmp_path / str(i) for i in range(len(files))]
         for path, content in zip(paths, files, strict=True):
             path.write_bytes(content)
-        words = [sys.executable, "-m", "tests.serving.peak_memory", bundle.path, *paths]
-        process = subprocess.run([*map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        command = [sys.executable, "-m", "tests.serving.peak_memory", bundle.path, *paths]
+        process = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert process.returncode == 0, process.stderr
         return json.loads(process.stdout)
 
@@ -183,4 +183,4 @@ def test_bombs_are_refused_without_taking_memory(peak_memory, drawn_images):
 def test_the_largest_image_that_is_accepted_takes_known_memory(peak_memory):
     found = peak_memory(file(Image.new("RGBA", (8192, 4096)), "PNG", compress_level=1))
     assert found["blank"] == [False]
-    assert 128 < found["grown"] < 2000  # its pixels alone take the first
+    assert 128 < found["grown"] < 2000  # the pixels alone take the first number

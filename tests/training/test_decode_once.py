@@ -17,7 +17,7 @@ from tests.helpers import decodes, tiny
 pytestmark = [pytest.mark.usefixtures("tiny_size"), pytest.mark.same_on_every_backend]
 
 
-def once_each(paths):
+def each_once(paths):
     return {path.read_bytes(): 1 for path in paths}
 
 
@@ -27,7 +27,7 @@ def run_in(folder, drawn_images):
 
 @pytest.fixture(scope="module")
 def counted_run(drawn_images, tmp_path_factory):
-    """A run with a detector and mistakes in its report, and how often each file was decoded in it."""
+    """A run with a detector and mistakes in its report, and how often it decoded each file."""
     with decodes.counted() as counts:
         run = run_in(tmp_path_factory.mktemp("runs") / "once", drawn_images)
     assert run.metrics["rejection"]["fitted_on"] == "validation"
@@ -36,7 +36,7 @@ def counted_run(drawn_images, tmp_path_factory):
 
 
 def test_a_training_run_decodes_each_file_once(counted_run, drawn_images):
-    assert counted_run[1] == once_each(drawn_images.rglob("*.png"))
+    assert counted_run[1] == each_once(drawn_images.rglob("*.png"))
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_predict_and_evaluate_decode_each_file_once(counted_run, drawn_images):
     run, paths = counted_run[0], sorted(drawn_images.rglob("*.png"))
     with decodes.counted() as counts:
         predict(run, paths[:30])
-    assert counts == once_each(paths[:30])
+    assert counts == each_once(paths[:30])
     with decodes.counted() as counts:
         evaluate(run)
-    assert counts == once_each(paths)
+    assert counts == each_once(paths)
 
 
 def test_a_search_decodes_each_file_once(drawn_images):
     with decodes.counted() as counts:
         found = prepare_images(SearchConfig(data=str(drawn_images)))
-    assert counts == once_each(drawn_images.rglob("*.png"))
+    assert counts == each_once(drawn_images.rglob("*.png"))
     assert found.image_set.originals is None

@@ -1,4 +1,4 @@
-"""A run that is cut off, at any moment and however hard, goes on with --resume and ends as an uncut one."""
+"""A run that is interrupted at any moment continues with --resume and ends like an uninterrupted run."""
 
 import csv
 import errno
@@ -45,14 +45,14 @@ class Signal(loop.EpochSeconds):
             os.kill(os.getpid(), {signal})
 
 loop.EpochSeconds = Signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 with tiny.size():
     sys.exit(main(sys.argv[1:]))
 """
 
 
-class Cut(BaseException):
-    """What no code under test knows, and so cannot catch: as hard as a test can cut inside a process."""
+class CutOff(BaseException):
+    """An exception that no code under test catches, like a process that is killed."""
 
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
@@ -62,13 +62,13 @@ CHANGED = ("--recipe", "default", "--ema-decay", "0.8", "--depth", "2", "--drop-
 
 
 @pytest.fixture(scope="module")
-def uncut(three_epochs, images, tmp_path_factory):
-    """options -> the run that nothing interrupted; each is made once."""
+def uninterrupted(three_epochs, images, tmp_path_factory):
+    """options -> the run that was not interrupted. Each run is made once."""
     made = {(): three_epochs}
 
     def find(options=()):
         if options not in made:
-            out = tmp_path_factory.mktemp("uncut") / "run"
+            out = tmp_path_factory.mktemp("uninterrupted") / "run"
             assert main(tiny.words(images, out, *options, epochs=EPOCHS)) == FINE
             made[options] = load_run(out)
         return made[options]
@@ -82,7 +82,7 @@ def history_of(run):
 
 
 def assert_same(run, other):
-    """The same weights, history and judgement, and nothing left of the cut."""
+    """The same weights, history and evaluation, and no partial folder left."""
     assert sorted(p.name for p in run.path.iterdir()) == sorted(p.name for p in other.path.iterdir())
     assert not files.partial_of(run.path).exists()
     for ours, theirs in zip(run.model.get_weights(), other.model.get_weights(), strict=True):
@@ -97,10 +97,10 @@ def assert_same(run, other):
         assert run.metrics[which]["per_class"] == other.metrics[which]["per_class"]
 
 
-def signalled(number, words, epoch=1):
-    """The finished process of a command that got a signal in an epoch, counted from 0."""
+def signalled(number, command, epoch=1):
+    """The finished process of a command that got a signal in an epoch. Epochs count from 0."""
     return subprocess.run(
-        [sys.executable, "-c", SIGNALLED.format(epoch=epoch, signal=int(number)), *words],
+        [sys.executable, "-c", SIGNALLED.format(epoch=epoch, signal=int(number)), *command],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -109,27 +109,27 @@ def signalled(number, words, epoch=1):
 
 
 @pytest.mark.long
-def test_kill_in_an_epoch_then_the_same_command_with_resume(images, tmp_path, uncut):
-    words = tiny.words(images, tmp_path / "run", epochs=EPOCHS)
-    assert signalled(signal.SIGKILL, words).returncode == -signal.SIGKILL
+def test_kill_in_an_epoch_then_the_same_command_with_resume(images, tmp_path, uninterrupted):
+    command = tiny.words(images, tmp_path / "run", epochs=EPOCHS)
+    assert signalled(signal.SIGKILL, command).returncode == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == ["run.partial"]
-    assert main([*words, "--resume"]) == FINE
-    assert_same(load_run(tmp_path / "run"), uncut())
+    assert main([*command, "--resume"]) == FINE
+    assert_same(load_run(tmp_path / "run"), uninterrupted())
 
 
 @pytest.mark.long
-def test_ctrl_c_in_an_epoch_says_how_the_run_goes_on(images, tmp_path, uncut):
+def test_ctrl_c_in_an_epoch_shows_how_to_continue(images, tmp_path, uninterrupted):
     out = tmp_path / "run"
-    words = tiny.words(images, out, epochs=EPOCHS)
-    process = signalled(signal.SIGINT, words)
+    command = tiny.words(images, out, epochs=EPOCHS)
+    process = signalled(signal.SIGINT, command)
     assert process.returncode == FAILED
     assert process.stderr.splitlines()[-1] == (
         f"keras-vit: Stopped. The run continues with: keras-vit train --out {out} --resume"
     )
     assert "Traceback" not in process.stderr
-    # What the sentence says is enough: the run knows all its options.
+    # The command in the message is enough: the run has recorded all its options.
     assert main(["train", "--out", str(out), "--resume"]) == FINE
-    assert_same(load_run(out), uncut())
+    assert_same(load_run(out), uninterrupted())
 
 
 def raising(error):
@@ -140,7 +140,7 @@ def raising(error):
 
 
 def at_batch(epoch, batch):
-    """A callback instead of EpochSeconds that raises `Cut` in an epoch, counted from 0."""
+    """A callback instead of EpochSeconds that raises `CutOff` in an epoch. Epochs count from 0."""
 
     class Cutting(loop.EpochSeconds):
         now = 0
@@ -151,30 +151,30 @@ def at_batch(epoch, batch):
 
         def on_train_batch_end(self, number, logs=None):
             if (self.now, number) == (epoch, batch):
-                raise Cut
+                raise CutOff
 
     return Cutting
 
 
-def replace_but(name, folder):
-    """os.replace that is cut before it puts a file of this name in place for the second time."""
+def failing_replace(name, folder):
+    """An os.replace that raises `CutOff` before it replaces a file of this name for the second time."""
     seen = []
 
     def replace(source, target):
         if Path(target).name == name and Path(target).parent == folder:
             seen.append(target)
             if len(seen) == 2:
-                raise Cut
+                raise CutOff
         os.rename(source, target)
 
     return replace
 
 
 MOMENTS = {
-    "putting the second checkpoint in place": lambda patch, out: patch.setattr(
-        os, "replace", replace_but(CHECKPOINT, files.partial_of(out))
+    "replacing the checkpoint": lambda patch, out: patch.setattr(
+        os, "replace", failing_replace(CHECKPOINT, files.partial_of(out))
     ),
-    "saving the model": lambda patch, out: patch.setattr(outputs, "_save_model", raising(Cut)),
+    "saving the model": lambda patch, out: patch.setattr(outputs, "_save_model", raising(CutOff)),
     "renaming the finished run": lambda patch, out: patch.setattr(os, "replace", keep_out(out)),
 }
 
@@ -182,53 +182,53 @@ MOMENTS = {
 def keep_out(out):
     def replace(source, target):
         if Path(target) == out:
-            raise Cut
+            raise CutOff
         os.rename(source, target)
 
     return replace
 
 
-def test_a_run_cut_at_one_moment_after_another_ends_as_an_uncut_one(images, tmp_path, uncut):
+def test_a_run_interrupted_several_times_ends_like_an_uninterrupted_one(images, tmp_path, uninterrupted):
     out = tmp_path / "run"
-    words = tiny.words(images, out, epochs=EPOCHS)
-    for cut in MOMENTS.values():
+    command = tiny.words(images, out, epochs=EPOCHS)
+    for interrupt in MOMENTS.values():
         with pytest.MonkeyPatch.context() as patch:
-            cut(patch, out)
-            with pytest.raises(Cut):
-                main(words)
+            interrupt(patch, out)
+            with pytest.raises(CutOff):
+                main(command)
         assert not out.exists()
-        words = [*words, "--resume"] if "--resume" not in words else words
-    assert main(words) == FINE
-    assert_same(load_run(out), uncut())
+        command = [*command, "--resume"] if "--resume" not in command else command
+    assert main(command) == FINE
+    assert_same(load_run(out), uninterrupted())
 
 
-def test_a_cut_run_of_a_changed_model_with_a_moving_average_continues(images, tmp_path, uncut, capsys):
+def test_a_changed_model_with_a_moving_average_continues(images, tmp_path, uninterrupted, capsys):
     out = tmp_path / "run"
-    words = tiny.words(images, out, *CHANGED, epochs=EPOCHS)
+    command = tiny.words(images, out, *CHANGED, epochs=EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "EpochSeconds", at_batch(2, 0))
-        with pytest.raises(Cut):
-            main(words)
+        with pytest.raises(CutOff):
+            main(command)
     assert main(["train", "--out", str(out), "--resume", "--depth", "3"]) == WRONG_USAGE
     assert "was started with another depth than 3" in capsys.readouterr().err
     assert main(["train", "--out", str(out), "--resume"]) == FINE
-    assert_same(load_run(out), uncut(CHANGED))
+    assert_same(load_run(out), uninterrupted(CHANGED))
 
 
 @pytest.mark.same_on_every_backend
-def test_a_run_continues_with_the_settings_it_was_begun_with():
-    begun = dict(seed=3, changes=dict(depth=2), merge_validation=True, recipe=RECIPES["lab"])
+def test_a_run_continues_with_its_settings():
+    settings = dict(seed=3, changes=dict(depth=2), merge_validation=True, recipe=RECIPES["lab"])
     here = dict(out="runs/first", resume=True, devices=2)
-    written = {"train": json.loads(json.dumps(to_dict(TrainConfig(**begun))))}
-    assert stored_config(written, TrainConfig(**here)) == TrainConfig(**begun, **here)
-    assert stored_config(written, TrainConfig(seed=3, **here)) == TrainConfig(**begun, **here)
+    written = {"train": json.loads(json.dumps(to_dict(TrainConfig(**settings))))}
+    assert stored_config(written, TrainConfig(**here)) == TrainConfig(**settings, **here)
+    assert stored_config(written, TrainConfig(seed=3, **here)) == TrainConfig(**settings, **here)
     with pytest.raises(InputError, match="runs/first was started with another seed than 4"):
         stored_config(written, TrainConfig(seed=4, **here))
 
 
-def test_a_cut_in_the_first_epoch_leaves_nothing(images, tmp_path, monkeypatch, capsys):
+def test_an_interruption_in_the_first_epoch_leaves_nothing(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "EpochSeconds", at_batch(0, 0))
-    monkeypatch.setattr(sys.modules[__name__], "Cut", KeyboardInterrupt)
+    monkeypatch.setattr(sys.modules[__name__], "CutOff", KeyboardInterrupt)
     assert main(tiny.words(images, tmp_path / "runs" / "run")) == FAILED
     assert capsys.readouterr().err.splitlines()[-1] == "keras-vit: Stopped."
     assert list(tmp_path.iterdir()) == []
@@ -236,11 +236,11 @@ def test_a_cut_in_the_first_epoch_leaves_nothing(images, tmp_path, monkeypatch, 
 
 @pytest.fixture(scope="module")
 def partial(images, tmp_path_factory):
-    """The folder of a run of `words` that was cut in its second epoch."""
+    """The folder of a run that was interrupted in its second epoch."""
     out = tmp_path_factory.mktemp("partial") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "EpochSeconds", at_batch(1, 1))
-        with pytest.raises(Cut):
+        with pytest.raises(CutOff):
             main(tiny.words(images, out))
     return files.partial_of(out)
 
@@ -249,7 +249,7 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def spoil_config(partial):
+def damage_config(partial):
     (partial / "config.json").write_text('{"train": {"model": ')
 
 
@@ -261,7 +261,7 @@ def nothing(partial):
     pass
 
 
-AFTER_A_CUT = {
+REFUSED = {
     "without --resume": (nothing, (), "holds a run that was cut off: add --resume to continue it"),
     "another option": (
         nothing,
@@ -283,7 +283,7 @@ AFTER_A_CUT = {
         ("--resume",),
         "checkpoint.npz is damaged",
     ),
-    "a damaged config.json": (spoil_config, ("--resume",), "config.json is not JSON"),
+    "a damaged config.json": (damage_config, ("--resume",), "config.json is not JSON"),
     "an empty config.json": (empty_config, ("--resume",), "config.json is damaged"),
     "no config.json": (
         lambda partial: (partial / "config.json").unlink(),
@@ -293,10 +293,10 @@ AFTER_A_CUT = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "more", "message"), AFTER_A_CUT.values(), ids=AFTER_A_CUT.keys())
-def test_what_a_cut_run_refuses(spoil, more, message, partial, images, tmp_path, capsys):
+@pytest.mark.parametrize(("damage", "more", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_wrong_ways_to_resume(damage, more, message, partial, images, tmp_path, capsys):
     shutil.copytree(partial, tmp_path / "run.partial")
-    spoil(tmp_path / "run.partial")
+    damage(tmp_path / "run.partial")
     before = tiny.tree(tmp_path)
     assert main(tiny.words(images, tmp_path / "run", *more)) == WRONG_USAGE
     shown = capsys.readouterr().err
@@ -305,7 +305,7 @@ def test_what_a_cut_run_refuses(spoil, more, message, partial, images, tmp_path,
     assert tiny.tree(tmp_path).keys() == before.keys()
 
 
-def test_images_that_changed_since_are_refused(partial, images, tmp_path, capsys):
+def test_changed_images_are_refused(partial, images, tmp_path, capsys):
     shutil.copytree(images, tmp_path / "images")
     shutil.copytree(partial, tmp_path / "run.partial")
     config = tmp_path / "run.partial" / "config.json"
@@ -323,7 +323,7 @@ def test_nothing_to_resume(images, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_verb_takes_an_unfinished_run(partial, capsys):
+def test_no_subcommand_takes_an_unfinished_run(partial, capsys):
     out = partial.with_name("run")
     assert main(["evaluate", str(out)]) == WRONG_USAGE
     assert f"The run {out} is not finished: continue it with `keras-vit train --out {out} --resume`" in (
@@ -353,7 +353,7 @@ def small_disk(tmp_path):
 
 
 def fill(disk, leave=0):
-    """Fills a file system but for so many bytes; the file that does it."""
+    """Fills a file system except for `leave` bytes. Returns the file that fills it."""
     ballast = disk / "ballast"
     free = shutil.disk_usage(disk).free
     with open(ballast, "wb") as file:
@@ -362,7 +362,7 @@ def fill(disk, leave=0):
 
 
 def filling(disk, epoch, leave):
-    """A callback instead of EpochSeconds that fills the disk when an epoch begins, counted from 0."""
+    """A callback instead of EpochSeconds that fills the disk when an epoch begins. Epochs count from 0."""
 
     class Filling(loop.EpochSeconds):
         def on_epoch_begin(self, number, logs=None):
@@ -374,13 +374,13 @@ def filling(disk, epoch, leave):
 
 
 @pytest.mark.parametrize("leave", [0, 48 * 1024], ids=["0 KiB", "48 KiB"])
-def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uncut, capsys):
+def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uninterrupted, capsys):
     out = small_disk / "run"
-    words = tiny.words(images, out, epochs=EPOCHS)
+    command = tiny.words(images, out, epochs=EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
-        # The checkpoint of the first epoch is written after this callback; the disk is full from the next on.
+        # The checkpoint of an epoch is written after this callback, so earlier ones are on the disk.
         patch.setattr(loop, "EpochSeconds", filling(small_disk, 2, leave))
-        assert main(words) == FAILED
+        assert main(command) == FAILED
     shown = capsys.readouterr().err
     assert "keras-vit: The disk is full" in shown
     assert f"The run continues with: keras-vit train --out {out} --resume" in shown
@@ -388,8 +388,8 @@ def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uncut, c
     assert not out.exists()
     assert load_arrays(files.partial_of(out) / CHECKPOINT)[1]["history"]
     (small_disk / "ballast").unlink()
-    assert main([*words, "--resume"]) == FINE
-    assert_same(load_run(out), uncut())
+    assert main([*command, "--resume"]) == FINE
+    assert_same(load_run(out), uninterrupted())
 
 
 def test_a_disk_that_is_full_from_the_start(small_disk, images, capsys):
@@ -399,8 +399,8 @@ def test_a_disk_that_is_full_from_the_start(small_disk, images, capsys):
     assert [path.name for path in small_disk.iterdir()] == ["ballast"]
 
 
-def test_a_full_disk_wherever_it_shows(images, tmp_path, monkeypatch, capsys):
-    """The same without a disk: for those who may not mount one."""
+def test_a_full_disk_without_a_mount(images, tmp_path, monkeypatch, capsys):
+    """The same for users who may not mount a file system."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run.partial"))
     monkeypatch.setattr(files, "write_json", raising(full))
     assert main(tiny.words(images, tmp_path / "run")) == FAILED

@@ -117,9 +117,9 @@ def test_the_best_epoch_is_the_best_by_validation(run):
 
 
 def test_three_validation_images_are_too_few_to_reject_any(run, images):
-    judged = run.metrics["rejection"]
+    fitted = run.metrics["rejection"]
     reason = "nothing: to reject 5 % of such images at most takes 19 validation images, there are 3"
-    assert (judged["fitted_on"], judged["threshold"], judged["rates"]) == (reason, None, [])
+    assert (fitted["fitted_on"], fitted["threshold"], fitted["rates"]) == (reason, None, [])
     assert run.rejection is None
     assert reason.removeprefix("nothing: ") in (run.path / "report.html").read_text()
     assert predict(run, [images / "dots" / "0.png"])[0].reject is False

@@ -1,4 +1,4 @@
-"""Dropout: its masks by their definition, and others on each replica from the same random state."""
+"""Dropout: masks follow the definition, and each replica draws its own from the same random state."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ SEED = 17
 
 
 def in_state(layer, call=0):
-    """The layer, before its next draw of a known state."""
+    """The layer, with a known random state before its next draw."""
     layer.seed_generator.state.assign(np.array([SEED, call]))
     return layer
 
 
 def masks(layer, calls=1, shape=(64, 32)):
-    """Which values are kept in each of so many calls."""
+    """Which values are kept, for each of `count` calls."""
     return [to_numpy(layer(np.ones(shape, "float32"), training=True)) != 0 for _ in range(calls)]
 
 
@@ -67,7 +67,7 @@ def test_a_share_of_rate_is_zero_and_the_rest_is_scaled(rate):
 @pytest.mark.parametrize(
     ("noise_shape", "shared"), [((None, 1, 1), (1, 2)), ((None, 1, None), (1,)), ((1, None, None), (0,))]
 )
-def test_values_share_their_fate_along_axes_of_1(noise_shape, shared):
+def test_axes_of_1_in_noise_shape_are_dropped_together(noise_shape, shared):
     x = random_input((60, 7, 9)) + 10
     y = to_numpy(Dropout(0.5, noise_shape)(x, training=True))
     kept = y != 0
@@ -84,11 +84,11 @@ def test_the_same_state_draws_the_same_mask_and_the_next_call_another():
     assert 0.4 < (first != second).mean() < 0.6
 
 
-def test_a_run_that_goes_on_draws_what_an_uncut_one_draws():
-    uncut, layer = in_state(Dropout(0.5)), Dropout(0.5)
-    masks(uncut)
-    layer.seed_generator.state.assign(uncut.seed_generator.state)
-    np.testing.assert_array_equal(masks(layer), masks(uncut))
+def test_a_resumed_run_draws_the_same_masks():
+    uninterrupted, layer = in_state(Dropout(0.5)), Dropout(0.5)
+    masks(uninterrupted)
+    layer.seed_generator.state.assign(uninterrupted.seed_generator.state)
+    np.testing.assert_array_equal(masks(layer), masks(uninterrupted))
 
 
 def test_two_layers_draw_different_masks():
@@ -97,7 +97,7 @@ def test_two_layers_draw_different_masks():
 
 
 def replica_masks(monkeypatch, replica, calls, replicas=2):
-    """What one of several replicas keeps, from the state they share; and the state afterwards."""
+    """The values that a replica keeps, and the random state afterwards. All replicas share one state."""
     monkeypatch.setattr("keras_vit.model.layers.dropout.num_replicas", lambda: replicas)
     monkeypatch.setattr("keras_vit.model.layers.dropout.replica_id", lambda: replica)
     layer = in_state(Dropout(0.5))
@@ -112,7 +112,7 @@ def test_replicas_draw_different_masks_from_the_same_state(monkeypatch):
             assert 0.4 < (mask != other).mean() < 0.6
 
 
-def test_the_state_goes_on_alike_on_every_replica(monkeypatch):
+def test_the_state_advances_equally_on_every_replica(monkeypatch):
     states = [replica_masks(monkeypatch, replica, 3)[1] for replica in (0, 1)]
     np.testing.assert_array_equal(*states)
     np.testing.assert_array_equal(states[0], [SEED, 3])
@@ -123,7 +123,7 @@ def test_replica_0_draws_what_one_device_draws(monkeypatch):
     np.testing.assert_array_equal(replica_masks(monkeypatch, 0, 2)[0], alone)
 
 
-def test_no_replica_repeats_what_another_drew_in_another_step(monkeypatch):
+def test_no_replica_repeats_a_mask_of_another_step(monkeypatch):
     one, other = (replica_masks(monkeypatch, replica, 5)[0] for replica in (0, 1))
     repeated = [(i, j) for i in range(5) for j in range(5) if np.array_equal(one[i], other[j])]
     assert repeated == []
