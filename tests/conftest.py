@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-# The files that take longest, by far. They start first, so that at the end no process waits for another one.
+# The files that take longest start first, so that at the end no process waits for another one.
 FIRST = (
     "tests/search/test_killed_workers.py",
     "tests/search/test_killed.py",
@@ -25,8 +25,8 @@ FIRST = (
 
 
 def pytest_configure(config):
-    """The processes of one run of the tests share what JAX compiles and what `made_once` makes."""
-    # Two processes on two cores: more threads of torch would only wait for each other.
+    """The processes of a test run share the cache of JAX and the folders of `made_once`."""
+    # With two processes on two cores, more threads of torch would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if "KERAS_VIT_TESTS_SHARED" not in os.environ:
         shared = tempfile.TemporaryDirectory(prefix="keras-vit-tests-")
@@ -39,7 +39,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `-n`, a file stays in one process, and files start in the order below."""
+    """With `-n`, all tests of a file run in one process, and files start in the order below."""
     from xdist.scheduler import LoadFileScheduling
 
     config.option.loadscopereorder = False
@@ -47,7 +47,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out what another backend has tested, and puts the long files first."""
+    """Leaves out tests that run on TensorFlow only, and puts the long files first."""
     import keras
 
     left_out = []
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test starts from the same random state, whatever ran before it."""
+    """Every test starts from the same random state."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -74,9 +74,9 @@ def seeded():
 
 @pytest.fixture(scope="session")
 def made_once():
-    """`made_once(name, make)` is the path `name` that `make(path)` makes once for all processes of the tests.
+    """`made_once(name, make)` is a path that `make(path)` makes once for all processes of the tests.
 
-    It is for reading only: another process reads it too.
+    Tests must not change it, since other processes read it too.
     """
     shared = Path(os.environ["KERAS_VIT_TESTS_SHARED"])
 
@@ -85,7 +85,7 @@ def made_once():
         with open(shared / f"{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
-                shutil.rmtree(path, ignore_errors=True)  # what a failed attempt has left
+                shutil.rmtree(path, ignore_errors=True)  # left by a failed attempt
                 make(path)
                 done.touch()
         return path
@@ -120,22 +120,22 @@ def drawn_images(made_once):
 
 @pytest.fixture(scope="session")
 def rejecting(drawn_images, made_once):
-    """The folder of a finished run that has learned to reject out-of-distribution images."""
+    """The folder of a finished run that rejects out-of-distribution images."""
     from keras_vit.cli.main import main
     from keras_vit.process.exit_codes import FINE
     from tests.helpers import tiny
 
     def train(out):
-        words = tiny.words(drawn_images, out, "--validation-fraction", 0.25, epochs=6)
+        command = tiny.command(drawn_images, out, "--validation-fraction", 0.25, epochs=6)
         with tiny.size(), contextlib.redirect_stdout(io.StringIO()):
-            assert main(words) == FINE
+            assert main(command) == FINE
 
     return made_once("rejecting", train)
 
 
 @pytest.fixture(scope="session")
 def trained(images, made_once):
-    """The folder of a finished run, and what the command printed."""
+    """The folder of a finished run, and the output of the command."""
     from keras_vit.cli.main import main
     from keras_vit.process.exit_codes import FINE
     from tests.helpers import tiny
@@ -143,7 +143,7 @@ def trained(images, made_once):
     def train(out):
         printed = io.StringIO()
         with tiny.size(), contextlib.redirect_stdout(printed):
-            assert main(tiny.words(images, out, epochs=2)) == FINE
+            assert main(tiny.command(images, out, epochs=2)) == FINE
         out.with_name("trained.txt").write_text(printed.getvalue())
 
     out = made_once("trained", train)

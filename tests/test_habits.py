@@ -76,10 +76,10 @@ def test_the_hooks_call_the_tools_of_the_test_extra():
     called = []
     for hook in local["hooks"]:
         assert hook["language"] == "system"
-        python, option, *words = shlex.split(hook["entry"])
+        python, option, *command = shlex.split(hook["entry"])
         assert (python, option) == (".venv-test/bin/python", "-m")
-        assert find_spec(words[0])
-        called.append(" ".join(words).removesuffix(" --force-exclude"))
+        assert find_spec(command[0])
+        called.append(" ".join(command).removesuffix(" --force-exclude"))
     assert called == ["ruff check", "ruff format", "mypy"]
 
 

@@ -1,4 +1,4 @@
-"""`keras-vit request` is tested with the stand-in for the server."""
+"""`keras-vit request` is tested with a stand-in for the server."""
 
 from tests.serving.conftest import brightness_double, double, sleeps
 

@@ -1,4 +1,4 @@
-"""The command: its help, and what each subcommand answers."""
+"""The command: its help, and the output of each subcommand."""
 
 import json
 import os
@@ -31,12 +31,12 @@ def run(trained):
 # Help and usage
 
 
-# As a person's shell has it: who sets this variable wants to see the lines of TensorFlow.
+# The shell of most users does not set this variable. Those who set it see the log lines of TensorFlow.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
 COMMAND = [sys.executable, "-m", "keras_vit"]
 
 
-def test_help_answers_without_keras():
+def test_help_does_not_import_keras():
     script = (
         "import sys\n"
         "from keras_vit.cli.main import main\n"
@@ -83,7 +83,7 @@ def test_the_module_runs_as_a_command():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ([], "Missing subcommand"),
         (["nosuch"], "nosuch"),
@@ -94,9 +94,9 @@ def test_the_module_runs_as_a_command():
         (["evaluate"], "Missing from keras-vit evaluate"),
     ],
 )
-def test_wrong_usage_exits_with_2(words, message, capsys, tmp_path, monkeypatch):
+def test_wrong_usage_exits_with_2(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert tiny.code_of(words) == WRONG_USAGE
+    assert tiny.code_of(arguments) == WRONG_USAGE
     shown = capsys.readouterr()
     assert message in shown.err
     assert shown.out == ""
@@ -104,9 +104,9 @@ def test_wrong_usage_exits_with_2(words, message, capsys, tmp_path, monkeypatch)
 
 
 def test_every_argument_of_a_vit_is_an_option():
-    words = "train --model S/16 --pooling gap --num-registers 4 --layer-scale 1e-5 --remat --no-qkv-bias"
+    arguments = "train --model S/16 --pooling gap --num-registers 4 --layer-scale 1e-5 --remat --no-qkv-bias"
     changes = dict(pooling="gap", num_registers=4, layer_scale=1e-5, remat=True, qkv_bias=False)
-    assert parse(words.split()).run == TrainConfig(model="S/16", changes=changes)
+    assert parse(arguments.split()).run == TrainConfig(model="S/16", changes=changes)
     assert parse(["train", "--model", "defect/4", "--head-dim", "None"]).run.changes == {"head_dim": None}
 
 
@@ -124,7 +124,7 @@ def test_the_recipe_sets_the_defaults_and_options_change_them():
     assert parse(["train"]).run.recipe == RECIPES["default"]
 
 
-# What each subcommand answers
+# The output of each subcommand
 
 
 def test_train_shows_its_epochs_and_ends_with_the_path_of_the_report(trained):
@@ -179,7 +179,7 @@ def test_predict(run, images, capsys):
     ]
 
 
-def test_predict_answers_the_good_images_beside_the_bad(run, images, tmp_path, capsys):
+def test_predict_of_good_and_bad_images(run, images, tmp_path, capsys):
     good = str(images / "plain" / "3.png")
     (tmp_path / "text.jpg").write_text("no image")
     bad = [str(tmp_path / "nosuch.png"), str(tmp_path / "text.jpg")]
@@ -201,12 +201,12 @@ def test_predict_only_bad_images(run, tmp_path, capsys):
 
 
 def test_summary_of_a_size(capsys):
-    words = ["defect/4", "--image-shape", "28", "28", "1", "--num-classes", "6", "--batch-size", "64"]
-    assert main(["summary", *words]) == FINE
+    arguments = ["defect/4", "--image-shape", "28", "28", "1", "--num-classes", "6", "--batch-size", "64"]
+    assert main(["summary", *arguments]) == FINE
     shown = capsys.readouterr().out
     assert "508,166" in shown
     assert "178.65 MB" in shown
-    assert main(["summary", *words, "--json"]) == FINE
+    assert main(["summary", *arguments, "--json"]) == FINE
     assert "508166" in capsys.readouterr().out
 
 
@@ -239,18 +239,18 @@ def test_inspect(images, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["images"] == 36
 
 
-def test_inspect_names_the_unreadable_and_fails(tmp_path, capsys):
+def test_inspect_names_unreadable_images_and_fails(tmp_path, capsys):
     folder = tiny.draw(tmp_path / "images", each=4)
     (folder / "dots" / "9.jpg").write_text("no image")
     assert main(["inspect", str(folder), "--json"]) == FAILED
     assert [item["name"] for item in json.loads(capsys.readouterr().out)["unreadable"]] == ["dots/9.jpg"]
 
 
-def test_train_skips_the_unreadable_and_answers_in_json_alone(tmp_path, capsys):
+def test_train_skips_unreadable_images_and_prints_json_only(tmp_path, capsys):
     folder = tiny.draw(tmp_path / "images")
     (folder / "dots" / "broken.jpg").write_bytes(b"")
-    words = tiny.words(folder, tmp_path / "run", "--skip-unreadable", "--json", epochs=1)
-    assert main(words) == FINE
+    arguments = tiny.command(folder, tmp_path / "run", "--skip-unreadable", "--json", epochs=1)
+    assert main(arguments) == FINE
     answer = json.loads(capsys.readouterr().out)
     run = load_run(answer["run"])
     assert answer["report"] == str(run.path / "report.html")
@@ -262,7 +262,7 @@ def test_train_skips_the_unreadable_and_answers_in_json_alone(tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_a_reader_that_leaves_early_gets_no_traceback(images):
+def test_a_closed_pipe_gives_no_traceback(images):
     """`keras-vit inspect images | head -0`"""
     process = subprocess.Popen(
         [*COMMAND, "inspect", str(images)],

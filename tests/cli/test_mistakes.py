@@ -121,7 +121,7 @@ BAD_IMAGES = {
 def test_bad_images_stop_the_training_before_it_begins(make, message, tmp_path, capsys):
     data = make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    assert tiny.code_of(tiny.words(data, tmp_path / "runs" / "run")) == WRONG_USAGE
+    assert tiny.code_of(tiny.command(data, tmp_path / "runs" / "run")) == WRONG_USAGE
     shown = capsys.readouterr()
     assert shown.err.startswith("keras-vit: ")
     assert message.format(data=data) in shown.err
@@ -133,8 +133,8 @@ def test_bad_images_stop_the_training_before_it_begins(make, message, tmp_path, 
 def test_inspect_and_evaluate_refuse_them_too(name, run, tmp_path, capsys):
     make, message = BAD_IMAGES[name]
     data = make(tmp_path)
-    for words in (["inspect", str(data)], ["evaluate", str(run), "--data", str(data)]):
-        assert main(words) == WRONG_USAGE
+    for command in (["inspect", str(data)], ["evaluate", str(run), "--data", str(data)]):
+        assert main(command) == WRONG_USAGE
         assert message.format(data=data) in capsys.readouterr().err
 
 
@@ -170,7 +170,7 @@ BAD_OPTIONS = {
 
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS.keys())
 def test_bad_options(options, message, images, tmp_path, capsys):
-    assert tiny.code_of(tiny.words(images, tmp_path / "runs" / "run", *options)) == WRONG_USAGE
+    assert tiny.code_of(tiny.command(images, tmp_path / "runs" / "run", *options)) == WRONG_USAGE
     shown = capsys.readouterr().err
     assert shown.startswith("keras-vit: ")
     assert message in shown
@@ -188,20 +188,20 @@ def test_resume_without_out(capsys, tmp_path, monkeypatch):
 
 def test_out_that_exists_is_left_alone(run, images, capsys):
     before = tiny.tree(run)
-    assert main(tiny.words(images, run)) == WRONG_USAGE
+    assert main(tiny.command(images, run)) == WRONG_USAGE
     assert f"{run} exists already: choose another --out, or remove it" in capsys.readouterr().err
     assert tiny.tree(run) == before
 
 
 def test_out_is_the_working_directory(images, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(tiny.words(images, ".")) == WRONG_USAGE
+    assert main(tiny.command(images, ".")) == WRONG_USAGE
     assert "exists already" in capsys.readouterr().err
 
 
 def test_out_below_a_file(images, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert main(tiny.words(images, tmp_path / "file" / "run")) in (FAILED, WRONG_USAGE)
+    assert main(tiny.command(images, tmp_path / "file" / "run")) in (FAILED, WRONG_USAGE)
     shown = capsys.readouterr().err
     assert "Not a directory" in shown
     assert str(tmp_path / "file") in shown
@@ -213,7 +213,7 @@ def test_out_in_a_folder_that_cannot_be_written(images, tmp_path, capsys):
     locked.mkdir(mode=0o500)
     if os.access(locked, os.W_OK):
         pytest.skip("this user may write everywhere")
-    assert main(tiny.words(images, locked / "run")) == WRONG_USAGE
+    assert main(tiny.command(images, locked / "run")) == WRONG_USAGE
     assert "cannot be written to: choose another --out" in capsys.readouterr().err
     assert list(locked.iterdir()) == []
 
@@ -267,8 +267,8 @@ def test_bad_run_folders(damage, message, run, images, tmp_path, capsys):
     damage(folder)
     before = tiny.tree(tmp_path)
     commands = [["evaluate", folder], ["predict", folder, images / "dots" / "0.png"], ["summary", folder]]
-    for words in commands:
-        assert tiny.code_of(words) == WRONG_USAGE
+    for command in commands:
+        assert tiny.code_of(command) == WRONG_USAGE
         shown = capsys.readouterr()
         assert shown.out == ""
         assert message.format(run=folder) in shown.err
@@ -293,10 +293,10 @@ OTHER_MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("words", "message"), OTHER_MISTAKES.values(), ids=OTHER_MISTAKES.keys())
-def test_other_mistakes(words, message, run, tmp_path, capsys):
+@pytest.mark.parametrize(("command", "message"), OTHER_MISTAKES.values(), ids=OTHER_MISTAKES.keys())
+def test_other_mistakes(command, message, run, tmp_path, capsys):
     others = tiny.draw(tmp_path / "others", classes=("cats", "dogs"), each=2)
-    assert tiny.code_of([word.format(run=run, others=others) for word in words]) == WRONG_USAGE
+    assert tiny.code_of([argument.format(run=run, others=others) for argument in command]) == WRONG_USAGE
     shown = capsys.readouterr()
     assert message in shown.err
     assert "Traceback" not in shown.err

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The working directory, with a dark, a gray and a far too light image."""
+    """The working directory, with a dark, a gray and a much too bright image."""
     for name, brightness in (("dark", 3), ("gray", 100), ("light", 255)):
         (tmp_path / f"{name}.png").write_bytes(png(brightness))
     (tmp_path / "text.png").write_text("no image")
@@ -28,13 +28,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def words(double, protocol, *more):
+def command(double, protocol, *more):
     return ["request", getattr(double, protocol), "--protocol", protocol, *more]
 
 
 @both
 def test_a_table(double, protocol, here, capsys):
-    assert main(words(double, protocol, "dark.png", "gray.png", "light.png")) == FINE
+    assert main(command(double, protocol, "dark.png", "gray.png", "light.png")) == FINE
     assert capsys.readouterr().out == (
         "image      label  confidence  reject\n"
         "dark.png   dark        99.8%  no\n"
@@ -45,7 +45,7 @@ def test_a_table(double, protocol, here, capsys):
 
 @both
 def test_a_table_with_bad_images(double, protocol, here, capsys):
-    assert main(words(double, protocol, "dark.png", "nosuch.png", "text.png")) == FAILED
+    assert main(command(double, protocol, "dark.png", "nosuch.png", "text.png")) == FAILED
     shown = capsys.readouterr()
     assert shown.out == (
         "image       label  confidence  reject\n"
@@ -58,7 +58,7 @@ def test_a_table_with_bad_images(double, protocol, here, capsys):
 
 @both
 def test_json(double, protocol, here, capsys):
-    assert main(words(double, protocol, "gray.png", "text.png", "--json")) == FAILED
+    assert main(command(double, protocol, "gray.png", "text.png", "--json")) == FAILED
     gray, text = json.loads(capsys.readouterr().out)
     np.testing.assert_allclose(gray.pop("probabilities"), expected(100), atol=1e-6)
     assert gray.pop("confidence") == pytest.approx(max(expected(100)), abs=1e-6)
@@ -74,16 +74,16 @@ def test_json(double, protocol, here, capsys):
 
 
 def test_json_with_the_names_of_the_classes(double, here, capsys):
-    assert main(words(double, "rest", "gray.png", "--json", "--labels", "labels.txt")) == FINE
+    assert main(command(double, "rest", "gray.png", "--json", "--labels", "labels.txt")) == FINE
     (gray,) = json.loads(capsys.readouterr().out)
     assert gray["probabilities"] == pytest.approx(dict(zip(CLASSES, expected(100), strict=True)), abs=1e-6)
 
 
 @both
 def test_signatures(double, protocol, capsys):
-    assert main(words(double, protocol, "--signatures")) == FINE
+    assert main(command(double, protocol, "--signatures")) == FINE
     assert "serving_default\n  input   image_bytes  string (?)\n  output" in capsys.readouterr().out
-    assert main(words(double, protocol, "--signatures", "--json")) == FINE
+    assert main(command(double, protocol, "--signatures", "--json")) == FINE
     found = json.loads(capsys.readouterr().out)
     assert found["images_uint8"]["inputs"] == {"images": "uint8 (?, ?, ?, ?)"}
 
@@ -92,7 +92,7 @@ def test_signatures(double, protocol, capsys):
 def test_options_reach_the_request(double, protocol, here, sleeps, capsys):
     double.refusals = ["UNAVAILABLE"] * 3
     options = ("--version", "1", "--batch-size", "2", "--retries", "2", "--timeout", "9")
-    assert main(words(double, protocol, "dark.png", "gray.png", "light.png", *options)) == FAILED
+    assert main(command(double, protocol, "dark.png", "gray.png", "light.png", *options)) == FAILED
     assert double.batches == [2, 2, 2]
     assert double.asked_versions == [1, 1, 1]
     assert len(sleeps) == 2
@@ -101,9 +101,9 @@ def test_options_reach_the_request(double, protocol, here, sleeps, capsys):
     assert shown.err.endswith("): set to refuse. Tried 3 times.\n")
 
 
-def test_answers_before_a_failure_are_shown(double, here, capsys):
+def test_answers_before_an_error_are_shown(double, here, capsys):
     double.refusals = [None, "INTERNAL"]
-    assert main(words(double, "rest", "dark.png", "gray.png", "--batch-size", "1")) == FAILED
+    assert main(command(double, "rest", "dark.png", "gray.png", "--batch-size", "1")) == FAILED
     shown = capsys.readouterr()
     assert shown.out.splitlines()[1:] == ["dark.png  dark        99.8%  no"]
     assert shown.err == (
@@ -141,7 +141,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_mistakes(arguments, code, message, double, here, capsys):
     (here / "other.txt").write_text("a\nb\nc\n")
-    assert main(["request", *(word.format(rest=double.rest) for word in arguments)]) == code
+    assert main(["request", *(argument.format(rest=double.rest) for argument in arguments)]) == code
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("keras-vit: ")

@@ -1,4 +1,4 @@
-"""The command `keras-vit search`: its help; a mistake gets a sentence, an exit code, nothing on disk."""
+"""The command `keras-vit search`: its help, and mistakes, which give one sentence and write nothing."""
 
 import dataclasses
 import re
@@ -27,8 +27,8 @@ VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_P
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch, tmp_path):
-    """The tests run in an empty folder, and the command's answer to SIGTERM goes with them."""
+def isolated(monkeypatch, tmp_path):
+    """The tests run in an empty folder, and the signal handler of the command is removed afterwards."""
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.chdir(tmp_path)
     for name in VARIABLES:
@@ -37,10 +37,10 @@ def as_it_was(monkeypatch, tmp_path):
     signal.signal(signal.SIGTERM, before)
 
 
-def code_of(words):
+def code_of(arguments):
     """The exit code, whether the command returns it or the parser exits with it."""
     try:
-        return main(["search", *words])
+        return main(["search", *arguments])
     except SystemExit as stop:
         return stop.code
 
@@ -48,7 +48,7 @@ def code_of(words):
 # Help
 
 
-def test_help_answers_without_keras():
+def test_help_does_not_import_keras():
     script = (
         "import sys\n"
         "from keras_vit.cli.main import main\n"
@@ -74,15 +74,15 @@ def test_its_examples_are_commands(tmp_path):
     examples = re.findall(r"^ +keras-vit (search.*)$", Search.__doc__, re.MULTILINE)
     assert len(examples) == 4
     (tmp_path / "my_space.py").write_text((ROOT / "tuning" / "my_space.py").read_text())
-    for words in examples:
-        assert isinstance(parse(words.split()).config, SearchConfig)
+    for arguments in examples:
+        assert isinstance(parse(arguments.split()).config, SearchConfig)
 
 
 # Wrong usage
 
 
 def searched(out):
-    """A search that is there."""
+    """An existing search."""
     images = SimpleNamespace(
         image_set=SimpleNamespace(source="images", class_names=("a", "b")),
         counts={"train": 70, "validation": 10, "test": 20},
@@ -93,7 +93,7 @@ def searched(out):
         write_or_check_images(SearchConfig(out=out, max_epochs=9), images)
 
 
-def with_things(out):
+def with_other_files(out):
     out.mkdir()
     (out / "photo.png").write_text("mine")
 
@@ -102,7 +102,7 @@ def as_file(out):
     out.write_text("mine")
 
 
-NOTHING = [
+WRONG_OPTIONS = [
     (["--nosuch", "1"], "--nosuch"),
     (["--max-epochs", "many"], "--max-epochs"),
     (["steel"], "steel"),
@@ -137,7 +137,7 @@ SENTENCES = [
         "203.0.113.1 is not an address of this machine (Cannot assign requested address): change --host.",
     ),
     ([as_file], "", {}, "out cannot be made (File exists): choose another --out."),
-    ([with_things], "", {}, "out holds other things (photo.png): choose another --out."),
+    ([with_other_files], "", {}, "out holds other things (photo.png): choose another --out."),
     (
         [searched],
         "--no-resume",
@@ -181,9 +181,9 @@ SENTENCES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), NOTHING, ids=case_name)
-def test_what_the_parser_does_not_know(words, message, tmp_path, capsys):
-    assert code_of(words) == WRONG_USAGE
+@pytest.mark.parametrize(("arguments", "message"), WRONG_OPTIONS, ids=case_name)
+def test_wrong_options(arguments, message, tmp_path, capsys):
+    assert code_of(arguments) == WRONG_USAGE
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.out == ""
@@ -199,34 +199,34 @@ def test_a_search_without_kerastuner(tmp_path, capsys, monkeypatch):
     assert tiny.tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize(("made", "words", "variables", "sentence"), SENTENCES, ids=case_name)
-def test_wrong_usage_is_one_sentence(made, words, variables, sentence, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(("made", "arguments", "variables", "sentence"), SENTENCES, ids=case_name)
+def test_wrong_usage_is_one_sentence(made, arguments, variables, sentence, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     for make in made:
         make(out)
     before = tiny.tree(tmp_path)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert code_of([*words.split(), "--out", "out"]) == WRONG_USAGE
+    assert code_of([*arguments.split(), "--out", "out"]) == WRONG_USAGE
     assert capsys.readouterr() == ("", f"keras-vit: {sentence}\n")
     assert tiny.tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("words", [["--data", "nosuch"], ["--data", "empty", "--out", "new/steel"]])
-def test_what_are_no_images_leaves_no_folder(words, tmp_path):
+@pytest.mark.parametrize("arguments", [["--data", "nosuch"], ["--data", "empty", "--out", "new/steel"]])
+def test_missing_images_leave_no_folder(arguments, tmp_path):
     (tmp_path / "empty").mkdir()
     process = subprocess.run(
-        [*COMMAND, *words], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
+        [*COMMAND, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
     )
     assert process.returncode == WRONG_USAGE
     assert process.stdout == ""
     (sentence,) = process.stderr.splitlines()
-    assert re.match(rf"keras-vit: .*\b{words[1]}\b", sentence)
+    assert re.match(rf"keras-vit: .*\b{arguments[1]}\b", sentence)
     assert tiny.tree(tmp_path) == {"empty": None}
 
 
 def test_the_package_of_a_checkout_is_the_same_command():
-    words = [
+    command = [
         sys.executable,
         "-m",
         "tuning",
@@ -235,7 +235,7 @@ def test_the_package_of_a_checkout_is_the_same_command():
         "--space",
         str(ROOT / "tuning" / "my_space.py"),
     ]
-    process = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
+    process = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert process.returncode == WRONG_USAGE
     assert process.stderr == (
         "keras-vit: workers=0 is a chief that waits for others: give its address with --host.\n"
@@ -274,7 +274,7 @@ def test_the_exit_code_and_the_sentence(error, code, sentence, monkeypatch, caps
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("a bug")])
-def test_a_bug_is_no_sentence(error, monkeypatch):
+def test_a_bug_gives_a_traceback(error, monkeypatch):
     def search(config):
         raise error
 

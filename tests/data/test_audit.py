@@ -1,4 +1,4 @@
-"""The audit: on broken, copied and leaking images made here, and on the real ones."""
+"""The audit of broken, copied and leaking images, and of the real data set."""
 
 import io
 import json
@@ -23,7 +23,7 @@ NEU_DET = SHARED / "data" / "neu-det"
 
 
 def texture(seed, height=96, width=96):
-    """Gray marks on a plate: smooth noise, so that a thumbnail still tells two of them apart."""
+    """Gray marks on a plate: smooth noise, so that two thumbnails still differ."""
     noise = np.random.default_rng(seed).uniform(0, 255, (12, 12)).astype(np.uint8)
     return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -42,13 +42,13 @@ def image_set(images, labels=None, names=None, parts=None):
 
 
 def png_header(width, height):
-    """The beginning of a PNG as far as any program needs it to allocate the pixels."""
+    """The beginning of a PNG: enough for a program to allocate the pixels."""
     chunk = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
     return b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
 
 
 def black_png(width, height, given_rows=None):
-    """A black PNG, one bit a pixel, in some kilobytes; with fewer rows than it says if asked."""
+    """A black PNG with one bit per pixel. `given_rows` can be fewer than the header says."""
     rows = zlib.compressobj()
     row = bytes(1 + (width + 7) // 8)
     data = b"".join(rows.compress(row) for _ in range(given_rows or height)) + rows.flush()
@@ -95,7 +95,7 @@ def test_broken_images_are_named_with_the_reason(tmp_path, name, encoded, reason
     assert why_unreadable(encoded) == reason
 
 
-def test_the_broken_cases_are_whole_before_they_are_cut():
+def test_the_broken_cases_are_readable_before_truncation():
     for kind in ("JPEG", "PNG", "BMP", "GIF", "WEBP"):
         assert why_unreadable(encode(texture(0), kind)) is None
     assert why_unreadable(black_png(2_000, 2_000)) is None
@@ -107,14 +107,14 @@ def test_missing_file_and_broken_link(tmp_path):
     assert why_unreadable(link) == "cannot be opened (No such file or directory)"
 
 
-def test_pil_keeps_its_own_limit_afterwards():
+def test_the_limit_of_pil_is_unchanged_afterwards():
     before = Image.MAX_IMAGE_PIXELS
     audit_images(image_set([texture(0)[..., None], b"text"]))
     assert before == Image.MAX_IMAGE_PIXELS
     assert before is not None
 
 
-def test_require_readable_names_ten_and_the_mend():
+def test_require_readable_names_ten_files_and_the_fix():
     broken = image_set([texture(0)[..., None], *[b""] * 12])
     with pytest.raises(InputError) as error:
         require_readable(audit_images(broken))
@@ -205,7 +205,7 @@ def test_the_same_light_on_different_steel_is_no_duplicate():
     light = np.linspace(40, 200, 96)[:, None] * np.linspace(0.3, 1, 96)
     plates = [np.clip(light + texture(seed) / 16, 0, 255).astype(np.uint8) for seed in range(8)]
     plain = np.corrcoef(plates[0].ravel(), plates[1].ravel())[0, 1]
-    assert plain > 0.98  # what makes this a test: pixel by pixel they look alike
+    assert plain > 0.98  # pixel by pixel the images are similar, which makes this test hard
     assert audit_images(image_set([plate[..., None] for plate in plates])).near_duplicates == ()
 
 
@@ -235,7 +235,7 @@ def test_too_many_pairs_are_counted_but_not_listed(monkeypatch):
     assert (len(audit.near_duplicates), audit.near_duplicates_found) == (3, 6)
 
 
-def test_above_the_limit_near_duplicates_are_skipped_aloud(monkeypatch):
+def test_above_the_limit_near_duplicates_are_skipped_with_a_note(monkeypatch):
     monkeypatch.setattr("keras_vit.data.audit.LIMIT", 3)
     audit = audit_images(image_set([texture(seed)[..., None] for seed in (0, 1, 2, 3)]))
     assert audit.near_duplicates_skipped == "not searched for: more than 3 images take too long"
@@ -290,7 +290,7 @@ def test_neu_det():
     assert audit.unreadable == ()
     assert audit.sizes == {"200 x 200": 1800}
     assert audit.kinds == {"JPEG, 3 channels": 1800}
-    # Looked at, every one: the same spot of steel, shot again or a few pixels further.
+    # A person has checked each pair: the same spot of steel, photographed again or a few pixels further.
     found = {(c.first.split("/")[1], c.second.split("/")[1]) for c in audit.near_duplicates}
     assert {
         ("patches_199.jpg", "patches_201.jpg"),
@@ -300,7 +300,7 @@ def test_neu_det():
         ("crazing_105.jpg", "crazing_109.jpg"),
     } <= found
     assert audit.near_duplicates_found == len(found) == 21
-    # Looked at too: different plates under the same light.
+    # A person has checked these too: different plates under the same light.
     assert not found & {
         ("pitted_surface_107.jpg", "pitted_surface_194.jpg"),
         ("inclusion_227.jpg", "inclusion_252.jpg"),

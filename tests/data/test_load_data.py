@@ -80,7 +80,7 @@ def test_plain_fit_in_a_script(folder):
         steps_per_epoch=data.steps_per_epoch,
         validation_data=data.validation,
         epochs=4,
-        shuffle=False,  # the batches are: Keras warns otherwise
+        shuffle=False,  # the batches are shuffled already; without this, Keras warns
         verbose=0,
     ).history
     assert np.isfinite(history["loss"] + history["val_loss"]).all()

@@ -1,4 +1,4 @@
-"""The preprocessing against PIL: every format and mode, the resize, the aspect policies."""
+"""The preprocessing compared with PIL: every format and mode, the resize, the aspect policies."""
 
 import io
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.same_on_every_backend
 HEIGHT, WIDTH = 20, 30
 LUMA = np.array([0.299, 0.587, 0.114])
 
-# Smooth, as photographs are, so that JPEG keeps it; no colour is gray.
+# Smooth like a photograph, so that JPEG keeps it. No colour is gray.
 RGB = Image.fromarray(
     np.clip(
         np.add.outer(5 * np.arange(HEIGHT), 4 * np.arange(WIDTH))[..., None] + np.array([10, 40, 0]), 0, 255
@@ -96,7 +96,7 @@ def test_a_file_is_read_as_pil_reads_it(kind, name, decoded_channels, tolerance,
     found = preprocess(encoded, Preprocessing((HEIGHT, WIDTH, channels))).numpy()
 
     expected = pil_pixels(encoded)
-    assert expected.std() > 20  # the comparison could fail
+    assert expected.std() > 20  # so the comparison can fail
     if channels == 1:
         expected = (expected @ LUMA)[..., None]
     assert found.shape == (HEIGHT, WIDTH, channels)
@@ -107,7 +107,7 @@ def test_a_file_is_read_as_pil_reads_it(kind, name, decoded_channels, tolerance,
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
-def test_a_gray_file_keeps_its_very_values(kind, channels):
+def test_a_gray_file_keeps_its_values(kind, channels):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     encoded = encode(Image.fromarray(levels), kind)
     found = prepare_pixels(decode_image(encoded), Preprocessing((16, 16, channels))).numpy()
@@ -123,12 +123,12 @@ def test_a_gray_file_keeps_its_very_values(kind, channels):
             "WEBP",
             "RGB",
             {"lossless": True},
-        ),  # without alpha TensorFlow would write past the end of the pixels
+        ),  # without alpha, TensorFlow would write past the end of the pixels
         ("WEBP", "RGB", {}),
         ("WEBP", "RGBA", {}),
     ],
 )
-def test_of_an_animation_the_first_frame_is_read(kind, mode, options):
+def test_the_first_frame_of_an_animation_is_read(kind, mode, options):
     frames = [RGB.convert(mode), RGB.transpose(Image.Transpose.ROTATE_180).convert(mode)]
     encoded = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert Image.open(io.BytesIO(encoded)).n_frames == 2
@@ -165,7 +165,7 @@ def square_in_a_wide_image(height, width, side, background=40):
 
 
 def box(pixels):
-    """(height, width) of what is bright, and whether it is at the centre."""
+    """(height, width) of the bright part, and whether it is at the centre."""
     bright = pixels[..., 0] > 147
     rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
     centred = rows[0] + rows[-1] == len(bright) - 1 and columns[0] + columns[-1] == bright.shape[1] - 1
@@ -217,7 +217,7 @@ def test_the_smallest_and_thinnest_images(size, aspect):
 
 @pytest.mark.parametrize("aspect", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_one_graph_reads_every_file_as_eager_does(channels, aspect):
+def test_one_graph_reads_every_file_like_eager_mode(channels, aspect):
     preprocessing = Preprocessing((14, 28, channels), aspect)
     files = [encode(IMAGES[name], kind) for kind, name, _, _ in FILES]
     eager = np.stack([preprocess(file, preprocessing) for file in files])
@@ -238,7 +238,7 @@ def test_one_graph_reads_every_file_as_eager_does(channels, aspect):
     "encoded",
     {
         "empty": b"",
-        "text": b"no image at all, whatever its name",
+        "text": b"this is not an image",
         "cut JPEG": encode(RGB, "JPEG")[:300],
         "cut PNG": encode(RGB, "PNG")[:80],
         "cut GIF": encode(RGB, "GIF")[:900],
@@ -250,7 +250,7 @@ def test_one_graph_reads_every_file_as_eager_does(channels, aspect):
     }.items(),
     ids=lambda item: item[0],
 )
-def test_bytes_that_are_no_image(encoded):
+def test_bytes_that_are_not_an_image(encoded):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_image(encoded[1])
 

@@ -1,4 +1,4 @@
-"""Augmentation: determined by its seed alone, drawn separately for each image, and equal on every backend."""
+"""Augmentation: determined by its seed only, drawn for each image, and the same on every backend."""
 
 import importlib.util
 import os
@@ -18,7 +18,9 @@ from tests.helpers.paths import ROOT
 pytestmark = pytest.mark.same_on_every_backend
 
 COUNT, SIDE = 24, 16
-LABELS = np.eye(COUNT, dtype="float32")  # each image has its own class: labels show which were mixed
+LABELS = np.eye(
+    COUNT, dtype="float32"
+)  # each image has its own class, so labels show which images were mixed
 
 EVERY = {
     "flip": dict(flip="both"),
@@ -50,7 +52,7 @@ def noise(channels=1, side=SIDE):
 
 
 def augmented(images, seeds=((3, 4),), **augmentation):
-    """What tf.data gives for each seed: images (seeds, n, h, w, c) and labels (seeds, n, classes)."""
+    """Images (seeds, n, h, w, c) and labels (seeds, n, classes) from tf.data, for each seed."""
     augment = make_augment(Augmentation(**augmentation), images.shape[1:])
     labels = LABELS[: len(images)]
     seeds = tf.data.Dataset.from_tensor_slices(np.array(seeds, "int32"))
@@ -76,7 +78,7 @@ def test_every_augmentation(augmentation, channels):
     assert x.min() >= 0
     assert x.max() <= 255 + 1e-4
     np.testing.assert_allclose(y.sum(axis=-1), 1, atol=1e-6)
-    # The seed, and nothing else, decides.
+    # Only the seed decides.
     np.testing.assert_array_equal(x[0], x[2])
     np.testing.assert_array_equal(y[0], y[2])
     assert not np.array_equal(x[0], x[1])
@@ -84,7 +86,7 @@ def test_every_augmentation(augmentation, channels):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_the_global_random_state_has_no_part_in_it(name):
+def test_the_global_random_state_has_no_effect(name):
     x, y = augmented(noise(), [(1, 2), (1, 3)], **EVERY[name])
     keras.utils.set_random_seed(12345)
     again, labels = augmented(noise(), [(1, 2), (1, 3)], **EVERY[name])
@@ -93,13 +95,13 @@ def test_the_global_random_state_has_no_part_in_it(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(EVERY) - {"mixup", "cutmix", "mixup or cutmix"}))
-def test_every_image_has_a_draw_of_its_own(name):
-    """A batch of one image many times does not come out as one image many times."""
+def test_every_image_is_augmented_separately(name):
+    """Copies of one image in a batch are augmented differently."""
     # mixup and cutmix would mix an image with itself: they are tested below.
     images = np.repeat(noise()[:1], COUNT, axis=0)
     x, _ = augmented(images, **EVERY[name])
     kinds = len(np.unique(x[0].reshape(COUNT, -1), axis=0))
-    # Of 24 images: 4 mirrorings, 2 transposes, shifts by whole pixels; half of the images are not erased.
+    # 24 images: 4 mirrorings, 2 transposes, shifts by whole pixels. Half of the images are not erased.
     least = {"flip": 4, "transpose": 2, "crop": 15, "erasing": 6}
     assert kinds >= least.get(name, 20)
 
@@ -112,7 +114,7 @@ def test_nothing_is_the_default():
 
 
 SYMMETRIES = {
-    "as it was": lambda x: x,
+    "unchanged": lambda x: x,
     "left-right": lambda x: x[:, ::-1],
     "up-down": lambda x: x[::-1],
     "half turn": lambda x: x[::-1, ::-1],
@@ -126,10 +128,10 @@ SYMMETRIES = {
 @pytest.mark.parametrize(
     ("augmentation", "expected"),
     [
-        (dict(flip="horizontal"), ["as it was", "left-right"]),
-        (dict(flip="vertical"), ["as it was", "up-down"]),
-        (dict(flip="both"), ["as it was", "left-right", "up-down", "half turn"]),
-        (dict(transpose=True), ["as it was", "transpose"]),
+        (dict(flip="horizontal"), ["unchanged", "left-right"]),
+        (dict(flip="vertical"), ["unchanged", "up-down"]),
+        (dict(flip="both"), ["unchanged", "left-right", "up-down", "half turn"]),
+        (dict(transpose=True), ["unchanged", "transpose"]),
         (dict(transpose=True, flip="both"), list(SYMMETRIES)),
     ],
     ids=str,
@@ -200,15 +202,15 @@ def test_erasing_blanks_a_box_of_half_of_the_images(share):
             continue
         erased += 1
         height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
-        assert mask.sum() == height * width  # a box, all of it
-        # A side of s pixels, s no whole number, touches at most one pixel more.
+        assert mask.sum() == height * width  # the whole box
+        # A side whose length is not a whole number touches at most one more pixel.
         assert (height - 1) * (width - 1) <= share * 40 * 40
         largest = max(largest, height * width / 1600)
     assert abs(erased / len(changed) - 0.5) < 4 * 0.5 / np.sqrt(len(changed))
     assert largest > 0.6 * share
 
 
-def test_mixup_mixes_images_and_labels_alike():
+def test_mixup_mixes_images_and_labels_equally():
     images = noise(3)
     x, y = augmented(images, many(5), mixup=0.8)
     # With one class per image, labels are the weights of the images.
@@ -250,7 +252,7 @@ def test_cutmix_labels_are_the_area_of_the_pasted_box():
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
             height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
             assert mask.sum() == height * width
-            # The box has sides of no whole pixels: one pixel a side.
+            # The sides of the box are not whole numbers: one pixel per side.
             assert (height - 1) * (width - 1) <= (1 - own) * 1024 + 1e-3
             assert (1 - own) * 1024 <= (height + 1) * (width + 1)
             shares.append(own)
@@ -271,11 +273,11 @@ def test_with_both_each_batch_gets_one_of_the_two():
 
 
 @pytest.mark.long
-def test_rand_augment_draws_for_each_image_and_keeps_it_recognisable():
+def test_rand_augment_draws_for_each_image():
     images = np.repeat(noise(side=32)[:1], COUNT, axis=0)
     x, _ = augmented(images, many(3), rand_augment=0.1)
     assert len(np.unique(x[0].reshape(COUNT, -1), axis=0)) >= 20
-    # Two gentle operations leave gray images their levels.
+    # Two weak operations keep the levels of gray images.
     assert min(len(np.unique(image.round())) for image in x.reshape(-1, 32, 32)) > 64
 
 
@@ -354,8 +356,8 @@ np.savez(sys.argv[1], **batches_of_every_kind())
 
 @pytest.mark.long
 @pytest.mark.parametrize("other", ["jax", "torch"])
-def test_every_backend_augments_alike(other, tmp_path):
-    """Bit by bit as on TensorFlow, on which the other tests of this file run."""
+def test_every_backend_augments_equally(other, tmp_path):
+    """The same bits as on TensorFlow, where the other tests of this file run."""
     if importlib.util.find_spec(other) is None:
         pytest.skip(f"{other} is not installed")
     subprocess.run(

@@ -1,4 +1,4 @@
-"""One pass over images: what it keeps, that it equals reading them again, and its limits."""
+"""One pass over images: what it keeps, that a second pass gives the same, and its limits."""
 
 import numpy as np
 import pytest
@@ -139,7 +139,7 @@ def test_above_the_limit_of_memory_originals_are_files(paths, monkeypatch):
     assert found.put_into(image_set(paths)).original(2) is paths[2]
 
 
-def test_pil_is_left_as_it_was(paths):
+def test_the_limits_of_pil_are_unchanged(paths):
     before = Image.MAX_IMAGE_PIXELS
     read_images([*paths, encoded(kind="JPEG")[:40]])
     assert before == Image.MAX_IMAGE_PIXELS

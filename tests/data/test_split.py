@@ -1,4 +1,4 @@
-"""The split: against an independent computation, on the real images, and with wrong input."""
+"""The split: compared with an independent computation, on the real images, and with wrong input."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def image_set(*counts, parts=None):
 
 
 def expected_test(labels, number, seed):
-    """The words of the data README, once more and without our code."""
+    """The rule of the data README, written without our code."""
     generator = np.random.RandomState(seed)
     chosen = []
     for label in range(max(labels) + 1):
@@ -48,12 +48,12 @@ def test_stratified_split_is_the_rule_of_the_data_readme(seed):
 
 
 def test_stratified_split_pins_known_positions():
-    # Once computed with numpy 2.4; RandomState's stream is frozen, so these may never change.
+    # Computed once with numpy 2.4. The stream of RandomState is frozen, so these must never change.
     labels = np.repeat(np.arange(2), 10)
     assert stratified_split(labels, 3, 0)[1].tolist() == [2, 4, 8, 11, 13, 15]
 
 
-def test_stratified_split_takes_a_number_a_class():
+def test_stratified_split_takes_a_number_per_class():
     labels = [0] * 5 + [1] * 5
     _, test = stratified_split(labels, [1, 4], 0)
     assert np.bincount(np.asarray(labels)[test]).tolist() == [1, 4]
@@ -196,7 +196,7 @@ def test_neu_det():
     assert split.test.tolist() == expected_test(images.labels.tolist(), 60, 0)
     assert isinstance(split, Split)
     assert images.names[:2] == ("crazing/crazing_1.jpg", "crazing/crazing_2.jpg")
-    # Computed from the words of the data README with numpy alone.
+    # Computed from the text of the data README with numpy alone.
     assert [images.names[i] for i in split.test[:3]] == NEU_TEST_BEGINS
 
 

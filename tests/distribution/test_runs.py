@@ -31,7 +31,7 @@ def rows(run):
 
 def test_an_interrupted_run_on_two_devices_continues_on_one(images, tmp_path):
     run = tmp_path / "run"
-    arguments = tiny.words(images, run, "--distribute", "data", *ON_TWO)
+    arguments = tiny.command(images, run, "--distribute", "data", *ON_TWO)
     for process in start("train", *arguments, count=COUNT, dying=range(COUNT or 1)):
         printed, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == -signal.SIGKILL, printed
@@ -45,7 +45,7 @@ def test_an_interrupted_run_on_two_devices_continues_on_one(images, tmp_path):
 
 def test_two_processes_continue_after_one_has_ended(images, tmp_path):
     run = tmp_path / "run"
-    command = ["train", *tiny.words(images, run, "--distribute", "data")]
+    command = ["train", *tiny.command(images, run, "--distribute", "data")]
     for dying, epoch in ((0, 1), (1, 2)):  # first the chief, then the other process
         processes = start(*command, count=2, dying={dying: epoch})
         printed = [process.communicate(timeout=LIMIT)[0] for process in processes]
@@ -82,7 +82,7 @@ def test_a_run_on_two_devices_equals_one_device_and_loads_on_one(tmp_path):
         "--model",
         tiny.STILL,
     )
-    arguments = [tiny.words(images, tmp_path / name, *options, epochs=2) for name in ("one", "two")]
+    arguments = [tiny.command(images, tmp_path / name, *options, epochs=2) for name in ("one", "two")]
     assert main([*arguments[0], "--distribute", "none"]) == FINE
     printed = finish(start("train", *arguments[1], "--distribute", "data", *ON_TWO, count=COUNT))[0]
     assert "8 images per step, 4 for each copy of the model; learning rate 0.0003 as on one device" in printed

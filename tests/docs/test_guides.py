@@ -21,8 +21,8 @@ COMMANDS = re.findall(r"^(?:KERAS_BACKEND=\w+ )?(?:\.venv/bin/)?keras-vit (.*)$"
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command):
-    words = shlex.split(command)
-    assert type(parse(words)).__name__.lower() == words[0]
+    arguments = shlex.split(command)
+    assert type(parse(arguments)).__name__.lower() == arguments[0]
 
 
 def test_options_named_alone_are_options():

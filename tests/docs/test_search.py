@@ -19,12 +19,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"keras-vit search( --[^`\n]*)", PAGE + README)
 
 
-@pytest.mark.parametrize("words", COMMANDS)
-def test_the_commands_are_understood(words, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     of_space, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "my_space.py").write_text(of_space, encoding="utf-8")
-    assert parse(["search", *shlex.split(words)]).config.folder.parts[0] == "searches"
+    assert parse(["search", *shlex.split(command)]).config.folder.parts[0] == "searches"
 
 
 def test_the_figures_of_hyperband():

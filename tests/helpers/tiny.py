@@ -26,8 +26,8 @@ def size():
     """`defect-tiny` is in the table of sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "defect-tiny", Size(ARGUMENTS, image_size=28, channels=1))
-        still = {**ARGUMENTS, "dropout_rate": 0.0, "stem": "conv"}
-        patch.setitem(SIZES, "defect-still", Size(still, image_size=28, channels=1))
+        no_dropout = {**ARGUMENTS, "dropout_rate": 0.0, "stem": "conv"}
+        patch.setitem(SIZES, "defect-still", Size(no_dropout, image_size=28, channels=1))
         yield
 
 
@@ -50,7 +50,7 @@ def draw(folder, classes=CLASSES, each=12, size=(32, 32), mode="L"):
     return Path(folder)
 
 
-def words(images, out, *more, epochs=3):
+def command(images, out, *more, epochs=3):
     """`train` and its options for a run of seconds."""
     given = [
         "--data",
@@ -82,11 +82,11 @@ def copy_of(run, folder):
     return shutil.copytree(run, folder / "copy")
 
 
-def code_of(words):
+def code_of(arguments):
     """The exit code, whether the command returns it or argparse exits with it."""
     from keras_vit.cli.main import main
 
     try:
-        return main([str(word) for word in words])
+        return main([str(argument) for argument in arguments])
     except SystemExit as stop:
         return stop.code

@@ -201,8 +201,8 @@ WRONG = [
     ),
     *((dict([(name, "0.1")]), f"{name} must be a number. Received: {name}='0.1'") for name in RATES),
     *(
-        (dict([(name, "x")]), f"{name} must be one of {', '.join(map(repr, words))}. Received: {name}='x'")
-        for name, words in WORDS.items()
+        (dict([(name, "x")]), f"{name} must be one of {', '.join(map(repr, choices))}. Received: {name}='x'")
+        for name, choices in WORDS.items()
     ),
     *(
         (dict([(name, 1)]), f"{name} must be true or false. Received: {name}=1")

@@ -41,8 +41,8 @@ def answer(*values):
     return values
 
 
-def speak(word):
-    print(word)
+def speak(line):
+    print(line)
 
 
 def much(size):

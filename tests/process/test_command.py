@@ -12,7 +12,7 @@ pytestmark = pytest.mark.same_on_every_backend
 
 
 @pytest.mark.parametrize(
-    ("options", "defaults", "words"),
+    ("options", "defaults", "shown"),
     [
         ({"epochs": 8, "seed": 0}, {"epochs": 30, "seed": 0}, "--epochs 8"),
         ({"batch_size": 8}, {}, "--batch-size 8"),
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.same_on_every_backend
         ({"data": "it's a folder; $(x)"}, {"data": None}, shlex.join(["--data", "it's a folder; $(x)"])),
     ],
 )
-def test_only_what_differs_is_an_option(options, defaults, words):
-    assert repeat_command(["keras-vit", "train"], options, defaults) == f"keras-vit train {words}".strip()
+def test_only_what_differs_is_an_option(options, defaults, shown):
+    assert repeat_command(["keras-vit", "train"], options, defaults) == f"keras-vit train {shown}".strip()
 
 
 def test_the_versions_of_what_is_installed():

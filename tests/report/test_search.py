@@ -192,7 +192,7 @@ def test_the_final_evaluation_may_hold_less(small_forest):
 def test_the_baseline_is_compared_at_the_same_epochs(score, shown, not_shown):
     record = with_config(SEARCH, baseline={"name": "the old one", "score": score, "epochs": 9})
     sentence = report.baseline_sentence(record) or ""
-    assert all(words in sentence for words in shown)
+    assert all(text in sentence for text in shown)
     assert not_shown not in sentence
 
 

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("tiny_size")
 
 def command(images, out):
     """The command that `rejecting` was trained with."""
-    return tiny.words(images, out, "--validation-fraction", 0.25, epochs=6)
+    return tiny.command(images, out, "--validation-fraction", 0.25, epochs=6)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the tests that kill processes share: the kills, and the checks afterwards."""
+"""For the tests that kill processes: the kills, and the checks afterwards."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.search.running import finish, process_of, start, wait_for
 
 KILLS = 5
 SEED = 20_241
-found_alone: dict = {}  # what a search by one process found in the first test
+found_alone: dict = {}  # the trials of the first search by one process
 
 
 def ended(out):
@@ -31,11 +31,11 @@ def check_complete(out, alone=True):
     oracle = json.loads((out / "oracle.json").read_text())
     assert Counter(oracle["end_order"]) == Counter(trial.trial_id for trial in record.trials)
     for trial in record.trials:
-        # Only its last run counts: one row per epoch that it trained itself.
+        # Only the last run of a trial counts: one row per epoch that this run trained.
         own = range(trial.initial_epoch + 1, trial.epochs + 1)
         assert [row["epoch"] for row in trial.history] == list(own)
         assert trial.score == max(row["val_accuracy"] for row in trial.history)
-    # Each rung continues the best of the one before, once each.
+    # Each rung continues the best trials of the rung before, once each.
     promoted = Counter(trial.promoted_from for trial in record.trials if trial.promoted_from)
     assert set(promoted.values()) == {1}
     assert Counter((trial.bracket, trial.rung) for trial in record.trials) == {
@@ -52,7 +52,7 @@ def check_complete(out, alone=True):
 
 
 def check_loadable(images, out):
-    """Opens the search as a script does."""
+    """Opens the search as a script would."""
     from keras_vit.search import ViTHyperband
     from keras_vit.search.config import SearchConfig, from_dict
     from keras_vit.search.worker import Job, make_hypermodel
@@ -66,8 +66,8 @@ def check_loadable(images, out):
     assert tuner.get_best_models(1)[0].built
 
 
-def kill_again_and_again(images, out, *victims, options=()):
-    """Starts a search and kills each of `victims` five times at random moments; it still ends."""
+def kill_repeatedly(images, out, *victims, options=()):
+    """Starts a search and kills each of `victims` five times at random moments. The search still ends."""
     chance, before = random.Random(SEED), dict.fromkeys(victims)
     search = start(images, out, *options)
     try:
@@ -80,7 +80,7 @@ def kill_again_and_again(images, out, *victims, options=()):
 
 
 def kill(search, out, victim, before) -> int:
-    """Kills the process that has this name, unless it is the one that was killed before."""
+    """Kills the process of this name, once it is not the one that was killed before."""
 
     def found():
         assert search.poll() is None, search.communicate()[0][-3000:]

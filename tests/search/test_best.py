@@ -157,9 +157,9 @@ def test_best_json_is_written_whole_and_when_it_changes(tmp_path):
 def test_the_best_is_trained_on_train_and_validation_by_the_command(images, tmp_path):
     found = record(tmp_path, 0.5, data=str(images))
     write_best(found)
-    words = ["train", "--config", str(tmp_path / "best.json"), "--out", str(tmp_path / "run")]
+    command = ["train", "--config", str(tmp_path / "best.json"), "--out", str(tmp_path / "run")]
     more = ["--merge-validation", "--epochs", "1", "--batch-size", "8", *tiny.NO_XLA]
-    assert main([*words, *more]) == 0
+    assert main([*command, *more]) == 0
     run = load_run(tmp_path / "run")
     assert run.config["data"]["counts"] == {"train": 30, "validation": 0, "test": 6}
     assert run.config["model_changes"] == {"depth": 2}

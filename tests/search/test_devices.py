@@ -8,8 +8,8 @@ from tests.search.running import finish, start
 pytestmark = pytest.mark.long
 
 
-def test_two_devices_train_each_trial_as_one_would(images, tmp_path):
-    # Without stochastic depth, which draws otherwise on each device.
+def test_two_devices_give_the_trials_of_one(images, tmp_path):
+    # Without stochastic depth, which draws different numbers on each device.
     options = ("--max-trials", "2", "--freeze", *FROZEN_STILL)
     found = {}
     for name, devices in (("one", ()), ("two", ("--distribute", "data", "--devices", "2"))):

@@ -1,4 +1,4 @@
-"""A search of version 0.1.0 is read, described, and continued as it was."""
+"""A search of version 0.1.0 can be read, described and continued."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def search(tmp_path):
     return shutil.copytree(EARLIER, tmp_path / "search")
 
 
-def test_its_settings_and_its_space_are_read_and_written_as_they_are():
+def test_its_settings_and_its_space_are_read_and_written():
     stored = json.loads((EARLIER / "search.json").read_text())
     config = from_dict(stored["asked"], SearchConfig(out=EARLIER))
     assert config == SearchConfig(out=EARLIER, max_epochs=3, freeze=FREEZE)
@@ -45,7 +45,7 @@ def test_the_command_that_repeats_it_has_the_same_options(search, monkeypatch):
     assert command_of(config) == stored.replace("python -m tuning", "keras-vit search")
 
 
-def test_its_trials_are_written_as_they_were(search):
+def test_its_trials_are_written_again(search):
     record = read_search(search)
     write_trials(record)
     assert (search / "trials.csv").read_bytes() == (EARLIER / "trials.csv").read_bytes()

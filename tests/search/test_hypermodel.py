@@ -1,4 +1,4 @@
-"""A point is built, compiled and trained as it says, for any tuner."""
+"""Any tuner can build, compile and train a point."""
 
 import keras
 import keras_tuner
@@ -58,7 +58,7 @@ def test_the_same_point_begins_with_the_same_weights(data):
 
 
 @pytest.mark.parametrize("epochs", [2, 4])
-def test_a_point_with_epochs_of_its_own_trains_them_over_such_a_schedule(epochs, data):
+def test_the_schedule_follows_the_epochs_of_a_point(epochs, data):
     hypermodel = ViTHyperModel(data, changed(epochs=Range(2, 4, default=2)), RECIPE)
     hp = at(epochs=epochs)
     model = hypermodel.build(hp)
@@ -72,7 +72,7 @@ def test_a_point_with_epochs_of_its_own_trains_them_over_such_a_schedule(epochs,
     assert int(model.optimizer.iterations) == epochs * steps
 
 
-def test_the_tuner_says_how_far_a_trial_goes(data):
+def test_the_tuner_sets_the_epochs_of_a_trial(data):
     hypermodel = ViTHyperModel(data, SPACE, RECIPE)
     model = hypermodel.build(at())
     hypermodel.fit(at(), model, epochs=1, verbose=0)
@@ -80,7 +80,7 @@ def test_the_tuner_says_how_far_a_trial_goes(data):
     assert float(model.optimizer._learning_rate(3 * data.steps_per_epoch)) == pytest.approx(0, abs=1e-9)
 
 
-def test_batches_and_augmentation_are_the_points(data):
+def test_a_point_sets_batches_and_augmentation(data):
     hypermodel = ViTHyperModel(data, SPACE, RECIPE)
     for batch_size, strength in ((8, 0.0), (4, 0.75)):
         hp = at(batch_size=batch_size, augmentation=strength)
@@ -136,7 +136,7 @@ def searched_rates():
         (dict(patch_size=8), r"Received: patch_size=8, image 28x28"),
     ],
 )
-def test_what_no_tuner_can_begin_with(fields, message, data):
+def test_wrong_arguments(fields, message, data):
     with pytest.raises(InputError, match=message):
         ViTHyperModel(data, changed(**fields), RECIPE)
 

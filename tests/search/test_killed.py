@@ -1,4 +1,4 @@
-"""kill -9 at any moment, of the command and of its one process: each trial is counted once."""
+"""kill -9 at random moments, of the command and of its process: each trial is counted once."""
 
 import random
 import signal
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.search.killing import KILLS, SEED, check_complete, check_loadable, ended, kill_again_and_again
+from tests.search.killing import KILLS, SEED, check_complete, check_loadable, ended, kill_repeatedly
 from tests.search.running import finish, start, wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.same_on_every_backend]
@@ -28,6 +28,6 @@ def test_the_command_itself_is_killed(more_images, tmp_path):
 
 def test_its_one_process_is_killed(more_images, tmp_path):
     out = tmp_path / "search"
-    kill_again_and_again(more_images, out, "tuner0")
+    kill_repeatedly(more_images, out, "tuner0")
     check_complete(out)
     check_loadable(more_images, out)

@@ -1,4 +1,4 @@
-"""The oracle alone, with scores that are made up: who dies when, and what is counted and kept."""
+"""The oracle alone, with made-up scores: which trials it counts and keeps after any failure."""
 
 import shutil
 import time
@@ -20,7 +20,7 @@ RUNGS = {(2, 0): 4, (2, 1): 2, (2, 2): 1, (1, 0): 3, (1, 1): 2, (0, 0): 3}
 
 
 def open_oracle(folder, **options):
-    """An oracle of 15 trials, as a process finds it that begins now."""
+    """An oracle of 15 trials, as read by a process that starts now."""
     oracle = ViTOracle(objective="val_accuracy", max_epochs=4, factor=2, seed=1, **options)
     oracle._set_project_dir(folder, "search")
     oracle.verbose = 0
@@ -33,7 +33,7 @@ def open_oracle(folder, **options):
 
 
 def end(oracle, trial, status="COMPLETED", score=None):
-    """What a worker does at the end of a trial, which it knows as a copy."""
+    """Ends a trial as a worker does, which has a copy of it."""
     copy = Trial.from_state(trial.get_state())
     copy.status = status
     if status == "COMPLETED":
@@ -57,7 +57,7 @@ def rungs(oracle):
 
 
 @pytest.mark.parametrize("failing", [(), ("0000",), ("0001", "0003"), ("0004",), ("0009", "0010")])
-def test_halving_goes_on_without_those_that_failed(tmp_path, failing):
+def test_halving_continues_without_failed_trials(tmp_path, failing):
     oracle = run_to_the_end(open_oracle(tmp_path), failing)
     assert rungs(oracle) == RUNGS
     promoted = [trial.hyperparameters.values.get("tuner/trial_id") for trial in oracle.trials.values()]
@@ -66,7 +66,7 @@ def test_halving_goes_on_without_those_that_failed(tmp_path, failing):
 
 
 def test_keras_tuners_own_oracle_stops_a_bracket_at_a_failure(tmp_path):
-    # What the test above is for. When this fails, KerasTuner has mended it.
+    # The reason for the test above. When this test fails, KerasTuner has fixed it.
     oracle = keras_tuner.oracles.HyperbandOracle(objective="val_accuracy", max_epochs=4, factor=2, seed=1)
     oracle._set_project_dir(tmp_path, "search")
     oracle.verbose = 0
@@ -76,21 +76,21 @@ def test_keras_tuners_own_oracle_stops_a_bracket_at_a_failure(tmp_path):
     assert rungs(run_to_the_end(oracle, ("0004",)))[2, 2] == 0
 
 
-def test_a_trial_is_counted_once_whatever_is_killed_between_the_files(tmp_path):
+def test_a_kill_between_two_files_counts_a_trial_once(tmp_path):
     oracle = open_oracle(tmp_path)
     first = oracle.create_trial("tuner0")
     before = oracle.file.read_text()
     end(oracle, first, score=0.5)
-    oracle.file.write_text(before)  # the trial's own file was written, the oracle's not yet
+    oracle.file.write_text(before)  # the file of the trial was written, but not that of the oracle
     again = open_oracle(tmp_path)
     assert again.end_order == ["0000"]
     assert again.create_trial("tuner0").trial_id == "0001"
     assert again.trials["0000"].score == 0.5
 
 
-def test_a_trial_that_ended_is_not_run_again_though_it_is_noted_as_running(tmp_path):
+def test_an_ended_trial_in_the_list_of_running_ones_is_not_run_again(tmp_path):
     oracle = open_oracle(tmp_path)
-    # KerasTuner saves before it strikes the trial off the list of those that are on.
+    # KerasTuner saves before it removes the trial from the list of running trials.
     end(oracle, oracle.create_trial("tuner0"), score=0.5)
     assert '"ongoing_trials": {\n    "tuner0": "0000"' in oracle.file.read_text()
     again = open_oracle(tmp_path)
@@ -98,7 +98,7 @@ def test_a_trial_that_ended_is_not_run_again_though_it_is_noted_as_running(tmp_p
     assert again.end_order == ["0000"]
 
 
-def test_one_that_was_cut_is_run_again_and_judged_by_its_last_run(tmp_path):
+def test_an_interrupted_trial_has_the_score_of_its_last_run(tmp_path):
     oracle = open_oracle(tmp_path)
     trial = oracle.create_trial("tuner0")
     oracle.update_trial(trial.trial_id, {"val_accuracy": 0.9}, step=3)
@@ -109,7 +109,7 @@ def test_one_that_was_cut_is_run_again_and_judged_by_its_last_run(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["", '{"ongoing', None])
-def test_a_damaged_file_is_brought_back_from_its_copy(tmp_path, damage):
+def test_a_damaged_file_is_restored_from_its_copy(tmp_path, damage):
     oracle = open_oracle(tmp_path)
     for _ in range(5):
         end(oracle, oracle.create_trial("tuner0"))
@@ -123,7 +123,7 @@ def test_a_damaged_file_is_brought_back_from_its_copy(tmp_path, damage):
     assert rungs(run_to_the_end(again)) == RUNGS
 
 
-def test_what_cannot_be_brought_back_is_named(tmp_path):
+def test_a_damaged_trial_file_is_an_error(tmp_path):
     oracle = open_oracle(tmp_path)
     end(oracle, oracle.create_trial("tuner0"))
     (oracle.folder_of("0000") / "trial.json").write_text("{")
@@ -131,36 +131,36 @@ def test_what_cannot_be_brought_back_is_named(tmp_path):
         open_oracle(tmp_path)
 
 
-def test_a_trial_folder_that_the_oracle_does_not_know_is_passed_over(tmp_path):
+def test_an_unknown_trial_folder_is_skipped(tmp_path):
     oracle = open_oracle(tmp_path)
     oracle.create_trial("tuner0")
     oracle.folder_of("0001").mkdir()
-    (oracle.folder_of("0001") / "trial.json").write_text("{")  # cut when it was started
+    (oracle.folder_of("0001") / "trial.json").write_text("{")  # the process ended while it wrote the file
     again = open_oracle(tmp_path)
     assert list(again.trials) == ["0000"]
     assert rungs(run_to_the_end(again)) == RUNGS
 
 
-def test_a_chief_that_comes_back_leaves_its_workers_their_trials(tmp_path):
+def test_workers_keep_their_trials_when_the_chief_restarts(tmp_path):
     oracle = open_oracle(tmp_path, shared=True)
     held = {name: oracle.create_trial(name).trial_id for name in ("worker0", "worker1")}
     again = open_oracle(tmp_path, shared=True)
     assert again.create_trial("worker2").trial_id == "0002"
     assert {name: again.create_trial(name).trial_id for name in held} == held
-    # Alone there is nobody else whose they could be.
+    # An oracle that is not shared has no other workers, so all running trials are its own.
     alone = open_oracle(tmp_path)
     assert [alone.create_trial("tuner0").trial_id for _ in range(1)] == ["0000"]
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The oracle's clock, in seconds, to be put forward."""
+    """The clock of the oracle, in seconds. Tests move it forward."""
     now = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_a_worker_that_is_silent_loses_its_trial(tmp_path, clock):
+def test_a_worker_without_heartbeats_loses_its_trial(tmp_path, clock):
     oracle = open_oracle(tmp_path, shared=True)
     first = oracle.create_trial("lost")
     clock[0] += LOST_AFTER - 1
@@ -170,7 +170,7 @@ def test_a_worker_that_is_silent_loses_its_trial(tmp_path, clock):
     end(oracle, oracle.trials["0001"])
     clock[0] += 2
     assert oracle.create_trial("other").trial_id == first.trial_id
-    # The lost one lives after all, and tells its result; later the other does.
+    # The lost worker is still alive and reports its result. Later, the other worker reports too.
     end(oracle, first, score=0.7)
     end(oracle, first, score=0.1)
     assert oracle.end_order == ["0001", "0000"]
@@ -178,31 +178,31 @@ def test_a_worker_that_is_silent_loses_its_trial(tmp_path, clock):
     assert oracle.create_trial("other").trial_id == "0002"
 
 
-def test_a_lost_trial_that_ends_before_it_is_given_away_is_not_run_again(tmp_path, clock):
+def test_a_lost_trial_that_ends_is_not_run_again(tmp_path, clock):
     oracle = open_oracle(tmp_path, shared=True)
     first, _ = oracle.create_trial("lost"), oracle.create_trial("other")
     clock[0] += LOST_AFTER + 1
     oracle._seen["0001"] = clock[0]
-    assert oracle.create_trial("other").trial_id == "0001"  # it has one; the lost trial waits
+    assert oracle.create_trial("other").trial_id == "0001"  # this worker has a trial; the lost trial waits
     end(oracle, first)
     end(oracle, oracle.trials["0001"])
     assert oracle.create_trial("other").trial_id == "0002"
 
 
-def test_the_chief_leaves_when_all_have_been_told(tmp_path, clock):
+def test_the_chief_waits_until_all_workers_have_stopped(tmp_path, clock):
     oracle = open_oracle(tmp_path, shared=True, max_trials=2)
     one, two = oracle.create_trial("worker0"), oracle.create_trial("worker1")
-    clock[0] += LOST_AFTER / 2  # they train
+    clock[0] += LOST_AFTER / 2  # both workers train
     end(oracle, one)
     assert oracle.create_trial("worker0").status == "STOPPED"
     assert not oracle.has_answered_all()
     end(oracle, two)
-    assert not oracle.has_answered_all()  # worker1 is about to ask
+    assert not oracle.has_answered_all()  # worker1 has not asked yet
     assert oracle.create_trial("worker1").status == "STOPPED"
     assert oracle.has_answered_all()
 
 
-def test_the_chief_does_not_wait_for_a_worker_that_is_gone(tmp_path, clock):
+def test_the_chief_does_not_wait_for_a_lost_worker(tmp_path, clock):
     oracle = open_oracle(tmp_path, shared=True, max_trials=2)
     one, two = oracle.create_trial("worker0"), oracle.create_trial("gone")
     end(oracle, one)
@@ -216,12 +216,12 @@ def test_the_chief_does_not_wait_for_a_worker_that_is_gone(tmp_path, clock):
 def test_limits(tmp_path):
     few = run_to_the_end(open_oracle(tmp_path / "few", max_trials=6))
     assert list(few.trials) == [f"{i:04d}" for i in range(6)]
-    assert rungs(run_to_the_end(open_oracle(tmp_path / "few"))) == RUNGS  # and goes on
+    assert rungs(run_to_the_end(open_oracle(tmp_path / "few"))) == RUNGS  # it continues
     late = open_oracle(tmp_path / "late", stop_at=time.time() - 1)
     assert late.create_trial("tuner0").status == "STOPPED"
 
 
-def test_what_losers_leave_is_removed_and_what_may_be_wanted_stays(tmp_path):
+def test_only_files_that_may_be_needed_are_kept(tmp_path):
     oracle = open_oracle(tmp_path)
     while (trial := oracle.create_trial("tuner0")).status != "STOPPED":
         folder = oracle.folder_of(trial.trial_id)
@@ -229,7 +229,7 @@ def test_what_losers_leave_is_removed_and_what_may_be_wanted_stays(tmp_path):
             (folder / name).write_text("")
         past = trial.hyperparameters.values.get("tuner/trial_id")
         assert past is None or (oracle.folder_of(past) / CHECKPOINT).is_file()
-        # Killed here, the trial is run again and goes on from the same state.
+        # If it is killed here, the trial runs again from the same state.
         assert open_oracle(tmp_path).resumable() >= ({past} if past else set())
         end(oracle, trial)
     assert not list(tmp_path.rglob(CHECKPOINT))
@@ -237,7 +237,7 @@ def test_what_losers_leave_is_removed_and_what_may_be_wanted_stays(tmp_path):
     assert {file.parent.name for file in tmp_path.rglob(WEIGHTS)} == {f"trial_{i}" for i in best}
 
 
-def test_a_full_disk_leaves_the_oracle_as_it_was(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_oracle_unchanged(tmp_path, monkeypatch):
     oracle = open_oracle(tmp_path)
     end(oracle, oracle.create_trial("tuner0"))
     kept = oracle.file.read_text()

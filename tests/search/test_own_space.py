@@ -1,4 +1,4 @@
-"""A search space from a user's file: how it is read, stored, and refused."""
+"""A search space from a file of the user: reading, storing and refusing it."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def file(tmp_path, monkeypatch):
     return path
 
 
-def test_the_space_is_that_of_the_file(file):
+def test_the_space_comes_from_the_file(file):
     config = SearchConfig(space="mine.py", max_epochs=9, freeze=("dim=32",))
     space = config.search_space()
     assert (space.depth, space.num_heads, space.stem) == (SPACE.depth, SPACE.num_heads, "linear")
@@ -115,7 +115,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_not_a_space_is_refused_in_one_sentence(text, message, file):
+def test_a_wrong_file_is_refused_in_one_sentence(text, message, file):
     file.unlink()
     if text is not None:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -125,7 +125,7 @@ def test_what_is_not_a_space_is_refused_in_one_sentence(text, message, file):
     assert "\n" not in str(caught.value)
 
 
-def test_epochs_may_be_said_twice(file):
+def test_epochs_may_be_given_twice(file):
     file.write_text("from keras_vit.search import SearchSpace\nSPACE = SearchSpace(epochs=9)")
     assert SearchConfig(space="mine.py", max_epochs=9).search_space().epochs == 9
 

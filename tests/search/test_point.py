@@ -1,4 +1,4 @@
-"""What a point costs is what its model has, counted without building it."""
+"""The cost of a point equals the cost of its model, and is counted without building it."""
 
 import dataclasses
 
@@ -115,7 +115,7 @@ def test_the_recipe_of_a_point():
         (dict(max_parameters=1, max_mult_adds=1), "221,846 parameters, more than the 1 parameters"),
     ],
 )
-def test_what_is_over_a_budget(budgets, expected):
+def test_points_over_a_budget(budgets, expected):
     space = SearchSpace(depth=Range(1, 9, default=3), **budgets)
     found = space.excess({**REFERENCE, "tuner/epochs": 3}, GRAY, 6)
     assert (found is None) if expected is None else (expected in found)

@@ -11,7 +11,7 @@ from keras_vit.evaluation.trials import SearchRecord, TrialRecord
 from keras_vit.search.oracle import ViTOracle
 from keras_vit.search.progress import (
     Display,
-    begun_at_most,
+    first_trials,
     minutes,
     plan,
     seconds_left,
@@ -108,7 +108,7 @@ def test_the_plan_of_the_default_search():
 )
 def test_fewer_trials_are_the_first(most, trials):
     rungs = plan(4, 2)
-    found = begun_at_most(rungs, most)
+    found = first_trials(rungs, most)
     assert [rung.trials for rung in found] == trials
     assert [rung.epochs for rung in found] == [rung.epochs for rung in rungs][: len(trials)]
 
@@ -161,7 +161,7 @@ def test_the_time_left_before_and_after():
     for trials in ([], [running], [failed]):
         assert seconds_left(record(trials), RUNGS, 1) is None
     assert seconds_left(record(ALL), RUNGS, 1) == 0.0
-    assert seconds_left(record(ALL), begun_at_most(RUNGS, 3), 1) == 0.0
+    assert seconds_left(record(ALL), first_trials(RUNGS, 3), 1) == 0.0
     # A failed trial is done, and its time is not used.
     assert seconds_left(record([failed, *ALL[1:7]]), RUNGS, 1) == pytest.approx(220.0)
 

@@ -113,7 +113,7 @@ def test_wrong_values(values, message):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("fields", "message"),
     [
         (["depth"], "--freeze takes NAME=VALUE, such as depth=6. Received: depth"),
         (["depth="], "--freeze takes NAME=VALUE, such as depth=6. Received: depth="),
@@ -143,9 +143,9 @@ def test_wrong_values(values, message):
     ],
     ids=" ".join,
 )
-def test_wrong_values_to_freeze(words, message):
+def test_wrong_values_to_freeze(fields, message):
     with pytest.raises(InputError) as caught:
-        SearchConfig(freeze=tuple(words))
+        SearchConfig(freeze=tuple(fields))
     assert message in str(caught.value)
 
 
@@ -259,11 +259,11 @@ SHARED = {
 }
 
 
-@pytest.mark.parametrize(("words", "model"), SHARED.values(), ids=SHARED)
-def test_the_images_are_those_of_the_command_train(words, model, images):
-    words = ["--data", str(images), *words]
-    search = parse(["search", *words, "--freeze", "batch_size=8"]).config.train_config
-    rest = words[:2] + words[4:] if "--space" in words else words
+@pytest.mark.parametrize(("options", "model"), SHARED.values(), ids=SHARED)
+def test_the_images_are_those_of_the_command_train(options, model, images):
+    options = ["--data", str(images), *options]
+    search = parse(["search", *options, "--freeze", "batch_size=8"]).config.train_config
+    rest = options[:2] + options[4:] if "--space" in options else options
     train = parse(["train", "--model", model, "--batch-size", "8", *rest]).run
     assert search.model == train.model
     assert search.image_shape == train.image_shape

@@ -1,4 +1,4 @@
-"""The named spaces: what they are for, and that their first point is a size that people know."""
+"""The named spaces: their ranges, and that their first point is a named size."""
 
 import keras_tuner
 import pytest
@@ -12,14 +12,14 @@ pytestmark = pytest.mark.same_on_every_backend
 EXPECTED = {"defect28": ("defect-conv/4", (28, 28, 1)), "small": ("S/16", (224, 224, 3))}
 
 
-def test_all_are_known_here():
+def test_all_spaces_are_tested():
     assert SPACES.keys() == NAMED.keys() == EXPECTED.keys()
     assert all(NAMED[name].space is SPACES[name] for name in NAMED)
     assert all(named.about for named in NAMED.values())
 
 
 @pytest.mark.parametrize(("name", "variant", "shape"), [(k, *v) for k, v in EXPECTED.items()])
-def test_the_first_point_is_a_size_that_people_know(name, variant, shape):
+def test_the_first_point_is_a_named_size(name, variant, shape):
     values = SPACES[name].declare(keras_tuner.HyperParameters())
     assert NAMED[name].image_shape == shape
     model = ViT(image_shape=shape, num_classes=6, **vit_arguments(values))

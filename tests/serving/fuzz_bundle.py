@@ -58,14 +58,14 @@ def as_numpy(answer):
     return {name: value.numpy() for name, value in answer.items()}
 
 
-def main(words):
+def main(arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("--labels", required=True, help="separated by commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--batches", type=int, default=1)
-    given = parser.parse_args(words)
+    given = parser.parse_args(arguments)
 
     serve = tf.saved_model.load(given.folder).signatures["serving_default"]
     labels = given.labels.encode().split(b",")

@@ -35,11 +35,11 @@ bool Read(const char* path, tf::tstring* bytes) {
 
 }  // namespace
 
-int main(int count, char** words) {
+int main(int count, char** arguments) {
   if (count < 2) return Complain("give the folder of a version, and image files");
 
   tf::SavedModelBundle bundle;
-  const auto loaded = tf::LoadSavedModel(tf::SessionOptions(), tf::RunOptions(), words[1],
+  const auto loaded = tf::LoadSavedModel(tf::SessionOptions(), tf::RunOptions(), arguments[1],
                                          {"serve"}, &bundle);
   if (!loaded.ok()) return Complain(loaded.ToString());
 
@@ -50,7 +50,7 @@ int main(int count, char** words) {
   const int files = count - 2;
   tf::Tensor batch(tf::DT_STRING, tf::TensorShape({files}));
   for (int i = 0; i < files; ++i) {
-    if (!Read(words[i + 2], &batch.vec<tf::tstring>()(i))) return Complain(std::string("cannot read ") + words[i + 2]);
+    if (!Read(arguments[i + 2], &batch.vec<tf::tstring>()(i))) return Complain(std::string("cannot read ") + arguments[i + 2]);
   }
 
   std::vector<std::string> names;

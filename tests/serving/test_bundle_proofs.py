@@ -91,9 +91,9 @@ def alone(bundle, paths, tmp_path_factory):
     mixed = [paths[1].read_bytes(), *BAD.values(), *BOMBS.values(), *FILES.values(), paths[2].read_bytes()]
     asked.append(("serving_default", {"image_bytes": np.array(mixed, object)}))
     (folder / "requests").write_bytes(pickle.dumps(asked))
-    words = [HERE / "tensorflow_alone.py", bundle.path, folder / "requests", folder / "answers"]
+    command = [HERE / "tensorflow_alone.py", bundle.path, folder / "requests", folder / "answers"]
     process = subprocess.run(
-        [sys.executable, "-I", *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=300
+        [sys.executable, "-I", *map(str, command)], cwd=folder, capture_output=True, text=True, timeout=300
     )
     assert process.returncode == 0, process.stderr
     answered, present = pickle.loads((folder / "answers").read_bytes())
@@ -129,8 +129,8 @@ def test_damaged_images_do_not_affect_others(alone, expected):
 # saved_model_cli
 
 
-def saved_model_cli(*words):
-    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *map(str, words)]
+def saved_model_cli(*arguments):
+    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", *map(str, arguments)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     return process.stdout

@@ -254,10 +254,10 @@ print(first[0].label)
 
 @both
 def test_no_thread_is_left_and_a_forked_process_can_ask(double, protocol, bright_files):
-    words = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.run(
-        [*words, protocol, getattr(double, protocol), str(bright_files[0])],
+        [*command, protocol, getattr(double, protocol), str(bright_files[0])],
         env=environment,
         cwd=ROOT,
         capture_output=True,

@@ -30,9 +30,14 @@ def program(tmp_path_factory):
     # The kernels register themselves: the linker would leave out the library that no name is asked of.
     libraries = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
     out = tmp_path_factory.mktemp("program") / "serve_bundle"
-    words = [COMPILER, Path(__file__).with_name("serve_bundle.cc"), "-o", out, "-w"]
-    words += [*tf.sysconfig.get_compile_flags(), f"-L{folder}", f"-Wl,-rpath,{folder}", "-Wl,--no-as-needed"]
-    process = subprocess.run([*map(str, words), *libraries], capture_output=True, text=True, timeout=600)
+    command = [COMPILER, Path(__file__).with_name("serve_bundle.cc"), "-o", out, "-w"]
+    command += [
+        *tf.sysconfig.get_compile_flags(),
+        f"-L{folder}",
+        f"-Wl,-rpath,{folder}",
+        "-Wl,--no-as-needed",
+    ]
+    process = subprocess.run([*map(str, command), *libraries], capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stderr
     return out
 
@@ -52,8 +57,8 @@ def ask(program, folder, paths):
     }
 
 
-def run_program(program, *words):
-    return subprocess.run([program, *map(str, words)], capture_output=True, text=True, timeout=300)
+def run_program(program, *arguments):
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -99,14 +104,16 @@ def test_small_batches(count, program, bundle, paths):
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("arguments", "complaint"),
     [
         ([], "give the folder of a version"),
         (["nosuch"], "Could not find SavedModel"),
         (["BUNDLE", "nosuch.png"], "cannot read nosuch.png"),
     ],
 )
-def test_wrong_words(words, complaint, program, bundle):
-    process = run_program(program, *[str(bundle.path) if word == "BUNDLE" else word for word in words])
+def test_wrong_words(arguments, complaint, program, bundle):
+    process = run_program(
+        program, *[str(bundle.path) if argument == "BUNDLE" else argument for argument in arguments]
+    )
     assert process.returncode == 1
     assert complaint in process.stderr

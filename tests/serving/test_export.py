@@ -183,8 +183,8 @@ def test_a_conv_stem_hides_no_pixel_that_is_not_finite(run, count):
 @pytest.mark.long
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_a_run_in_half_precision_is_served_as_it_was_trained(drawn_images, tmp_path, tiny_size, precision):
-    words = tiny.words(drawn_images, tmp_path / "run", "--precision", precision, epochs=1)
-    assert main(words) == FINE
+    command = tiny.command(drawn_images, tmp_path / "run", "--precision", precision, epochs=1)
+    assert main(command) == FINE
     exported = export(tmp_path / "run", tmp_path / "models")
     assert exported.comparison.same_class >= exported.comparison.images - 1
 
@@ -200,9 +200,9 @@ def test_a_run_on_colour_arrays_without_validation_images(tmp_path, tiny_size):
         100 * labels[:, None, None, None]
     ).astype("uint8")
     np.savez(tmp_path / "images.npz", x=images, y=labels)
-    words = tiny.words(tmp_path / "images.npz", tmp_path / "run", "--image-size", 16, epochs=2)
-    words += ["--channels", "3", "--merge-validation", "--aspect", "pad"]
-    assert main(words) == FINE
+    command = tiny.command(tmp_path / "images.npz", tmp_path / "run", "--image-size", 16, epochs=2)
+    command += ["--channels", "3", "--merge-validation", "--aspect", "pad"]
+    assert main(command) == FINE
     assert load_run(tmp_path / "run").rejection is None
     exported = export(tmp_path / "run", tmp_path / "models")
     loaded = tf.saved_model.load(str(exported.path))

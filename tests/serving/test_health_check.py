@@ -17,12 +17,12 @@ HEALTHY, UNHEALTHY = 0, 1  # what Docker takes them for
 
 
 def exit_code(name, port):
-    kind, *words = health_check(name)
+    kind, *command = health_check(name)
     assert kind == "CMD"
-    assert all("$" not in word for word in words)
-    assert sum(word.count("8501") for word in words) == 1
-    words = [word.replace("8501", str(port)) for word in words]
-    return subprocess.run(words, capture_output=True, timeout=20).returncode
+    assert all("$" not in argument for argument in command)
+    assert sum(argument.count("8501") for argument in command) == 1
+    command = [argument.replace("8501", str(port)) for argument in command]
+    return subprocess.run(command, capture_output=True, timeout=20).returncode
 
 
 def port_of(address):

@@ -70,11 +70,11 @@ VIT_KERAS_NAMES = [
 ]
 
 
-def run_keras_2(*words, cwd=ROOT):
+def run_keras_2(*arguments, cwd=ROOT):
     pytest.importorskip("tf_keras")
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     ran = subprocess.run(
-        [sys.executable, *map(str, words)], env=environment, cwd=cwd, capture_output=True, text=True
+        [sys.executable, *map(str, arguments)], env=environment, cwd=cwd, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

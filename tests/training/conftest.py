@@ -15,6 +15,6 @@ def three_epochs(images, made_once):
     def train(folder):
         folder.mkdir()
         with tiny.size(), contextlib.redirect_stdout(io.StringIO()):
-            assert main(tiny.words(images, folder / "first", epochs=3)) == FINE
+            assert main(tiny.command(images, folder / "first", epochs=3)) == FINE
 
     return load_run(made_once("three_epochs", train) / "first")

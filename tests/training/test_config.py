@@ -124,9 +124,9 @@ def test_to_dict_says_what_and_not_where():
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_command_of_repeats_the_run(config):
-    words = shlex.split(command_of(config))
-    assert words[0] == "keras-vit"
-    assert parse(words[1:]).run == config
+    command = shlex.split(command_of(config))
+    assert command[0] == "keras-vit"
+    assert parse(command[1:]).run == config
 
 
 def test_command_of_names_no_defaults():
@@ -171,7 +171,7 @@ def test_changes_are_those_of_the_model_that_is_built():
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "text"),
     [
         ({}, "defect-conv/4"),
         (dict(depth=8), "defect-conv/4 with depth 8"),
@@ -181,8 +181,8 @@ def test_changes_are_those_of_the_model_that_is_built():
         ),
     ],
 )
-def test_the_architecture_in_words(changes, words):
-    assert TrainConfig(changes=changes).architecture == words
+def test_the_architecture_in_words(changes, text):
+    assert TrainConfig(changes=changes).architecture == text
 
 
 def test_a_config_that_is_older_than_a_field():

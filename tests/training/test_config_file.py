@@ -134,8 +134,20 @@ def test_options_change_what_the_file_says(file):
     assert (plain.model, plain.changes) == ("defect-conv/2", dict(depth=8, drop_path_rate=0.1))
     assert (plain.recipe.epochs, plain.recipe.batch_size, plain.seed) == (9, 64, 4)
 
-    words = ["train", "--epochs", "3", "--config", path, "--depth", "None", "--dim", "32", "--out", "runs/x"]
-    changed = parse(words).run
+    command = [
+        "train",
+        "--epochs",
+        "3",
+        "--config",
+        path,
+        "--depth",
+        "None",
+        "--dim",
+        "32",
+        "--out",
+        "runs/x",
+    ]
+    changed = parse(command).run
     assert changed.changes == dict(dim=32, drop_path_rate=0.1)
     assert (changed.recipe.epochs, changed.recipe.batch_size, changed.seed) == (3, 64, 4)
 
@@ -151,8 +163,8 @@ def test_a_recipe_takes_the_place_of_the_files(first, file):
 
 def test_of_several_files_the_last_counts(file, tmp_path):
     (tmp_path / "other.json").write_text('{"seed": 5}')
-    words = ["train", "--config", str(file(FILE)), "--config", str(tmp_path / "other.json")]
-    assert parse(words).run == TrainConfig(seed=5)
+    command = ["train", "--config", str(file(FILE)), "--config", str(tmp_path / "other.json")]
+    assert parse(command).run == TrainConfig(seed=5)
 
 
 def test_a_file_of_version_0_1_0(file):

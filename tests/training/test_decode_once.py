@@ -22,7 +22,7 @@ def each_once(paths):
 
 
 def run_in(folder, drawn_images):
-    return train(parse(tiny.words(drawn_images, folder, "--validation-fraction", 0.25, epochs=1)).run)
+    return train(parse(tiny.command(drawn_images, folder, "--validation-fraction", 0.25, epochs=1)).run)
 
 
 @pytest.fixture(scope="module")

@@ -28,17 +28,17 @@ PLACES = {
         "--distribute model --devices 8 --model-devices 2 --nodes 1",
     ),
 }
-places = pytest.mark.parametrize(("given", "words"), PLACES.values(), ids=PLACES.keys())
+places = pytest.mark.parametrize(("given", "options"), PLACES.values(), ids=PLACES.keys())
 
 
 @places
-def test_command_of_names_what_is_not_the_default(given, words):
+def test_command_of_names_what_is_not_the_default(given, options):
     config = TrainConfig(model="defect/4", **given)
-    assert command_of(config) == " ".join(["keras-vit train --model defect/4", *filter(None, [words])])
+    assert command_of(config) == " ".join(["keras-vit train --model defect/4", *filter(None, [options])])
 
 
 @places
-def test_the_command_gives_the_same_config_again(given, words):
+def test_the_command_gives_the_same_config_again(given, options):
     config = TrainConfig(model="S/16", data="my images", recipe=RECIPES["lab"], seed=3, **given)
     again = parse(shlex.split(command_of(config))[1:]).run
     assert again == config
@@ -46,7 +46,7 @@ def test_the_command_gives_the_same_config_again(given, words):
 
 
 @places
-def test_what_is_trained_does_not_say_where(given, words):
+def test_what_is_trained_does_not_say_where(given, options):
     config, alone = TrainConfig(**given), TrainConfig()
     plain = to_dict(config)
     assert {"distribute", "devices", "model_devices", "nodes"}.isdisjoint(plain)
@@ -81,26 +81,26 @@ def test_wrong_values(given, message):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         ("--devices 0", "devices must be 1 or more. Received: devices=0"),
         ("--model-devices 0", "model_devices must be 1 or more. Received: model_devices=0"),
         ("--nodes -1", "nodes must be 1 or more. Received: nodes=-1"),
     ],
 )
-def test_wrong_words_of_the_command(words, message):
+def test_wrong_words_of_the_command(options, message):
     with pytest.raises(InputError) as caught:
-        _ = parse(["train", *words.split()]).run
+        _ = parse(["train", *options.split()]).run
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("options", "named"),
     [("--distribute mirrored", "mirrored"), ("--devices two", "two"), ("--nodes", "--nodes")],
 )
-def test_words_that_fit_no_option_are_wrong_usage(words, named, capsys):
+def test_words_that_fit_no_option_are_wrong_usage(options, named, capsys):
     with pytest.raises(SystemExit) as caught:
-        parse(["train", *words.split()])
+        parse(["train", *options.split()])
     assert caught.value.code == 2
     assert named in capsys.readouterr().err
 

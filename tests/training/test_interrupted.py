@@ -69,7 +69,7 @@ def uninterrupted(three_epochs, images, tmp_path_factory):
     def find(options=()):
         if options not in made:
             out = tmp_path_factory.mktemp("uninterrupted") / "run"
-            assert main(tiny.words(images, out, *options, epochs=EPOCHS)) == FINE
+            assert main(tiny.command(images, out, *options, epochs=EPOCHS)) == FINE
             made[options] = load_run(out)
         return made[options]
 
@@ -110,7 +110,7 @@ def signalled(number, command, epoch=1):
 
 @pytest.mark.long
 def test_kill_in_an_epoch_then_the_same_command_with_resume(images, tmp_path, uninterrupted):
-    command = tiny.words(images, tmp_path / "run", epochs=EPOCHS)
+    command = tiny.command(images, tmp_path / "run", epochs=EPOCHS)
     assert signalled(signal.SIGKILL, command).returncode == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == ["run.partial"]
     assert main([*command, "--resume"]) == FINE
@@ -120,7 +120,7 @@ def test_kill_in_an_epoch_then_the_same_command_with_resume(images, tmp_path, un
 @pytest.mark.long
 def test_ctrl_c_in_an_epoch_shows_how_to_continue(images, tmp_path, uninterrupted):
     out = tmp_path / "run"
-    command = tiny.words(images, out, epochs=EPOCHS)
+    command = tiny.command(images, out, epochs=EPOCHS)
     process = signalled(signal.SIGINT, command)
     assert process.returncode == FAILED
     assert process.stderr.splitlines()[-1] == (
@@ -190,7 +190,7 @@ def keep_out(out):
 
 def test_a_run_interrupted_several_times_ends_like_an_uninterrupted_one(images, tmp_path, uninterrupted):
     out = tmp_path / "run"
-    command = tiny.words(images, out, epochs=EPOCHS)
+    command = tiny.command(images, out, epochs=EPOCHS)
     for interrupt in MOMENTS.values():
         with pytest.MonkeyPatch.context() as patch:
             interrupt(patch, out)
@@ -204,7 +204,7 @@ def test_a_run_interrupted_several_times_ends_like_an_uninterrupted_one(images, 
 
 def test_a_changed_model_with_a_moving_average_continues(images, tmp_path, uninterrupted, capsys):
     out = tmp_path / "run"
-    command = tiny.words(images, out, *CHANGED, epochs=EPOCHS)
+    command = tiny.command(images, out, *CHANGED, epochs=EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "EpochSeconds", at_batch(2, 0))
         with pytest.raises(CutOff):
@@ -229,7 +229,7 @@ def test_a_run_continues_with_its_settings():
 def test_an_interruption_in_the_first_epoch_leaves_nothing(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "EpochSeconds", at_batch(0, 0))
     monkeypatch.setattr(sys.modules[__name__], "CutOff", KeyboardInterrupt)
-    assert main(tiny.words(images, tmp_path / "runs" / "run")) == FAILED
+    assert main(tiny.command(images, tmp_path / "runs" / "run")) == FAILED
     assert capsys.readouterr().err.splitlines()[-1] == "keras-vit: Stopped."
     assert list(tmp_path.iterdir()) == []
 
@@ -241,7 +241,7 @@ def partial(images, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "EpochSeconds", at_batch(1, 1))
         with pytest.raises(CutOff):
-            main(tiny.words(images, out))
+            main(tiny.command(images, out))
     return files.partial_of(out)
 
 
@@ -298,7 +298,7 @@ def test_wrong_ways_to_resume(damage, more, message, partial, images, tmp_path, 
     shutil.copytree(partial, tmp_path / "run.partial")
     damage(tmp_path / "run.partial")
     before = tiny.tree(tmp_path)
-    assert main(tiny.words(images, tmp_path / "run", *more)) == WRONG_USAGE
+    assert main(tiny.command(images, tmp_path / "run", *more)) == WRONG_USAGE
     shown = capsys.readouterr().err
     assert message in shown
     assert "Traceback" not in shown
@@ -318,7 +318,7 @@ def test_changed_images_are_refused(partial, images, tmp_path, capsys):
 
 
 def test_nothing_to_resume(images, tmp_path, capsys):
-    assert main(tiny.words(images, tmp_path / "run", "--resume")) == WRONG_USAGE
+    assert main(tiny.command(images, tmp_path / "run", "--resume")) == WRONG_USAGE
     assert "There is no cut-off run" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -376,7 +376,7 @@ def filling(disk, epoch, leave):
 @pytest.mark.parametrize("leave", [0, 48 * 1024], ids=["0 KiB", "48 KiB"])
 def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uninterrupted, capsys):
     out = small_disk / "run"
-    command = tiny.words(images, out, epochs=EPOCHS)
+    command = tiny.command(images, out, epochs=EPOCHS)
     with pytest.MonkeyPatch.context() as patch:
         # The checkpoint of an epoch is written after this callback, so earlier ones are on the disk.
         patch.setattr(loop, "EpochSeconds", filling(small_disk, 2, leave))
@@ -394,7 +394,7 @@ def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uninterr
 
 def test_a_disk_that_is_full_from_the_start(small_disk, images, capsys):
     fill(small_disk)
-    assert main(tiny.words(images, small_disk / "run")) == FAILED
+    assert main(tiny.command(images, small_disk / "run")) == FAILED
     assert "keras-vit: The disk is full" in capsys.readouterr().err
     assert [path.name for path in small_disk.iterdir()] == ["ballast"]
 
@@ -403,6 +403,6 @@ def test_a_full_disk_without_a_mount(images, tmp_path, monkeypatch, capsys):
     """The same for users who may not mount a file system."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run.partial"))
     monkeypatch.setattr(files, "write_json", raising(full))
-    assert main(tiny.words(images, tmp_path / "run")) == FAILED
+    assert main(tiny.command(images, tmp_path / "run")) == FAILED
     assert "The disk is full at" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -95,7 +95,7 @@ def test_config_tells_how_to_repeat_the_run(run, images):
     assert config["backend"] == keras.backend.backend()
     assert {"keras", "numpy", "keras_vit"} <= set(config["versions"])
     assert config["seconds"] > 0
-    assert parse(words_of(run)).run == parse(tiny.words(images, run.path)).run
+    assert parse(words_of(run)).run == parse(tiny.command(images, run.path)).run
 
 
 def test_the_model_loads_in_safe_mode_and_gives_the_figures(run):
@@ -151,7 +151,7 @@ def test_predict_is_the_model(run, images):
 
 def test_resuming_a_finished_run_answers_with_it(run, images):
     before = tiny.tree(run.path)
-    again = train(parse(tiny.words(images, run.path, "--resume")).run)
+    again = train(parse(tiny.command(images, run.path, "--resume")).run)
     assert again.metrics == run.metrics
     assert tiny.tree(run.path) == before
 
@@ -189,7 +189,7 @@ KINDS = {
 @pytest.mark.parametrize(("source", "options"), KINDS.values(), ids=KINDS.keys())
 def test_every_kind_of_run(source, options, images, tmp_path):
     data = source(tmp_path, images)
-    run = train(parse(tiny.words(data, tmp_path / "run", *options, epochs=2)).run)
+    run = train(parse(tiny.command(data, tmp_path / "run", *options, epochs=2)).run)
     assert sorted(path.name for path in run.path.iterdir()) == FILES
     rows = history_of(run)
     assert len(rows) == 2
@@ -229,7 +229,7 @@ def with_parts(folder, images):
 def test_a_changed_model_on_merged_images(source, counts, images, tmp_path, capsys):
     changes = ("--depth", "2", "--dim", "12", "--stem", "conv", "--drop-path-rate", "0.1")
     data, last = source(tmp_path, images), ("--merge-validation", "--early-stopping", "1")
-    run = train(parse(tiny.words(data, tmp_path / "run", *changes, *last, epochs=2)).run)
+    run = train(parse(tiny.command(data, tmp_path / "run", *changes, *last, epochs=2)).run)
     assert "defect-tiny/4 with dim 12, depth 2, stem conv, drop_path_rate 0.1:" in capsys.readouterr().out
     expected = dict(depth=2, dim=12, stem="conv", drop_path_rate=0.1)
     assert run.config["model_changes"] == expected
@@ -248,7 +248,7 @@ def test_a_changed_model_on_merged_images(source, counts, images, tmp_path, caps
     assert run.metrics["rejection"]["fitted_on"] == "nothing: there is no validation part"
 
     # What such a run was judged on is what a run that keeps its validation images is.
-    apart, _ = prepare_data(parse(tiny.words(data, tmp_path / "other")).run)
+    apart, _ = prepare_data(parse(tiny.command(data, tmp_path / "other")).run)
     merged = data_of(run)
     assert merged.names("test") == apart.names("test")
     assert set(merged.names("train")) == {*apart.names("train"), *apart.names("validation")}
@@ -256,16 +256,18 @@ def test_a_changed_model_on_merged_images(source, counts, images, tmp_path, caps
 
 
 def test_the_config_of_a_run_with_the_same_seed_repeats_it(run, tmp_path):
-    words = ["train", "--config", str(run.path / "config.json"), "--out", str(tmp_path / "again")]
-    again = train(parse(words).run)
+    command = ["train", "--config", str(run.path / "config.json"), "--out", str(tmp_path / "again")]
+    again = train(parse(command).run)
     assert again.config["train"] == run.config["train"]
     for ours, theirs in zip(again.model.get_weights(), run.model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_early_stopping_ends_the_run_at_a_plateau(images, tmp_path):
-    words = tiny.words(images, tmp_path / "run", "--early-stopping", "1", "--learning-rate", "0.5", epochs=40)
-    run = train(parse(words).run)
+    command = tiny.command(
+        images, tmp_path / "run", "--early-stopping", "1", "--learning-rate", "0.5", epochs=40
+    )
+    run = train(parse(command).run)
     assert run.metrics["last"]["epoch"] == run.metrics["best"]["epoch"] + 1 == len(history_of(run)) < 40
 
 
@@ -302,7 +304,7 @@ def test_a_folder_without_checkpoint_leaves_the_model_alone(tmp_path):
 def test_a_run_that_diverges_says_so_and_leaves_nothing(images, tmp_path, monkeypatch):
     # No learning rate makes a model of this size diverge for sure; such images do.
     monkeypatch.setattr(ImageData, "train_batches", lambda data, *where: not_a_number(data))
-    config = parse(tiny.words(images, tmp_path / "runs" / "first")).run
+    config = parse(tiny.command(images, tmp_path / "runs" / "first")).run
     with pytest.raises(InputError, match="lower --learning-rate"):
         train(config)
     assert list(tmp_path.iterdir()) == []
@@ -319,7 +321,7 @@ def not_a_number(data):
 @pytest.mark.parametrize("model", ["defect/4", "defect-conv/4"])
 def test_the_command_trains_the_sizes_people_use(model, images, tmp_path, capsys):
     options = ("--model", model, "--recipe", "default", "--warmup-epochs", "0", *tiny.NO_XLA)
-    words = [
+    command = [
         "train",
         "--data",
         str(images),
@@ -330,7 +332,7 @@ def test_the_command_trains_the_sizes_people_use(model, images, tmp_path, capsys
         "--batch-size",
         "8",
     ]
-    assert main([*words, *options]) == 0
+    assert main([*command, *options]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     run = load_run(tmp_path / "run")
     assert run.config["model"] == model

@@ -1,4 +1,4 @@
-"""Images from an .npz file, and what a wrong one gets."""
+"""Images from an .npz file, and the errors for wrong files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The TFDS builder: a small folder in NEU's form, prepared by TFDS itself and read back."""
+"""The TFDS builder: a small folder with the layout of NEU-DET, prepared by TFDS and read back."""
 
 import io
 import zipfile
@@ -40,7 +40,7 @@ def flat_zip(folder):
 
 
 def kaggle_folders(folder):
-    """train and validation folders, images apart from annotations: in TFDS one split, in the usual order."""
+    """Train and validation folders, with images and annotations apart: one split in TFDS."""
     for label, name in enumerate(NEU_CLASSES):
         for part, numbers in (("train", (2, 10)), ("validation", (1,))):
             (folder / "NEU-DET" / part / "images" / name).mkdir(parents=True)
@@ -72,7 +72,7 @@ def test_prepared_and_read_back(tmp_path, monkeypatch, make, kind, first):
     assert images.labels.tolist() == [label for label in range(6) for _ in range(3)]
     assert images.names[0] == first
     assert images.parts is None
-    # The very bytes, in the order of the numbers.
+    # The same bytes, in the order of the numbers.
     assert images.images == [encoded(100 * label + k, kind) for label in range(6) for k in (1, 2, 10)]
 
 
@@ -86,7 +86,7 @@ def test_tfds_itself_decodes_one_channel(tmp_path):
     assert image.shape == (200, 200, 1)
     assert label == 0
     gray = np.asarray(Image.open(io.BytesIO(encoded(1, "JPEG"))))[..., 0]
-    assert np.abs(image[..., 0].astype(int) - gray).max() <= 3  # TensorFlow's quick inverse DCT
+    assert np.abs(image[..., 0].astype(int) - gray).max() <= 3  # the fast inverse DCT of TensorFlow
 
 
 def test_another_folder_is_refused_before_anything_is_written(tmp_path):

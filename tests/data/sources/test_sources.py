@@ -1,4 +1,4 @@
-"""Every source of images, made small in a temporary folder; and what a wrong one gets."""
+"""Every source of images, small and in a temporary folder, and the errors for wrong sources."""
 
 import os
 import struct
@@ -157,7 +157,7 @@ def test_layouts(tmp_path, names, expected, packed):
     assert images.source == str(tmp_path / ("data.ZIP" if packed else "data"))
 
 
-def test_a_zips_top_folder_is_passed_through_where_file_names_tell_the_class(tmp_path):
+def test_a_top_folder_in_a_zip_is_skipped_if_file_names_hold_the_class(tmp_path):
     images = load_image_set(pack(tmp_path / "x.zip", "photos/good_1.png", "photos/bad_1.png"))
     assert rows(images) == [("photos/bad_1.png", "bad", None), ("photos/good_1.png", "good", None)]
 
@@ -173,7 +173,7 @@ def test_natural_order():
     ]
 
 
-def test_links_are_followed_but_not_in_a_circle(tmp_path):
+def test_links_are_followed_but_not_in_a_cycle(tmp_path):
     put(tmp_path / "elsewhere", "1.png")
     put(tmp_path / "data", "a/1.png")
     (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere")
@@ -185,12 +185,12 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path):
     assert len(names) < 5
 
 
-def test_nothing_is_the_drawn_defects_of_seed_0(monkeypatch):
+def test_no_source_means_the_drawn_defects_of_seed_0(monkeypatch):
     small = sources.draw_steel_defects(seed=0, images_per_class=1, size=16)
-    asked = []
-    monkeypatch.setattr(sources, "draw_steel_defects", lambda **options: asked.append(options) or small)
+    calls = []
+    monkeypatch.setattr(sources, "draw_steel_defects", lambda **options: calls.append(options) or small)
     assert load_image_set() is small
-    assert asked == [{"seed": 0}]
+    assert calls == [{"seed": 0}]
     assert small.class_names == NEU_CLASSES
 
 
@@ -241,8 +241,8 @@ def encrypted(tmp_path):
     return path
 
 
-def lying(tmp_path):
-    """The directory says 100 bytes where a million come out."""
+def zip_with_wrong_size(tmp_path):
+    """The directory of the zip says 100 bytes, but the file has a million."""
     path = pack(
         tmp_path / "data.zip", "a/1.png", "b/1.png", content=bytes(10**6), compression=zipfile.ZIP_DEFLATED
     )
@@ -286,11 +286,11 @@ WRONG = {
         "of another class.",
     ),
     "one class only, by file names": (wrong_folder("Cr_1.bmp"), 'holds only one class, "crazing"'),
-    "one class folder is no folder of flat names": (
+    "one class folder is not a flat folder": (
         wrong_folder("good/cam1_001.png", "good/cam2_001.png"),
         'holds only one class, "good"',
     ),
-    "names that tell nothing": (
+    "names without a class": (
         wrong_folder("1.png", "holiday.png"),
         "{data} has no class folders, and the file name 1.png gives no class. Put the images of each",
     ),
@@ -350,7 +350,7 @@ WRONG = {
         wrong_zip("a/1.png", "b/1.png", compression=zipfile.ZIP_LZMA),
         "{data} holds a/1.png, packed by a method that is not read (14): unpack it yourself",
     ),
-    "a zip whose headers lie": (lying, "{data} is damaged at a/1.png"),
+    "a zip whose headers lie": (zip_with_wrong_size, "{data} is damaged at a/1.png"),
     "a zip damaged inside": (damaged_member, "{data} is damaged at a/1.png (Bad CRC-32"),
     "a text named .npz": (wrong_file("data.npz"), "{data} is not an .npz file, or it is damaged"),
     "an unknown TFDS name": (
@@ -391,7 +391,7 @@ def test_a_name_twice_in_a_zip(tmp_path):
 
 
 def test_unreadable_files_are_loaded_and_named_by_the_audit(tmp_path):
-    """The bad files of a folder go through the source untouched; the audit says which and why."""
+    """A source does not check the files of a folder. The audit names the bad files and the reasons."""
     folder = put(tmp_path / "data", "a/1.png", "a/2.png", "b/1.png")
     put(folder, "b/text.jpg", content=b"a text")
     put(folder, "b/zero.png", content=b"")

@@ -1,4 +1,4 @@
-"""The drawn defects: the same everywhere, of the right form, and not to be classified by brightness alone."""
+"""The drawn defects: the same on every machine, of the right form, and not separable by brightness."""
 
 import hashlib
 import subprocess
@@ -42,7 +42,7 @@ def test_size(size):
     assert pixels(0, 1, size).shape == (6, size, size, 1)
 
 
-def test_another_process_draws_the_same_bytes():
+def test_another_process_draws_the_same_images():
     other = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == hashlib.sha256(pixels(7, 2, 64).tobytes()).hexdigest()
 
@@ -60,7 +60,7 @@ def test_no_two_images_are_alike():
 def test_one_scene_at_every_size():
     fine = pixels(0, 4, 200).astype(np.float64).reshape(24, 8, 25, 8, 25).mean((2, 4))
     coarse = pixels(0, 4, 64).astype(np.float64).reshape(24, 8, 8, 8, 8).mean((2, 4))
-    assert np.abs(fine - coarse).mean() < 5  # of 255; two different scenes are about 50 apart
+    assert np.abs(fine - coarse).mean() < 5  # of 255; two different scenes differ by about 50
 
 
 def test_brightness_varies_within_each_class_and_overlaps_between_them():
@@ -75,7 +75,7 @@ def test_a_linear_classifier_on_pixels_fails():
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+    from threadpoolctl import threadpool_limits  # installed with scikit-learn
 
     images = draw_steel_defects()
     random = np.random.RandomState(0)
@@ -84,14 +84,14 @@ def test_a_linear_classifier_on_pixels_fails():
     for side, tol in ((28, 1e-3), (64, 1e-2)):
         x = np.stack([resized(image, side).ravel() for image in images.images])
         linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, tol=tol))
-        with threadpool_limits(1):  # on a busy machine BLAS threads wait for each other, for minutes
+        with threadpool_limits(1):  # on a busy machine, BLAS threads may wait for each other for minutes
             linear.fit(x[train], images.labels[train])
-        assert linear.score(x[train], images.labels[train]) > 0.6  # it has learned them
+        assert linear.score(x[train], images.labels[train]) > 0.6  # it has learned the training images
         assert linear.score(x[test], images.labels[test]) < 0.6
 
 
 def resized(image, side):
-    # PIL's bilinear filter widens with the reduction: it is antialiased.
+    # The bilinear filter of PIL is antialiased: it widens when it reduces an image.
     return np.asarray(Image.fromarray(image[:, :, 0]).resize((side, side), Image.Resampling.BILINEAR))
 
 
