@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def main(settings: Benchmark) -> None:
     for size in settings.batch_sizes:
         batch = files[:size]
         difference = np.abs(saved_model(batch) - onnx(batch)).max()
-        times = taking_turns([lambda: saved_model(batch), lambda: onnx(batch)], settings.seconds)  # noqa: B023
+        times = taking_turns([partial(saved_model, batch), partial(onnx, batch)], settings.seconds)
         ratio = statistics.median(ours / theirs for ours, theirs in zip(*times, strict=True))
         first, second = (1000 * statistics.median(found) for found in times)
         print(
