@@ -37,7 +37,7 @@ def plan(max_epochs: int, factor: int, iterations: int = 1) -> list[Rung]:
     return rungs * iterations
 
 
-def begun_at_most(rungs: list[Rung], most: int | None) -> list[Rung]:
+def first_trials(rungs: list[Rung], most: int | None) -> list[Rung]:
     """The part of the rungs that the first `most` trials fill; all if that is `None`."""
     if most is None:
         return rungs
@@ -104,7 +104,7 @@ def state_line(
         seconds: until no further trial is begun.
     """
     if most is not None:
-        rungs = begun_at_most(rungs, max(most, len(record.trials)))
+        rungs = first_trials(rungs, max(most, len(record.trials)))
     planned = sum(rung.trials for rung in rungs)
     failed = sum(trial.status == "FAILED" for trial in record.trials)
     running = sum(trial.status == "RUNNING" for trial in record.trials)
