@@ -30,7 +30,7 @@ def scaling():
 
 @pytest.fixture
 def figures(scaling):
-    """A function: the figures for a number of devices, with changed assumptions."""
+    """A function that computes the figures for a number of devices, with changed assumptions."""
     return lambda devices, **changes: scaling.figures(
         PARAMETERS, MULT_ADDS, devices, scaling.Assumptions(**changes)
     )
@@ -45,7 +45,7 @@ def test_one_device_is_the_reference(figures):
 
 
 def test_two_devices_by_hand(figures):
-    """4 MB of gradients, each device sends half of them and then half of the sums: 4 MB, in two hops."""
+    """Each device sends half of its 4 MB of gradients, then half of the sums: 4 MB, in two hops."""
     two = figures(2, node_bandwidth=100, link_utilization=0.5, node_latency=3)
     assert two.bytes_sent == 4e6
     assert two.bytes_sent_between_nodes == 0
@@ -55,7 +55,7 @@ def test_two_devices_by_hand(figures):
 
 
 def test_two_nodes_of_four_by_hand(figures):
-    """Inside 2 x 3/4 of 4 MB in 2 x 3 hops; across 2 x 1/2 of the 1 MB that each device holds, in 2 hops."""
+    """Within a node 2 x 3/4 of 4 MB in 2 x 3 hops; between nodes 2 x 1/2 of 1 MB per device in 2 hops."""
     links = dict(node_bandwidth=100, net_bandwidth=10, link_utilization=1, node_latency=1, net_latency=5)
     eight = figures(8, devices_a_node=4, **links)
     assert eight.bytes_sent == pytest.approx(7e6)
@@ -72,7 +72,7 @@ def test_unlimited_links_cost_nothing(figures):
     assert figures(512, **ENDLESS).efficiency == pytest.approx(1)
 
 
-def test_full_overlap_hides_what_is_shorter_than_the_backward_pass(figures):
+def test_full_overlap_hides_the_shorter_time(figures):
     hidden = figures(512, overlap=1, batch=1024)
     assert 0 < hidden.communication < 2 / 3 * hidden.compute
     assert hidden.efficiency == 1
@@ -122,7 +122,7 @@ def test_wrong_devices(figures, devices, message):
 
 
 def test_counts_come_from_the_package(scaling):
-    """Those of the reference study's model, whose head has 1,000 classes here in place of 6."""
+    """The counts of the model of the reference study, with a head of 1,000 classes instead of 6."""
     assert scaling.count("defect/4") == (508_166 + 994 * (128 + 1), 32_315_136 + 994 * 128)
 
 

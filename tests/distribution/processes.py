@@ -1,4 +1,4 @@
-"""Starts modules of the tests in processes of their own, as a launcher on the loopback device would."""
+"""Starts modules of the tests in new processes, like a launcher on the loopback device."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import keras
 from tests.helpers.paths import ROOT
 
 BACKEND = keras.backend.backend()
-LIMIT = 600  # seconds until a test gives up on a process
+LIMIT = 600  # seconds until a test stops waiting for a process
 
 
 def free_ports(count):
@@ -28,7 +28,7 @@ def environment(process_id=None, ports=()):
     """The environment of a process.
 
     Args:
-        process_id: the number of the process in its run; `None` for a process that is alone.
+        process_id: the number of the process in its run; `None` for a single process.
         ports: one per process of the run; they go into TF_CONFIG, Keras's variables or torchrun's.
     """
     variables = {
@@ -56,7 +56,7 @@ def environment(process_id=None, ports=()):
 
 
 def start(module, *arguments, count=None, dying=()):
-    """Starts `tests.distribution.MODULE` as `count` processes of one run, or as one process without a run.
+    """Starts `tests.distribution.MODULE` as `count` processes of one run, or as a single process.
 
     `train` kills the processes whose numbers are in `dying` in their second epoch or, with {number: epoch},
     in another one.
@@ -79,7 +79,7 @@ def start(module, *arguments, count=None, dying=()):
 
 
 def finish(processes, code=0):
-    """Waits until all processes have ended with `code`, and returns what each of them printed."""
+    """Waits until all processes have ended with `code`. Returns the output of each."""
     try:
         printed = [process.communicate(timeout=LIMIT)[0] for process in processes]
     finally:

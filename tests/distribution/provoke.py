@@ -1,6 +1,6 @@
-"""Tries what two devices must refuse, in a process of its own: python -m tests.distribution.provoke FILE.
+"""Tries the cases that two devices must refuse, in a new process: python -m tests.distribution.provoke FILE.
 
-Writes {case: message} as JSON. The message of a case that is not refused is null.
+Writes {case: message} as JSON. A case that is not refused has the message null.
 """
 
 import json
@@ -47,7 +47,7 @@ def batches(size, drop_remainder, count=16):
 
 
 def inside(function):
-    """Runs a case on the two devices of this script."""
+    """Runs a case on the two devices of this process."""
 
     def run():
         with keras_vit.distribute("data", **TWO):
@@ -145,13 +145,13 @@ def optimizer_from_outside():
 
 
 @case
-def cut_model():
+def split_model():
     with keras_vit.distribute("model", **TWO):
         compiled()
 
 
 @case
-def cut_model_without_biases():
+def split_model_without_biases():
     with keras_vit.distribute("model", **TWO):
         compiled(model=build(qkv_bias=False))
 
@@ -217,7 +217,7 @@ def message(function):
 
 
 if __name__ == "__main__":
-    with keras_vit.distribute("data", **TWO) as distribution:  # tells the backend of the devices
+    with keras_vit.distribute("data", **TWO) as distribution:  # the backend now knows the devices
         pass
     if BACKEND != "tensorflow":
         del CASES["central_storage"], CASES["own_mirrored"]

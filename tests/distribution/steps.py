@@ -1,4 +1,4 @@
-"""Trains 20 steps on given devices, in a process of its own: python -m tests.distribution.steps JSON.
+"""Trains 20 steps on given devices, in a new process: python -m tests.distribution.steps JSON.
 
 The JSON: {"cases": [{"out": file, "distribute": {...}, "optimizer": {...}, "model": {...}}, ...]}.
 For each case the chief writes the weights, the loss after each step, and the results of evaluate and predict.

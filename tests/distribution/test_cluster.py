@@ -1,4 +1,4 @@
-"""Which processes a launcher announces, and what `distribute()` refuses before it asks for devices."""
+"""The processes that a launcher announces, and what `distribute()` refuses before it uses a device."""
 
 import json
 import os
@@ -79,7 +79,7 @@ CLUSTERS = {
         tf_config("worker", 1, worker=["b:1", "c:1"], chief=["a:1"]),
         Cluster(3, 2, 3, "TF_CONFIG", ("a:1", "b:1", "c:1")),
     ),
-    "tensorflow, an index in words": (
+    "tensorflow, an index that is not a number": (
         "tensorflow",
         tf_config(index="1", worker=["a:1", "b:1"]),
         Cluster(2, 1, 2, "TF_CONFIG", ("a:1", "b:1")),
@@ -159,8 +159,8 @@ def unconnected(tasks, means, backend):
 
 # backend, environment -> parts of the message
 WRONG_ENVIRONMENTS = {
-    "tensorflow, cut off": ("tensorflow", {"TF_CONFIG": '{"cluster": {'}, (NOT_JSON, SEE_DOCS)),
-    "tensorflow, words": ("tensorflow", {"TF_CONFIG": "worker 0"}, (NOT_JSON, SEE_DOCS)),
+    "tensorflow, truncated": ("tensorflow", {"TF_CONFIG": '{"cluster": {'}, (NOT_JSON, SEE_DOCS)),
+    "tensorflow, not JSON": ("tensorflow", {"TF_CONFIG": "worker 0"}, (NOT_JSON, SEE_DOCS)),
     "tensorflow, a list": ("tensorflow", {"TF_CONFIG": "[1]"}, (NOT_JSON, SEE_DOCS)),
     "tensorflow, a cluster in a list": ("tensorflow", {"TF_CONFIG": '{"cluster": ["a:1"]}'}, (NOT_JSON,)),
     "tensorflow, hosts by number": ("tensorflow", tf_config(worker=2), (NOT_JSON, SEE_DOCS)),
@@ -268,7 +268,7 @@ WRONG_ENVIRONMENTS = {
 @pytest.mark.parametrize(
     ("backend", "environment", "parts"), WRONG_ENVIRONMENTS.values(), ids=WRONG_ENVIRONMENTS.keys()
 )
-def test_what_cannot_be_understood_is_named(backend, environment, parts):
+def test_wrong_environments_are_named(backend, environment, parts):
     with pytest.raises(InputError) as caught:
         read_cluster(backend, environment)
     for part in parts:
@@ -314,14 +314,14 @@ OUTSIDE = {
 
 @pytest.mark.same_on_every_backend
 @pytest.mark.parametrize(("backend", "environment", "message"), OUTSIDE.values(), ids=OUTSIDE.keys())
-def test_numbers_outside_are_named(backend, environment, message):
+def test_numbers_out_of_range_are_named(backend, environment, message):
     with pytest.raises(InputError) as caught:
         read_cluster(backend, environment)
     assert message in str(caught.value)
 
 
 @pytest.mark.same_on_every_backend
-def test_addresses_may_have_spaces_between():
+def test_addresses_may_have_spaces_between_them():
     found = read_cluster("jax", keras_variables("a:1, a:2", 2, 1))
     assert found == Cluster(2, 1, 1, KERAS + "NUM_PROCESSES", ("a:1", "a:2"))
 
@@ -399,7 +399,7 @@ def test_distribute_refuses(arguments, message, unannounced):
     assert message in str(caught.value)
 
 
-def test_processes_that_would_each_train_a_model_are_refused(unannounced):
+def test_processes_without_distribute_are_refused(unannounced):
     name, environment = TWO_PROCESSES[BACKEND]
     for key, value in environment.items():
         unannounced.setenv(key, value)
@@ -411,7 +411,7 @@ def test_processes_that_would_each_train_a_model_are_refused(unannounced):
     )
 
 
-def test_another_count_of_machines_than_announced_is_refused(unannounced):
+def test_a_wrong_number_of_machines_is_refused(unannounced):
     environment = {
         "tensorflow": tf_config(worker=["a:1", "b:1"]),
         "jax": keras_variables("a:1", 2, 0),

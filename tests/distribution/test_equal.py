@@ -1,4 +1,4 @@
-"""20 steps of AdamW with a moving average, clipping and batch norms: several devices give what one gives."""
+"""20 steps of AdamW with a moving average, clipping and batch norms: several devices equal one device."""
 
 import json
 
@@ -11,29 +11,33 @@ pytestmark = pytest.mark.long
 
 CLIPPED = {"optimizer": {"global_clipnorm": 0.5}}
 BY_VALUE = {"optimizer": {"sgd": True, "clipvalue": 1e-3}, "model": {"stem": "linear"}}
-# What is not refused must be right: accumulated gradients, a scaled loss, and on JAX two steps at a time.
+# Options that are not refused must be right: accumulated gradients, a scaled loss, and on JAX two steps at
+# a time.
 OTHERS = {
     "optimizer": {"gradient_accumulation_steps": 2, "scaled": True},
     "compile": {"steps_per_execution": 2} if BACKEND == "jax" else {},
-    "model": {"qkv_bias": False},  # the gradient of a key's bias is rounding, which Adam scales up
+    "model": {"qkv_bias": False},  # the gradient of the bias of a key is only rounding, which Adam scales up
 }
 ON_ONE = {"one": {"distribute": {"kind": "none"}, **CLIPPED}}
-if BACKEND == "tensorflow":  # Keras clips before the sum there
+if BACKEND == "tensorflow":  # there, Keras clips before the sum
     ON_ONE["one, clipped by value"] = {"distribute": {"kind": "none"}, **BY_VALUE}
 else:
-    ON_ONE["one, otherwise"] = {"distribute": {"kind": "none"}, **OTHERS}
+    ON_ONE["one, other options"] = {"distribute": {"kind": "none"}, **OTHERS}
 IN_ONE_PROCESS = {
     "tensorflow": {
         "two": {"distribute": {"devices": 2}, **CLIPPED},
         "two, clipped by value": {"distribute": {"devices": 2}, **BY_VALUE},
     },
     "jax": {
-        # Four come first: JAX keeps the number of devices that the first case asks for.
+        # Four devices come first: JAX keeps the number of devices of the first case.
         "four": {"distribute": {"devices": 4}, **CLIPPED},
         "two": {"distribute": {"devices": 2}, **CLIPPED},
-        "two, otherwise": {"distribute": {"devices": 2}, **OTHERS},
-        "two, cut": {"distribute": {"kind": "model", "devices": 2}, **CLIPPED},
-        "four, cut in twos": {"distribute": {"kind": "model", "devices": 4, "model_devices": 2}, **CLIPPED},
+        "two, other options": {"distribute": {"devices": 2}, **OTHERS},
+        "two, split": {"distribute": {"kind": "model", "devices": 2}, **CLIPPED},
+        "four, split in pairs": {
+            "distribute": {"kind": "model", "devices": 4, "model_devices": 2},
+            **CLIPPED,
+        },
     },
     "torch": {},
 }[BACKEND]
@@ -41,20 +45,24 @@ IN_TWO_PROCESSES = {
     "tensorflow": {"two processes": {"distribute": {}, **CLIPPED}},
     "jax": {
         "two processes": {"distribute": {"devices": 2}, **CLIPPED},
-        "two processes, cut in each": {"distribute": {"kind": "model", "devices": 2}, **CLIPPED},
+        "two processes, split in each": {"distribute": {"kind": "model", "devices": 2}, **CLIPPED},
     },
     "torch": {
         "two processes": {"distribute": {}, **CLIPPED},
-        "two processes, otherwise": {"distribute": {}, **OTHERS},
+        "two processes, other options": {"distribute": {}, **OTHERS},
     },
 }[BACKEND]
 # Each of the two JAX processes has two devices.
-DEVICES = {"four": 4, "four, cut in twos": 4, **dict.fromkeys(IN_TWO_PROCESSES, 4 if BACKEND == "jax" else 2)}
+DEVICES = {
+    "four": 4,
+    "four, split in pairs": 4,
+    **dict.fromkeys(IN_TWO_PROCESSES, 4 if BACKEND == "jax" else 2),
+}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """What each case has written, by its name."""
+    """The output of each case, by its name."""
     folder = tmp_path_factory.mktemp("steps")
     one_process, two_processes = (
         [{**case, "out": str(folder / f"{name}.npz")} for name, case in cases.items()]
@@ -72,7 +80,7 @@ def test_equals_one_device(runs, name):
     assert expected["devices"] == 1
     assert found["devices"] == DEVICES.get(name, 2)
     assert found.keys() == expected.keys()
-    at_a_time = 2 if BACKEND == "jax" and "otherwise" in name else 1
+    at_a_time = 2 if BACKEND == "jax" and "other options" in name else 1
     assert len(found["losses"]) == 20 / at_a_time
     for key in expected.keys() - {"devices"}:
         np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=1e-5, err_msg=key)

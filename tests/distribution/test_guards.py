@@ -1,4 +1,4 @@
-"""What would differ from one device, or fail in the middle of a run, is refused before the first step."""
+"""Cases that would differ from one device, or fail during a run, are refused before the first step."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from tests.distribution.processes import BACKEND, finish, start
 
 NOT_REFUSED = None
-REFUSED_ALIKE = {
+REFUSED_EVERYWHERE = {
     "weighted_mean_of_losses": "A loss with reduction='mean_with_sample_weight' differs from one device",
     "partial_batch_of_a_dataset": "batch it with drop_remainder=True",
     "indivisible_batch": "A batch of 3 images cannot be shared equally by 2 devices: use a batch size of 2",
@@ -23,13 +23,13 @@ ONE_PROCESS = {
     "optimizer_from_outside": "This optimizer was made outside of distribute(): make it inside",
     "too_many_devices": "devices",
 }
-CUT = ("cut_model", "cut_model_without_biases", "rule_without_a_match", "indivisible_kernel")
-NO_CUT_MODELS = dict.fromkeys(CUT, "use the JAX backend")
+SPLIT = ("split_model", "split_model_without_biases", "rule_without_a_match", "indivisible_kernel")
+NO_SPLIT_MODELS = dict.fromkeys(SPLIT, "use the JAX backend")
 EXPECTED = {
     "tensorflow": {
-        **REFUSED_ALIKE,
+        **REFUSED_EVERYWHERE,
         **ONE_PROCESS,
-        **NO_CUT_MODELS,
+        **NO_SPLIT_MODELS,
         "indivisible_devices": "use the JAX backend",
         "sum_of_losses": NOT_REFUSED,  # Keras sums over the replicas
         "xla": "jit_compile=True does not work under MirroredStrategy",
@@ -42,7 +42,7 @@ EXPECTED = {
         "own_mirrored": "TensorFlow's own MirroredStrategy",
     },
     "jax": {
-        **REFUSED_ALIKE,
+        **REFUSED_EVERYWHERE,
         **ONE_PROCESS,
         "xla": NOT_REFUSED,
         "steps_per_execution": NOT_REFUSED,
@@ -50,16 +50,16 @@ EXPECTED = {
         "scaled_loss": NOT_REFUSED,
         "sum_of_losses": NOT_REFUSED,  # JAX computes the loss of the whole batch
         "weighted_mean_of_losses": NOT_REFUSED,
-        "cut_model": NOT_REFUSED,
-        "cut_model_without_biases": NOT_REFUSED,
+        "split_model": NOT_REFUSED,
+        "split_model_without_biases": NOT_REFUSED,
         "rule_without_a_match": "The layout rule '.*expert.*' matches no weight of this model",
         "indivisible_kernel": "mlp/expand/kernel of shape (8, 15) cannot be split over 2 devices",
         "indivisible_devices": "model_devices=3 does not divide the 2 devices of a process",
         "too_many_devices": "devices=64 is more than the 2 that JAX has here",
     },
     "torch": {
-        **REFUSED_ALIKE,
-        **NO_CUT_MODELS,
+        **REFUSED_EVERYWHERE,
+        **NO_SPLIT_MODELS,
         "indivisible_devices": "use the JAX backend",
         "sum_of_losses": "A loss with reduction='sum' differs from one device",
         "xla": "jit_compile=True does not work under torch.distributed",
@@ -69,7 +69,7 @@ EXPECTED = {
         "partial_batch_of_arrays": "fit in several processes takes a tf.data.Dataset",
         "indivisible_batch_of_arrays": "fit in several processes takes a tf.data.Dataset",
         "a_generator": "fit in several processes takes a tf.data.Dataset",
-        "optimizer_from_outside": NOT_REFUSED,  # it makes its variables for the first model
+        "optimizer_from_outside": NOT_REFUSED,  # the optimizer makes its variables for the first model
         "too_many_devices": "torchrun started 2 processes on this machine",
         "keras_distribution": "keras.distribution does nothing on the torch backend",
     },
@@ -94,5 +94,5 @@ def test_refused_with_the_reason(found, name):
         assert expected in found[name]
 
 
-def test_every_case_is_expected(found):
+def test_every_case_has_an_expected_result(found):
     assert found.keys() == EXPECTED.keys()

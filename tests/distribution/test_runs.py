@@ -80,7 +80,7 @@ def test_a_run_on_two_devices_equals_one_device_and_loads_on_one(tmp_path):
         "--early-stopping",
         "2",
         "--model",
-        tiny.STILL,
+        tiny.MODEL_WITHOUT_DROPOUT,
     )
     arguments = [tiny.command(images, tmp_path / name, *options, epochs=2) for name in ("one", "two")]
     assert main([*arguments[0], "--distribute", "none"]) == FINE

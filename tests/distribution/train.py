@@ -1,4 +1,4 @@
-"""`keras-vit` in a process of its own, with the tiny model of the tests. It may be killed within an epoch."""
+"""`keras-vit` in a new process, with the tiny model of the tests. It can kill itself during an epoch."""
 
 import os
 import signal

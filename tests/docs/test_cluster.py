@@ -52,7 +52,7 @@ def test_train_commands_are_understood(line):
 
 @pytest.mark.parametrize("line", SCRIPTS)
 def test_options_after_a_script_are_understood(line):
-    """The scripts add them to their own options."""
+    """The scripts accept these options in addition to their own."""
     own = "train --data images --out runs/s16 --distribute data --nodes 2"
     command = parse(shlex.split(f"{own} {line[line.index('--') :]}"))
     assert command.run.model == "S/16"
@@ -60,7 +60,7 @@ def test_options_after_a_script_are_understood(line):
 
 
 def test_options_named_alone_are_options(scaling):
-    of_others = {"--help", "--requeue"}  # tyro's and Slurm's
+    of_others = {"--help", "--requeue"}  # from tyro and Slurm
     owners = (keras_vit.TrainConfig, keras_vit.Recipe, scaling.Assumptions)
     fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
     named = {line.split()[0] for line in INLINE if line.startswith("--")} - of_others
@@ -68,13 +68,13 @@ def test_options_named_alone_are_options(scaling):
     assert not [name for name in named if name.removeprefix("--").replace("-", "_") not in fields]
 
 
-def test_files_are_there():
+def test_files_exist():
     named = re.findall(r"\b(?:examples|benchmarks|docs|tests|keras_vit)/[\w./-]*\w", PAGE)
     assert len(set(named)) >= 9
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
-def test_the_python_block_names_what_is_there():
+def test_the_names_in_the_python_block_exist():
     tree = ast.parse(CODE)
     compile(tree, "docs/cluster.md", "exec")
     owners = {
@@ -132,7 +132,7 @@ def test_scaling_commands_are_understood(scaling):
         tyro.cli(scaling.Options, args=shlex.split(line)[2:])
 
 
-def test_the_example_of_another_network_is_right(scaling):
+def test_the_example_with_another_network_is_right(scaling):
     given = scaling.Assumptions(net_bandwidth=25, utilization=0.5)
     found = scaling.figures(86_567_656, 17.56e9, 64, given).efficiency
     assert f"efficiency of {found:.1%} on 64 devices" in PAGE

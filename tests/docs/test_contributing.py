@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says about files: they are there, and the table is the layers contract."""
+"""CONTRIBUTING.md: the files that it names exist, and its table is the layers contract."""
 
 import re
 import tomllib
@@ -25,7 +25,7 @@ def test_the_table_is_the_layers_contract():
 
 
 @pytest.mark.parametrize(("names", "files"), FOLDERS, ids=lambda value: value[0] if value else "")
-def test_the_files_of_the_table_are_there(names, files):
+def test_the_files_of_the_table_exist(names, files):
     for name in names:
         assert (ROOT / "keras_vit" / name).exists()
     for name in files:
@@ -33,7 +33,7 @@ def test_the_files_of_the_table_are_there(names, files):
             assert (ROOT / "keras_vit" / names[0] / name).exists(), name
 
 
-def test_the_files_of_the_text_are_there():
+def test_the_files_of_the_text_exist():
     text = re.sub(r"^\|.*$", "", PAGE, flags=re.MULTILINE)
     found = {name for name in re.findall(r"(?<![\w-])[\w.-]+/[\w./-]*\w", re.sub(r"https?://\S+", "", text))}
     found = {name for name in found if "NAME" not in name and not name.startswith((".venv", "build"))}

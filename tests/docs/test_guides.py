@@ -1,4 +1,4 @@
-"""What the guides of the documentation site show: commands and options are understood."""
+"""The guides of the documentation site: the command line accepts their commands and options."""
 
 import dataclasses
 import re

@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.long
-def test_the_python_way(tmp_path, monkeypatch):
+def test_the_python_example(tmp_path, monkeypatch):
     write_drawn(tmp_path / "images", 12)
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -1,4 +1,4 @@
-"""What docs/search.md shows: commands are understood, figures are the space's, the script runs."""
+"""docs/search.md: its commands are valid, its figures are those of the space, and its script runs."""
 
 import re
 import shlex
@@ -45,7 +45,7 @@ def test_the_ranges_of_the_spaces():
         assert f"patch size {' or '.join(map(str, sorted(space.patch_size.values)))}" in row
 
 
-def test_files_that_are_named_are_there():
+def test_named_files_exist():
     for name in re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)`", PAGE):
         assert (ROOT / name).is_file(), name
 
@@ -54,7 +54,7 @@ def test_files_that_are_named_are_there():
 def test_the_script(tmp_path, monkeypatch, capsys):
     write_drawn(tmp_path / "images", 20)
     monkeypatch.chdir(tmp_path)
-    # XLA takes longer to compile than these trials take.
+    # Compiling with XLA would take longer than these trials.
     monkeypatch.setattr("keras_vit.training.optimizer.choose_xla", lambda *arguments: False)
     of_space, code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert "SPACE" in of_space

@@ -61,8 +61,8 @@ def test_fit_temperature_ignores_a_shift_and_the_dtype():
 @pytest.mark.parametrize(
     ("logits", "labels", "expected"),
     [
-        ([[2.0, 0.0], [0.0, 3.0]], [0, 1], 0.05),  # all right: the lower the better
-        ([[2.0, 0.0], [0.0, 3.0]], [1, 0], 20.0),  # all wrong: the higher the better
+        ([[2.0, 0.0], [0.0, 3.0]], [0, 1], 0.05),  # all right: a lower temperature is better
+        ([[2.0, 0.0], [0.0, 3.0]], [1, 0], 20.0),  # all wrong: a higher temperature is better
         ([[1.0, 0.0]], [0], 0.05),
         ([[3e4, -3e4]], [1], 20.0),
     ],

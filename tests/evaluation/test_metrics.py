@@ -1,4 +1,4 @@
-"""Metrics against published numbers, scipy and counts made by hand."""
+"""Metrics compared with published numbers, scipy and counts by hand."""
 
 import json
 
@@ -60,7 +60,7 @@ def test_wilson_interval_refuses(arguments, message):
         wilson_interval(*arguments)
 
 
-# Six images: a is right twice and once called b, b is right once and once called a, c is right once.
+# Six images: a is right twice and predicted as b once, b is right once and predicted as a once, c is right.
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PROBABILITIES = np.array(
     [

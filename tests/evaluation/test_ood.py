@@ -1,4 +1,4 @@
-"""Out-of-distribution detection against scipy, scikit-learn and all orders of a few images; its file."""
+"""Out-of-distribution detection compared with scipy, scikit-learn and all orders of images; its file."""
 
 import os
 
@@ -55,10 +55,12 @@ def test_the_units_of_a_feature_do_not_matter():
 def test_images_like_the_training_images_are_accepted_and_others_rejected():
     detector = fitted()
     like, _ = clusters(5000, seed=3)
-    # 5 % on average over validation parts; this one has 100 images, so it varies by 2 %.
+    # 5 % on average over validation parts. This part has 100 images, so the rate varies by 2 %.
     assert 0.01 < detector.rejects(like).mean() < 0.10
     assert detector.rejects(np.full((10, 5), 100.0)).all()
-    assert detector.rejects(clusters(100, seed=1)[0]).sum() == 4  # of ceil(101 * 0.95) = 96 none
+    assert (
+        detector.rejects(clusters(100, seed=1)[0]).sum() == 4
+    )  # the guarantee would need 96 distances: ceil(101 * 0.95)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -82,7 +84,7 @@ def test_features_of_another_width_are_an_error(shape):
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.5])
 @pytest.mark.parametrize("more", [0, 1, 2, 3, 10, 125])
 def test_the_guarantee_holds_exactly(share, more):
-    """Each of n + 1 images is equally likely to be the new one: the share over all of them, counted."""
+    """Each of n + 1 images is equally likely to be the new one: this counts the share over all of them."""
     images = least_images(share) + more
     distances = np.random.default_rng(0).permutation(np.arange(images + 1.0))
     above = [
@@ -124,7 +126,7 @@ def diverged(features):
         (lambda x: 0 * x, 30, "nothing: the model gives the same features for all training images"),
     ],
 )  # fmt: skip
-def test_why_nothing_is_fitted(change, validation_images, reason):
+def test_the_reason_why_nothing_is_fitted(change, validation_images, reason):
     features, labels = clusters(60)
     found = fit_ood_detector(change(features), labels, change(clusters(validation_images)[0]))
     assert found == (None, reason)

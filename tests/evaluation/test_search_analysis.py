@@ -1,4 +1,4 @@
-"""The statistics of a search against numpy, scipy and counts made by hand."""
+"""The statistics of a search compared with numpy, scipy and counts by hand."""
 
 import dataclasses
 import math
@@ -38,7 +38,7 @@ def dominated(costs, accuracies, i):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_front_is_what_no_other_trial_dominates(seed):
+def test_no_other_trial_dominates_the_front(seed):
     rng = np.random.default_rng(seed)
     costs, accuracies = rng.integers(0, 12, 60).tolist(), rng.integers(0, 12, 60).tolist()
     front = analysis.pareto_front(costs, accuracies)
@@ -144,7 +144,7 @@ def test_standard_scores_are_taken_within_the_same_epochs():
         assert heights[[t.epochs == epochs for t in trials]] == pytest.approx(stats.zscore(scores))
 
 
-def test_the_forest_finds_what_was_planted():
+def test_the_forest_finds_the_planted_effects():
     record = synthetic.search()
     found = analysis.importance(record.trials, analysis.hyperparameters(record))
     assert found.r2 > 0.5
@@ -175,7 +175,7 @@ def test_noise_has_no_importances():
 
 
 def test_a_promoted_trial_does_not_leak_its_point():
-    """Each point has its own accuracy: a forest that had seen it in another fold would know it."""
+    """Each point has its own accuracy, which a forest would know if the point were in two folds."""
     rng = np.random.default_rng(7)
     points, luck = rng.uniform(0, 1, (20, 3)), rng.uniform(0, 0.1, 20)
     trials = [

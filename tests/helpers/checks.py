@@ -1,4 +1,4 @@
-"""The checks that every layer passes, and the numpy that the layers are compared with."""
+"""The checks for every layer, and numpy versions to compare the layers with."""
 
 import inspect
 import json
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# Relative error allowed to a layer in half precision, as a part of the norm of its float32 output.
+# The error allowed in half precision, relative to the norm of the float32 output.
 MIXED_PRECISION = {"mixed_bfloat16": ("bfloat16", 2e-2), "mixed_float16": ("float16", 3e-3)}
 
 
@@ -25,7 +25,7 @@ def check_layer(
     expected_non_trainable=0,
     no_gradient=(),
 ):
-    """Everything that a layer of ours must do, for one combination of options.
+    """Checks all that a layer must do, for one combination of options.
 
     Args:
         layer_class: the layer.
@@ -35,7 +35,7 @@ def check_layer(
         expected_weights: number of weights.
         expected_parameters: number of values in them.
         expected_non_trainable: number of weights that training does not change by gradient.
-        no_gradient: ends of the paths of weights whose gradient is zero by the mathematics.
+        no_gradient: ends of the paths of weights whose gradient is exactly zero in theory.
     """
     layer = layer_class(**init_kwargs)
     check_config(layer_class, init_kwargs, layer)
@@ -47,10 +47,10 @@ def check_layer(
     assert tuple(y.shape) == expected_output_shape
     assert layer.compute_output_shape(input_shape) == expected_output_shape
     assert layer.compute_output_shape((None, *input_shape[1:])) == (None, *expected_output_shape[1:])
-    # The call makes no weight that build did not.
+    # The call makes no weights: build has made all of them.
     check_weights(layer, expected_weights, expected_parameters, expected_non_trainable)
 
-    # A layer that is built by its first, symbolic, call.
+    # A layer that its first, symbolic, call builds.
     twin = layer_class.from_config(layer.get_config())
     model = functional(twin, input_shape)
     assert tuple(model.output.shape) == (None, *expected_output_shape[1:])
@@ -58,7 +58,7 @@ def check_layer(
     twin.set_weights(layer.get_weights())
     y = to_numpy(y)
     assert np.isfinite(y).all()
-    # Compiled gives what a call gives. The last batch is smaller: no image depends on its batch.
+    # A compiled model gives the same as a call. The last batch is smaller: no image depends on its batch.
     np.testing.assert_allclose(predict(model, x, batch_size=len(x) - 1), y, atol=1e-5)
 
     check_saving(model, x)
@@ -76,7 +76,7 @@ def check_config(layer_class, init_kwargs, layer):
     for name, default in own.items():
         assert config[name] == init_kwargs.get(name, default), name
     assert layer_class.from_config(config).get_config() == config
-    # What a file holds is JSON.
+    # The config is JSON.
     stored = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
     restored = keras.saving.deserialize_keras_object(stored)
     assert type(restored) is layer_class
@@ -114,7 +114,7 @@ def check_mixed_precision(layer_class, init_kwargs, layer, x, y, policy):
 
 def check_fit(model, layer, x, y, no_gradient):
     """One compiled step of fit changes every weight."""
-    # Adam moves a weight however small its gradient, as behind a LayerScale of 1e-5.
+    # Adam changes a weight even if its gradient is tiny, as after a LayerScale of 1e-5.
     model.compile(keras.optimizers.Adam(1e-2, epsilon=1e-12), loss="mse", jit_compile=False)
     before = layer.get_weights()
     history = model.fit(x, y + random_input(y.shape), batch_size=len(x), verbose=0)
@@ -132,7 +132,7 @@ def functional(layer, input_shape):
 
 
 def predict(model, x, batch_size=None):
-    # Compiled: some operations fail only then, and JAX compiles each one of a direct call by itself.
+    # Compiled, because some operations fail only then. In a direct call, JAX compiles each operation alone.
     return model.predict(x, batch_size=batch_size or len(x), verbose=0).astype("float32")
 
 
@@ -141,7 +141,7 @@ def random_input(shape, seed=0):
 
 
 def randomize(layer, seed=0, scale=0.3):
-    """Replaces the initial weights, which hide mistakes: zeros in biases, ones in norms.
+    """Replaces the initial weights: zeros in biases and ones in norms would hide mistakes.
 
     Variances are positive.
     """
@@ -156,7 +156,7 @@ def to_numpy(x):
     return ops.convert_to_numpy(ops.cast(x, "float32"))
 
 
-# The mathematics of the papers in NumPy, written independently of the layers.
+# The formulas of the papers in NumPy, written independently of the layers.
 
 
 def softmax(x):

@@ -10,7 +10,7 @@ from keras_vit.data import probe
 
 @contextmanager
 def counted():
-    """Encoded bytes -> how often they have been decoded in the block."""
+    """Encoded bytes -> how often they were decoded within the `with` block."""
     import tensorflow as tf
 
     counts, decode = Counter(), tf.io.decode_image
@@ -24,7 +24,7 @@ def counted():
         encoded.set_shape(())
         return decode(encoded, **options)
 
-    probe._decoder.cache_clear()  # it holds a graph that does not count
+    probe._decoder.cache_clear()  # its graph does not count
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf.io, "decode_image", counting)
         yield counts

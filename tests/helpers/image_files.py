@@ -1,4 +1,4 @@
-"""Small images for the tests of what is read, and what an image set says of them."""
+"""Small image files for the tests of reading, and a summary of an image set."""
 
 import io
 
@@ -19,7 +19,7 @@ PNG = encoded()
 
 
 def rows(images):
-    """(name, class, part) of each image."""
+    """The name, class and part of each image."""
     parts = images.parts or (None,) * len(images)
     return [(n, images.class_names[k], p) for n, k, p in zip(images.names, images.labels, parts, strict=True)]
 

@@ -12,22 +12,22 @@ from PIL import Image
 from keras_vit.model.config import SIZES, Size
 
 MODEL = "defect-tiny/4"
-STILL = "defect-still/4"  # without dropout, which draws otherwise on each replica
+MODEL_WITHOUT_DROPOUT = "defect-nodropout/4"  # dropout draws different numbers on each replica
 ARGUMENTS = dict(dim=8, depth=1, num_heads=2, mlp_dim=16, dropout_rate=0.1)
 CLASSES = ("dots", "lines", "plain")
 BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 
-# XLA takes longer to compile than such a run takes. JAX has nothing else.
+# Compiling with XLA takes longer than such a run. JAX always uses XLA.
 NO_XLA = () if BACKEND == "jax" else ("--xla", "False")
 
 
 @contextmanager
 def size():
-    """`defect-tiny` is in the table of sizes."""
+    """A context in which `defect-tiny` and `defect-nodropout` are in the table of sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "defect-tiny", Size(ARGUMENTS, image_size=28, channels=1))
         no_dropout = {**ARGUMENTS, "dropout_rate": 0.0, "stem": "conv"}
-        patch.setitem(SIZES, "defect-still", Size(no_dropout, image_size=28, channels=1))
+        patch.setitem(SIZES, "defect-nodropout", Size(no_dropout, image_size=28, channels=1))
         yield
 
 

@@ -1,4 +1,4 @@
-"""The same weights give the same logits on every backend; nothing is imported that is not needed."""
+"""The same weights give the same logits on every backend. No unused backend is imported."""
 
 import importlib.util
 import os
@@ -30,7 +30,7 @@ for path in sorted(folder.glob("*.keras")):
 
 
 def python(code, *arguments, backend=None):
-    """Runs the code in a new Python; what it prints."""
+    """Runs code in a new Python process and returns its output."""
     path = [str(Path(keras_vit.__file__).parents[1]), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
     environment.pop("KERAS_BACKEND", None)
@@ -59,7 +59,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Files of models with weights far from the initial ones, an input each, and our own logits."""
+    """Files of models with random weights, with an input and the logits on this backend for each."""
     folder = tmp_path_factory.mktemp("backends")
     for name, model in models().items():
         randomize(model, scale=0.05)
@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_logits(folder, backend):
-    """Files of TensorFlow on the other backends, and files of those on TensorFlow."""
+    """TensorFlow reads the files of the other backends, and they read the files of TensorFlow."""
     own = keras.backend.backend()
     if backend == own or "tensorflow" not in (backend, own):
         pytest.skip(f"{own} and {backend} are each compared with TensorFlow")

@@ -1,4 +1,4 @@
-"""`ViTConfig`: what it allows, what it refuses and in which words; the named sizes and their parameters."""
+"""`ViTConfig`: the values it accepts, the messages for wrong values; the named sizes and their parameters."""
 
 import dataclasses
 import gc
@@ -46,7 +46,7 @@ def built(variant, shape=(224, 224, 3), num_classes=1000, **arguments):
     model = ViT.from_variant(variant, image_shape=shape, num_classes=num_classes, **arguments)
     count = model.count_params()
     del model
-    gc.collect()  # layers and models refer to each other in a ring: gigabytes would pile up
+    gc.collect()  # layers and models refer to each other in a cycle, so memory would grow by gigabytes
     return count
 
 
@@ -78,7 +78,7 @@ def test_parameters(variant):
     assert counted(variant) == PUBLISHED[variant]
 
 
-# `test_cost` compares the counts with built models, layer by layer; here they are built in their true sizes.
+# `test_cost` compares the counts of small models layer by layer. Here, the models have their real sizes.
 @pytest.mark.parametrize("variant", ["Ti/16", "S/32", "B/16"])
 def test_parameters_of_built_models(variant):
     assert built(variant) == PUBLISHED[variant]
@@ -86,7 +86,7 @@ def test_parameters_of_built_models(variant):
 
 @pytest.mark.parametrize("variant", ["L/32", "g/14"])
 def test_parameters_of_large_sizes_without_most_of_their_blocks(variant):
-    """All blocks have the same number."""
+    """All blocks have the same number of parameters."""
     arguments = {**variant_arguments(variant), "image_shape": (224, 224, 3), "num_classes": 1000}
     assert built(variant, depth=1) == cost.count_parameters(ViTConfig(**{**arguments, "depth": 1}))
 
@@ -119,7 +119,7 @@ def test_every_size_is_pinned_here(size):
     assert any(name.startswith(f"{size}/") for name in [*PUBLISHED, "defect/4", "defect-conv/4"])
 
 
-def test_arguments_go_over_those_of_the_size():
+def test_arguments_override_those_of_the_size():
     model = ViT.from_variant("Ti/16", image_shape=(32, 32, 3), num_classes=4, depth=1, mlp_dim=10)
     config = model.get_config()
     assert (config["dim"], config["depth"], config["mlp_dim"], config["patch_size"]) == (192, 1, 10, 16)
@@ -148,7 +148,7 @@ def test_wrong_names_of_sizes(variant):
     )
 
 
-# The arguments themselves.
+# The arguments
 
 SMALL = dict(image_shape=(8, 12, 3), num_classes=5, patch_size=4, dim=16, depth=2, num_heads=2)
 
@@ -269,7 +269,7 @@ def test_is_frozen_and_can_be_a_key():
     assert {made: 1}[ViTConfig(**SMALL)] == 1
 
 
-def test_what_follows_from_the_arguments():
+def test_values_computed_from_the_arguments():
     made = ViTConfig(**SMALL)
     assert (made.grid, made.use_cls, made.mlp_width) == ((2, 3), True, 64)
     made = dataclasses.replace(made, pooling="gap", mlp_dim=10)

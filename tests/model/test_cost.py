@@ -1,4 +1,4 @@
-"""What `cost` counts from the numbers of a config is what the built model has."""
+"""`cost` counts from the values of a config what the built model has."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from keras_vit.model.config import ViTConfig, variant_arguments
 
 SMALL = dict(image_shape=(8, 12, 3), num_classes=5, patch_size=4, dim=16, depth=1, num_heads=2, mlp_dim=24)
 
-# Every argument away from its default, alone and with those that it meets in the arithmetic.
+# Every argument with a value that is not its default, alone and with the arguments it is combined with.
 CONFIGS = {
     "plain": dict(),
     "gray": dict(image_shape=(8, 12, 1)),
@@ -72,7 +72,7 @@ CONFIGS = {
 
 
 def flat(parts, depth=0):
-    """The rows that `summary` prints, from the tree of costs."""
+    """The rows of `summary`, made from the tree of costs."""
     for part in parts:
         yield part.name, part.type, [1, *part.output_shape], part.parameters, part.mult_adds, depth
         yield from flat(part.parts, depth + 1)
@@ -105,7 +105,7 @@ def test_every_argument_is_in_the_table():
     assert len(CONFIGS) >= 40
 
 
-# The layers alone: their parameters by hand.
+# The layers alone, with their parameters counted by hand.
 ALONE = {
     "patch_embed": (cost.patch_embed((8, 8, 3), dim=16, patch_size=4), 48 * 16 + 16),
     "add_cls": (cost.add_cls((9, 8), use_cls=False, num_registers=2), 16),
@@ -146,7 +146,7 @@ def test_sizes_that_do_not_divide(make, message):
 
 @pytest.mark.same_on_every_backend
 def test_a_layer_scale_on_its_own_and_in_a_hand_built_model():
-    """Its weights count, its output does not: other tools see a bare weight."""
+    """Its weights count but its output does not, since other tools show only a weight."""
     from keras_vit import EncoderBlock, LayerScale
 
     tokens = keras.Input((5, 8))

@@ -29,7 +29,7 @@ def test_the_logits_are_the_same(name):
 
 
 def test_a_saved_copy_is_the_same_model(name, tmp_path):
-    """The copy has the layout of today."""
+    """The copy has the current layout."""
     model = keras.saving.load_model(EARLIER / f"{name}.keras")
     model.save(tmp_path / "copy.keras")
     copy = keras.saving.load_model(tmp_path / "copy.keras")
@@ -53,7 +53,7 @@ def test_the_weights_are_in_the_order_of_version_0_1_0():
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("keep", [(), ("0",)], ids=["none", "one"])
 def test_a_file_without_the_scales_does_not_load(keep, tmp_path):
-    """A model with weights that nothing filled is an error, not a model."""
+    """Weights that are missing in the file are an error."""
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(EARLIER / "layer_scale.keras") as archive:
         archive.extractall(tmp_path / "inside")
@@ -68,7 +68,7 @@ def test_a_file_without_the_scales_does_not_load(keep, tmp_path):
 
 
 def test_one_model_takes_the_weights_of_both_layouts(tmp_path):
-    """`load_weights` of a new file after that of an earlier one."""
+    """`load_weights` reads an earlier file, then a new one."""
     loaded = keras.saving.load_model(EARLIER / "layer_scale.keras")
     model = ViT.from_config(loaded.get_config())
     loaded.save_weights(tmp_path / "new.weights.h5")

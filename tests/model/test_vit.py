@@ -15,7 +15,7 @@ from tests.helpers.checks import random_input, randomize, to_numpy
 
 SMALL = dict(image_shape=(8, 12, 3), num_classes=5, patch_size=4, dim=16, depth=2, num_heads=2, mlp_dim=24)
 
-# Each option of ViT away from its default, a few at a time; 6 patches.
+# Each option of ViT with a value that is not its default, a few at a time; 6 patches.
 OPTIONS = {
     "plain": dict(),
     "conv stem, gray": dict(stem="conv", image_shape=(8, 12, 1)),
@@ -34,7 +34,7 @@ def small(**options):
 
 @pytest.fixture(scope="module", params=OPTIONS)
 def model(request):
-    """One for all tests of these options: none of them changes its weights."""
+    """One model for all tests of these options, which do not change its weights."""
     keras.utils.set_random_seed(0)
     return randomize(small(**OPTIONS[request.param]), scale=0.1)
 
@@ -65,7 +65,7 @@ def test_the_parameters_of_the_reference(reference):
 
 
 def test_options(model):
-    """With any options: logits of the right shape, the same again, one epoch of fit, a finite loss."""
+    """With any options: logits of the right shape, the same in a second call, and a finite loss in fit."""
     x = images_of(model, 8)
     logits = to_numpy(model(x))
     assert logits.shape == (8, 5)
@@ -138,7 +138,7 @@ def test_file(model, tmp_path):
     np.testing.assert_array_equal(to_numpy(loaded(x)), to_numpy(model(x)))
 
 
-def test_features_are_what_the_head_sees(model):
+def test_features_are_the_input_of_the_head(model):
     x = images_of(model)
     features = model.extractor("features")(x)
     assert tuple(features.shape) == (4, 16)
@@ -159,7 +159,7 @@ def test_patch_tokens_are_the_normed_patches(model):
     if model.get_config()["pooling"] == "gap":
         features = to_numpy(model.extractor("features")(x))
         np.testing.assert_allclose(tokens.mean(axis=1), features, atol=1e-5)
-    # An extractor leaves the model as it was.
+    # An extractor does not change the model.
     np.testing.assert_array_equal(to_numpy(model(x)), logits)
 
 
@@ -218,11 +218,11 @@ def test_resized_to_another_grid(model):
 
 
 def test_resized_patches_see_an_enlarged_image_as_before():
-    """Pixels doubled and patches doubled: the tokens, and so the logits, stay near."""
+    """With the image and the patches twice as large, the tokens and the logits hardly change."""
     model = randomize(small(image_shape=(16, 16, 1)), scale=0.1)
     new = model.resized((32, 32, 1), patch_size=8)
     assert new.num_patches == model.num_patches
-    # Constant patches: their edges do not matter to the enlarging.
+    # Patches are constant, so their edges do not matter when the image is enlarged.
     x = np.kron(random_input((4, 4, 4)), np.ones((4, 4))).astype("float32")[..., None]
     enlarged = np.kron(x[..., 0], np.ones((2, 2))).astype("float32")[..., None]
     np.testing.assert_allclose(to_numpy(new(enlarged)), to_numpy(model(x)), atol=1e-3)
@@ -277,7 +277,7 @@ def test_a_vit_is_functional_and_fits_into_another_model():
     ("variant", "shape", "options"),
     [
         ("defect/4", (28, 28, 1), {}),
-        # B's choices, a bias in qkv and a linear head, in a small size.
+        # The options of size B, a bias in qkv and a linear head, at a small size.
         ("B/16", (32, 48, 3), dict(dim=48, depth=3, num_heads=4, mlp_dim=96)),
     ],
 )
@@ -411,7 +411,7 @@ def test_wrong_calls():
 
 
 def test_a_file_with_code_in_it_is_not_loaded(tmp_path):
-    """Safe mode stays on for a model that hides a Lambda round a ViT."""
+    """Safe mode stays on for a model that contains a Lambda layer and a ViT."""
     images = keras.Input(SMALL["image_shape"])
     hidden = keras.layers.Lambda(lambda x: x * 2, output_shape=SMALL["image_shape"])(images)
     keras.Model(images, small()(hidden)).save(tmp_path / "model.keras")
@@ -421,7 +421,7 @@ def test_a_file_with_code_in_it_is_not_loaded(tmp_path):
 
 @pytest.mark.same_on_every_backend
 @pytest.mark.parametrize(("name", "count"), [("compile", 2), ("fit", 4), ("evaluate", 3), ("predict", 2)])
-def test_the_first_arguments_stand_where_keras_has_them(name, count):
+def test_the_first_arguments_have_the_order_of_keras(name, count):
     ours, theirs = (
         list(inspect.signature(getattr(model, name)).parameters)[1 : count + 1]
         for model in (ViT, keras.Model)

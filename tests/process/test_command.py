@@ -26,11 +26,11 @@ pytestmark = pytest.mark.same_on_every_backend
         ({"data": "it's a folder; $(x)"}, {"data": None}, shlex.join(["--data", "it's a folder; $(x)"])),
     ],
 )
-def test_only_what_differs_is_an_option(options, defaults, shown):
+def test_only_changed_values_become_options(options, defaults, shown):
     assert repeat_command(["keras-vit", "train"], options, defaults) == f"keras-vit train {shown}".strip()
 
 
-def test_the_versions_of_what_is_installed():
+def test_the_versions_of_installed_packages():
     found = installed_versions("numpy", "no-such-package", "keras")
     assert list(found) == ["keras_vit", "numpy", "keras"]
     assert found["keras_vit"] == __version__

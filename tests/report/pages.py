@@ -1,4 +1,4 @@
-"""A parser of the HTML pages, and the checks that every page must pass."""
+"""A parser for HTML pages, and the checks that every page must pass."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """A parsed page: its tags with their attributes, and its text without CSS. The tags must be balanced."""
+    """A parsed page: its tags with their attributes, and its text without CSS. All tags must be closed."""
 
     def __init__(self, source):
         super().__init__()
@@ -56,7 +56,7 @@ def check_self_contained(page):
 
 
 def check_accessible(page):
-    """Pictures have a text, table headers a scope, links a target."""
+    """Pictures have a text, table headers have a scope, and links have a target."""
     assert all(image["alt"].strip() for image in page.all("img"))
     assert {cell.get("scope") for cell in page.all("th")} == {"row", "col"}
     assert page.all("html") == [{"lang": "en"}]
@@ -76,7 +76,7 @@ def check_pictures(page):
             Image.open(io.BytesIO(content)).load()
             continue
         svg = ElementTree.fromstring(content)
-        # matplotlib writes its version and the names of its vocabularies, but draws nothing from outside.
+        # matplotlib writes its version and the names of vocabularies, but loads nothing from outside.
         links = [value for node in svg.iter() for name, value in node.attrib.items() if "href" in name]
         assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
         assert not any(re.search(r"\bnan\b|\binf\b", node.get("d") or "") for node in svg.iter())
@@ -96,7 +96,7 @@ def everywhere(value):
 
 
 def check_escaped(page, pictures, mentions):
-    """EVIL stands in the page as text, more often than `mentions`, and adds no picture."""
+    """EVIL appears in the page as text, more than `mentions` times, and adds no picture."""
     assert "<img src=x" not in page.source
     assert not any("onerror" in image for image in page.all("img"))
     assert len(page.all("img")) == pictures

@@ -1,4 +1,4 @@
-"""The page kit: pictures that can be seen, numbers in words."""
+"""The parts that all pages share: pictures, and numbers as text."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.same_on_every_backend
         ((2000, 1000, 3), (256, 512)),
     ],
 )
-def test_a_picture_is_large_and_sharp(shape, expected):
+def test_a_picture_is_enlarged_without_smoothing(shape, expected):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     content = base64.b64decode(kit.picture(pixels).removeprefix("data:image/png;base64,"))
     image = Image.open(io.BytesIO(content))
@@ -84,7 +84,7 @@ def test_wrong_pixels_are_refused(pixels):
         (kit.words, {}, "none"),
     ],
 )
-def test_numbers_in_words(write, value, expected):
+def test_numbers_as_text(write, value, expected):
     assert write(value).replace("\u00a0", " ") == expected
 
 

@@ -1,4 +1,4 @@
-"""The page of a run shows what it should, for any run; it loads and runs nothing, and escapes its inputs."""
+"""The page of a run shows what it should, for any run. It loads and runs nothing, and escapes its inputs."""
 
 import contextlib
 import copy
@@ -166,7 +166,7 @@ def test_both_accuracies_and_their_ranges_are_shown(rendered):
 
 
 def page_of(changes=lambda given: None, plots=False, **kind):
-    """The page of a changed run. Plots take most of the time: tests of the text leave them out."""
+    """The page of a changed run. Plots take most of the time, so tests of the text leave them out."""
     given = copy.deepcopy(run(**kind))
     changes(given)
     with contextlib.nullcontext() if plots else without_plots(run_plots):
@@ -292,7 +292,7 @@ def test_the_reason_is_shown_if_nothing_is_rejected(rejection, shown):
 
 
 @pytest.mark.parametrize("gone", ["layer_table", "audit"])
-def test_sections_without_content_are_left_out(gone, usual):
+def test_sections_without_content_are_omitted(gone, usual):
     section = {"layer_table": "layers", "audit": "data"}[gone]
     ids = lambda page: {attributes.get("id") for attributes in page.all("section")}  # noqa: E731
     assert section in ids(usual)
@@ -337,7 +337,7 @@ def test_the_config_may_hold_more_or_less():
 @pytest.mark.parametrize(
     "values", [[float("nan")] * 3, [1.0, float("nan"), 2.0], [float("inf"), 1, 2], [None, 1, 2]]
 )
-def test_a_history_with_holes_is_drawn(values):
+def test_a_history_with_gaps_is_drawn(values):
     history = {"loss": values, "val_loss": values, "accuracy": values}
     page = page_of(lambda given: given.update(history=history), plots=True)
     assert sum("by epoch" in image["alt"] for image in page.all("img")) == 2

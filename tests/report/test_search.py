@@ -1,4 +1,4 @@
-"""The page of a search shows what it should; it loads and runs nothing, and escapes its inputs."""
+"""The page of a search shows what it should. It loads and runs nothing, and escapes its inputs."""
 
 import contextlib
 import dataclasses
@@ -56,7 +56,7 @@ SEARCH = synthetic.search()
 FAILED = changed(SEARCH, status="FAILED", score=None, seconds=None, error="The loss is NaN.")
 CASES = {
     "a whole one": SEARCH,
-    "none begun": first(SEARCH, 0),
+    "none started": first(SEARCH, 0),
     "none done": changed(SEARCH, status="RUNNING", score=None, seconds=None),
     "one trial": first(SEARCH, 1),
     "two trials": first(SEARCH, 2),
@@ -80,7 +80,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def small_forest():
-    """A cheap forest: its results are tested with the analysis."""
+    """A small forest: its results are tested in `test_search_analysis`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analysis, "TREES", 10)
         patch.setattr(analysis, "SHUFFLES", 2)
@@ -130,7 +130,7 @@ def test_the_best_is_on_top(rendered):
 
 
 def page_of(record=SEARCH, final=None, plots=False):
-    """The page of a search. Plots take most of the time: tests of the text leave them out."""
+    """The page of a search. Plots take most of the time, so tests of the text leave them out."""
     with contextlib.nullcontext() if plots else without_plots(search_plots):
         return Page(render_search_report(record, final=final))
 
@@ -213,7 +213,7 @@ def rows_of(record):
     return {row["name"]: row for row in report.study(record, best_trial(record.trials), searched, found)}
 
 
-def test_the_study_has_a_row_for_each_with_value_effect_and_why():
+def test_the_study_shows_value_effect_and_reason():
     rows = rows_of(SEARCH)
     assert list(rows)[:7] == ["learning rate", "batch size", "patch size", "dim", "depth", "heads", "epochs"]
     assert all(row["why"] for row in rows.values())
@@ -241,7 +241,7 @@ def test_the_study_does_not_claim_what_was_not_measured():
     assert rows_of(unknown)["rank"]["why"] == ""
 
 
-def test_effects_in_words():
+def test_effects_as_text():
     given = dict(name="dim", p=0.5, significant=False)
     effects = [
         Effect(epochs=1, trials=27, size=0.391, **given),

@@ -1,4 +1,4 @@
-"""The model that answers about images, compared with numpy on each backend; each file is decoded once."""
+"""The answers about images, compared with numpy on each backend. Each file is decoded once."""
 
 import dataclasses
 import itertools
@@ -41,7 +41,7 @@ def small(**options):
 
 
 def detector_of(features):
-    """A detector that rejects about half of these images."""
+    """A detector that rejects about half of the images."""
     rng = np.random.default_rng(0)
     dim = features.shape[1]
     projection = rng.normal(0, 1 / dim, (dim, 6)).astype("float32")
@@ -72,7 +72,7 @@ def small_case(request):
     return model, detector, scaled, features, found
 
 
-def test_the_answers_are_those_of_the_parts(small_case):
+def test_the_answers_combine_the_parts(small_case):
     model, detector, scaled, features, found = small_case
     half = model.get_layer("patch_embed").compute_dtype != "float32"
     close = dict(rtol=2e-2, atol=5e-2) if half else dict(rtol=1e-5, atol=1e-5)
@@ -189,7 +189,7 @@ def test_many_classes_make_small_batches():
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The images that are decoded, one after another."""
+    """A list of the images that are decoded, in order."""
     found = []
     probe_image = reading.probe_image
 
@@ -268,5 +268,5 @@ def test_gray_and_colour_files_of_any_size_are_taken(trained, tmp_path):
         Image.new(mode, size, 128 if mode == "L" else (128,) * len(mode)).save(files[-1])
     found = predict(trained[0], files)
     assert all(item.label for item in found)
-    for item in found[1:4]:  # of one gray level, whatever their size and mode
+    for item in found[1:4]:  # of one gray level, with any size and mode
         assert item.probabilities == pytest.approx(found[0].probabilities, abs=1e-4)

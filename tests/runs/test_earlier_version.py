@@ -1,4 +1,4 @@
-"""A run folder that version 0.1.0 made is read as it was then."""
+"""A run folder of version 0.1.0 can be read."""
 
 import json
 import shlex
@@ -26,7 +26,7 @@ def run():
 
 @pytest.fixture
 def there(monkeypatch):
-    """The working directory: the path of the images in config.json is relative."""
+    """Changes the working directory, since the path of the images in config.json is relative."""
     monkeypatch.chdir(FIXTURE)
 
 
@@ -67,7 +67,7 @@ def test_its_settings_are_read(run):
     config = parse(["train", "--config", str(FIXTURE / "run" / "config.json")]).run
     assert config == TrainConfig(data="images.npz", changes=CHANGES, recipe=config.recipe)
     assert (config.recipe.epochs, config.recipe.batch_size) == (2, 24)
-    # As the command has it that the run says repeats it.
+    # As in the command that the run prints to repeat it.
     command = parse(shlex.split(run.config["command"])[1:]).run
     assert to_dict(config) == to_dict(command)
     assert to_dict(config) == {**run.config["train"], "changes": CHANGES}

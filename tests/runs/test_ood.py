@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("tiny_size")
 
 
 def command(images, out):
-    """The command that `rejecting` was trained with."""
+    """The command that trained `rejecting`."""
     return tiny.command(images, out, "--validation-fraction", 0.25, epochs=6)
 
 
@@ -54,7 +54,7 @@ def data(run):
 
 
 def prepared(run, images):
-    """Images as the input of the model: files, and arrays of any shapes."""
+    """The input of the model for images: files, and arrays of any shape."""
     kinds = itertools.groupby(images, key=lambda image: getattr(image, "shape", None))
     pixels = [read_pixels(list(kind), run.preprocessing) for _, kind in kinds]
     return np.asarray(scale_pixels(np.concatenate(pixels)))
@@ -82,7 +82,7 @@ def test_the_run_folder_holds_what_was_fitted(run):
     json.dumps(fitted, allow_nan=False)
 
 
-def test_the_rates_are_those_of_the_images(run, data):
+def test_the_rates_are_counted_from_the_images(run, data):
     kinds = {
         "validation": data.image_set.take(data.split.validation).images,
         "test": data.image_set.take(data.split.test).images,
@@ -110,7 +110,7 @@ def test_the_threshold_is_fitted_on_the_training_and_the_validation_images(run, 
     )
 
 
-def test_predict_rejects_what_the_run_rejects(run, data, tmp_path, capsys):
+def test_predict_rejects_the_images_that_the_run_rejects(run, data, tmp_path, capsys):
     flat, text = tmp_path / "flat.png", tmp_path / "text.jpg"
     Image.fromarray(np.full((32, 32), 128, "uint8")).save(flat)
     text.write_text("not an image")
@@ -142,7 +142,7 @@ class Interrupted(BaseException):
     """An exception that no code under test catches."""
 
 
-def test_a_run_that_is_interrupted_while_it_is_written_ends_as_an_uninterrupted_one(
+def test_a_run_that_is_interrupted_while_writing_ends_like_an_uninterrupted_one(
     run, drawn_images, tmp_path, monkeypatch
 ):
     out = tmp_path / "run"

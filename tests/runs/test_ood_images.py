@@ -1,4 +1,4 @@
-"""The out-of-distribution example images, and what is counted of them."""
+"""The out-of-distribution example images, and the rates counted on them."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_the_textures_are_the_pictures_that_came_with_scikit_image():
 
 
 @pytest.mark.parametrize(("images", "expected"), [(50, 50), (100, 100), (400, 100)])
-def test_many_training_images_are_drawn_from_all_classes_alike(images, expected, monkeypatch):
+def test_training_images_are_drawn_equally_from_all_classes(images, expected, monkeypatch):
     monkeypatch.setattr(ood, "MOST_TRAINING_IMAGES", 100)
     labels = np.random.default_rng(0).permutation(
         np.repeat([0, 1, 2], [images // 2, images // 4, images // 4])

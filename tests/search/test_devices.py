@@ -10,7 +10,7 @@ pytestmark = pytest.mark.long
 
 def test_two_devices_give_the_trials_of_one(images, tmp_path):
     # Without stochastic depth, which draws different numbers on each device.
-    options = ("--max-trials", "2", "--freeze", *FROZEN_STILL)
+    options = ("--max-trials", "2", "--freeze", *FROZEN_WITHOUT_DROPOUT)
     found = {}
     for name, devices in (("one", ()), ("two", ("--distribute", "data", "--devices", "2"))):
         finish(start(images, tmp_path / name, *options, *devices, OMP_NUM_THREADS="1"))
@@ -22,7 +22,7 @@ def test_two_devices_give_the_trials_of_one(images, tmp_path):
             assert b == pytest.approx(a, abs=1e-4)
 
 
-FROZEN_STILL = (
+FROZEN_WITHOUT_DROPOUT = (
     "depth=1",
     "num_heads=2",
     "dim=16",

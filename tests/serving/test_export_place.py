@@ -25,7 +25,7 @@ pytestmark = pytest.mark.same_on_every_backend
 
 
 @pytest.fixture
-def cheap():
+def without_model():
     """Exports without their most costly parts, for the tests of what is around them."""
 
     def write(run, folder):
@@ -97,7 +97,7 @@ def changed_run(run, folder, **changes):
     return copy
 
 
-def unfinished(run, folder):
+def unfinished_run(run, folder):
     shutil.copytree(run, folder / "cut.partial")
     return {"run": folder / "cut"}
 
@@ -130,7 +130,7 @@ def broken_config(run, folder):
 
 
 REFUSED = [
-    (unfinished, "is not finished: continue it with `keras-vit train --out"),
+    (unfinished_run, "is not finished: continue it with `keras-vit train --out"),
     (gone_images, "No such file or folder"),
     (taken_version, "models/vit/4 exists: leave --version out"),
     (other_format, "holds models of another format: give another --name"),

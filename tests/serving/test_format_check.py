@@ -25,17 +25,17 @@ def perfect(expected):
     return {**{name: expected[name].copy() for name in ("probabilities", "features")}, "reject": reject}
 
 
-def swapped(found, which):
+def swap_classes(found, which):
     which = np.atleast_1d(which)
     found["probabilities"][which, :2] = found["probabilities"][which, 1::-1]
 
 
-def rejecting(found, which):
+def change_rejection(found, which):
     which = np.atleast_1d(which)
     found["reject"][which] = 1 - found["reject"][which]
 
 
-def moved(found, name, by):
+def change_value(found, name, by):
     found[name][0, 0] += by
 
 
@@ -46,31 +46,47 @@ def nothing(found):
 COMPARISONS = {
     # tolerance, what is done to perfect answers of 100 images, what the refusal says
     "the same": (check.FLOAT32, nothing, None),
-    "a probability within": (check.FLOAT32, lambda found: moved(found, "probabilities", 9e-5), None),
+    "a probability within": (check.FLOAT32, lambda found: change_value(found, "probabilities", 9e-5), None),
     "a probability beyond": (
         check.FLOAT32,
-        lambda found: moved(found, "probabilities", 1.1e-4),
+        lambda found: change_value(found, "probabilities", 1.1e-4),
         "a probability differs by 1.1e-04, 1e-04 is allowed",
     ),
-    "NaN": (check.FLOAT32, lambda found: moved(found, "probabilities", np.nan), "differs by nan"),
-    "NaN in int8": (check.INT8, lambda found: moved(found, "probabilities", np.nan), "differs by nan"),
-    "a feature within": (check.FLOAT32, lambda found: moved(found, "features", 3.9e-3), None),
-    "a feature beyond": (check.FLOAT32, lambda found: moved(found, "features", 4.1e-3), "a feature differs"),
-    "a tie": (check.FLOAT32, lambda found: swapped(found, 2), None),
-    "rejection at the threshold": (check.FLOAT32, lambda found: rejecting(found, 1), None),
-    "rejection": (check.FLOAT32, lambda found: rejecting(found, 0), "1 of 100 images are rejected by one"),
-    "int8: a tie": (check.INT8, lambda found: swapped(found, range(0, 15, 3)), None),
+    "NaN": (check.FLOAT32, lambda found: change_value(found, "probabilities", np.nan), "differs by nan"),
+    "NaN in int8": (check.INT8, lambda found: change_value(found, "probabilities", np.nan), "differs by nan"),
+    "a feature within": (check.FLOAT32, lambda found: change_value(found, "features", 3.9e-3), None),
+    "a feature beyond": (
+        check.FLOAT32,
+        lambda found: change_value(found, "features", 4.1e-3),
+        "a feature differs",
+    ),
+    "a tie": (check.FLOAT32, lambda found: swap_classes(found, 2), None),
+    "rejection at the threshold": (check.FLOAT32, lambda found: change_rejection(found, 1), None),
+    "rejection": (
+        check.FLOAT32,
+        lambda found: change_rejection(found, 0),
+        "1 of 100 images are rejected by one",
+    ),
+    "int8: a tie": (check.INT8, lambda found: swap_classes(found, range(0, 15, 3)), None),
     "int8: too many ties": (
         check.INT8,
-        lambda found: swapped(found, range(0, 18, 3)),
+        lambda found: swap_classes(found, range(0, 18, 3)),
         "6 of 100 images get another",
     ),
-    "int8: no tie": (check.INT8, lambda found: swapped(found, 1), "1 of 100 images get another class, 5 may"),
-    "int8: near the threshold": (check.INT8, lambda found: rejecting(found, [1, 3]), None),
-    "int8: far from it": (check.INT8, lambda found: rejecting(found, 2), "within 25.0% of the threshold"),
+    "int8: no tie": (
+        check.INT8,
+        lambda found: swap_classes(found, 1),
+        "1 of 100 images get another class, 5 may",
+    ),
+    "int8: near the threshold": (check.INT8, lambda found: change_rejection(found, [1, 3]), None),
+    "int8: far from it": (
+        check.INT8,
+        lambda found: change_rejection(found, 2),
+        "within 25.0% of the threshold",
+    ),
     "int8: too often": (
         check.INT8,
-        lambda found: rejecting(found, range(1, 13, 2)),
+        lambda found: change_rejection(found, range(1, 13, 2)),
         "6 of 100 images are rejected",
     ),
 }
@@ -99,8 +115,8 @@ def test_comparison(case):
         assert measured.images == 100
         assert measured.same_class == (found["probabilities"].argmax(axis=1) == right).sum()
         assert measured.same_reject == (found["reject"] == (expected["distance"] > 1)).sum()
-        gone = np.abs(found["probabilities"] - expected["probabilities"]).max()
-        assert measured.difference == pytest.approx(gone)
+        largest = np.abs(found["probabilities"] - expected["probabilities"]).max()
+        assert measured.difference == pytest.approx(largest)
         return
     with pytest.raises(InputError, match=message) as raised:
         check.compare(expected, answer, images, tolerance, empty_batch=True)
@@ -113,22 +129,22 @@ def test_a_batch_of_each_size_is_compared(size, images):
     expected = answers(images)
     answer, pixels = replay(perfect(expected), images)
 
-    def wrong_at_one_size(batch):
+    def wrong_for_one_size(batch):
         found = answer(batch)
         return {**found, "features": found["features"] + (len(batch) == size)}
 
     assert check.compare(expected, answer, pixels, check.FLOAT32, empty_batch=False).images == images
     with pytest.raises(InputError, match="a feature differs by 1"):
-        check.compare(expected, wrong_at_one_size, pixels, check.FLOAT32, empty_batch=False)
+        check.compare(expected, wrong_for_one_size, pixels, check.FLOAT32, empty_batch=False)
 
 
 def test_an_empty_batch_has_no_answers():
     expected = answers(50)
     answer, pixels = replay(perfect(expected), 50)
 
-    def one_at_least(batch):
+    def at_least_one_image(batch):
         return answer(batch) if len(batch) else answer(pixels[:1])
 
-    check.compare(expected, one_at_least, pixels, check.FLOAT32, empty_batch=False)
+    check.compare(expected, at_least_one_image, pixels, check.FLOAT32, empty_batch=False)
     with pytest.raises(InputError, match="an empty batch gets answers"):
-        check.compare(expected, one_at_least, pixels, check.FLOAT32, empty_batch=True)
+        check.compare(expected, at_least_one_image, pixels, check.FLOAT32, empty_batch=True)

@@ -46,7 +46,7 @@ MODELS = {
 }
 
 
-def stirred(model, rng):
+def randomized(model, rng):
     """A model whose every weight matters: fresh biases are 0, and fresh scales 1."""
     for weight in model.weights:
         if "float" in weight.dtype:
@@ -61,7 +61,7 @@ def small(request):
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     arguments = {**SMALL, **MODELS[request.param]}
-    model = stirred(ViT(**arguments), rng)
+    model = randomized(ViT(**arguments), rng)
     images = rng.uniform(0, 255, (42, *arguments["image_shape"])).astype("float32")
     plain = ViT(**{**arguments, "dtype": "float32"})
     plain.set_weights(model.get_weights())

@@ -39,10 +39,10 @@ def run(three_epochs):
 
 def data_of(run) -> ImageData:
     """The images of a run, split as the run's were."""
-    return prepare_data(parse(words_of(run)).run)[0]
+    return prepare_data(parse(command_of_run(run)).run)[0]
 
 
-def words_of(run):
+def command_of_run(run):
     return shlex.split(run.config["command"])[1:]
 
 
@@ -95,7 +95,7 @@ def test_config_tells_how_to_repeat_the_run(run, images):
     assert config["backend"] == keras.backend.backend()
     assert {"keras", "numpy", "keras_vit"} <= set(config["versions"])
     assert config["seconds"] > 0
-    assert parse(words_of(run)).run == parse(tiny.command(images, run.path)).run
+    assert parse(command_of_run(run)).run == parse(tiny.command(images, run.path)).run
 
 
 def test_the_model_loads_in_safe_mode_and_gives_the_figures(run):

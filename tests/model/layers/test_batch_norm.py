@@ -26,13 +26,13 @@ cases = pytest.mark.parametrize(("kwargs", "shape"), CASES.values(), ids=CASES.k
 
 
 def made(kwargs, shape):
-    """A layer whose weights are not the initial ones, and its input."""
+    """A layer with random weights, and its input."""
     layer = BatchNorm(**kwargs)
     layer.build((None, *shape[1:]))
     return randomize(layer), random_input(shape, seed=1) * 2 + 3
 
 
-# The mathematics of the paper, in numpy.
+# The formulas of the paper, in numpy.
 
 
 def normalized(x, mean, variance, gamma, beta, epsilon):
@@ -45,7 +45,7 @@ def statistics(x):
 
 
 def trained(layer, x):
-    """What a training step gives, from the weights before it: the output and the moving statistics."""
+    """The output and the moving statistics of a training step, computed from the weights before it."""
     gamma, beta, *moving = (np.asarray(weight, "float64") for weight in layer.get_weights())
     now = statistics(x)
     m = layer.momentum
@@ -113,25 +113,25 @@ def test_a_frozen_one_is_in_inference():
     np.testing.assert_array_equal(layer.get_weights(), before)
 
 
-# Several replicas: each has the layer, the same weights and its share of the batch.
+# Several replicas. Each has the layer, the same weights and its share of the batch.
 
 
 def run_replicas(monkeypatch, kwargs, shares, policy=None):
-    """The replicas' layers and outputs in one training step.
+    """The layers and outputs of the replicas in one training step.
 
-    One replica runs after the other, again and again: what they exchange in their n-th exchange is right
-    once the exchanges before it were, so that as many rounds as exchanges, and one, are enough.
+    The replicas run one after the other, in several rounds. An exchange gives the right values once all
+    exchanges before it did, so one more round than there are exchanges is enough.
     """
     exchanged = []
     monkeypatch.setattr("keras_vit.model.layers.batch_norm.num_replicas", lambda: len(shares))
     for _ in range(5):
         given, layers, outputs = [], [], []
         for share in shares:
-            mine = []
+            own = []
 
-            def mean_over_replicas(value, mine=mine, exchanged=tuple(exchanged)):
-                mine.append(to_numpy(value))
-                known = exchanged[len(mine) - 1] if len(mine) <= len(exchanged) else mine[-1]
+            def mean_over_replicas(value, own=own, exchanged=tuple(exchanged)):
+                own.append(to_numpy(value))
+                known = exchanged[len(own) - 1] if len(own) <= len(exchanged) else own[-1]
                 return ops.convert_to_tensor(known)
 
             monkeypatch.setattr("keras_vit.model.layers.batch_norm.mean_over_replicas", mean_over_replicas)
@@ -140,11 +140,11 @@ def run_replicas(monkeypatch, kwargs, shares, policy=None):
             randomize(layer)
             outputs.append(layer(share, training=True))
             layers.append(layer)
-            given.append(mine)
+            given.append(own)
         before, exchanged = exchanged, np.mean(given, axis=0)
         if np.array_equal(before, exchanged):
             return layers, outputs
-    raise AssertionError("The exchanges do not come to rest.")
+    raise AssertionError("The exchanges do not converge.")
 
 
 @cases
@@ -163,7 +163,7 @@ def test_replicas_use_the_whole_batch(kwargs, shape, replicas, monkeypatch):
 def test_replicas_in_half_precision_keep_statistics_in_float32(monkeypatch):
     kwargs, shape = CASES["images"]
     layer, x = made(kwargs, shape)
-    x = to_numpy(ops.cast(x, "bfloat16"))  # what the layer gets to see
+    x = to_numpy(ops.cast(x, "bfloat16"))  # the input of the layer in half precision
     expected, moving = trained(layer, x)
     layers, outputs = run_replicas(monkeypatch, kwargs, np.split(x, 2), "mixed_bfloat16")
     for layer, y, part in zip(layers, outputs, np.split(expected, 2), strict=True):
@@ -173,7 +173,7 @@ def test_replicas_in_half_precision_keep_statistics_in_float32(monkeypatch):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_replicas_in_inference_ask_no_one(frozen, monkeypatch):
+def test_replicas_in_inference_exchange_nothing(frozen, monkeypatch):
     layer, x = made(*CASES["images"])
     layer.trainable = not frozen
     expected = to_numpy(layer(x))

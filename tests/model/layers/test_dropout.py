@@ -56,7 +56,7 @@ def test_its_random_state_is_its_only_variable():
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.5, 0.9])
 def test_a_share_of_rate_is_zero_and_the_rest_is_scaled(rate):
-    x = random_input((100, 400)) + 10  # none is zero
+    x = random_input((100, 400)) + 10  # no value is zero
     y = to_numpy(Dropout(rate)(x, training=True))
     kept = y != 0
     # 5 standard deviations of a binomial share.

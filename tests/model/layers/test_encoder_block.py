@@ -78,7 +78,7 @@ def test_is_two_residual_branches_with_norms_first(layer_scale):
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_the_attention_in_training(remat):
-    """The same path as in inference, with rematerialisation too."""
+    """Training uses the same path as inference, with rematerialisation too."""
     block = EncoderBlock(num_heads=2, mlp_dim=12, layer_scale=0.3, remat=remat)
     x = ops.convert_to_tensor(random_input((3, 5, 8)))
     out, attention = block(x, training=True, return_attention=True)
@@ -101,7 +101,7 @@ def test_stochastic_depth_drops_or_scales_the_branch_of_an_image():
     x = random_input((400, 3, 8))
     block.build(x.shape)
     branch = to_numpy(block.attention(block.attention_norm(x)))
-    block.mlp.contract.kernel.assign(np.zeros((12, 8)))  # only the first branch is left
+    block.mlp.contract.kernel.assign(np.zeros((12, 8)))  # only the first branch remains
     np.testing.assert_allclose(to_numpy(block(x)), x + branch, atol=1e-5)
     added = to_numpy(block(x, training=True)) - x
     dropped = abs(added).max(axis=(1, 2)) == 0
@@ -111,11 +111,11 @@ def test_stochastic_depth_drops_or_scales_the_branch_of_an_image():
     assert (dropped != (abs(again).max(axis=(1, 2)) == 0)).any()
 
 
-def test_stochastic_depth_draws_each_branch_apart():
+def test_stochastic_depth_draws_for_each_branch():
     block = EncoderBlock(num_heads=2, mlp_dim=12, drop_path_rate=0.5)
     x = random_input((64, 3, 8))
     block.build(x.shape)
-    # The branches are constants, 1 and 10, so that the sum tells which were taken.
+    # The branches are the constants 1 and 10, so that the sum shows which branches were kept.
     for dense, value in ((block.attention.projection, 1.0), (block.mlp.contract, 10.0)):
         dense.kernel.assign(np.zeros(dense.kernel.shape))
         dense.bias.assign(np.full(dense.bias.shape, value))
@@ -132,7 +132,7 @@ def test_remat_changes_neither_outputs_nor_gradients():
         if weights is None:
             weights = randomize(block).get_weights()
         block.set_weights(weights)
-        # The step of SGD at rate 1 is the gradient.
+        # A step of SGD with learning rate 1 equals the gradient.
         model.compile(keras.optimizers.SGD(1.0), loss="mse", jit_compile=False)
         model.fit(x, target, batch_size=8, verbose=0)
         outputs.append([to_numpy(weight) - old for weight, old in zip(block.weights, weights, strict=True)])

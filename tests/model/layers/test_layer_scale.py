@@ -34,7 +34,7 @@ def test_a_weight_of_the_block_takes_the_place_of_its_own_once():
     layer = LayerScale()
     layer.build((None, 4))
     layer.load_from_block(np.float32([1, 2, 3, 4]))
-    layer.load_own_variables({})  # the file has nothing for the layer itself
+    layer.load_own_variables({})  # the file has no weight for the layer itself
     np.testing.assert_array_equal(to_numpy(layer.scale), [1, 2, 3, 4])
     with pytest.raises(ValueError, match="expected 1 variables"):
         layer.load_own_variables({})

@@ -9,7 +9,7 @@ CASES = {
     "linear": (dict(dim=64, patch_size=4), (4, 28, 28, 1), (4, 49, 64), 2, 1088, 0),
     "linear, not square": (dict(dim=6, patch_size=4), (4, 8, 20, 3), (4, 10, 6), 2, 48 * 6 + 6, 0),
     "linear, 4 channels": (dict(dim=5, patch_size=3), (4, 6, 9, 4), (4, 6, 5), 2, 36 * 5 + 5, 0),
-    # 9 * channels * width and four numbers a width for the norm: conv 1 -> 16 -> 64.
+    # 9 * channels * width for a convolution, and 4 * width for its norm: 1 -> 16 -> 64 channels.
     "conv": (
         dict(dim=64, patch_size=4, stem="conv"),
         (4, 28, 28, 1),
@@ -121,7 +121,7 @@ def test_wrong_arguments(kwargs, shape, message):
 
 
 def bilinear_matrix(old, new):
-    """Row i: the weights with which sample i of `new` reads the `old` samples of a line."""
+    """Row i holds the weights of the `old` samples for sample i of the `new` ones."""
     matrix = np.zeros((new, old))
     for i in range(new):
         place = min(max((i + 0.5) * old / new - 0.5, 0), old - 1)
@@ -154,7 +154,7 @@ def test_resize_patch_kernel_of_a_smaller_patch_is_the_nearest():
     shrink = np.einsum("yi,xj->yxij", lines, lines).reshape(new * new, old * old)
     miss = shrink.T @ resize_patch_kernel(kernel, old, 1, new) - kernel
     assert np.linalg.norm(miss) > 0.1
-    # Least squares: what is missed cannot be had by any change of the new kernel.
+    # Least squares: no change of the new kernel can reduce the error.
     np.testing.assert_allclose(shrink @ miss, 0, atol=1e-4)
 
 

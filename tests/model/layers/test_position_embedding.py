@@ -109,7 +109,7 @@ def test_resize_to_the_same_grid_changes_nothing():
 @pytest.mark.parametrize("new_grid", [(6, 8), (2, 2), (5, 3)])
 def test_resize_keeps_the_class_row_and_constants(num_prefix, new_grid):
     table = np.full((1, num_prefix + 12, 5), 0.7, "float32")
-    table[:, :num_prefix] = 5.0  # must not leak into the patches
+    table[:, :num_prefix] = 5.0  # this value must not leak into the patches
     new = resize_position_table(table, (3, 4), new_grid, num_prefix)
     assert new.shape == (1, num_prefix + math.prod(new_grid), 5)
     assert new.dtype == "float32"
@@ -118,7 +118,7 @@ def test_resize_keeps_the_class_row_and_constants(num_prefix, new_grid):
 
 
 def test_resize_keeps_rows_and_columns_apart():
-    """A table that grows down its rows does so still, and is the same along its columns."""
+    """A table that grows along its rows still does, and stays constant along its columns."""
     table = np.repeat(np.arange(4.0), 3).reshape(1, 12, 1)
     new = resize_position_table(table, (4, 3), (8, 5), num_prefix=0).reshape(8, 5)
     np.testing.assert_allclose(new, np.repeat(new[:, :1], 5, axis=1), atol=1e-5)
@@ -126,7 +126,7 @@ def test_resize_keeps_rows_and_columns_apart():
 
 
 @pytest.mark.parametrize("new_grid", [(6, 8), (2, 2), (5, 3), (14, 14)])
-def test_resize_is_the_one_of_pytorch(new_grid):
+def test_resize_equals_that_of_pytorch(new_grid):
     torch = pytest.importorskip("torch")
     table = random_input((1, 1 + 35, 5))
     image = torch.tensor(table[:, 1:]).reshape(1, 7, 5, 5).permute(0, 3, 1, 2)

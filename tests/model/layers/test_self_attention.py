@@ -6,7 +6,7 @@ from keras import ops
 from keras_vit import SelfAttention
 from tests.helpers.checks import attention, check_layer, layer_norm, random_input, randomize, to_numpy
 
-# With a constant added to all keys every score of a query grows by the same: softmax does not see it.
+# A constant added to all keys adds the same number to all scores of a query. Softmax ignores it.
 NO_GRADIENT = ("key_norm/beta",)
 
 CASES = {
