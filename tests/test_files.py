@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and locks."""
+"""Files and folders that are written completely or not at all, and locks."""
 
 import csv
 import os
@@ -24,10 +24,10 @@ from tests.helpers import tiny
 pytestmark = pytest.mark.same_on_every_backend
 
 
-# Whole files
+# Complete files
 
 
-def test_a_file_that_is_written_to_its_end_replaces_the_earlier_one(tmp_path):
+def test_a_complete_file_replaces_the_earlier_one(tmp_path):
     (tmp_path / "a.txt").write_text("old")
     with whole_file(tmp_path / "a.txt") as file:
         file.write("ä new")
@@ -36,7 +36,7 @@ def test_a_file_that_is_written_to_its_end_replaces_the_earlier_one(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
-def test_a_file_that_fails_leaves_the_earlier_one(error, tmp_path):
+def test_a_failed_file_keeps_the_earlier_one(error, tmp_path):
     (tmp_path / "a.bin").write_bytes(b"old")
 
     def write():
@@ -49,7 +49,7 @@ def test_a_file_that_fails_leaves_the_earlier_one(error, tmp_path):
     assert tiny.tree(tmp_path) == {"a.bin": b"old"}
 
 
-def test_json_comes_back(tmp_path):
+def test_json_is_read_back(tmp_path):
     write_json(tmp_path / "a.json", {"a": [1, None], "b": "ä"})
     assert read_json(tmp_path / "a.json") == {"a": [1, None], "b": "ä"}
     with pytest.raises(TypeError):
@@ -176,7 +176,7 @@ def test_a_lock_is_held_by_one_process(tmp_path):
         assert made == []
 
 
-def test_a_lock_says_what_it_made(tmp_path):
+def test_a_lock_returns_the_folders_it_made(tmp_path):
     with locked(tmp_path / "a" / "b", "busy") as made:
         assert made == [tmp_path / "a" / "b" / "lock", tmp_path / "a" / "b", tmp_path / "a"]
         remove_made(made)

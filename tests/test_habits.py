@@ -1,4 +1,4 @@
-"""The habits of the project: imports, commit hooks, the workflow, the wheel, the documentation site."""
+"""The rules of the project: imports, commit hooks, the workflow, the wheel, the documentation site."""
 
 import graphlib
 import re
@@ -30,14 +30,14 @@ def read_yaml(*path):
     return yaml.safe_load(ROOT.joinpath(*path).read_text(encoding="utf-8"))
 
 
-def test_imports_run_down():
+def test_imports_point_downwards():
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_no_circle_of_imports():
-    """Of modules, those of one room and a package and its own modules too."""
+def test_no_import_cycles():
+    """Between modules, including those of one folder, and a package and its own modules."""
     graph = grimp.build_graph("keras_vit", exclude_type_checking_imports=True, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert sum(map(len, imports.values())) > 200
@@ -45,7 +45,7 @@ def test_no_circle_of_imports():
 
 
 def public_functions():
-    """Of the public names: functions, and methods that do not override one of Keras or KerasTuner."""
+    """Public functions, and methods of public classes that do not override one of Keras or KerasTuner."""
     loaded = griffe.load("keras_vit", resolve_aliases=True)
     for package in (keras_vit, keras_vit.search, keras_vit.serving.legacy):
         for name in set(package.__all__) - {"__version__", "RECIPES"}:
@@ -138,7 +138,7 @@ def package_files():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site as README's command builds it, without warnings."""
+    """The site, built with the command of README, without warnings."""
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
@@ -148,7 +148,7 @@ def site(tmp_path_factory):
 
 
 class Loaded(HTMLParser):
-    """The addresses that a browser loads for a page by itself: not those of links."""
+    """The addresses that a browser loads for a page. Links are not among them."""
 
     def __init__(self, page):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Checked dataclasses: what they accept, and the one sentence for what they do not."""
+"""Checked dataclasses: the values they accept, and the message for other values."""
 
 import dataclasses
 import json
@@ -67,7 +67,7 @@ class Whole:
     part: Part = dataclasses.field(default_factory=Part)
 
 
-# field, what is given, what is kept
+# field, given value, stored value
 RIGHT = [
     ("count", 3, 3),
     ("maybe", None, None),
@@ -157,19 +157,19 @@ def test_wrong_values(name, given, message):
         dataclasses.replace(Whole(name="x"), **{name: given})
 
 
-def test_a_positional_value_is_called_by_its_name():
+def test_the_message_names_a_positional_value():
     assert Part(2.0).rate == 2.0
     with pytest.raises(InputError, match=r"^rate must be a number\. Received: rate='x'$"):
         Part("x")
 
 
-def test_the_first_of_several_mistakes_is_the_sentence():
+def test_the_message_names_the_first_of_several_mistakes():
     with pytest.raises(InputError) as caught:
         Whole(name=3, count="x", share=2.0)
     assert str(caught.value) == "name must be text. Received: name=3"
 
 
-def test_a_check_of_several_fields_keeps_its_sentence():
+def test_a_check_of_several_fields_keeps_its_message():
     with pytest.raises(InputError) as caught:
         Part(low=3, high=2)
     assert str(caught.value) == "low must not exceed high. Received: low=3, high=2"
@@ -193,7 +193,7 @@ def test_arguments_of_another_class_are_a_type_error(arguments, given, named):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_made_cannot_be_changed():
+def test_an_instance_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Part().rate = 1.0
     assert dataclasses.is_dataclass(Part)
@@ -202,7 +202,7 @@ def test_what_is_made_cannot_be_changed():
 # From JSON
 
 
-def test_what_is_left_out_has_its_default():
+def test_omitted_values_have_their_defaults():
     assert from_plain(Whole, {"name": "x", "part": {"rate": 1}}) == Whole(name="x", part=Part(rate=1.0))
 
 
@@ -243,7 +243,7 @@ def test_to_plain_is_ready_for_json():
     assert plain["part"] == {"rate": 0.5, "low": 0, "high": 1}
 
 
-# Words
+# Types and limits as text
 
 
 def test_the_text_below_a_field_is_its_help():
@@ -265,7 +265,7 @@ def test_the_text_below_a_field_is_its_help():
         (str | None, None),
     ],
 )
-def test_limits_in_words(hint, text):
+def test_limits_as_text(hint, text):
     assert limits(hint) == text
 
 
@@ -284,5 +284,5 @@ def test_limits_in_words(hint, text):
         (Path, "a path", "a path"),
     ],
 )
-def test_types_in_words(hint, text, of_json):
+def test_types_as_text(hint, text, of_json):
     assert (words(hint), words(hint, from_json=True)) == (text, of_json)

@@ -1,4 +1,4 @@
-"""Asking the stand-in for TensorFlow Serving, over either protocol."""
+"""Sends requests to the stand-in for TensorFlow Serving, over either protocol."""
 
 import socket
 
@@ -7,7 +7,7 @@ import pytest
 from keras_vit.serving import client
 
 both = pytest.mark.parametrize("protocol", ["grpc", "rest"])
-BRIGHTNESS = (3, 100, 140, 200, 255)  # of the fixture `bright_files`
+BRIGHTNESS = (3, 100, 140, 200, 255)  # of the images in the fixture `bright_files`
 
 
 def ask(double, protocol, images, **options):

@@ -1,6 +1,6 @@
 """A SavedModel with the signatures of an exported model that classifies images by their brightness.
 
-Small, quick to write, and simple enough for numpy to say what it must answer.
+It is small, quick to write, and simple enough to compute its answers with numpy.
 """
 
 import io
@@ -46,7 +46,7 @@ class BrightnessModel(tf.Module):
 
 
 def brightness_of_files(image_bytes):
-    # What has a PNG's first bytes is decoded: a damaged one fails the request, as with other people's models.
+    # A file with the first bytes of a PNG is decoded. A damaged PNG fails the request.
     decoded = tf.strings.regex_full_match(image_bytes, r"\CPNG\C*")
     brightness = tf.map_fn(brightness_of_file, (image_bytes, decoded), fn_output_signature=tf.float32)
     return brightness, decoded
@@ -60,7 +60,7 @@ def brightness_of_file(file):
 
 
 def write(folder):
-    """Writes the model into a folder and gives that folder."""
+    """Writes the model into a folder and returns the folder."""
     model = BrightnessModel()
     signatures = {
         name: getattr(model, name) for name in ("serving_default", "images", "images_uint8", "features")
@@ -70,20 +70,20 @@ def write(folder):
 
 
 def png(brightness, size=(8, 8)):
-    """The bytes of a PNG that is of one brightness all over."""
+    """The bytes of a PNG of one brightness."""
     file = io.BytesIO()
     Image.new("L", size, brightness).save(file, "PNG")
     return file.getvalue()
 
 
 def noise_png(side, seed=0):
-    """The bytes of a PNG that cannot be compressed: somewhat more than side * side."""
+    """The bytes of a PNG that cannot be compressed: a little more than side * side."""
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side), "uint8")).save(file, "PNG")
     return file.getvalue()
 
 
 def expected(brightness):
-    """Probabilities (3,) of an image of one brightness, as numpy has them."""
+    """Probabilities (3,) of an image of one brightness, computed with numpy."""
     scores = np.exp(-np.abs(brightness - np.array(BRIGHTNESS)) / WIDTH)
     return scores / scores.sum()

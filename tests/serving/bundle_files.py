@@ -1,4 +1,4 @@
-"""What a bundle holds."""
+"""The files of a bundle."""
 
 PARTS = {
     "assets.extra/labels.txt",

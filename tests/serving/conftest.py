@@ -1,4 +1,4 @@
-"""What the tests of serving share: an exported run, and a stand-in for the server."""
+"""For the tests of serving: an exported run, and a stand-in for the server."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ class Bundle:
         models: the folder of all models.
         name: of the model.
         path: `models/name/1`.
-        printed: by the command.
+        printed: the output of the command.
     """
 
     models: Path
@@ -27,13 +27,13 @@ class Bundle:
 
 @pytest.fixture(scope="session")
 def run(rejecting):
-    """The folder of a finished run that has learned to reject out-of-distribution images."""
+    """The folder of a finished run that rejects out-of-distribution images."""
     return rejecting
 
 
 @pytest.fixture(scope="session")
 def bundle(run, made_once):
-    """The export of `run` for TensorFlow Serving, by the command: a `Bundle`. For reading only."""
+    """The export of `run` for TensorFlow Serving, as a `Bundle`. Tests must not change it."""
     pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
     from keras_vit.cli.main import main
     from keras_vit.process.exit_codes import FINE
@@ -48,10 +48,10 @@ def bundle(run, made_once):
     return Bundle(models, "steel", models / "steel" / "1", models.with_name("bundles.txt").read_text())
 
 
-# Not for the session: while a server runs, gRPC warns about every process that later tests fork.
+# Not shared by the session: while a server runs, gRPC warns about every process that later tests fork.
 @pytest.fixture(scope="module")
 def brightness_double(tmp_path_factory):
-    """The stand-in for TensorFlow Serving with two versions of the brightness model, named vit."""
+    """The stand-in for TensorFlow Serving, with two versions of the brightness model under the name vit."""
     pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
     from tests.serving import brightness_model
     from tests.serving.serving_double import served
@@ -65,7 +65,7 @@ def brightness_double(tmp_path_factory):
 
 @pytest.fixture
 def double(brightness_double):
-    """The same, with its default answers."""
+    """The stand-in, with its default answers."""
     brightness_double.reset()
     yield brightness_double
     brightness_double.reset()
@@ -73,7 +73,7 @@ def double(brightness_double):
 
 @pytest.fixture
 def sleeps(monkeypatch):
-    """The waits between the client's retries, in seconds; the tests do not wait."""
+    """The waits between the retries of the client, in seconds. The tests do not wait."""
     from keras_vit.serving import client
 
     waited: list[float] = []
@@ -83,7 +83,7 @@ def sleeps(monkeypatch):
 
 @pytest.fixture
 def bright_files(tmp_path):
-    """Images of the brightness model."""
+    """Images for the brightness model."""
     from tests.serving.asking import BRIGHTNESS
     from tests.serving.brightness_model import png
 

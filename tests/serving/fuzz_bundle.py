@@ -1,7 +1,7 @@
-"""Sends damaged images to an exported model, in a process of its own that may crash.
+"""Sends damaged images to an exported model, in a process that may crash.
 
-python -m tests.serving.fuzz_bundle FOLDER --labels A,B --seed 0 --first 0 --batches 10: each batch
-depends on the seed and its number alone, so `--first N --batches 1` repeats it. Prints the number of each
+python -m tests.serving.fuzz_bundle FOLDER --labels A,B --seed 0 --first 0 --batches 10. Each batch
+depends only on the seed and its number, so `--first N --batches 1` repeats it. Prints the number of each
 batch before it is sent, and a line of JSON at the end.
 """
 
@@ -17,12 +17,12 @@ import tensorflow as tf
 from tests.serving.mutations import SEEDS, mutated
 
 BATCH_SIZE = 32
-GOOD = 2  # in each batch, where they must not be disturbed
+GOOD = 2  # good images in each batch, whose answers must not change
 TOLERANCE = 1e-5
 
 
 def batch(seed, number):
-    """Files, and the places of the good ones: place -> index in SEEDS."""
+    """The files of a batch, and the positions of the good ones: position -> index in SEEDS."""
     rng = np.random.default_rng([seed, number])
     files = [mutated(rng) for _ in range(BATCH_SIZE)]
     places = rng.choice(BATCH_SIZE, GOOD, replace=False)
@@ -31,7 +31,7 @@ def batch(seed, number):
 
 
 def problem(answer, labels, good, expected):
-    """What is wrong with the answers to a batch, in a few words, or None."""
+    """A short description of the first wrong answer in a batch, or None."""
     probabilities, confidence = answer["probabilities"], answer["confidence"]
     if len(probabilities) != BATCH_SIZE:
         return f"{len(probabilities)} rows"

@@ -1,9 +1,9 @@
-"""What BundleLayer does in a program that has only Keras 2.
+"""Checks BundleLayer in a program with Keras 2 only.
 
     TF_USE_LEGACY_KERAS=1 python -m tests.serving.keras2_layer FOLDER
 
-writes a bundle into the folder, runs each function that begins with `check_` in a folder of its own, and
-writes `answers.json`: the name of each with "" or what went wrong.
+writes a bundle into the folder, runs each function whose name begins with `check_` in a new folder, and
+writes `answers.json`: the name of each function with "" or its error.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ PIXELS = np.stack([np.full((4, 6, 1), brightness, "float32") for brightness in B
 
 
 class WeightedModel(brightness_model.BrightnessModel):
-    """Its features depend on a variable, which training must not change."""
+    """A model whose features depend on a variable, which training must not change."""
 
     def __init__(self):
         super().__init__()
@@ -132,7 +132,7 @@ def check_a_head_learns_and_the_bundle_does_not(folder):
     head = tf_keras.layers.Dense(1)
     model = tf_keras.Model(image_bytes, head(layer(image_bytes)))
     assert [weight.name for weight in model.weights] == ["dense/kernel:0", "dense/bias:0"]
-    # numpy() may show the variable's own memory, in which training then changes it.
+    # numpy() may return the memory of the variable, which training would change.
     before, kernel = layer(BYTES).numpy(), head.kernel.numpy().copy()
     model.compile(tf_keras.optimizers.SGD(0.1), "mse")
     model.fit(BYTES, np.arange(6.0), epochs=2, verbose=0)
@@ -141,7 +141,7 @@ def check_a_head_learns_and_the_bundle_does_not(folder):
 
 
 def save_each_way(folder, path):
-    """The same model in each format of Keras 2, and its answers."""
+    """The same model saved in each format of Keras 2, and its answers."""
     model = of_bytes(path, "features", output="features")
     saved = [folder / "model.keras", folder / "model.h5", folder / "saved_model"]
     for target in saved:
@@ -162,7 +162,7 @@ def check_a_bundle_that_has_moved(folder):
     for target in saved[:2]:
         with refused(f"There is no bundle {folder / 'old'}", "or a link to it, there"):
             tf_keras.models.load_model(target)
-    # A SavedModel has the graph and the variables in itself.
+    # A SavedModel holds the graph and the variables.
     same(tf_keras.models.load_model(saved[2]).predict(BYTES, verbose=0), answers)
     (folder / "old").symlink_to(folder / "new")
     for target in saved:
@@ -176,7 +176,7 @@ def check_a_relative_path_stays_relative(folder):
     assert tf_keras.models.load_model("model.keras").layers[-1].path == "bundle"
 
 
-def check_what_is_no_bundle(folder):
+def check_a_folder_that_is_not_a_bundle(folder):
     (folder / "empty").mkdir()
     (folder / "file").write_text("text")
     (folder / "damaged").mkdir()
@@ -193,7 +193,7 @@ def check_what_is_no_bundle(folder):
             BundleLayer(path)
 
 
-def check_what_the_bundle_does_not_have(folder):
+def check_outputs_that_the_bundle_does_not_have(folder):
     with refused("no signature 'classify'", "features, images, images_uint8, serving_default"):
         BundleLayer(BUNDLE, "classify")
     with refused("no output 'logits'", "confidence, label, probabilities, reject"):

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-HEIGHT, WIDTH, CHANNELS, PATCH = 12, 8, 3, 4  # no two the same, so that none can take another's place
+HEIGHT, WIDTH, CHANNELS, PATCH = 12, 8, 3, 4  # all different, so that none can replace another
 CLASSES, DIM, DEPTH, HEADS, MLP = 5, 12, 2, 3, 20
 PATCHES = (HEIGHT // PATCH) * (WIDTH // PATCH)
 
@@ -24,7 +24,7 @@ def norm(name=None, epsilon=1e-6):
 
 
 class ClassToken(layers.Layer):
-    """A token before all others, as the layers of vit-keras have it: one weight named `weight_name`."""
+    """Adds a first token, like the layer of vit-keras: one weight named `weight_name`."""
 
     def __init__(self, weight_name="cls", **kwargs):
         super().__init__(**kwargs)
@@ -59,7 +59,7 @@ class PositionTable(layers.Layer):
 
 
 class PositionEmbedding(layers.Layer):
-    """Adds the rows of an Embedding, as Keras's example of a Vision Transformer does."""
+    """Adds the rows of an Embedding, like the Vision Transformer among the examples of Keras."""
 
     def build(self, shape):
         self.embedding = layers.Embedding(shape[1], shape[2])
@@ -69,7 +69,7 @@ class PositionEmbedding(layers.Layer):
 
 
 class VitKerasAttention(layers.Layer):
-    """Attention by four Dense layers, as vit-keras names them."""
+    """Attention with four Dense layers, with the names of vit-keras."""
 
     def build(self, shape):
         for name in ("query", "key", "value", "out"):
@@ -86,7 +86,7 @@ class VitKerasAttention(layers.Layer):
 
 
 class VitKerasBlock(layers.Layer):
-    """A block of vit-keras 0.1: the MLP is a model of its own, whose layers have the name of the block."""
+    """A block of vit-keras 0.1: the MLP is a separate model, whose layers have the name of the block."""
 
     def build(self, shape):
         self.attention = VitKerasAttention(name="MultiHeadDotProductAttention_1")
@@ -120,12 +120,12 @@ def vit_keras(head=True):
 
 
 def vit_keras_in_a_model():
-    """How vit-keras is fine-tuned: without its head, in another model."""
+    """vit-keras as in fine-tuning: without its head, in another model."""
     return tf_keras.Sequential([vit_keras(head=False), layers.Dense(CLASSES, name="my_head")])
 
 
 def split(epsilon=1e-6, activation="gelu"):
-    """ViT's names, with Keras's MultiHeadAttention, Conv2D and Embedding."""
+    """The names of ViT, with MultiHeadAttention, Conv2D and Embedding of Keras."""
     images = layers.Input((HEIGHT, WIDTH, CHANNELS))
     x = layers.Conv2D(DIM, PATCH, PATCH, name="patch_embed")(images)
     x = layers.Reshape((PATCHES, DIM))(x)
@@ -142,7 +142,7 @@ def split(epsilon=1e-6, activation="gelu"):
 
 
 def fused():
-    """ViT's names, one projection to queries, keys and values, heads of free width, a conv stem, no class
+    """The names of ViT, one projection to queries, keys and values, head_dim, a conv stem, no class
     token, a hidden layer in the head."""
     head_dim = 5
     images = layers.Input((HEIGHT, WIDTH, CHANNELS))
@@ -168,7 +168,7 @@ def fused():
 
 
 class Plain(tf_keras.Model):
-    """A model as in a notebook: Keras's automatic names, the token and the positions weights of the model."""
+    """A model as in a notebook: automatic names of Keras, and a token and positions without layers."""
 
     def __init__(self):
         super().__init__(name="plain")
@@ -201,7 +201,7 @@ class Plain(tf_keras.Model):
 
 
 def automatic():
-    tf_keras.backend.clear_session()  # the counters in the names begin anew
+    tf_keras.backend.clear_session()  # the counters in the names start again
     return Plain()
 
 
@@ -211,14 +211,14 @@ VITS = {
     "split": split,
     "fused": fused,
     "automatic": automatic,
-    # These have ViT's shapes and are another function.
+    # These have the shapes of ViT but compute another function.
     "epsilon": lambda: split(epsilon=1e-3),
     "tanh": lambda: split(activation="tanh"),
 }
 
 
 def randomise(model, rng):
-    """Weights as of a trained model, in that nothing stays 0 or 1."""
+    """Replaces initial values of 0 and 1, which a trained model would not have."""
     for weight in model.weights:
         value = rng.normal(0, 0.4, weight.shape)
         ones = any(word in weight.name for word in ("gamma", "moving_variance"))
@@ -232,11 +232,11 @@ def main(folder):
     np.save(folder / "images.npy", images)
     for name, make in VITS.items():
         model = make()
-        model(images)  # a subclassed model has no weights before
+        model(images)  # a subclassed model has no weights before its first call
         randomise(model, rng)
         np.save(folder / f"{name}.npy", model(images, training=False).numpy())
         model.save_weights(folder / f"{name}_weights.h5")
-        if name != "automatic":  # Keras 2 saves subclassed models as weights only
+        if name != "automatic":  # Keras 2 saves only the weights of a subclassed model
             model.save(folder / f"{name}_model.h5")
         if name == "split":
             model.save_weights(folder / "split.weights.h5")

@@ -1,4 +1,4 @@
-"""Damaged image files: small valid ones of every kind, changed at random."""
+"""Damaged image files: small valid files of every kind, changed at random."""
 
 import struct
 import zlib
@@ -13,7 +13,7 @@ LARGE = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 def png(depth, colour, *, interlaced=False, size=(13, 11)):
     """A PNG of random pixels; `colour` is 0 gray, 2 RGB, 4 gray with alpha, 6 RGB with alpha.
 
-    The pixels lie in it as they are, where a changed byte changes one of them.
+    The pixels are stored uncompressed, so a changed byte changes one pixel.
     """
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
     passes = [(0, 0, 1, 1)]
@@ -58,7 +58,7 @@ SEEDS = [
 
 
 def mutated(rng):
-    """One damaged file; as good as always another one."""
+    """A damaged file, almost always a different one."""
     content = bytearray(SEEDS[rng.integers(len(SEEDS))])
     for _ in range(rng.geometric(0.7)):
         MUTATIONS[rng.integers(len(MUTATIONS))](rng, content)
@@ -68,7 +68,7 @@ def mutated(rng):
 
 
 def place(rng, content):
-    """Somewhere in the file, sometimes near its head."""
+    """A random position in the file, sometimes near the beginning."""
     return int(rng.integers(min(len(content), 64) if rng.random() < 0.25 else len(content))) if content else 0
 
 
@@ -107,7 +107,7 @@ def duplicate(rng, content):
 
 
 def claim(rng, content):
-    """A number of 1, 2 or 4 bytes becomes a large or a small one."""
+    """Replaces a number of 1, 2 or 4 bytes by a large or a small one."""
     size = (1, 2, 4)[rng.integers(3)]
     value = LARGE[rng.integers(len(LARGE))] % 256**size
     at = place(rng, content)
@@ -115,7 +115,7 @@ def claim(rng, content):
 
 
 def splice(rng, content):
-    """Goes on as another file does."""
+    """Replaces the rest of the file by that of another one."""
     other = SEEDS[rng.integers(len(SEEDS))]
     del content[place(rng, content) :]
     content += other[int(rng.integers(len(other))) :]
@@ -125,7 +125,7 @@ MUTATIONS = (flip_bits, overwrite, truncate, insert, delete, duplicate, claim, s
 
 
 def with_right_checksums(content):
-    """A damaged PNG whose chunks have the checksums that they must: otherwise no decoder would read on."""
+    """A damaged PNG with valid checksums, since a decoder stops at a wrong checksum."""
     content = bytearray(content)
     at = 8
     while at + 12 <= len(content):

@@ -1,7 +1,7 @@
-"""How much memory an exported model takes for image files, in a process of its own. Linux only.
+"""Measures how much memory an exported model takes for image files, in a new process. Linux only.
 
-python -m tests.serving.peak_memory FOLDER FILE...: the files are one batch. Prints a line of JSON: the
-answers, and by how many MB the process grew at most.
+python -m tests.serving.peak_memory FOLDER FILE... sends the files as one batch. Prints a line of JSON
+with the answers and the largest growth of the process in MB.
 """
 
 import gc
@@ -25,7 +25,7 @@ def main(folder, *paths):
         serve(image_bytes=tf.constant([FILES["colour PNG"]] * count))
     files = tf.constant([Path(path).read_bytes() for path in paths])
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = megabytes("VmRSS")
     answer = serve(image_bytes=files)
     grown = megabytes("VmHWM") - before

@@ -1,4 +1,4 @@
-"""Image files for the served graph: of every kind that it takes, damaged ones, and decompression bombs."""
+"""Image files for the served graph: of every kind that it accepts, damaged ones, and decompression bombs."""
 
 import io
 import struct
@@ -58,7 +58,7 @@ FILES = {
 
 
 def patched(encoded, at, value):
-    """A file with other bytes at one place."""
+    """A file with other bytes at one position."""
     return encoded[:at] + value + encoded[at + len(value) :]
 
 
@@ -67,7 +67,7 @@ def png_chunk(kind, body):
 
 
 def png_bomb(width, height):
-    """A valid black PNG of 1 bit a pixel."""
+    """A valid black PNG with 1 bit per pixel."""
     row = b"\0" * ((width + 7) // 8 + 1)
     packer = zlib.compressobj(9)
     body = b"".join([packer.compress(row) for _ in range(height)] + [packer.flush()])
@@ -85,7 +85,7 @@ def gif_of_frames(*sizes):
 
 
 def jpeg_of(width, height):
-    """A small JPEG that claims another size."""
+    """A small JPEG whose header claims another size."""
     encoded = FILES["gray JPEG"]
     return patched(encoded, encoded.index(b"\xff\xc0") + 5, struct.pack(">HH", height, width))
 
@@ -110,7 +110,7 @@ BAD = {
 
 WIDE_PNG = png_bomb(8192, 4097)
 
-# Files of some kilobytes that take hundreds of megabytes, or thousands, where they are decoded.
+# Files of some kilobytes that take hundreds or thousands of megabytes when they are decoded.
 BOMBS = {
     "PNG bomb": WIDE_PNG,
     "PNG bomb with another chunk first": WIDE_PNG[:8] + png_chunk(b"abCd", bytes(20)) + WIDE_PNG[8:],

@@ -1,9 +1,9 @@
 """A stand-in for TensorFlow Serving on loopback.
 
-Real are the protocol's messages and stubs (tensorflow-serving-api), the SavedModel with its signatures, its
-execution by TensorFlow, gRPC and HTTP over sockets. Ours, after TensorFlow Serving's sources and the page
-of its REST API, are finding the model, checking the request, the codes and texts of refusals, JSON to tensors
-and back. There is no batching, no version policy and no warm-up here.
+It uses the real messages and stubs of the protocol (tensorflow-serving-api), a SavedModel that TensorFlow
+runs, and gRPC and HTTP over sockets. It replaces the choice of the model, the checks of a request, the codes
+and messages of errors, and the conversion between JSON and tensors. These follow the sources of TensorFlow
+Serving and the page of its REST API. There is no batching, no version policy and no warm-up.
 
 Sources: tensorflow_serving/servables/tensorflow/{predict_util,get_model_metadata_impl}.cc,
 tensorflow_serving/model_servers/{http_server,http_rest_api_handler,get_model_status_impl}.cc,
@@ -53,7 +53,7 @@ class Refusal(Exception):
 
 @dataclass
 class Version:
-    """One SavedModel: what it can be asked, and its functions."""
+    """One SavedModel: its signatures and functions."""
 
     signature_def: dict
     functions: Any
@@ -65,7 +65,7 @@ class Version:
         return cls(dict(graph.signature_def), tf.saved_model.load(str(folder), tags=["serve"]).signatures)
 
     def run(self, signature, inputs):
-        """Outputs by name; `inputs` are tensors by name."""
+        """Returns the outputs by name. `inputs` are tensors by name."""
         if signature not in self.signature_def:
             raise Refusal("FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.')
         wanted = self.signature_def[signature].inputs
@@ -91,18 +91,18 @@ class Version:
 
 @dataclass
 class Double:
-    """A model's folder, served.
+    """A folder of a model, served.
 
     Args:
-        folder: of the model, named as it.
+        folder: the folder of the model, which has its name.
         versions: number -> `Version`.
-        state: what the status says of each version.
+        state: the status of each version.
         refusals: codes that the next requests are refused with, one each; `None` for one that is answered.
         release: while it is not set, requests get no answer.
-        change: what is made of the outputs, a dict of numpy arrays, before they are sent.
+        change: a function of the outputs, a dict of numpy arrays, that changes them before they are sent.
         raw: bytes that REST sends instead of its JSON.
-        batches: the images of each Predict that was asked, refused ones too.
-        asked_versions: the version that each asked for, `None` where it did not say.
+        batches: the number of images in each Predict request, refused ones too.
+        asked_versions: the version that each request asked for, `None` if it gave none.
     """
 
     folder: Path
@@ -264,7 +264,7 @@ class Rest(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def handle(self):
-        with contextlib.suppress(ConnectionError):  # the client has given up
+        with contextlib.suppress(ConnectionError):  # the client does not wait any longer
             super().handle()
 
     def log_message(self, format, *arguments):
@@ -284,7 +284,7 @@ def _value(item):
 def _as_json(value):
     if value.dtype == object:
         return [text.decode() for text in value]
-    # The shortest digits that give the same float32 again, as json_tensor.cc writes them.
+    # The shortest decimal number for the same float32, as in json_tensor.cc.
     return (value.astype(str).astype(float) if value.dtype.kind == "f" else value).tolist()
 
 
@@ -300,7 +300,7 @@ def _metadata_as_json(answer):
 
 @contextlib.contextmanager
 def served(folder, ports=(0, 0)):
-    """Serves the versions in a model's folder at `.grpc` and `.rest` of the `Double` that it gives.
+    """Serves the versions in the folder of a model, at the addresses `.grpc` and `.rest` of the `Double`.
 
     Args:
         folder: `.../NAME`, with the folders of its versions.
@@ -321,7 +321,7 @@ def served(folder, ports=(0, 0)):
         server.start()
         handler = type("Handler", (Rest,), {"double": double})
         with ThreadingHTTPServer(("127.0.0.1", ports[1]), handler) as web:
-            web.daemon_threads = False  # the end waits for them
+            web.daemon_threads = False  # the end waits for these threads
             double.rest = f"127.0.0.1:{web.server_port}"
             listening = threading.Thread(target=web.serve_forever, args=(0.05,))
             listening.start()
@@ -337,4 +337,4 @@ def served(folder, ports=(0, 0)):
 if __name__ == "__main__":
     with served(sys.argv[1], tuple(map(int, sys.argv[2:4])) or (0, 0)) as started:
         print(started.grpc, started.rest, flush=True)
-        sys.stdin.read()  # until the starting process closes it
+        sys.stdin.read()  # until the parent process closes it

@@ -1,7 +1,8 @@
-"""Answers requests with a SavedModel in a process that has TensorFlow, and neither Keras nor keras_vit.
+"""Answers requests with a SavedModel, in a process with TensorFlow but without Keras and keras_vit.
 
 python tensorflow_alone.py FOLDER REQUESTS ANSWERS. REQUESTS is a pickle of (signature, inputs by name);
-ANSWERS becomes one of what each gave, by name, and of what came in of the packages that must not.
+ANSWERS becomes a pickle of the outputs of each request, by name, and of the names in ABSENT that were
+imported.
 """
 
 import pickle
@@ -9,7 +10,7 @@ import sys
 
 ABSENT = ("keras", "keras_vit", "tf_keras")
 for name in ABSENT:
-    sys.modules[name] = None  # an import of it raises ModuleNotFoundError
+    sys.modules[name] = None  # importing it raises ModuleNotFoundError
 
 import tensorflow as tf  # noqa: E402
 
@@ -28,7 +29,7 @@ def main(folder, requests, answers):
 
 
 def as_tensors(inputs):
-    # An empty array of bytes does not tell what it is empty of.
+    # The dtype of an empty array of bytes is unknown.
     return {key: tf.constant(x, tf.string if x.dtype == object else x.dtype) for key, x in inputs.items()}
 
 

@@ -1,4 +1,4 @@
-"""An exported run without us: in TensorFlow alone and saved_model_cli; warm-up requests and operations."""
+"""An exported run without this package: in TensorFlow and saved_model_cli; warm-up; operations."""
 
 import pickle
 import re
@@ -27,7 +27,7 @@ SIGNATURES = ("serving_default", "images", "images_uint8", "features")
 
 @pytest.fixture(scope="module")
 def paths(drawn_images, tmp_path_factory):
-    """32 images of one size, of which the first and the last are unlike those of training."""
+    """32 images of one size. The first and the last are not like the training images."""
     folder = tmp_path_factory.mktemp("unlike")
     unlike = [folder / "squares.png", folder / "noise.png"]
     picture("L", (32, 32)).save(unlike[0])
@@ -38,7 +38,7 @@ def paths(drawn_images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(run, paths):
-    """What Keras says of them."""
+    """The answers of Keras about the images."""
     opened = keras_vit.load_run(run)
     predicted = keras_vit.predict(opened, paths)
     scaled = scale_pixels(read_pixels(paths, opened.preprocessing))
@@ -71,7 +71,7 @@ def request(signature, paths):
 
 
 def check(found, expected, count):
-    """That an answer is the first so many rows of what is expected."""
+    """Checks that an answer equals the first `count` rows of the expected one."""
     assert found
     for name, values in found.items():
         if values.dtype.kind == "f":
@@ -85,7 +85,7 @@ def check(found, expected, count):
 
 @pytest.fixture(scope="module")
 def alone(bundle, paths, tmp_path_factory):
-    """(signature, size) -> answers, and a batch with damaged images, of a process without Keras."""
+    """Answers of a process without Keras, by (signature, size), and of a batch with damaged images."""
     folder = tmp_path_factory.mktemp("alone")
     asked = [(signature, request(signature, paths[:size])) for signature in SIGNATURES for size in SIZES]
     mixed = [paths[1].read_bytes(), *BAD.values(), *BOMBS.values(), *FILES.values(), paths[2].read_bytes()]
@@ -104,7 +104,7 @@ def alone(bundle, paths, tmp_path_factory):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_a_process_without_keras_answers_as_keras_does(signature, size, alone, expected):
+def test_a_process_without_keras_gives_the_answers_of_keras(signature, size, alone, expected):
     answer = alone[signature, size]
     outputs = {"probabilities", "label", "confidence", "reject"}
     assert set(answer) == ({"features", "reject"} if signature == "features" else outputs)
@@ -136,7 +136,7 @@ def saved_model_cli(*arguments):
     return process.stdout
 
 
-def test_saved_model_cli_shows_what_a_server_is_asked(bundle):
+def test_saved_model_cli_shows_the_signatures(bundle):
     shown = saved_model_cli("show", "--dir", bundle.path, "--all")
     assert "MetaGraphDef with tag-set: 'serve' contains the following SignatureDefs" in shown
     sections = re.split(r"signature_def\['(\w+)'\]:", shown)
@@ -162,7 +162,7 @@ def test_saved_model_cli_shows_what_a_server_is_asked(bundle):
 
 
 def literal(value):
-    """As saved_model_cli takes it, which ends at a semicolon wherever that stands."""
+    """A Python literal for saved_model_cli, which would split it at a semicolon."""
     return repr(value).replace(";", r"\x3b")
 
 
@@ -204,16 +204,16 @@ def test_every_warm_up_request_is_answered(bundle):
         (size,) = {len(value) for value in inputs.values()}
         answer = signatures[asked.model_spec.signature_name](**inputs)
         assert {name: len(values) for name, values in answer.items()} == dict.fromkeys(answer, size)
-        # A request that is rejected unread would warm up nothing.
+        # A request whose images are not decoded would warm up nothing.
         assert answer.get("probabilities", answer.get("features")).numpy().any(axis=1).all()
         seen.append((asked.model_spec.signature_name, size))
     sizes = re.findall(r"^allowed_batch_sizes: (\d+)$", (bundle.models / "batching.config").read_text(), re.M)
     assert "1" in sizes
     assert sorted(seen) == sorted((signature, int(size)) for signature in SIGNATURES for size in sizes)
-    assert len(seen) <= 1000  # more make TensorFlow Serving refuse the version
+    assert len(seen) <= 1000  # TensorFlow Serving refuses a version with more
 
 
-# Its operations
+# The operations of the graph
 
 
 @pytest.fixture(scope="module")
@@ -222,15 +222,15 @@ def meta_graph(bundle):
     return found
 
 
-def test_a_server_has_all_operations(meta_graph):
+def test_a_server_supports_all_operations(meta_graph):
     assert objections(meta_graph) == []
-    assert {"DecodeImage", "MatMul", "Softmax"} <= ops(meta_graph)  # so the functions were looked into
-    # TensorFlow's own list, which leaves out those in functions that functions call.
+    assert {"DecodeImage", "MatMul", "Softmax"} <= ops(meta_graph)  # so operations in functions were found
+    # The list of TensorFlow, which omits operations in nested functions.
     assert ops(meta_graph) >= {op.name for op in meta_graph.meta_info_def.stripped_op_list.op}
 
 
 class Wrong(tf.Module):
-    """SavedModels that no server can be expected to run."""
+    """SavedModels that a server may not run."""
 
     @tf.function(input_signature=[tf.TensorSpec([None])])
     def python(self, x):
@@ -253,7 +253,7 @@ class Wrong(tf.Module):
         ("compiled", "a function must be compiled with XLA"),
     ],
 )
-def test_what_a_server_need_not_have_is_found(name, objection, tmp_path):
+def test_unsupported_operations_are_found(name, objection, tmp_path):
     wrong = Wrong()
     tf.saved_model.save(wrong, str(tmp_path), signatures=getattr(wrong, name))
     (found,) = read(tmp_path).meta_graphs
@@ -264,7 +264,7 @@ def test_what_a_server_need_not_have_is_found(name, objection, tmp_path):
     ("op", "objection"),
     [("XlaCallModule", "XlaCallModule is refused"), ("OfSomeLibrary", "OfSomeLibrary is not of TensorFlow")],
 )
-def test_so_is_an_unknown_operation_deep_in_a_function(op, objection, meta_graph):
+def test_an_unknown_operation_in_a_function_is_found(op, objection, meta_graph):
     changed = type(meta_graph)()
     changed.CopyFrom(meta_graph)
     next(node for node in nodes(changed) if node.op == "DecodeImage").op = op

@@ -64,7 +64,7 @@ def locked(folder):
 
 def huge(folder):
     with open(folder / "bad", "wb") as file:
-        file.truncate(client.MAX_FILE_BYTES + 1)  # takes no room on the disk
+        file.truncate(client.MAX_FILE_BYTES + 1)  # takes no space on the disk
 
 
 UNDECODABLE = "the server cannot decode it as an image"
@@ -74,14 +74,16 @@ BAD_FILES = {
     "missing": (lambda folder: None, "there is no such file"),
     "a folder": (folder, "it is not a file"),
     "a pipe": (pipe, "it is not a file"),
-    "not ours": (locked, "cannot be read: Permission denied"),
+    "no permission": (locked, "cannot be read: Permission denied"),
     "huge": (huge, "more than 512 MiB, too large to send"),
 }
 
 
 @both
 @pytest.mark.parametrize(("make", "error"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_a_bad_image_is_named_and_spoils_no_other(make, error, double, protocol, bright_files, tmp_path):
+def test_a_bad_image_is_named_and_does_not_affect_others(
+    make, error, double, protocol, bright_files, tmp_path
+):
     make(tmp_path)
     bad = tmp_path / "bad"
     answers = ask(double, protocol, [*bright_files[:2], bad, *bright_files[2:]])
@@ -90,7 +92,7 @@ def test_a_bad_image_is_named_and_spoils_no_other(make, error, double, protocol,
 
 
 @both
-def test_files_that_cannot_be_read_ask_nothing(double, protocol):
+def test_unreadable_files_send_no_request(double, protocol):
     answers = ask(double, protocol, ["nosuch", "a\0zero"])
     assert [answer.error for answer in answers] == ["there is no such file", "there is no such file"]
     assert double.batches == []
@@ -122,8 +124,8 @@ def test_batches_of_images(images, batch_size, batches, double, protocol, tmp_pa
 
 @both
 def test_batches_of_bytes(double, protocol, tmp_path):
-    """Each request stays below gRPC's 4 MiB, but for an image that is larger itself."""
-    sides = (1100, 1100, 1100, 2300, 1100, 8)  # 1.2 MB each, one of 5.3 MB
+    """Each request stays below the 4 MiB of gRPC, unless a single image is larger."""
+    sides = (1100, 1100, 1100, 2300, 1100, 8)  # about 1.2 MB each, and one of 5.3 MB
     paths = [tmp_path / f"{i}.png" for i in range(len(sides))]
     for path, side in zip(paths, sides, strict=True):
         path.write_bytes(noise_png(side))
@@ -133,7 +135,7 @@ def test_batches_of_bytes(double, protocol, tmp_path):
 
 
 def test_a_long_answer(double, bright_files):
-    """More than the 4 MiB that a gRPC client takes by itself."""
+    """More than the 4 MiB that a gRPC client accepts by default."""
     many = 300_000
 
     def change(outputs):
@@ -146,7 +148,7 @@ def test_a_long_answer(double, bright_files):
     )
 
 
-# Failures that may pass
+# Temporary failures
 
 
 def bounds(attempt):
@@ -156,7 +158,7 @@ def bounds(attempt):
 
 @both
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"])
-def test_a_failure_that_passes(code, double, protocol, bright_files, sleeps):
+def test_a_temporary_failure(code, double, protocol, bright_files, sleeps):
     double.refusals = [code, code]
     assert ask(double, protocol, bright_files) == ask(double, protocol, bright_files)
     assert double.batches == [5] * 4
@@ -168,7 +170,7 @@ def test_a_failure_that_passes(code, double, protocol, bright_files, sleeps):
 
 @both
 @pytest.mark.parametrize("retries", [0, 2])
-def test_a_failure_that_stays(retries, double, protocol, bright_files, sleeps):
+def test_a_permanent_failure(retries, double, protocol, bright_files, sleeps):
     double.refusals = ["UNAVAILABLE"] * 9
     with pytest.raises(ServerError, match=r"refuses the request \(.*\): set to refuse\.") as caught:
         ask(double, protocol, bright_files, retries=retries)
@@ -179,7 +181,7 @@ def test_a_failure_that_stays(retries, double, protocol, bright_files, sleeps):
 
 @both
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "INTERNAL"])
-def test_a_failure_that_cannot_pass_is_not_tried_again(code, double, protocol, bright_files, sleeps):
+def test_an_error_of_the_request_is_not_retried(code, double, protocol, bright_files, sleeps):
     double.refusals = [code]
     with pytest.raises(ServerError, match="set to refuse"):
         ask(double, protocol, bright_files)
@@ -187,7 +189,7 @@ def test_a_failure_that_cannot_pass_is_not_tried_again(code, double, protocol, b
     assert sleeps == []
 
 
-def test_waits_grow_to_half_a_minute_and_differ(double, bright_files, sleeps):
+def test_waits_grow_to_half_a_minute_and_are_random(double, bright_files, sleeps):
     double.refusals = ["UNAVAILABLE"] * 12
     ask(double, "rest", bright_files, retries=12)
     assert len(set(sleeps)) == 12
@@ -195,7 +197,7 @@ def test_waits_grow_to_half_a_minute_and_differ(double, bright_files, sleeps):
 
 
 @both
-def test_a_server_that_starts_meanwhile_is_found(double, protocol, bright_files, monkeypatch, tmp_path):
+def test_a_server_that_starts_during_the_retries(double, protocol, bright_files, monkeypatch, tmp_path):
     from tests.serving.serving_double import served
 
     port, waited = free_port(), []
@@ -225,7 +227,7 @@ def test_a_silent_server(double, protocol, bright_files, monkeypatch):
 
 
 @both
-def test_answers_before_a_failure_are_kept(double, protocol, bright_files):
+def test_answers_before_an_error_are_kept(double, protocol, bright_files):
     double.refusals = [None, None, "INTERNAL"]
     with pytest.raises(ServerError) as caught:
         ask(double, protocol, bright_files, batch_size=2)

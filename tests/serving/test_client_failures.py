@@ -1,4 +1,4 @@
-"""The client where no server answers, or not well, where an argument is wrong, and what it leaves behind."""
+"""The client without a server, with wrong answers or wrong arguments, and what remains of it afterwards."""
 
 import dataclasses
 import json
@@ -18,18 +18,18 @@ from tests.serving.brightness_model import CLASSES, png
 pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps")]
 
 
-# Who does not answer, or not well
+# Servers that do not answer, or answer wrongly
 
 
 UNREACHABLE = {
-    "nobody listens": (lambda: f"127.0.0.1:{free_port()}", "Connection refused"),
+    "no server": (lambda: f"127.0.0.1:{free_port()}", "Connection refused"),
     "no such host": (lambda: "nosuch.invalid:8501", ""),
 }
 
 
 @both
 @pytest.mark.parametrize(("address", "reason"), UNREACHABLE.values(), ids=UNREACHABLE.keys())
-def test_a_server_out_of_reach(address, reason, protocol, bright_files):
+def test_an_unreachable_server(address, reason, protocol, bright_files):
     address = address()
     with pytest.raises(
         ServerError, match=rf"^{address} cannot be reached \({reason}.*\): TensorFlow Serving has"
@@ -54,10 +54,10 @@ def test_a_model_that_is_not_served(wrong, double, protocol, bright_files):
 
 @both
 def test_a_model_that_fails_on_a_damaged_image(double, protocol, tmp_path):
-    """An exported model does not; the sentence of another one is passed on."""
-    (tmp_path / "cut.png").write_bytes(png(0)[:-20])
+    """An exported model does not fail. The message of another model is shown."""
+    (tmp_path / "truncated.png").write_bytes(png(0)[:-20])
     with pytest.raises(ServerError, match=r"\((INVALID_ARGUMENT|400 Bad Request)\): .*Invalid PNG data"):
-        ask(double, protocol, [tmp_path / "cut.png"])
+        ask(double, protocol, [tmp_path / "truncated.png"])
 
 
 def without(name):
@@ -68,7 +68,7 @@ def with_output(name, change):
     return lambda outputs: {**outputs, name: change(outputs[name])}
 
 
-NONSENSE = {
+WRONG_OUTPUTS = {
     "another model's outputs": (
         lambda outputs: {"dense": outputs["probabilities"], "score": outputs["confidence"]},
         "its outputs are dense, score, without probabilities, label, confidence, reject",
@@ -87,8 +87,8 @@ NONSENSE = {
 
 
 @both
-@pytest.mark.parametrize(("change", "message"), NONSENSE.values(), ids=NONSENSE.keys())
-def test_an_answer_that_makes_no_sense(change, message, double, protocol, bright_files, sleeps):
+@pytest.mark.parametrize(("change", "message"), WRONG_OUTPUTS.values(), ids=WRONG_OUTPUTS.keys())
+def test_wrong_outputs(change, message, double, protocol, bright_files, sleeps):
     double.change = change
     with pytest.raises(ServerError, match=message) as caught:
         ask(double, protocol, bright_files)
@@ -111,7 +111,7 @@ RAW = {
 
 
 @pytest.mark.parametrize("raw", RAW.values(), ids=RAW.keys())
-def test_a_body_that_makes_no_sense(raw, double, bright_files):
+def test_wrong_response_bodies(raw, double, bright_files):
     double.raw = raw
     for call in (lambda: ask(double, "rest", bright_files), lambda: client.signatures(double.rest)):
         with pytest.raises(ServerError, match=f"^{double.rest} (does not answer as|describes)") as caught:
@@ -120,7 +120,7 @@ def test_a_body_that_makes_no_sense(raw, double, bright_files):
         assert len(str(caught.value)) < 400
 
 
-# What can be asked of a model
+# The signatures of a model
 
 
 @both
@@ -161,7 +161,7 @@ def test_signatures_of_no_model(double, protocol):
     ],
 )
 def test_a_tensor_of_another_model(info, shown, double):
-    """What such a model gives for its metadata is taken as it is, with what JSON leaves out."""
+    """The metadata of any model can be read, even if JSON omits default values."""
     signature_def = {"ask": {"outputs": {"y": info}}, "__saved_model_init_op": {"outputs": {"x": info}}}
     double.raw = json.dumps({"metadata": {"signature_def": {"signature_def": signature_def}}}).encode()
     assert client.signatures(double.rest) == {"ask": {"inputs": {}, "outputs": {"y": shown}}}
@@ -202,7 +202,7 @@ def test_bad_arguments(wrong, message, bright_files):
     ("address", "protocol"),
     [("localhost:8500", "grpc"), ("localhost:8501", "rest"), ("[::1]:8500", "grpc"), ("a-b.c_d:443", "rest")],
 )
-def test_the_port_tells_the_protocol(address, protocol):
+def test_the_port_decides_the_protocol(address, protocol):
     assert client.protocol_of(address) == protocol
     assert client.protocol_of(address, "rest") == "rest"
 
@@ -231,7 +231,7 @@ def test_names_of_another_model(names, double, bright_files):
         client.to_json(ask(double, "rest", bright_files), names)
 
 
-# Nothing is left behind
+# No thread remains
 
 
 FORKING = """

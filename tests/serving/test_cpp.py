@@ -1,4 +1,4 @@
-"""An exported run in a C++ program, by the loader and the session that TensorFlow Serving is made of."""
+"""An exported run in a C++ program, with the loader and the session that TensorFlow Serving uses."""
 
 import os
 import shutil
@@ -25,9 +25,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    """The compiled `serve_bundle`, linked to the libraries of the installed TensorFlow alone."""
+    """The compiled `serve_bundle`, linked only to the libraries of the installed TensorFlow."""
     folder = tf.sysconfig.get_lib()
-    # The kernels register themselves: the linker would leave out the library that no name is asked of.
+    # The kernels register themselves: no symbol refers to their library, so the linker would omit it.
     libraries = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
     out = tmp_path_factory.mktemp("program") / "serve_bundle"
     command = [COMPILER, Path(__file__).with_name("serve_bundle.cc"), "-o", out, "-w"]
@@ -43,7 +43,7 @@ def program(tmp_path_factory):
 
 
 def ask(program, folder, paths):
-    """Columns of what the program prints, by the names of the outputs."""
+    """The columns of the output of the program, by the names of the outputs."""
     process = run_program(program, folder, *paths)
     assert process.returncode == 0, process.stderr
     rows = [line.split("\t") for line in process.stdout.splitlines()]
@@ -63,7 +63,7 @@ def run_program(program, *arguments):
 
 @pytest.fixture
 def paths(drawn_images, tmp_path):
-    """Good images, and between them damaged ones, bombs, and each kind of file."""
+    """Good images, with damaged ones, bombs, and each kind of file between them."""
     drawn = [drawn_images / name / f"{i}.png" for name in tiny.CLASSES for i in range(4)]
     others = []
     for i, content in enumerate((BAD | BOMBS | FILES).values()):
@@ -72,7 +72,7 @@ def paths(drawn_images, tmp_path):
     return [*drawn[:5], *others, *drawn[5:]]
 
 
-def test_the_answers_are_those_of_python_and_of_keras(program, bundle, run, paths):
+def test_the_answers_equal_those_of_python_and_of_keras(program, bundle, run, paths):
     found = ask(program, bundle.path, paths)
 
     serve = tf.saved_model.load(str(bundle.path)).signatures["serving_default"]
@@ -111,7 +111,7 @@ def test_small_batches(count, program, bundle, paths):
         (["BUNDLE", "nosuch.png"], "cannot read nosuch.png"),
     ],
 )
-def test_wrong_words(arguments, complaint, program, bundle):
+def test_wrong_arguments(arguments, complaint, program, bundle):
     process = run_program(
         program, *[str(bundle.path) if argument == "BUNDLE" else argument for argument in arguments]
     )

@@ -1,4 +1,4 @@
-"""Decoding in the served graph: the pixels of training, or one black pixel and a mark; never an error."""
+"""Decoding in the served graph: the pixels of training, or one black pixel and a flag, never an error."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ def test_the_pixels_are_those_of_training(kind):
 
 @pytest.mark.parametrize("kind", FILES)
 def test_the_size_is_known_before_anything_is_decoded(kind):
-    frames = 3 if kind == "animated GIF" else 1  # all of them are decoded before the first is there
+    frames = 3 if kind == "animated GIF" else 1  # all frames are decoded before the first one can be used
     assert declared(FILES[kind]) == 37 * 23 * frames
 
 
 @pytest.mark.parametrize("kind", [*BAD, *BOMBS])
-def test_what_is_no_image_comes_out_blank_and_marked(kind):
+def test_bad_files_become_a_black_pixel_and_a_flag(kind):
     pixels, decoded = decode((BAD | BOMBS)[kind])
     assert not decoded
     np.testing.assert_array_equal(pixels, np.zeros((1, 1, 1)))
@@ -42,14 +42,14 @@ def test_a_bomb_is_known_before_anything_is_decoded(kind):
 
 
 @pytest.mark.parametrize("size", [(8192, 4096), (4096, 8192)])
-def test_the_largest_image_that_is_taken(size):
+def test_the_largest_image_that_is_accepted(size):
     pixels, decoded = decode(png_bomb(*size))
     assert decoded
     assert pixels.shape == (size[1], size[0], 1)
     assert pixels.shape[0] * pixels.shape[1] == MAX_PIXELS
 
 
-def test_frames_of_several_sizes_are_filled_up_to_the_largest():
+def test_frames_of_several_sizes_are_padded_to_the_largest():
     pixels, decoded = decode(gif_of_frames((5, 9), (20, 3)))
     assert decoded
     assert pixels.shape == (9, 20, 3)

@@ -1,4 +1,4 @@
-"""export(): what a bundle holds, and that its answers are those of Keras."""
+"""export(): the files of a bundle, and that its answers equal those of Keras."""
 
 import io
 import json
@@ -24,7 +24,7 @@ only_tensorflow = pytest.mark.same_on_every_backend
 
 
 def strings(values):
-    """A batch of image files; of none, too."""
+    """A batch of image files, which may be empty."""
     import tensorflow as tf
 
     return tf.constant(values, tf.string, shape=(len(values),))
@@ -36,7 +36,7 @@ def signatures(bundle):
 
     loaded = tf.saved_model.load(str(bundle.path))
     yield loaded.signatures
-    del loaded  # its variables live as long as it does
+    del loaded  # its variables exist as long as the object
 
 
 def test_the_bundle_holds_these_files_only(bundle):
@@ -47,7 +47,7 @@ def test_the_bundle_holds_these_files_only(bundle):
 
 
 def test_the_bundle_answers_as_keras_does_on_this_backend(signatures, run, drawn_images):
-    """Whatever backend trained the run and predicts here, TensorFlow exported it."""
+    """TensorFlow exports a run of any backend, and any backend gives the same answers."""
     files = sorted(drawn_images.rglob("*.png"))[::4]
     found = signatures["serving_default"](image_bytes=strings([file.read_bytes() for file in files]))
     expected = predict(run, files)
@@ -141,7 +141,7 @@ def test_the_model_card_has_the_figures_of_the_run(bundle, run):
 
 
 @only_tensorflow
-def test_the_server_files_are_what_the_server_reads(bundle):
+def test_the_server_can_read_its_files(bundle):
     from google.protobuf import text_format
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
@@ -152,13 +152,13 @@ def test_the_server_files_are_what_the_server_reads(bundle):
     assert [line for line in batching if line.startswith("allowed")] == [
         f"allowed_batch_sizes: {size}" for size in BATCH_SIZES
     ]
-    # The server asks that the last allowed size be the largest batch.
+    # The server requires that the last allowed size is the largest batch.
     assert f"max_batch_size {{ value: {BATCH_SIZES[-1]} }}" in batching
 
 
 @only_tensorflow
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_conv_stem_hides_no_pixel_that_is_not_finite(run, count):
+def test_pixels_that_are_not_finite_are_found_before_a_conv_stem(run, count):
     import tensorflow as tf
 
     from keras_vit.model.vit import ViT

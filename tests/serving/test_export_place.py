@@ -21,12 +21,12 @@ pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
 pytestmark = pytest.mark.same_on_every_backend
 
 
-# Versions, and what an operator has changed
+# Versions, and changes by an operator
 
 
 @pytest.fixture
 def without_model():
-    """Exports without their most costly parts, for the tests of what is around them."""
+    """Exports without the model, which takes most of the time."""
 
     def write(run, folder):
         (folder / version_folder.SAVED_MODEL).write_text("")
@@ -46,7 +46,7 @@ def test_versions_count_up_from_the_newest(run, tmp_path):
 
 
 @pytest.mark.usefixtures("cheap")
-def test_a_second_model_is_added_and_what_an_operator_changed_stays(run, tmp_path):
+def test_a_second_model_keeps_the_changes_of_an_operator(run, tmp_path):
     export(run, tmp_path)
     config = tmp_path / "models.config"
     config.write_text(
@@ -60,8 +60,8 @@ def test_a_second_model_is_added_and_what_an_operator_changed_stays(run, tmp_pat
     assert (tmp_path / "compose.yaml").read_text() == "mine"
 
 
-def test_a_watching_server_never_sees_a_part_of_it(run, tmp_path, monkeypatch):
-    """At each step of the export, no folder that a server takes for a version is there."""
+def test_a_server_never_sees_an_incomplete_version(run, tmp_path, monkeypatch):
+    """At no step of the export is there a folder that a server would take for a version."""
     seen = []
 
     def watch(step):
@@ -85,11 +85,11 @@ def test_a_watching_server_never_sees_a_part_of_it(run, tmp_path, monkeypatch):
     assert files_below(path) == PARTS
 
 
-# What is refused
+# Refused exports
 
 
 def changed_run(run, folder, **changes):
-    """A copy of a run with other entries in its config's train part."""
+    """A copy of a run with other entries in the `train` part of its config."""
     copy = shutil.copytree(run, folder / "copy")
     config = json.loads((copy / "config.json").read_text())
     config["train"].update(changes)
@@ -156,7 +156,7 @@ REFUSED = [
 
 @pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize(("prepare", "message"), REFUSED, ids=[message[:25] for _, message in REFUSED])
-def test_what_cannot_be_exported_is_refused_and_nothing_is_left(run, tmp_path, prepare, message):
+def test_refused_exports_leave_nothing(run, tmp_path, prepare, message):
     given = {"run": run, "to": tmp_path / "models", **prepare(run, tmp_path)}
     before = tiny.tree(tmp_path)
     with pytest.raises(InputError) as refusal:
@@ -168,7 +168,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(run, tmp_path, p
 def test_a_folder_that_cannot_be_written_is_refused(run, tmp_path, monkeypatch):
     models = tmp_path / "models"
     models.mkdir(mode=0o500)
-    if os.access(models, os.W_OK):  # root may write anywhere, so the question gets its answer here
+    if os.access(models, os.W_OK):  # root may write anywhere, so the check for write permission is replaced
         monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(models)))
     assert main(["export", str(run), "--to", str(models)]) == WRONG_USAGE
     models.chmod(0o700)
@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_written_is_refused(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("room", [0, 200_000, 1_500_000])
-def test_a_full_disk_gets_a_sentence_and_leaves_nothing(run, tmp_path, capsys, room):
+def test_a_full_disk_gives_a_message_and_leaves_nothing(run, tmp_path, capsys, room):
     disk = tmp_path / "disk"
     disk.mkdir()
     if not shutil.which("mount"):
@@ -195,7 +195,7 @@ def test_a_full_disk_gets_a_sentence_and_leaves_nothing(run, tmp_path, capsys, r
     assert left == []
 
 
-def test_a_model_that_answers_otherwise_is_not_exported(run, tmp_path, monkeypatch):
+def test_a_model_with_different_answers_is_not_exported(run, tmp_path, monkeypatch):
     import tensorflow as tf
 
     from keras_vit.serving.graph import ServedGraph
@@ -215,7 +215,7 @@ def test_a_model_that_answers_otherwise_is_not_exported(run, tmp_path, monkeypat
     assert not (tmp_path / "models").exists()
 
 
-def test_an_earlier_export_that_was_killed_does_not_disturb(run, tmp_path):
+def test_a_killed_export_does_not_affect_later_ones(run, tmp_path):
     (tmp_path / "vit" / ".exporting-1").mkdir(parents=True)
     assert version_folder.versions_of(tmp_path / "vit") == []
     with version_folder.new_version(tmp_path, "vit") as new:
@@ -223,7 +223,7 @@ def test_an_earlier_export_that_was_killed_does_not_disturb(run, tmp_path):
     assert new.path == tmp_path / "vit" / "1"
 
 
-def test_of_two_exports_at_once_each_gets_a_version(tmp_path):
+def test_two_exports_at_once_get_different_versions(tmp_path):
     with version_folder.new_version(tmp_path, "vit") as first:
         os.rename(first.folder, tmp_path / "vit" / ".exporting-0")
         with version_folder.new_version(tmp_path, "vit") as second:

@@ -1,4 +1,4 @@
-"""The comparison of a written file with Keras: what it lets pass, and what it refuses."""
+"""The comparison of a written file with Keras: the differences that it allows and refuses."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def nothing(found):
 
 
 COMPARISONS = {
-    # tolerance, what is done to perfect answers of 100 images, what the refusal says
+    # tolerance, a change of perfect answers about 100 images, the message or None
     "the same": (check.FLOAT32, nothing, None),
     "a probability within": (check.FLOAT32, lambda found: change_value(found, "probabilities", 9e-5), None),
     "a probability beyond": (
@@ -93,7 +93,7 @@ COMPARISONS = {
 
 
 def replay(found, images):
-    """A file that gives these answers; an image is its own number."""
+    """A file that gives these answers. Each image holds its number."""
 
     def answer(batch):
         places = batch.reshape(-1).astype(int)

@@ -24,7 +24,7 @@ from keras_vit.serving.formats import check, to_litert, to_onnx, to_openvino, wr
 from keras_vit.serving.formats.portable import MAX_BYTES, PortableGraph
 from tests.helpers import tiny
 
-# A process with TensorFlow writes them, whatever backend trained the run.
+# A process with TensorFlow writes the files of a run of any backend.
 pytestmark = pytest.mark.same_on_every_backend
 
 for package in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "openvino"):
@@ -47,7 +47,7 @@ MODELS = {
 
 
 def randomized(model, rng):
-    """A model whose every weight matters: fresh biases are 0, and fresh scales 1."""
+    """A model with random weights, since initial biases are 0 and initial scales are 1."""
     for weight in model.weights:
         if "float" in weight.dtype:
             value = weight.numpy() + rng.normal(0, 0.3, weight.shape)
@@ -57,7 +57,7 @@ def randomized(model, rng):
 
 @pytest.fixture(scope="module", params=MODELS)
 def small(request):
-    """A stand-in for a run, its graph, images at its size, and what Keras answers."""
+    """The graph of a stand-in for a run, images of its size, and the answers of Keras."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     arguments = {**SMALL, **MODELS[request.param]}
@@ -70,7 +70,7 @@ def small(request):
     projection = rng.normal(0, 1 / features.shape[1], (features.shape[1], 5)).astype("float32")
     centers = (features[:4] @ projection).astype("float32")
     farthest = OODDetector(projection, centers, 0.0).distances(features)
-    rejection = OODDetector(projection, centers, float(np.sort(farthest)[20:22].mean()))  # half of them
+    rejection = OODDetector(projection, centers, float(np.sort(farthest)[20:22].mean()))  # half of the images
     run = SimpleNamespace(
         model=model,
         preprocessing=Preprocessing(arguments["image_shape"]),
@@ -106,11 +106,11 @@ def test_each_option_of_the_model(format, small, tmp_path):
             assert values.shape == (0, *expected[name].shape[1:])
 
 
-def test_int8_is_near_for_each_option(small, tmp_path):
+def test_int8_is_close_for_each_option(small, tmp_path):
     graph, images, expected = small
     to_litert.convert(graph, tmp_path, representative=images)
     found = to_litert.load(tmp_path)(images)
-    # The weights are random, so ties abound: what is promised of a trained model is tested on one below.
+    # The weights are random, so there are many ties. A trained model is tested below.
     assert 1e-4 < np.abs(found["probabilities"] - expected["probabilities"]).max() < 0.2
     assert (found["probabilities"].argmax(axis=1) == expected["probabilities"].argmax(axis=1)).mean() > 0.8
     assert (found["reject"] == expected["reject"]).mean() > 0.8
@@ -121,11 +121,11 @@ def test_int8_is_near_for_each_option(small, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    """Format -> what `export` returns for a run; "int8" is LiteRT's."""
+    """Format -> the result of `export` for a run; "int8" is LiteRT with int8 weights."""
     models = tmp_path_factory.mktemp("models")
     found = {format: export(run, models, format=format) for format in FORMATS}
     with pytest.MonkeyPatch.context() as patch:
-        # Of a model this small, 8 wide and trained for seconds, most images are ties.
+        # In such a small model, trained for seconds, most images are ties.
         patch.setattr(write, "INT8", dataclasses.replace(check.INT8, margin=0.5, changed=0.25))
         return {**found, "int8": export(run, models, format="litert", int8=True, name="small")}
 
@@ -172,7 +172,7 @@ def by_hand(path, height, width):
 
 
 @pytest.mark.parametrize("kind", EXPORTED)
-def test_a_program_of_ones_own_gets_the_answers_of_predict(kind, exported, run, drawn_images):
+def test_a_program_of_the_user_gets_the_answers_of_predict(kind, exported, run, drawn_images):
     files = sorted(drawn_images.rglob("*.png"))[::7]
     height, width, _ = load_run(run).preprocessing.image_shape
     images = np.stack([by_hand(path, height, width) for path in files])
@@ -206,7 +206,7 @@ def test_int8_holds_int8_weights(exported):
     from ai_edge_litert.interpreter import Interpreter
 
     def weights(kind):
-        """Type -> shapes of the matrices of the fully connected layers."""
+        """Type -> shapes of the weights of the fully connected layers."""
         found = Interpreter(model_path=str(exported[kind].path / "model.tflite")).get_tensor_details()
         return {
             tensor["name"] for tensor in found if tensor["dtype"] == np.int8 and len(tensor["shape"]) == 2
@@ -216,7 +216,7 @@ def test_int8_holds_int8_weights(exported):
     assert len(weights("int8")) >= 4  # qkv, projection, expand, contract
 
 
-def test_int8_is_calibrated_on_training_images_alone(run, tmp_path, monkeypatch):
+def test_int8_is_calibrated_on_training_images_only(run, tmp_path, monkeypatch):
     loaded = load_run(run)
     own = own_images(loaded)
     assert not set(own.train.names) & set(own.test.names)
@@ -250,12 +250,12 @@ def test_an_export_decodes_each_image_once(run, tmp_path, monkeypatch):
     assert len(decoded) == len(set(decoded)) == 120
 
 
-# How the file describes the preprocessing
+# The preprocessing in `serving.json`
 
 
 @pytest.mark.parametrize("aspect", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("size", [(61, 40), (40, 61), (5, 90)])
-def test_pillow_prepares_images_as_training_does(aspect, size):
+def test_pillow_can_prepare_images_like_training(aspect, size):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (*size, 3)).astype("uint8")
     preprocessing = Preprocessing((28, 20, 1), aspect)
@@ -284,7 +284,7 @@ def test_pillow_prepares_images_as_training_does(aspect, size):
     assert word in steps[2]
 
 
-# What cannot be written
+# Runs that cannot be written
 
 
 def missing(monkeypatch, package):

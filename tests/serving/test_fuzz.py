@@ -66,14 +66,14 @@ def test_a_model_that_fails_on_a_damaged_image_is_found(tmp_path):
 # The fuzzer itself
 
 
-def test_a_seed_and_a_number_make_a_batch():
+def test_seed_and_number_determine_a_batch():
     assert batch(0, 3) == batch(0, 3)
     assert batch(0, 3) != batch(0, 4)
     assert batch(0, 3) != batch(1, 3)
 
 
 @pytest.mark.parametrize("index", range(len(SEEDS)))
-def test_it_begins_at_images_that_decode(index):
+def test_the_original_images_can_be_decoded(index):
     assert decode_or_blank(tf.constant(SEEDS[index]))[1]
 
 
@@ -88,7 +88,7 @@ def test_a_mutation_takes_files_of_any_length(mutation, content):
     assert len(set(changed)) > (10 if len(content) > 1 else 0)
 
 
-def test_a_png_is_damaged_behind_its_checksums():
+def test_a_damaged_png_has_valid_checksums():
     damaged = bytearray(png(8, 2))
     damaged[60] ^= 1
     with pytest.raises(SyntaxError, match="broken PNG file"):

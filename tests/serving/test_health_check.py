@@ -1,4 +1,4 @@
-"""The health check of the compose file, run as it is against the REST of the stand-in."""
+"""The health check of the compose file, run unchanged against the REST server of the stand-in."""
 
 import shutil
 import socket
@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("bash") is None, reason="the check is bash's"),
 ]
 
-HEALTHY, UNHEALTHY = 0, 1  # what Docker takes them for
+HEALTHY, UNHEALTHY = 0, 1  # the exit codes of a Docker health check
 
 
 def exit_code(name, port):
@@ -51,7 +51,7 @@ def test_the_other_port(double):
     assert exit_code("vit", port_of(double.grpc)) == UNHEALTHY
 
 
-def test_nobody_listens():
+def test_no_server():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 PAGE = (ROOT / "docs" / "keras2.md").read_text(encoding="utf-8")
 CHECKS = re.findall(r"^def (check_\w+)", (HERE / "keras2_layer.py").read_text(encoding="utf-8"), re.MULTILINE)
 
-# Those of keras2_vits.py.
+# The options of keras2_vits.py.
 SIZES = dict(image_shape=(12, 8, 3), num_classes=5, patch_size=4, dim=12, depth=2, num_heads=3, mlp_dim=20)
 FUSED = dict(head_dim=5, qkv_bias=False, pooling="gap", stem="conv", head_hidden_dim=7)
 AUTOMATIC = {
@@ -44,7 +44,7 @@ AUTOMATIC = {
     "dense_1": "head",
 }
 
-# As the package vit-keras 0.1.2 saved them, under tf_keras 2.21.
+# The names as the package vit-keras 0.1.2 saved them with tf_keras 2.21.
 VIT_KERAS_NAMES = [
     "embedding/kernel:0",
     "embedding/bias:0",
@@ -82,7 +82,7 @@ def run_keras_2(*arguments, cwd=ROOT):
 
 @pytest.fixture(scope="module")
 def vits(tmp_path_factory):
-    """A folder with what keras2_vits.py writes."""
+    """A folder with the files of keras2_vits.py."""
     folder = tmp_path_factory.mktemp("vits")
     run_keras_2("-m", "tests.serving.keras2_vits", folder)
     return folder
@@ -90,7 +90,7 @@ def vits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def layer_answers(tmp_path_factory):
-    """Name of a check in keras2_layer.py -> what went wrong, and the folder it ran in."""
+    """Name of a check in keras2_layer.py -> its error, and the folder of all checks."""
     folder = tmp_path_factory.mktemp("layer")
     run_keras_2("-m", "tests.serving.keras2_layer", folder)
     return json.loads((folder / "answers.json").read_text()), folder
@@ -116,7 +116,7 @@ def write_h5(path, weights):
 
 
 def read_h5(path):
-    """The weights of a file by their names, without `:0`; not for models in models."""
+    """The weights of a file by name, without `:0`. Nested models are not supported."""
     with h5py.File(path) as file:
         return {
             name.removesuffix(":0"): file[layer][name][()]
@@ -139,7 +139,7 @@ def test_the_layer_without_keras_2(monkeypatch):
 
 
 @pytest.mark.same_on_every_backend
-def test_vit_keras_names_are_those_of_the_package(vits):
+def test_the_names_equal_those_of_the_package_vit_keras(vits):
     with h5py.File(vits / "vit_keras_weights.h5") as file:
         names = [name for layer in file.attrs["layer_names"] for name in file[layer].attrs["weight_names"]]
     assert names == VIT_KERAS_NAMES
@@ -164,9 +164,11 @@ def test_imported_weights_give_the_same_logits(vits, file, options, names):
     load_h5_weights(model, vits / f"{file}.h5", names)
     wanted = np.load(vits / f"{file.rpartition('_')[0]}.npy")
     logits = model(np.load(vits / "images.npy"), training=False)
-    found = logits if not file.startswith("split") else keras.ops.softmax(logits)  # split ends with a softmax
+    found = (
+        logits if not file.startswith("split") else keras.ops.softmax(logits)
+    )  # the model `split` ends with a softmax
     np.testing.assert_allclose(keras.ops.convert_to_numpy(found), wanted, rtol=0, atol=1e-4)
-    assert np.ptp(wanted, axis=0).min() > 0.01  # the logits depend on the image
+    assert np.ptp(wanted, axis=0).min() > 0.01  # the logits depend on the images
 
 
 def test_every_option_of_vit_is_imported_under_its_own_names(tmp_path):
@@ -181,8 +183,8 @@ def test_every_option_of_vit_is_imported_under_its_own_names(tmp_path):
 
 
 @pytest.mark.same_on_every_backend
-def test_long_lists_of_names_are_in_pieces(vits, tmp_path):
-    # Keras cuts a list that HDF5 has no room for.
+def test_long_lists_of_names_are_split(vits, tmp_path):
+    # Keras splits a list that is too long for HDF5.
     path = shutil.copy(vits / "fused_weights.h5", tmp_path / "x.h5")
     with h5py.File(path, "a") as file:
         names = list(file.attrs["layer_names"])
@@ -232,7 +234,7 @@ def without_values(weights):
         ),
         ("vit_keras_weights", dict(mlp_dim=24), None, ["Dense_0/kernel is (12, 20)", "(12, 24)"]),
         ("vit_keras_weights", dict(image_shape=(12, 8, 1)), None, ["embedding/kernel is (4, 4, 3, 12)"]),
-        # The same number of weights: only the shape of Keras's own layer tells the heads.
+        # The number of weights is the same: only the shape in the layer of Keras shows the number of heads.
         (
             "split_weights",
             dict(num_heads=2),
@@ -280,7 +282,7 @@ def without_values(weights):
         ("tanh_model", {}, None, ["block_0/mlp/expand has the activation tanh, ViT gelu, linear, softmax"]),
     ],
 )
-def test_what_does_not_fit_is_refused_and_changes_nothing(vits, tmp_path, file, options, names, parts):
+def test_wrong_files_are_refused_and_change_nothing(vits, tmp_path, file, options, names, parts):
     path = vits / f"{file}.h5" if isinstance(file, str) else tmp_path / "changed.h5"
     if not isinstance(file, str):
         weights = read_h5(vits / "fused_weights.h5")
@@ -304,7 +306,7 @@ def test_a_damaged_file_is_refused(vits, tmp_path, damage):
 
 
 @pytest.mark.same_on_every_backend
-def test_weights_alone_of_another_function_are_imported(vits):
+def test_weights_of_another_function_are_imported(vits):
     load_h5_weights(keras_vit.ViT(**SIZES), vits / "epsilon_weights.h5")
 
 
@@ -324,12 +326,12 @@ def test_the_layer_of_the_page(layer_answers, tmp_path):
     shutil.copytree(layer_answers[1] / "models", tmp_path / "models")
     Image.new("L", (8, 8), 128).save(tmp_path / "strip_17.png")
     printed = run_keras_2("-c", block("a program with TF_USE_LEGACY_KERAS=1"), cwd=tmp_path)
-    # Above it is Keras's progress bar.
+    # The lines above are the progress bar of Keras.
     assert re.fullmatch(r"\[b'gray'\] \[0\.9\d+\] \[0\]", printed.splitlines()[-1]), printed
 
 
 @pytest.mark.same_on_every_backend
-def test_the_layer_round_an_exported_run(run, bundle, drawn_images, tmp_path):
+def test_the_layer_of_an_exported_run(run, bundle, drawn_images, tmp_path):
     files = sorted(drawn_images.glob("*/*.png"))[::10]
     program = f"""
 import numpy as np, tensorflow as tf, tf_keras

@@ -1,4 +1,4 @@
-"""An exported run behind the stand-in for TensorFlow Serving, and the client before it."""
+"""An exported run, served by the stand-in for TensorFlow Serving and asked by the client."""
 
 import io
 
@@ -24,7 +24,7 @@ def double(bundle):
 
 @pytest.fixture(scope="module")
 def predicted(run, drawn_images):
-    """What Keras says of nine of the images."""
+    """The answers of Keras about nine of the images."""
     files = [drawn_images / name / f"{i}.png" for name in tiny.CLASSES for i in range(3)]
     return predict(run, files)
 
@@ -37,7 +37,7 @@ def cut_jpeg():
 
 @both
 def test_the_answers_are_those_of_keras(protocol, double, bundle, predicted, tmp_path):
-    bad = {"text": b"no image", "empty": b"", "cut": cut_jpeg()}
+    bad = {"text": b"no image", "empty": b"", "truncated": cut_jpeg()}
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
     files = [item.image for item in predicted]

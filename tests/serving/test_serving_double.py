@@ -1,4 +1,4 @@
-"""The stand-in for TensorFlow Serving, asked through the stubs and by plain HTTP."""
+"""The stand-in for TensorFlow Serving, through the stubs and with plain HTTP."""
 
 import base64
 import json
@@ -131,7 +131,7 @@ def test_metadata_refused(fields, stub):
 
 
 def http(double, path, body=None):
-    """The status and the JSON of an answer."""
+    """The status and the JSON of a response."""
     try:
         with urllib.request.urlopen(f"http://{double.rest}{path}", body, timeout=20) as response:
             return response.status, json.load(response)
@@ -205,7 +205,7 @@ def test_rest_refused(path, body, status, text, double):
     assert text in answer["error"]
 
 
-def test_rest_refuses_what_is_no_json(double):
+def test_rest_refuses_a_body_that_is_not_json(double):
     status, answer = http(double, "/v1/models/vit:predict", b"{")
     assert status == 400
     assert answer["error"].startswith("JSON Parse error")

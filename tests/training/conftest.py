@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def three_epochs(images, made_once):
-    """A finished run of three epochs, in a folder that holds nothing else. It is for reading only."""
+    """A finished run of three epochs, alone in its folder. Tests must not change it."""
     from keras_vit.cli.main import main
     from keras_vit.process.exit_codes import FINE
     from keras_vit.runs.folder import load_run

@@ -1,4 +1,4 @@
-"""What a run is made from: values, their limits, and the command that repeats it."""
+"""The settings of a run: values, their limits, and the command that repeats it."""
 
 import dataclasses
 import json
@@ -98,7 +98,7 @@ def test_lab_is_the_reference_recipe():
     assert (LAB.optimizer, LAB.learning_rate, LAB.batch_size, LAB.epochs) == ("adam", 3e-4, 64, 30)
 
 
-def test_lab_has_nothing_else():
+def test_lab_has_only_the_settings_of_the_reference():
     assert (LAB.schedule, LAB.warmup_epochs, LAB.weight_decay) == ("constant", 0.0, 0.0)
     assert (LAB.clip_norm, LAB.label_smoothing, LAB.ema_decay, LAB.early_stopping) == (None, 0.0, None, None)
     assert LAB.precision == "float32"
@@ -118,7 +118,7 @@ def test_config_survives_json(config):
     assert from_dict(plain, out=config.out) == config
 
 
-def test_to_dict_says_what_and_not_where():
+def test_to_dict_has_what_is_trained_but_not_where():
     assert {"out", "resume"}.isdisjoint(to_dict(FULL))
 
 
@@ -157,12 +157,12 @@ def test_image_shape(given, shape):
     assert TrainConfig(**given).image_shape == shape
 
 
-def test_heads_of_a_width_of_their_own_divide_no_dim():
+def test_num_heads_need_not_divide_dim_with_head_dim():
     config = TrainConfig(model="defect/4", changes=dict(dim=30))
     assert build_model(config, 6).get_config()["dim"] == 30
 
 
-def test_changes_are_those_of_the_model_that_is_built():
+def test_changes_hold_only_differences_from_the_size():
     changes = dict(depth=2, num_heads=2, dim=32, mlp_dim=48, stem="linear", drop_path_rate=0.1)
     found = build_model(TrainConfig(changes=changes), 6).get_config()
     assert {name: found[name] for name in changes} == changes
@@ -181,11 +181,11 @@ def test_changes_are_those_of_the_model_that_is_built():
         ),
     ],
 )
-def test_the_architecture_in_words(changes, text):
+def test_the_architecture_as_text(changes, text):
     assert TrainConfig(changes=changes).architecture == text
 
 
-def test_a_config_that_is_older_than_a_field():
+def test_a_config_without_a_newer_field():
     plain = json.loads(json.dumps(to_dict(TrainConfig(seed=3))))
     del plain["changes"], plain["merge_validation"]
     assert from_dict(plain) == TrainConfig(seed=3)
@@ -326,7 +326,7 @@ def test_paths_are_written_as_keras_users_do():
     assert TrainConfig(recipe=Recipe(learning_rate=1)).recipe.learning_rate == 1.0
 
 
-def test_no_option_has_two_homes():
+def test_no_option_is_defined_twice():
     names = [name for fields in PARTS.values() for name in fields]
     assert len(names) == len(set(names))
     assert set(CHANGEABLE) <= set(names)

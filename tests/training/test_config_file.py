@@ -1,4 +1,4 @@
-"""A file of settings: what --config reads, and what it refuses in one sentence."""
+"""A file of settings: files that --config reads, and files that it refuses with one sentence."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def without_place(config):
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize("wrap", ["alone", "of a run", "with what was found"])
-def test_what_to_dict_gives_is_read(config, wrap, file):
+def test_the_result_of_to_dict_can_be_read(config, wrap, file):
     plain = to_dict(config)
     if wrap == "of a run":
         plain = {"model": config.model, "versions": {}, "train": plain}
@@ -42,7 +42,7 @@ def test_what_to_dict_gives_is_read(config, wrap, file):
     assert without_place(read_config(file(plain))) == without_place(config)
 
 
-def test_what_is_left_out_has_its_default(file):
+def test_omitted_settings_have_their_defaults(file):
     found = read_config(file({"model": "S/16", "recipe": {"epochs": 3, "augmentation": {"crop": 0}}}))
     assert found.model == "S/16"
     assert (found.recipe.epochs, found.recipe.augmentation.crop) == (3, 0.0)
@@ -93,7 +93,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_no_file_of_settings(content, message, file, capsys):
+def test_wrong_files(content, message, file, capsys):
     path = file(content)
     with pytest.raises(InputError) as caught:
         read_config(path)
@@ -103,7 +103,7 @@ def test_what_is_no_file_of_settings(content, message, file, capsys):
     assert capsys.readouterr().err == f"keras-vit: {caught.value}\n"
 
 
-def test_what_is_no_file(tmp_path, capsys):
+def test_paths_that_cannot_be_read(tmp_path, capsys):
     for path, message in (
         (
             tmp_path / "nosuch.json",
@@ -127,7 +127,7 @@ FILE = {
 }
 
 
-def test_options_change_what_the_file_says(file):
+def test_options_override_the_file(file):
     path = str(file(FILE))
     plain = parse(["train", "--config", path]).run
     assert plain == read_config(Path(path))
@@ -153,7 +153,7 @@ def test_options_change_what_the_file_says(file):
 
 
 @pytest.mark.parametrize("first", ["--config", "--recipe"])
-def test_a_recipe_takes_the_place_of_the_files(first, file):
+def test_a_recipe_replaces_that_of_the_file(first, file):
     options = {"--config": str(file(FILE)), "--recipe": "lab"}
     second = next(name for name in options if name != first)
     found = parse(["train", first, options[first], second, options[second], "--epochs", "5"]).run
@@ -168,10 +168,10 @@ def test_of_several_files_the_last_counts(file, tmp_path):
 
 
 def test_a_file_of_version_0_1_0(file):
-    """It has all six changes; null stands for the size's own value."""
+    """The file has all six changes. In it, null means the value of the size."""
     changes = dict(depth=1, num_heads=2, dim=16, mlp_dim=None, stem=None, drop_path_rate=None)
     assert read_config(file({"changes": changes})).changes == dict(dim=16, depth=1, num_heads=2)
-    # Later ones have the changes that were made, and null may be one.
+    # Later files hold only the changes, and null may be one.
     assert read_config(file({"changes": dict(mlp_dim=None)})).changes == dict(mlp_dim=None)
 
 

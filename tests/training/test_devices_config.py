@@ -1,4 +1,4 @@
-"""Where a run trains: the options for it, how they are written down, and what divides a batch."""
+"""Where a run trains: its options, how they are recorded, and which batch sizes fit."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from keras_vit.training.recipe import RECIPES
 
 pytestmark = pytest.mark.same_on_every_backend
 
-# given, the words that command_of adds
+# settings, the options that command_of adds
 PLACES = {
     "default": (dict(), ""),
     "default, given": (dict(distribute="auto", devices=None, model_devices=None, nodes=None), ""),
@@ -32,13 +32,13 @@ places = pytest.mark.parametrize(("given", "options"), PLACES.values(), ids=PLAC
 
 
 @places
-def test_command_of_names_what_is_not_the_default(given, options):
+def test_command_of_has_only_changed_options(given, options):
     config = TrainConfig(model="defect/4", **given)
     assert command_of(config) == " ".join(["keras-vit train --model defect/4", *filter(None, [options])])
 
 
 @places
-def test_the_command_gives_the_same_config_again(given, options):
+def test_the_command_repeats_the_config(given, options):
     config = TrainConfig(model="S/16", data="my images", recipe=RECIPES["lab"], seed=3, **given)
     again = parse(shlex.split(command_of(config))[1:]).run
     assert again == config
@@ -46,13 +46,13 @@ def test_the_command_gives_the_same_config_again(given, options):
 
 
 @places
-def test_what_is_trained_does_not_say_where(given, options):
+def test_to_dict_omits_the_devices(given, options):
     config, alone = TrainConfig(**given), TrainConfig()
     plain = to_dict(config)
     assert {"distribute", "devices", "model_devices", "nodes"}.isdisjoint(plain)
     assert plain == to_dict(alone)
     assert differences(config, alone) == {}
-    # A run continues elsewhere if it is asked to.
+    # A run may continue on other devices.
     assert from_dict(json.loads(json.dumps(plain))) == alone
     assert from_dict(plain, **given) == config
 
@@ -88,7 +88,7 @@ def test_wrong_values(given, message):
         ("--nodes -1", "nodes must be 1 or more. Received: nodes=-1"),
     ],
 )
-def test_wrong_words_of_the_command(options, message):
+def test_wrong_options(options, message):
     with pytest.raises(InputError) as caught:
         _ = parse(["train", *options.split()]).run
     assert str(caught.value) == message
@@ -98,14 +98,14 @@ def test_wrong_words_of_the_command(options, message):
     ("options", "named"),
     [("--distribute mirrored", "mirrored"), ("--devices two", "two"), ("--nodes", "--nodes")],
 )
-def test_words_that_fit_no_option_are_wrong_usage(options, named, capsys):
+def test_unknown_options_are_wrong_usage(options, named, capsys):
     with pytest.raises(SystemExit) as caught:
         parse(["train", *options.split()])
     assert caught.value.code == 2
     assert named in capsys.readouterr().err
 
 
-# What a run writes of its devices
+# What a run records about its devices
 
 
 def replicas(count, model_devices=1):
@@ -158,9 +158,9 @@ UNEQUAL = {
     [(count, size, proposed) for count, sizes in UNEQUAL.items() for size, proposed in sizes.items()],
 )
 def test_unequal_shares_are_refused(count, batch_size, proposed):
-    for ask in (replicas(count).check_batch_size, replicas(count).describe):
+    for function in (replicas(count).check_batch_size, replicas(count).describe):
         with pytest.raises(InputError) as caught:
-            ask(batch_size)
+            function(batch_size)
         assert str(caught.value) == (
             f"A batch of {batch_size} images cannot be shared equally by {count} devices: use a batch size "
             f"of {proposed} or another multiple of {count}."

@@ -1,4 +1,4 @@
-"""Schedule, optimizer, loss and XLA of a recipe, against closed formulas and numpy."""
+"""Schedule, optimizer, loss and XLA of a recipe, compared with formulas and numpy."""
 
 import math
 
@@ -19,7 +19,7 @@ STEPS = 10  # per epoch
 
 
 def tiny_vit(**changes):
-    """A ViT with a variable of every kind there is."""
+    """A ViT with variables of every kind."""
     arguments = dict(
         image_shape=(8, 8, 1),
         num_classes=3,
@@ -76,7 +76,7 @@ def test_learning_rate_of_a_run_shorter_than_its_warmup():
 
 
 def step_without_gradient(model, optimizer):
-    """The paths of the variables that change when all are 1 and no gradient pulls."""
+    """The paths of the variables that change in a step without gradient, starting from 1."""
     for variable in model.trainable_variables:
         variable.assign(np.ones(variable.shape))
     optimizer.build(model.trainable_variables)
@@ -97,12 +97,12 @@ def step_without_gradient(model, optimizer):
         ("sgd", {"pooling": "map", "activation": "swiglu"}),
     ],
 )
-def test_weight_decay_hits_every_kernel_and_nothing_else(kind, changes):
+def test_weight_decay_applies_to_kernels_only(kind, changes):
     model = tiny_vit(**changes)
     recipe = Recipe(**PLAIN, optimizer=kind, learning_rate=0.5, weight_decay=0.1)
     changed = step_without_gradient(model, make_optimizer(model, recipe, STEPS))
 
-    # A matrix or filter of a Dense or Conv layer; but not a table of positions or tokens, which is added.
+    # The kernels of Dense and Conv layers, but not tables of positions or tokens, which are added.
     added = ("positions", "position_embedding", "registers", "cls", "probe", "add_cls")
     expected = {
         variable.path
@@ -130,7 +130,7 @@ def test_no_weight_decay(kind, weight_decay):
 def test_optimizer_of_a_recipe(kind, ema_decay):
     recipe = Recipe(optimizer=kind, ema_decay=ema_decay, learning_rate=0.2, warmup_epochs=2.0)
     optimizer = make_optimizer(linear_model(), recipe, STEPS)
-    assert type(optimizer).__name__.lower() == kind  # on torch a subclass of the same name
+    assert type(optimizer).__name__.lower() == kind  # on torch, a subclass of the same name
     assert optimizer.use_ema == (ema_decay is not None)
     if ema_decay:
         assert optimizer.ema_momentum == ema_decay
@@ -148,7 +148,7 @@ def test_moving_average_of_the_weights():
     for _ in range(4):
         model.train_on_batch(x, y)
         weights = to_numpy(model.weights[0])
-        # It starts from the weights after the first step, so that the initial ones do not linger.
+        # The average starts after the first step, so that the initial weights have no effect.
         average = weights if average is None else 0.9 * average + 0.1 * weights
     assert np.abs(average - weights).max() > 1e-3
     model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -156,7 +156,7 @@ def test_moving_average_of_the_weights():
 
 
 @pytest.mark.parametrize(("clip_norm", "length"), [(None, 100.0), (2.0, 2.0), (1000.0, 100.0)])
-def test_clip_norm_is_of_all_gradients_together(clip_norm, length):
+def test_clip_norm_uses_the_norm_of_all_gradients(clip_norm, length):
     model = linear_model()
     recipe = Recipe(
         **{**PLAIN, "clip_norm": clip_norm}, optimizer="sgd", learning_rate=0.01, weight_decay=0.0
@@ -169,7 +169,7 @@ def test_clip_norm_is_of_all_gradients_together(clip_norm, length):
     before = model.get_weights()
     scaled = [keras.ops.convert_to_tensor(g * 100 / norm) for g in gradients]
     optimizer.apply(scaled, model.trainable_variables)
-    # The first step of Nesterov's momentum 0.9 is 1.9 gradients long.
+    # The first step with Nesterov momentum 0.9 is 1.9 times the gradient.
     for g, old, new in zip(gradients, before, model.get_weights(), strict=True):
         np.testing.assert_allclose(old - new, 0.01 * 1.9 * g / norm * length, rtol=2e-3, atol=1e-6)
 
@@ -198,7 +198,7 @@ XLA = {
 
 
 @pytest.mark.parametrize("backend", sorted(XLA))
-def test_xla_where_it_works(backend, monkeypatch):
+def test_the_choice_of_xla(backend, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     assert {asked: choose_xla(asked) for asked in XLA[backend]} == XLA[backend]
     if backend == "torch":
@@ -206,7 +206,7 @@ def test_xla_where_it_works(backend, monkeypatch):
             choose_xla(True)
 
 
-def test_a_compiled_model_uses_what_was_chosen():
+def test_a_compiled_model_uses_the_choice():
     model = linear_model()
     compile_model(model, Recipe(), STEPS)
     expected = {"tensorflow": True, "jax": True, "torch": False}
@@ -214,7 +214,7 @@ def test_a_compiled_model_uses_what_was_chosen():
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
-def test_a_resumed_optimizer_goes_on_with_the_schedule(kind):
+def test_a_resumed_optimizer_continues_the_schedule(kind):
     recipe = Recipe(optimizer=kind, learning_rate=0.1, warmup_epochs=0.4, epochs=1)  # 4 steps, then cosine
     x = np.random.default_rng(0).normal(size=(8, 2)).astype("float32")
     y = np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 2, 0, 1]]

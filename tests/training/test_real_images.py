@@ -1,4 +1,4 @@
-"""A short run on the images every figure is quoted on: the whole path learns what it should."""
+"""A short run on the real images of the quoted figures reaches the expected accuracy."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ def test_ten_epochs_on_steel(tmp_path):
 
     rates = {row["name"]: row["share"] for row in run.metrics["rejection"]["rates"]}
     assert rates["validation"] == 6 / 144
-    assert rates["test"] < 0.12  # 5 % and the luck of which images are for validation
+    assert rates["test"] < 0.12  # 5 %, plus the variation of the random validation part
     assert rates["noise"] > 0.95
     assert rates["textures"] > 0.4
     assert rates["drawn defects"] > rates["test"]

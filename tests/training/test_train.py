@@ -1,4 +1,4 @@
-"""train(): what a run leaves, whatever it was made from, and that it is what it says."""
+"""train(): the files of a run, for any settings, and that they agree with each other."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def run(three_epochs):
 
 
 def data_of(run) -> ImageData:
-    """The images of a run, split as the run's were."""
+    """The images of a run, with the same split."""
     return prepare_data(parse(command_of_run(run)).run)[0]
 
 
@@ -59,12 +59,12 @@ def history_of(run):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def test_the_run_folder_holds_these_and_nothing_else(run):
+def test_the_files_of_the_run_folder(run):
     assert sorted(path.name for path in run.path.iterdir()) == FILES
     assert [path.name for path in run.path.parent.iterdir()] == ["first"]
 
 
-def test_history_has_a_row_an_epoch(run):
+def test_history_has_a_row_per_epoch(run):
     rows = history_of(run)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert set(rows[0]) == {
@@ -86,7 +86,7 @@ def test_tensorboard_gets_both_curves(run):
     assert min(path.stat().st_size for path in events) > 100
 
 
-def test_config_tells_how_to_repeat_the_run(run, images):
+def test_the_config_repeats_the_run(run, images):
     config = json.loads((run.path / "config.json").read_text())
     assert config["data"]["source"] == str(images)
     assert config["data"]["class_names"] == list(tiny.CLASSES)
@@ -101,7 +101,7 @@ def test_config_tells_how_to_repeat_the_run(run, images):
 def test_the_model_loads_in_safe_mode_and_gives_the_figures(run):
     logits, labels = logits_of(run, "test")
     plain = keras.saving.load_model(run.path / "model.keras", safe_mode=True)
-    assert getattr(plain, "optimizer", None) is None  # what is served needs none
+    assert getattr(plain, "optimizer", None) is None  # a model for inference needs no optimizer
     np.testing.assert_allclose(plain.get_weights()[0], run.model.get_weights()[0])
     assert run.metrics["best"]["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == labels))
     assert run.metrics["best"]["images"] == len(labels) == 6
@@ -138,7 +138,7 @@ def test_evaluate_repeats_the_figures(run):
     assert found["images"] == run.metrics["best"]["images"]
 
 
-def test_predict_is_the_model(run, images):
+def test_predict_gives_the_answers_of_the_model(run, images):
     logits, _ = logits_of(run, "test")
     found = predict(run, [images / name for name in data_of(run).names("test")])
     scaled = logits / run.temperature
@@ -149,7 +149,7 @@ def test_predict_is_the_model(run, images):
     assert [item.label for item in found] == [tiny.CLASSES[i] for i in logits.argmax(1)]
 
 
-def test_resuming_a_finished_run_answers_with_it(run, images):
+def test_resuming_a_finished_run_returns_it(run, images):
     before = tiny.tree(run.path)
     again = train(parse(tiny.command(images, run.path, "--resume")).run)
     assert again.metrics == run.metrics
@@ -206,7 +206,7 @@ def test_every_kind_of_run(source, options, images, tmp_path):
     if "--image-size" in options:
         assert run.model.input_shape == (None, 32, 16, 1)
         assert {layer.compute_dtype for layer in run.model.layers} >= {"bfloat16"}
-    if "--ema-decay" in options:  # what is judged and kept is the average, at both ends
+    if "--ema-decay" in options:  # evaluation and saving both use the average
         best = rows[run.metrics["best"]["epoch"] - 1]
         logits, labels = logits_of(run, "validation")
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
@@ -214,7 +214,7 @@ def test_every_kind_of_run(source, options, images, tmp_path):
 
 
 def with_parts(folder, images):
-    """The images in folders train, validation and test."""
+    """The images, in the folders train, validation and test."""
     for path in sorted(images.rglob("*.png")):
         part = {"0": "test", "1": "test", "2": "validation"}.get(path.stem, "train")
         target = folder / "parts" / part / path.parent.name / path.name
@@ -235,7 +235,7 @@ def test_a_changed_model_on_merged_images(source, counts, images, tmp_path, caps
     assert run.config["model_changes"] == expected
     found = run.model.get_config()
     assert {name: found[name] for name in expected} == expected
-    assert found["mlp_dim"] == 16  # as the size has it
+    assert found["mlp_dim"] == 16  # the value of the size
     report = (run.path / "report.html").read_text()
     assert "<h3>Model changes</h3>" in report
     assert run.config["data"]["counts"] == dict(zip(("train", "validation", "test"), counts, strict=True))
@@ -247,7 +247,7 @@ def test_a_changed_model_on_merged_images(source, counts, images, tmp_path, caps
     assert run.rejection is None
     assert run.metrics["rejection"]["fitted_on"] == "nothing: there is no validation part"
 
-    # What such a run was judged on is what a run that keeps its validation images is.
+    # Its test images are the same as those of a run with validation images.
     apart, _ = prepare_data(parse(tiny.command(data, tmp_path / "other")).run)
     merged = data_of(run)
     assert merged.names("test") == apart.names("test")
@@ -281,7 +281,7 @@ def test_early_stopping_ends_the_run_at_a_plateau(images, tmp_path):
         ([(0.5, 1.0), (0.4, 1.0), (0.6, 1.0)], 2, 3, False),
         ([None, None, None], None, 3, False),
     ],
-    ids=["accuracy", "then loss", "a tie keeps the first", "stops", "goes on", "no validation"],
+    ids=["accuracy", "then loss", "a tie keeps the first", "stops", "continues", "no validation"],
 )
 def test_which_epoch_is_best(rows, patience, best, stops, tmp_path):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
@@ -301,8 +301,8 @@ def test_a_folder_without_checkpoint_leaves_the_model_alone(tmp_path):
     assert restore_checkpoint(tmp_path, None) == []
 
 
-def test_a_run_that_diverges_says_so_and_leaves_nothing(images, tmp_path, monkeypatch):
-    # No learning rate makes a model of this size diverge for sure; such images do.
+def test_a_run_that_diverges_gives_an_error_and_leaves_nothing(images, tmp_path, monkeypatch):
+    # No learning rate surely makes such a small model diverge, but these images do.
     monkeypatch.setattr(ImageData, "train_batches", lambda data, *where: not_a_number(data))
     config = parse(tiny.command(images, tmp_path / "runs" / "first")).run
     with pytest.raises(InputError, match="lower --learning-rate"):
@@ -340,7 +340,7 @@ def test_the_command_trains_the_sizes_people_use(model, images, tmp_path, capsys
 
 
 @pytest.mark.filterwarnings("ignore:.*shuffle=True:UserWarning")
-def test_plain_fit_in_a_script_of_ones_own(images):
+def test_plain_fit_in_a_script_of_the_user(images):
     from keras_vit import ViT, load_data
 
     data = load_data(images, (28, 28, 1), batch_size=8)
@@ -358,7 +358,7 @@ def test_plain_fit_in_a_script_of_ones_own(images):
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3)])
-def test_pictures_of_mistakes_whatever_the_file_holds(mode, channels, tmp_path):
+def test_pictures_of_mistakes_of_any_mode(mode, channels, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, len(mode)), dtype="uint8")
     Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode).save(tmp_path / "image.png")
     encoded = (tmp_path / "image.png").read_bytes()
