@@ -68,7 +68,7 @@ def test_json_is_read_back(tmp_path):
         ("a.json", b"\xff", "{path} is not JSON ('utf-8' codec can't decode"),
     ],
 )
-def test_what_is_not_json(name, content, message, tmp_path):
+def test_files_that_are_not_json(name, content, message, tmp_path):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as caught:

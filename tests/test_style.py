@@ -14,7 +14,7 @@ from tests.helpers.paths import ROOT
     [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
     ids=["ruff check", "ruff format", "mypy"],
 )
-def test_has_no_complaints(command):
+def test_the_linters_find_nothing(command):
     pytest.importorskip(command[0])
     ran = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -236,7 +236,7 @@ def test_wrong_json(plain, message):
     assert str(caught.value) == message
 
 
-def test_to_plain_is_ready_for_json():
+def test_the_result_of_to_plain_can_be_json():
     plain = to_plain(Whole(name="x", sides=(2, 3), folder=Path("runs"), share=0))
     assert json.loads(json.dumps(plain)) == plain
     assert (plain["sides"], plain["folder"], plain["share"]) == ([2, 3], "runs", 0.0)
@@ -246,7 +246,7 @@ def test_to_plain_is_ready_for_json():
 # Types and limits as text
 
 
-def test_the_text_below_a_field_is_its_help():
+def test_the_docstring_below_a_field_is_its_help():
     assert helps(Part) == {"rate": "per step", "low": "", "high": ""}
     assert helps(Whole)["name"].split() == ["what", "it", "is", "called"]
 

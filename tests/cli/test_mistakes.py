@@ -104,8 +104,8 @@ BAD_IMAGES = {
         zip_with(["a/1.png", "b/1.png"], bytes(64 * 1024**2), zipfile.ZIP_DEFLATED),
         "it may be a zip bomb",
     ),
-    "no zip": (text_as("images.zip"), "{data} is not a zip file"),
-    "no npz": (text_as("images.npz"), "{data}"),
+    "not a zip": (text_as("images.zip"), "{data} is not a zip file"),
+    "not an npz": (text_as("images.npz"), "{data}"),
     "a text file": (
         text_as("images.txt"),
         "{data} is not a folder, nor a file of a kind that is read (.zip, .npz)",
@@ -130,7 +130,7 @@ def test_bad_images_stop_the_training_before_it_begins(make, message, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["no such folder", "empty folder", "one class", "a zip with ../"])
-def test_inspect_and_evaluate_refuse_them_too(name, run, tmp_path, capsys):
+def test_inspect_and_evaluate_refuse_bad_images_too(name, run, tmp_path, capsys):
     make, message = BAD_IMAGES[name]
     data = make(tmp_path)
     for command in (["inspect", str(data)], ["evaluate", str(run), "--data", str(data)]):
@@ -186,7 +186,7 @@ def test_resume_without_out(capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_out_that_exists_is_left_alone(run, images, capsys):
+def test_an_existing_out_is_not_changed(run, images, capsys):
     before = tiny.tree(run)
     assert main(tiny.command(images, run)) == WRONG_USAGE
     assert f"{run} exists already: choose another --out, or remove it" in capsys.readouterr().err
@@ -283,13 +283,13 @@ OTHER_MISTAKES = {
         ["evaluate", "{run}", "--data", "{others}"],
         "has classes that the run was not trained on (cats, dogs): give images of dots, lines, plain",
     ),
-    "summary of what": (["summary", "nosuch"], "Received: 'nosuch'"),
+    "summary without a name": (["summary", "nosuch"], "Received: 'nosuch'"),
     "summary of no file": (["summary", "nosuch.keras"], "nosuch.keras"),
     "summary of a wrong shape": (
         ["summary", "defect/4", "--image-shape", "30", "28", "1"],
         "patch_size must divide",
     ),
-    "inspect what": (["inspect", "nosuch"], "No such file or folder: nosuch"),
+    "inspect without images": (["inspect", "nosuch"], "No such file or folder: nosuch"),
 }
 
 

@@ -70,7 +70,7 @@ def test_help_does_not_import_keras():
         assert re.search(rf"--{field.name.replace('_', '-')}[ ,]", process.stdout), field.name
 
 
-def test_its_examples_are_commands(tmp_path):
+def test_the_examples_in_the_help_are_valid(tmp_path):
     examples = re.findall(r"^ +keras-vit (search.*)$", Search.__doc__, re.MULTILINE)
     assert len(examples) == 4
     (tmp_path / "my_space.py").write_text((ROOT / "tuning" / "my_space.py").read_text())
@@ -200,7 +200,7 @@ def test_a_search_without_kerastuner(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("made", "arguments", "variables", "sentence"), SENTENCES, ids=case_name)
-def test_wrong_usage_is_one_sentence(made, arguments, variables, sentence, tmp_path, capsys, monkeypatch):
+def test_wrong_usage_gives_one_sentence(made, arguments, variables, sentence, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     for make in made:
         make(out)
@@ -262,7 +262,7 @@ def test_the_package_of_a_checkout_is_the_same_command():
     ],
     ids=case_name,
 )
-def test_the_exit_code_and_the_sentence(error, code, sentence, monkeypatch, capsys):
+def test_the_exit_code_and_the_message(error, code, sentence, monkeypatch, capsys):
     def search(config):
         assert config == SearchConfig(seed=3)
         if error is not None:

@@ -201,7 +201,7 @@ def test_near_duplicates(change):
     assert audit.exact_duplicates == ()
 
 
-def test_the_same_light_on_different_steel_is_no_duplicate():
+def test_the_same_light_on_different_steel_is_not_a_duplicate():
     light = np.linspace(40, 200, 96)[:, None] * np.linspace(0.3, 1, 96)
     plates = [np.clip(light + texture(seed) / 16, 0, 255).astype(np.uint8) for seed in range(8)]
     plain = np.corrcoef(plates[0].ravel(), plates[1].ravel())[0, 1]
@@ -216,7 +216,7 @@ def test_flat_images_are_exact_duplicates_only():
     assert audit.near_duplicates == ()
 
 
-def test_near_duplicates_in_blocks_are_those_of_one_block(monkeypatch):
+def test_near_duplicates_do_not_depend_on_the_block_size(monkeypatch):
     thumbnails = np.random.default_rng(0).uniform(0, 255, (30, 32, 32)).astype(np.float32)
     thumbnails[20:] = thumbnails[:10] + np.random.default_rng(1).normal(0, 20, (10, 32, 32))
     digests = [bytes([i]) * 16 for i in range(1, 31)]

@@ -100,14 +100,14 @@ def test_an_epoch_holds_distinct_training_images():
     assert len(left_out) > 8
 
 
-def test_order_is_new_in_each_epoch_and_for_each_seed():
+def test_the_order_depends_on_epoch_and_seed():
     orders = [tuple(order(image_data(seed=seed), epoch)) for seed in (0, 1, 2**32 - 1) for epoch in (0, 1, 2)]
     assert len(set(orders)) == len(orders)
     assert tuple(order(image_data(seed=1), 2)) == orders[5]
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_an_epoch_does_not_depend_on_where_training_began(epoch):
+def test_an_epoch_does_not_depend_on_the_first_epoch(epoch):
     data = image_data(image_set(make=textured), augmentation=AUGMENTATION)
     steps = data.steps_per_epoch
     uninterrupted = take(data.train_batches(0), (epoch + 2) * steps)[epoch * steps :]
@@ -144,7 +144,7 @@ def exhaust(batches):
         next(batches)
 
 
-def test_what_fits_in_memory_is_read_once(tmp_path, monkeypatch):
+def test_images_that_fit_in_memory_are_read_once(tmp_path, monkeypatch):
     images = image_set("path", tmp_path)
     size = len(TRAIN) * 12 * 12 * 4
     for limit, kept in ((size, True), (size - 1, False)):

@@ -89,7 +89,7 @@ def pil_pixels(encoded):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("kind", "name", "decoded_channels", "tolerance"), FILES)
-def test_a_file_is_read_as_pil_reads_it(kind, name, decoded_channels, tolerance, channels):
+def test_a_file_is_read_like_pil(kind, name, decoded_channels, tolerance, channels):
     encoded = encode(IMAGES[name], kind)
     assert decode_image(encoded).shape == (HEIGHT, WIDTH, decoded_channels)
 
@@ -149,7 +149,7 @@ def test_a_bmp_whose_pixels_begin_after_a_gap(padding):
     ("found", "wanted"),
     [((200, 200), (28, 28)), ((97, 211), (28, 56)), ((300, 40), (32, 32)), ((20, 30), (64, 64))],
 )
-def test_resize_is_pils_antialiased_bilinear(found, wanted):
+def test_resize_equals_the_bilinear_filter_of_pil(found, wanted):
     pixels = np.random.default_rng(0).uniform(0, 255, found).astype(np.float32)
     expected = np.asarray(Image.fromarray(pixels).resize(wanted[::-1], Image.Resampling.BILINEAR))
     resized = prepare_pixels(pixels[..., None], Preprocessing((*wanted, 1))).numpy()[..., 0]

@@ -106,7 +106,7 @@ def test_every_image_is_augmented_separately(name):
     assert kinds >= least.get(name, 20)
 
 
-def test_nothing_is_the_default():
+def test_no_augmentation_is_the_default():
     images = noise(3)
     x, y = augmented(images)
     np.testing.assert_array_equal(x[0], images)
@@ -136,7 +136,7 @@ SYMMETRIES = {
     ],
     ids=str,
 )
-def test_flips_and_transposes_are_symmetries_each_as_likely(augmentation, expected):
+def test_all_flips_and_transposes_are_equally_likely(augmentation, expected):
     images = noise(3)
     x, _ = augmented(images, many(20), **augmentation)
     counts = dict.fromkeys(SYMMETRIES, 0)
@@ -151,7 +151,7 @@ def test_flips_and_transposes_are_symmetries_each_as_likely(augmentation, expect
 
 
 @pytest.mark.parametrize("share", [0.125, 0.25])
-def test_crop_shifts_by_whole_pixels_and_mirrors_the_border_in(share):
+def test_crop_shifts_by_whole_pixels_and_mirrors_the_border(share):
     images = noise()
     x, _ = augmented(images, many(4), crop=share)
     most = round(share * SIDE)
@@ -169,7 +169,7 @@ def test_crop_shifts_by_whole_pixels_and_mirrors_the_border_in(share):
     assert {dy for dy, _ in shifts} == {dx for _, dx in shifts} == set(range(2 * most + 1))
 
 
-def test_brightness_adds_one_amount_up_to_its_share():
+def test_brightness_adds_one_value_within_its_limit():
     images = noise(3)
     x, _ = augmented(images, many(10), brightness=0.2)
     added = (x - images).reshape(10 * COUNT, -1)
@@ -262,7 +262,7 @@ def test_cutmix_labels_are_the_area_of_the_pasted_box():
     assert np.quantile(shares, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.15)
 
 
-def test_with_both_each_batch_gets_one_of_the_two():
+def test_with_both_each_batch_gets_mixup_or_cutmix():
     images = noise()
     x, y = augmented(images, many(40), mixup=5.0, cutmix=1.0)
     by_labels = np.einsum("snk,khwc->snhwc", y, images)
@@ -282,7 +282,7 @@ def test_rand_augment_draws_for_each_image():
 
 
 @pytest.mark.parametrize("shape", [(16, 32, 1), (32, 16, 3)])
-def test_transpose_needs_squares(shape):
+def test_transpose_needs_square_images(shape):
     with pytest.raises(InputError, match=rf"transpose needs square images, these are {shape[0]}x{shape[1]}"):
         make_augment(Augmentation(transpose=True), shape)
 

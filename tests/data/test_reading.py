@@ -35,7 +35,7 @@ def paths(tmp_path_factory):
 
 @pytest.mark.parametrize("aspect", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_prepared_pixels_equal_those_of_reading_again(paths, aspect, channels):
+def test_prepared_pixels_equal_a_second_reading(paths, aspect, channels):
     preprocessing = Preprocessing((12, 10, channels), aspect)
     expected = read_pixels(paths, preprocessing)
     for images in (paths, [path.read_bytes() for path in paths]):

@@ -167,7 +167,7 @@ def test_shares_have_a_known_size():
     assert batch_size_of(process_share(process(1, 2), dataset)) == 4
 
 
-def test_one_process_takes_all_and_a_share_is_not_shared_again():
+def test_one_process_takes_all_and_a_share_is_not_split_again():
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8, drop_remainder=True)
     assert process_share(process(0, 1), dataset) is dataset
     assert process_share(process(1, 2), ProcessShare(dataset)) is dataset

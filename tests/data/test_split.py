@@ -91,14 +91,14 @@ def test_same_seed_same_split_other_seed_other_split():
         (25, {"test_fraction": 0.1}, (20, 2, 3)),  # 2.5 rounds up
     ],
 )
-def test_shares_are_rounded_and_leave_one_for_training(count, fractions, sizes):
+def test_fractions_are_rounded_and_leave_one_for_training(count, fractions, sizes):
     split = split_image_set(image_set(count, 300), **fractions)
     labels = image_set(count, 300).labels
     found = tuple(int((labels[part] == 0).sum()) for part in (split.train, split.validation, split.test))
     assert found == sizes
 
 
-def test_parts_of_the_source_are_kept():
+def test_given_parts_are_kept():
     parts = ("train", "validation", "test", "train") * 2
     split = split_image_set(image_set(4, 4, parts=parts), seed=7)
     assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == (
@@ -130,7 +130,7 @@ def test_a_missing_part_is_drawn_from_train(given, sizes):
     "parts", [None, ("train",), ("train", "test"), ("train", "validation", "test", "train")]
 )
 @pytest.mark.parametrize("counts", [(40, 60), (5, 30), (3, 12)])
-def test_merged_validation_images_train_and_the_test_is_the_same(parts, counts):
+def test_merged_validation_images_train_and_the_test_part_is_the_same(parts, counts):
     images = image_set(*counts, parts=parts and tuple(np.resize(parts, sum(counts))))
     for fractions in ({}, {"test_fraction": 0.5, "validation_fraction": 0.3}):
         split = split_image_set(images, seed=2, **fractions)
@@ -143,7 +143,7 @@ def test_merged_validation_images_train_and_the_test_is_the_same(parts, counts):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_without_validation_the_test_is_the_same(seed):
+def test_without_validation_the_test_part_is_the_same(seed):
     images = image_set(300, 250, 17)
     split = split_image_set(images, seed=seed)
     rest = split_image_set(images, seed=seed, validation_fraction=0)

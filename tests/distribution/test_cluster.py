@@ -43,7 +43,7 @@ CLUSTERS = {
     "tensorflow, empty": ("tensorflow", {"TF_CONFIG": ""}, ALONE),
     "tensorflow, blank": ("tensorflow", {"TF_CONFIG": " \n"}, ALONE),
     "tensorflow, no cluster": ("tensorflow", {"TF_CONFIG": "{}"}, ALONE),
-    "tensorflow, a task of no cluster": ("tensorflow", tf_config(), ALONE),
+    "tensorflow, a task outside the cluster": ("tensorflow", tf_config(), ALONE),
     "tensorflow, one worker": (
         "tensorflow",
         tf_config(worker=["a:1"]),
@@ -137,7 +137,7 @@ CLUSTERS = {
 
 @pytest.mark.same_on_every_backend
 @pytest.mark.parametrize(("backend", "environment", "cluster"), CLUSTERS.values(), ids=CLUSTERS.keys())
-def test_the_cluster_is_what_the_launcher_announces(backend, environment, cluster):
+def test_the_cluster_is_read_from_the_launcher(backend, environment, cluster):
     assert read_cluster(backend, environment) == cluster
 
 
@@ -204,7 +204,7 @@ WRONG_ENVIRONMENTS = {
         ("this process task 'worker' 0, which is not in its cluster of 0" + NOT_IN_CLUSTER,),
     ),
     "tensorflow in Slurm": ("tensorflow", slurm(4, 3, 2), (unconnected(4, "TF_CONFIG", "tensorflow"),)),
-    "tensorflow in Slurm, with a launcher of others": (
+    "tensorflow in Slurm, with the launcher of another backend": (
         "tensorflow",
         {**slurm(2, 1), **torchrun(2, 1)},
         (unconnected(2, "TF_CONFIG", "tensorflow"),),

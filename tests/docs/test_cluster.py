@@ -46,12 +46,12 @@ def test_all_kinds_of_commands_are_found():
 
 
 @pytest.mark.parametrize("line", TRAIN)
-def test_train_commands_are_understood(line):
+def test_train_commands_are_valid(line):
     assert type(parse(shlex.split(line))).__name__ == "Train"
 
 
 @pytest.mark.parametrize("line", SCRIPTS)
-def test_options_after_a_script_are_understood(line):
+def test_options_after_a_script_are_valid(line):
     """The scripts accept these options in addition to their own."""
     own = "train --data images --out runs/s16 --distribute data --nodes 2"
     command = parse(shlex.split(f"{own} {line[line.index('--') :]}"))
@@ -59,7 +59,7 @@ def test_options_after_a_script_are_understood(line):
     assert command.run.distribute == ("model" if "--distribute model" in line else "data")
 
 
-def test_options_named_alone_are_options(scaling):
+def test_options_without_a_command_exist(scaling):
     of_others = {"--help", "--requeue"}  # from tyro and Slurm
     owners = (keras_vit.TrainConfig, keras_vit.Recipe, scaling.Assumptions)
     fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
@@ -127,7 +127,7 @@ def test_the_assumptions_are_those_of_the_script(scaling):
     assert shown == vars(scaling.Assumptions())
 
 
-def test_scaling_commands_are_understood(scaling):
+def test_scaling_commands_are_valid(scaling):
     for line in SCALING:
         tyro.cli(scaling.Options, args=shlex.split(line)[2:])
 

@@ -25,7 +25,7 @@ def test_commands_are_understood(command):
     assert type(parse(arguments)).__name__.lower() == arguments[0]
 
 
-def test_options_named_alone_are_options():
+def test_options_without_a_command_exist():
     owners = (keras_vit.TrainConfig, keras_vit.Recipe, keras_vit.Augmentation)
     fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
     fields |= {"recipe", "config", "help", "logdir", "extra_index_url"}

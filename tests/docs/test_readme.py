@@ -22,7 +22,7 @@ def test_the_python_example(tmp_path, monkeypatch):
     assert [x.shape for x in names["attention"]] == [(12, 4, 50, 50)] * 6
 
 
-def test_the_commands_are_understood(tmp_path, monkeypatch):
+def test_the_commands_are_valid(tmp_path, monkeypatch):
     best = tmp_path / "searches" / "first" / "best.json"
     best.parent.mkdir(parents=True)
     best.write_text("{}")

@@ -20,7 +20,7 @@ COMMANDS = re.findall(r"keras-vit search( --[^`\n]*)", PAGE + README)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_are_understood(command, tmp_path, monkeypatch):
+def test_the_commands_are_valid(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     of_space, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "my_space.py").write_text(of_space, encoding="utf-8")

@@ -37,7 +37,7 @@ def drawn(temperature, images=4000, classes=5, seed=0):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 3.0])
-def test_fit_temperature_finds_the_true_one(temperature):
+def test_fit_temperature_finds_the_true_temperature(temperature):
     logits, labels = drawn(temperature)
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.08)
 

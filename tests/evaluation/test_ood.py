@@ -174,7 +174,7 @@ DAMAGED = {
     "missing": lambda path: None,
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("no arrays"),
-    "cut short": lambda path: (npz(**GOOD)(path), path.write_bytes(path.read_bytes()[:300])),
+    "truncated": lambda path: (npz(**GOOD)(path), path.write_bytes(path.read_bytes()[:300])),
     "no threshold": npz(projection=np.eye(3), centers=np.eye(2, 3)),
     "two thresholds": npz(**{**GOOD, "threshold": np.ones(2)}),
     "a pickle": npz(**{**GOOD, "centers": np.array([{}, None])}),

@@ -55,7 +55,7 @@ def test_no_other_trial_dominates_the_front(seed):
         ([math.inf, 1.0, 1.0], [2]),
     ],
 )
-def test_unknown_costs_are_on_no_front(costs, front):
+def test_unknown_costs_are_not_on_the_front(costs, front):
     assert analysis.pareto_front(costs, [0.1, 0.9, 0.95, 0.5][: len(costs)]) == front
 
 
@@ -103,7 +103,7 @@ def test_only_trials_of_the_same_epochs_are_compared():
     ids=["equal values", "equal accuracies", "unknown values", "too few", "none"],
 )
 @pytest.mark.parametrize("choices", [False, True])
-def test_there_may_be_no_effect_to_measure(values, scores, choices):
+def test_effects_may_be_missing(values, scores, choices):
     known = sorted({value for value in values if value is not None})
     assert (
         analysis.effects(many(values, scores), [Hyperparameter("x", tuple(known) if choices else None)]) == []
@@ -250,7 +250,7 @@ def test_rungs_are_counted():
     assert analysis.rungs(trials) == [dict(zip(keys, row, strict=True)) for row in wanted]
 
 
-def test_the_best_trial_has_a_score_and_of_equal_ones_the_most_epochs():
+def test_of_equal_scores_the_longest_trial_is_the_best():
     trials = [trial("a", 0.9, 3), trial("b", 0.9, 9), trial("c", None), trial("d", math.nan), trial("e", 0.1)]
     trials.append(trial("f", 1.0, status="RUNNING"))
     assert best_trial(trials).trial_id == "b"

@@ -276,7 +276,7 @@ def test_values_computed_from_the_arguments():
     assert (made.use_cls, made.mlp_width) == (False, 10)
 
 
-def test_every_argument_has_a_help_and_a_size_may_change_it():
+def test_every_argument_has_a_help_text_and_can_be_changed():
     names = [field.name for field in dataclasses.fields(ViTConfig)]
     assert all(helps(ViTConfig)[name] for name in names)
     assert {"image_shape", "num_classes", "patch_size", *CHANGEABLE} == set(names)

@@ -68,7 +68,7 @@ def test_the_rows_of_the_reference(table):
     assert sum(row["mult_adds"] for row in top.values()) == 32_315_136
 
 
-def test_a_block_is_opened_to_its_parts(table):
+def test_a_block_is_shown_with_its_parts(table):
     rows = table["rows"]
     start = next(i for i, row in enumerate(rows) if row["name"] == "block_3")
     parts = [
@@ -113,7 +113,7 @@ def test_text(model):
     assert next(line for line in lines if "qkv" in line).startswith("    qkv ")
 
 
-def test_text_of_a_small_model_to_the_letter():
+def test_exact_text_of_a_small_model():
     images = keras.Input((4, 4, 1))
     x = layers.Flatten(name="flat")(images)
     model = keras.Model(
@@ -212,7 +212,7 @@ class KnownScale(Scale):
 mult_adds.register(KnownScale, lambda layer, input_shape, output_shape: math.prod(input_shape[1:]))
 
 
-def test_a_weighted_layer_without_a_rule_is_unknown_not_zero():
+def test_a_layer_without_a_rule_has_unknown_costs():
     images = keras.Input((4,))
     x = layers.Dense(3)(Scale(name="odd")(images))
     table = summary(keras.Model(images, x))
@@ -235,7 +235,7 @@ def test_products_outside_layers_are_unknown():
     assert table.rows[0].type == "Matmul"
 
 
-def test_a_shared_layer_works_twice_and_weighs_once():
+def test_a_shared_layer_counts_twice_in_work_and_once_in_parameters():
     images = keras.Input((4,))
     dense = layers.Dense(4)
     table = summary(keras.Model(images, dense(dense(images))))

@@ -107,7 +107,7 @@ def test_every_trial_is_in_the_table(rendered):
     assert page.text.replace("\u00a0", " ").count("MLP ratio") == 0
 
 
-def test_no_number_is_a_python_word(rendered):
+def test_no_number_is_shown_as_a_python_value(rendered):
     assert not re.search(r"\b(nan|None|inf|Markup|object at)\b", rendered[1].text)
 
 

@@ -198,7 +198,7 @@ def test_a_full_disk_ends_the_search_and_fails_no_trial(data, tmp_path, monkeypa
     assert [one.status for one in again.oracle.trials.values()] == ["COMPLETED"]
 
 
-def test_a_trial_that_diverges_is_stopped_and_counts(data, tmp_path):
+def test_a_trial_that_diverges_is_stopped_and_scored(data, tmp_path):
     wild = SearchSpace(**{**vars(SPACE), "learning_rate": 10.0})
     recipe = Recipe(optimizer="sgd", clip_norm=None, warmup_epochs=0.0, schedule="constant", xla=NO_XLA)
     tuner = ViTHyperband(ViTHyperModel(data, wild, recipe), directory=tmp_path)

@@ -26,7 +26,7 @@ def test_the_command_itself_is_killed(more_images, tmp_path):
     check_loadable(more_images, out)
 
 
-def test_its_one_process_is_killed(more_images, tmp_path):
+def test_the_process_of_the_search_is_killed(more_images, tmp_path):
     out = tmp_path / "search"
     kill_repeatedly(more_images, out, "tuner0")
     check_complete(out)

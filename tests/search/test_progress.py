@@ -186,7 +186,7 @@ def test_the_time_left_is_never_negative():
         (86400, "24 h 0 min"),
     ],
 )
-def test_times_are_short(seconds, text):
+def test_times_as_text(seconds, text):
     assert minutes(seconds) == text
 
 

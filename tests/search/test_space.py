@@ -32,7 +32,7 @@ CASES = {
         stem="linear", patch_size=Choice((2, 7)), num_heads=5, dim=Range(1, 40, default=9)
     ),
     "patches": SearchSpace(patch_size=Choice((2, 4)), mlp_ratio=3, depth=Choice((1, 3))),
-    "heads of their own width": SearchSpace(model="defect", stem="linear", dim=Range(60, 70, default=67)),
+    "heads with head_dim": SearchSpace(model="defect", stem="linear", dim=Range(60, 70, default=67)),
     "steps of 12 and of 8": SearchSpace(dim=Range(36, 144, default=72, step=12)),
     "epochs too": SearchSpace(epochs=Range(3, 9, default=9, step=3), mlp_ratio=Range(1, 4, default=2)),
     **SPACES,
@@ -176,7 +176,7 @@ WRONG_TO_FREEZE = {
         {"dim": "20"},
         "num_heads must divide dim, unless head_dim is given. Received: num_heads=8, dim=20",
     ),
-    "a patch for no stem": (
+    "a patch size without a stem": (
         {"patch_size": "7"},
         "so patch_size must be 2, 4, 8, 16, ... Received: patch_size=7",
     ),
@@ -310,7 +310,10 @@ WRONG = {
     "a word": (lambda: SearchSpace(depth="6"), "Received: depth='6'"),
     "yes": (lambda: SearchSpace(depth=True), "depth must be a whole number"),
     "no heads": (lambda: SearchSpace(num_heads=0), "num_heads must be 1 or more. Received: num_heads=0"),
-    "a choice of no heads": (lambda: SearchSpace(num_heads=Choice((2, 0))), "num_heads must be 1 or more"),
+    "no heads among the values": (
+        lambda: SearchSpace(num_heads=Choice((2, 0))),
+        "num_heads must be 1 or more",
+    ),
     "a range of heads": (
         lambda: SearchSpace(num_heads=Range(2, 4, default=2)),
         "num_heads must be a whole number, or a Choice of such values",

@@ -96,16 +96,16 @@ BAD = {
     "text": b"this is not an image",
     "random bytes": np.random.default_rng(0).bytes(5000),
     "only a JPEG's first bytes": b"\xff\xd8\xff",
-    "JPEG cut short": FILES["colour JPEG"][:-200],
-    "PNG cut short": FILES["colour PNG"][:-40],
+    "truncated JPEG": FILES["colour JPEG"][:-200],
+    "truncated PNG": FILES["colour PNG"][:-40],
     "PNG's header only": FILES["colour PNG"][:24],
-    "GIF cut short": FILES["GIF"][:60],
-    "BMP cut short": FILES["colour BMP"][:90],
+    "truncated GIF": FILES["GIF"][:60],
+    "truncated BMP": FILES["colour BMP"][:90],
     "BMP without its palette": FILES["BMP with a palette"][:60],
-    "WebP cut short": FILES["WebP"][:50],
+    "truncated WebP": FILES["WebP"][:50],
     "TIFF": file(picture(), "TIFF"),
     "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-    "PNG of no width": patched(FILES["colour PNG"], 16, struct.pack(">I", 0)),
+    "PNG without width": patched(FILES["colour PNG"], 16, struct.pack(">I", 0)),
 }
 
 WIDE_PNG = png_bomb(8192, 4097)

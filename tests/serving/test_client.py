@@ -134,7 +134,7 @@ def test_batches_of_bytes(double, protocol, tmp_path):
     assert [answer.label for answer in answers] == ["gray"] * len(sides)
 
 
-def test_a_long_answer(double, bright_files):
+def test_a_large_answer(double, bright_files):
     """More than the 4 MiB that a gRPC client accepts by default."""
     many = 300_000
 

@@ -46,7 +46,7 @@ def test_the_bundle_holds_these_files_only(bundle):
     assert [path.name for path in (bundle.models / bundle.name).iterdir()] == ["1"]
 
 
-def test_the_bundle_answers_as_keras_does_on_this_backend(signatures, run, drawn_images):
+def test_the_bundle_gives_the_answers_of_keras_on_this_backend(signatures, run, drawn_images):
     """TensorFlow exports a run of any backend, and any backend gives the same answers."""
     files = sorted(drawn_images.rglob("*.png"))[::4]
     found = signatures["serving_default"](image_bytes=strings([file.read_bytes() for file in files]))
@@ -221,7 +221,7 @@ def test_the_command_prints_what_it_compared(bundle):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow exports in its own process")
-def test_an_error_of_the_other_process_is_raised_here(run, tmp_path):
+def test_an_error_of_the_other_process_is_raised(run, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         export(run, tmp_path, data="nowhere")
 

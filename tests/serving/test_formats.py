@@ -139,7 +139,7 @@ EXPORTED = {
 
 
 @pytest.mark.parametrize("kind", EXPORTED)
-def test_the_folder_of_a_format(kind, exported, run):
+def test_the_files_of_a_format(kind, exported, run):
     found, loaded = exported[kind], load_run(run)
     format = "litert" if kind == "int8" else kind
     assert {path.name for path in found.path.iterdir()} == {
@@ -186,7 +186,7 @@ def test_a_program_of_the_user_gets_the_answers_of_predict(kind, exported, run, 
         assert [bool(reject) for reject in answer["reject"]] == [item.reject for item in expected]
 
 
-def test_batch_is_named_in_onnx(exported):
+def test_the_batch_axis_has_a_name_in_onnx(exported):
     import onnx
 
     graph = onnx.load(exported["onnx"].path / "model.onnx").graph
@@ -349,7 +349,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refusal(case, run, tmp_path, monkeypatch):
+def test_refused_runs(case, run, tmp_path, monkeypatch):
     arguments, change, message = REFUSALS[case]
     loaded = load_run(run)
     images = images_to_judge(loaded)

@@ -319,7 +319,7 @@ def test_wrong_values(make, given, message):
     assert "\n" not in str(caught.value)
 
 
-def test_paths_are_written_as_keras_users_do():
+def test_settings_may_have_other_types():
     config = TrainConfig(data=Path("images"), out="runs/first")
     assert (config.data, config.out) == ("images", Path("runs/first"))
     assert TrainConfig(image_size=[28, 32]).image_shape == (28, 32, 1)

@@ -98,7 +98,7 @@ def test_the_config_repeats_the_run(run, images):
     assert parse(command_of_run(run)).run == parse(tiny.command(images, run.path)).run
 
 
-def test_the_model_loads_in_safe_mode_and_gives_the_figures(run):
+def test_the_loaded_model_gives_the_figures_of_the_run(run):
     logits, labels = logits_of(run, "test")
     plain = keras.saving.load_model(run.path / "model.keras", safe_mode=True)
     assert getattr(plain, "optimizer", None) is None  # a model for inference needs no optimizer
@@ -297,7 +297,7 @@ def test_which_epoch_is_best(rows, patience, best, stops, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [BEST]
 
 
-def test_a_folder_without_checkpoint_leaves_the_model_alone(tmp_path):
+def test_without_a_checkpoint_the_model_is_unchanged(tmp_path):
     assert restore_checkpoint(tmp_path, None) == []
 
 
@@ -319,7 +319,7 @@ def not_a_number(data):
 
 @pytest.mark.long
 @pytest.mark.parametrize("model", ["defect/4", "defect-conv/4"])
-def test_the_command_trains_the_sizes_people_use(model, images, tmp_path, capsys):
+def test_the_command_trains_usual_sizes(model, images, tmp_path, capsys):
     options = ("--model", model, "--recipe", "default", "--warmup-epochs", "0", *tiny.NO_XLA)
     command = [
         "train",

@@ -76,7 +76,7 @@ LAYOUTS = {
             ("test/a/1.png", "a", "test"),
         ],
     ),
-    "the same in other spellings": (
+    "the same with other spellings": (
         ["Training/a/1.png", "Training/b/1.png", "Valid/a/1.png", "TESTING/b/1.png"],
         [
             ("Training/a/1.png", "a", "train"),
@@ -135,7 +135,7 @@ LAYOUTS = {
         ],
     ),
     "other flat names": (["Out_1.png", "In_1.png"], [("In_1.png", "In", None), ("Out_1.png", "Out", None)]),
-    "NEU's flat files in a folder of their own": (
+    "the flat files of NEU in a folder": (
         ["IMAGES/crazing_1.jpg", "IMAGES/scratches_1.jpg", "ANNOTATIONS/crazing_1.xml"],
         [("IMAGES/crazing_1.jpg", "crazing", None), ("IMAGES/scratches_1.jpg", "scratches", None)],
     ),
@@ -270,7 +270,7 @@ WRONG = {
         lambda tmp_path: tmp_path / "missing",
         "No such file or folder: {data}. Check the path, or give none for the drawn defects.",
     ),
-    "a name that no system takes": (lambda tmp_path: "x" * 5000, "cannot be opened: "),
+    "a name that is too long": (lambda tmp_path: "x" * 5000, "cannot be opened: "),
     "empty folder": (
         wrong_folder(),
         "{data} holds no images (JPEG, PNG, BMP, GIF and WebP are read). Put the",
@@ -328,7 +328,7 @@ WRONG = {
         wrong_file("data.zip"),
         "{data} is not a zip file, or it was cut short: pack or download",
     ),
-    "a zip cut short": (cut_zip, "{data} is not a zip file, or it was cut short"),
+    "a truncated zip": (cut_zip, "{data} is not a zip file, or it was cut short"),
     "an empty zip": (wrong_zip(), "{data} holds no image"),
     "../ in a zip": (
         wrong_zip("a/1.png", "../../b/1.png"),
@@ -383,7 +383,7 @@ def test_a_zip_that_grows_too_large_in_many_small_steps(tmp_path, monkeypatch):
         load_image_set(data)
 
 
-def test_a_name_twice_in_a_zip(tmp_path):
+def test_a_duplicate_name_in_a_zip(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         data = pack(tmp_path / "data.zip", "a/1.png", "b/1.png", "b/1.png")
     with pytest.raises(InputError, match=r"holds b/1.png twice: unpack"):

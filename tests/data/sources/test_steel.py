@@ -52,7 +52,7 @@ def test_fewer_images_are_the_first_of_each_class():
     np.testing.assert_array_equal(few.reshape(6, 2, -1), many.reshape(6, 5, -1)[:, :2])
 
 
-def test_no_two_images_are_alike():
+def test_all_images_differ():
     drawn = np.concatenate([pixels(0, 4, 32), pixels(1, 4, 32)])
     assert len(np.unique(drawn.reshape(len(drawn), -1), axis=0)) == len(drawn)
 

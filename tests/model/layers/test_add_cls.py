@@ -25,7 +25,7 @@ def test_is_a_layer(case):
 
 
 @pytest.mark.parametrize("kwargs", [dict(), dict(num_registers=3), dict(use_cls=False, num_registers=2)])
-def test_puts_the_same_tokens_before_every_image(kwargs):
+def test_adds_the_same_tokens_to_every_image(kwargs):
     layer = AddCLS(**kwargs)
     x = random_input((3, 4, 5))
     layer.build(x.shape)
@@ -34,7 +34,7 @@ def test_puts_the_same_tokens_before_every_image(kwargs):
         np.testing.assert_array_equal(out, np.concatenate([tokens[0], image]))
 
 
-def test_the_class_token_starts_small_and_not_at_zero():
+def test_the_class_token_starts_small_but_not_at_zero():
     layer = AddCLS()
     layer.build((None, 4, 4096))
     (tokens,) = layer.get_weights()

@@ -86,7 +86,7 @@ def test_first_weights():
 
 
 @cases
-def test_inference_uses_the_moving_statistics_and_leaves_them(kwargs, shape):
+def test_inference_uses_the_moving_statistics_and_keeps_them(kwargs, shape):
     layer, x = made(kwargs, shape)
     before = layer.get_weights()
     gamma, beta, mean, variance = before
@@ -105,7 +105,7 @@ def test_training_uses_the_batch_and_moves_the_statistics(kwargs, shape):
         np.testing.assert_allclose(layer.get_weights()[2:], moving, rtol=1e-5)
 
 
-def test_a_frozen_one_is_in_inference():
+def test_a_frozen_layer_is_in_inference_mode():
     layer, x = made(*CASES["images"])
     layer.trainable = False
     before, expected = layer.get_weights(), to_numpy(layer(x))

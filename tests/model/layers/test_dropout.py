@@ -55,7 +55,7 @@ def test_its_random_state_is_its_only_variable():
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.5, 0.9])
-def test_a_share_of_rate_is_zero_and_the_rest_is_scaled(rate):
+def test_a_fraction_of_rate_is_zero_and_the_rest_is_scaled(rate):
     x = random_input((100, 400)) + 10  # no value is zero
     y = to_numpy(Dropout(rate)(x, training=True))
     kept = y != 0
@@ -76,7 +76,7 @@ def test_axes_of_1_in_noise_shape_are_dropped_together(noise_shape, shared):
     np.testing.assert_allclose(y[kept], 2 * x[kept], rtol=1e-6)
 
 
-def test_the_same_state_draws_the_same_mask_and_the_next_call_another():
+def test_the_same_state_draws_the_same_mask():
     first, second = masks(in_state(Dropout(0.5)), 2)
     again, second_again = masks(in_state(Dropout(0.5)), 2)
     np.testing.assert_array_equal(first, again)

@@ -95,7 +95,7 @@ def test_layer_scale_starts_at_its_value():
     assert not np.array_equal(y, x)
 
 
-def test_stochastic_depth_drops_or_scales_the_branch_of_an_image():
+def test_stochastic_depth_drops_or_scales_whole_branches():
     rate = 0.25
     block = EncoderBlock(num_heads=2, mlp_dim=12, drop_path_rate=rate)
     x = random_input((400, 3, 8))

@@ -30,7 +30,7 @@ def test_a_file_without_its_weight_is_not_loaded_silently():
         layer.load_own_variables({})
 
 
-def test_a_weight_of_the_block_takes_the_place_of_its_own_once():
+def test_a_scale_of_the_block_replaces_its_weight_once():
     layer = LayerScale()
     layer.build((None, 4))
     layer.load_from_block(np.float32([1, 2, 3, 4]))

@@ -117,7 +117,7 @@ def test_resize_keeps_the_class_row_and_constants(num_prefix, new_grid):
     np.testing.assert_allclose(new[:, num_prefix:], 0.7, atol=1e-5)
 
 
-def test_resize_keeps_rows_and_columns_apart():
+def test_resize_does_not_mix_rows_and_columns():
     """A table that grows along its rows still does, and stays constant along its columns."""
     table = np.repeat(np.arange(4.0), 3).reshape(1, 12, 1)
     new = resize_position_table(table, (4, 3), (8, 5), num_prefix=0).reshape(8, 5)
