@@ -254,9 +254,9 @@ def test_train_skips_unreadable_images_and_prints_json_only(tmp_path, capsys):
     answer = json.loads(capsys.readouterr().out)
     run = load_run(answer["run"])
     assert answer["report"] == str(run.path / "report.html")
-    for which in ("best", "last"):
-        assert answer[which]["accuracy"] == run.metrics[which]["accuracy"]
-        assert len(answer[which]["accuracy_interval"]) == 2
+    for weights in ("best", "last"):
+        assert answer[weights]["accuracy"] == run.metrics[weights]["accuracy"]
+        assert len(answer[weights]["accuracy_interval"]) == 2
     assert sum(run.config["data"]["counts"].values()) == 36
     assert main(["evaluate", answer["run"]]) == FINE
 

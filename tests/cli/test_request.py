@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def working_directory(tmp_path, monkeypatch):
     """The working directory, with a dark, a gray and a much too bright image."""
     for name, brightness in (("dark", 3), ("gray", 100), ("light", 255)):
         (tmp_path / f"{name}.png").write_bytes(png(brightness))
@@ -33,7 +33,7 @@ def command(double, protocol, *more):
 
 
 @both
-def test_a_table(double, protocol, here, capsys):
+def test_a_table(double, protocol, working_directory, capsys):
     assert main(command(double, protocol, "dark.png", "gray.png", "light.png")) == FINE
     assert capsys.readouterr().out == (
         "image      label  confidence  reject\n"
@@ -44,7 +44,7 @@ def test_a_table(double, protocol, here, capsys):
 
 
 @both
-def test_a_table_with_bad_images(double, protocol, here, capsys):
+def test_a_table_with_bad_images(double, protocol, working_directory, capsys):
     assert main(command(double, protocol, "dark.png", "nosuch.png", "text.png")) == FAILED
     shown = capsys.readouterr()
     assert shown.out == (
@@ -57,7 +57,7 @@ def test_a_table_with_bad_images(double, protocol, here, capsys):
 
 
 @both
-def test_json(double, protocol, here, capsys):
+def test_json(double, protocol, working_directory, capsys):
     assert main(command(double, protocol, "gray.png", "text.png", "--json")) == FAILED
     gray, text = json.loads(capsys.readouterr().out)
     np.testing.assert_allclose(gray.pop("probabilities"), expected(100), atol=1e-6)
@@ -73,7 +73,7 @@ def test_json(double, protocol, here, capsys):
     }
 
 
-def test_json_with_the_names_of_the_classes(double, here, capsys):
+def test_json_with_the_names_of_the_classes(double, working_directory, capsys):
     assert main(command(double, "rest", "gray.png", "--json", "--labels", "labels.txt")) == FINE
     (gray,) = json.loads(capsys.readouterr().out)
     assert gray["probabilities"] == pytest.approx(dict(zip(CLASSES, expected(100), strict=True)), abs=1e-6)
@@ -89,19 +89,19 @@ def test_signatures(double, protocol, capsys):
 
 
 @both
-def test_options_reach_the_request(double, protocol, here, sleeps, capsys):
+def test_options_reach_the_request(double, protocol, working_directory, sleeps, capsys):
     double.refusals = ["UNAVAILABLE"] * 3
     options = ("--version", "1", "--batch-size", "2", "--retries", "2", "--timeout", "9")
     assert main(command(double, protocol, "dark.png", "gray.png", "light.png", *options)) == FAILED
     assert double.batches == [2, 2, 2]
-    assert double.asked_versions == [1, 1, 1]
+    assert double.requested_versions == [1, 1, 1]
     assert len(sleeps) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.endswith("): set to refuse. Tried 3 times.\n")
 
 
-def test_answers_before_an_error_are_shown(double, here, capsys):
+def test_answers_before_an_error_are_shown(double, working_directory, capsys):
     double.refusals = [None, "INTERNAL"]
     assert main(command(double, "rest", "dark.png", "gray.png", "--batch-size", "1")) == FAILED
     shown = capsys.readouterr()
@@ -139,8 +139,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_mistakes(arguments, code, message, double, here, capsys):
-    (here / "other.txt").write_text("a\nb\nc\n")
+def test_mistakes(arguments, code, message, double, working_directory, capsys):
+    (working_directory / "other.txt").write_text("a\nb\nc\n")
     assert main(["request", *(argument.format(rest=double.rest) for argument in arguments)]) == code
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -149,7 +149,7 @@ def test_mistakes(arguments, code, message, double, here, capsys):
     assert shown.err.count("\n") == 1
 
 
-def test_rest_needs_neither_tensorflow_nor_grpc(double, here):
+def test_rest_needs_neither_tensorflow_nor_grpc(double, working_directory):
     script = (
         "import sys\n"
         "from keras_vit.cli.main import main\n"

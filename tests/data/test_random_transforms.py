@@ -142,7 +142,9 @@ def test_all_flips_and_transposes_are_equally_likely(augmentation, expected):
     counts = dict.fromkeys(SYMMETRIES, 0)
     for batch in x:
         for before, after in zip(images, batch, strict=True):
-            [name] = [name for name, turn in SYMMETRIES.items() if np.array_equal(turn(before), after)]
+            [name] = [
+                name for name, transform in SYMMETRIES.items() if np.array_equal(transform(before), after)
+            ]
             counts[name] += 1
     for name, count in counts.items():
         share = 1 / len(expected) if name in expected else 0
@@ -223,13 +225,13 @@ def test_mixup_mixes_images_and_labels_equally():
     assert own.mean() == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.parametrize(("alpha", "spread"), [(0.2, 0.423), (1.0, 0.289), (10.0, 0.109)])
-def test_mixup_draws_weights_from_beta(alpha, spread):
+@pytest.mark.parametrize(("alpha", "deviation"), [(0.2, 0.423), (1.0, 0.289), (10.0, 0.109)])
+def test_mixup_draws_weights_from_beta(alpha, deviation):
     _, y = augmented(noise(side=4), many(40), mixup=alpha)
     own = y[:, np.arange(COUNT), np.arange(COUNT)]
     itself = own > 1 - 1e-6  # an image may be its own partner; a weight of 1 hardly ever occurs above 0.2
     weights = own if alpha < 1 else own[~itself]
-    assert weights.std() == pytest.approx(spread, abs=0.03)
+    assert weights.std() == pytest.approx(deviation, abs=0.03)
 
 
 def pasted_boxes(images, batch, labels):
@@ -365,6 +367,6 @@ def test_every_backend_augments_equally(other, tmp_path):
         env={**os.environ, "KERAS_BACKEND": other, "PYTHONPATH": str(ROOT)},
         check=True,
     )
-    with np.load(tmp_path / "other.npz") as there:
-        for name, here in batches_of_every_kind().items():
-            np.testing.assert_array_equal(here, there[name], err_msg=name)
+    with np.load(tmp_path / "other.npz") as other_backend:
+        for name, batches in batches_of_every_kind().items():
+            np.testing.assert_array_equal(batches, other_backend[name], err_msg=name)

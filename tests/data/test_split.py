@@ -32,8 +32,8 @@ def expected_test(labels, number, seed):
     generator = np.random.RandomState(seed)
     chosen = []
     for label in range(max(labels) + 1):
-        mine = np.array([i for i, other in enumerate(labels) if other == label])
-        chosen += list(generator.permutation(mine)[:number])
+        members = np.array([i for i, other in enumerate(labels) if other == label])
+        chosen += list(generator.permutation(members)[:number])
     return sorted(chosen)
 
 

@@ -55,20 +55,20 @@ def environment(process_id=None, ports=()):
     return variables
 
 
-def start(module, *arguments, count=None, dying=()):
+def start(module, *arguments, count=None, killed=()):
     """Starts `tests.distribution.MODULE` as `count` processes of one run, or as a single process.
 
-    `train` kills the processes whose numbers are in `dying` in their second epoch or, with {number: epoch},
+    `train` kills the processes whose numbers are in `killed` in their second epoch or, with {number: epoch},
     in another one.
     """
     ports = free_ports(count or 0)
-    dying = dying if isinstance(dying, dict) else dict.fromkeys(dying, 1)
+    killed = killed if isinstance(killed, dict) else dict.fromkeys(killed, 1)
     return [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", f"tests.distribution.{module}", *map(str, arguments)],
             env={
                 **(environment(i, ports) if count else environment()),
-                **({"DIES_IN_EPOCH": str(dying[i])} if i in dying else {}),
+                **({"DIES_IN_EPOCH": str(killed[i])} if i in killed else {}),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -25,8 +25,8 @@ def keras_variables(addresses, processes=None, process_id=None):
     return {KERAS + name: str(value) for name, value in given.items() if value is not None}
 
 
-def torchrun(processes, rank=None, here=None):
-    given = {"WORLD_SIZE": processes, "RANK": rank, "LOCAL_WORLD_SIZE": here}
+def torchrun(processes, rank=None, local_processes=None):
+    given = {"WORLD_SIZE": processes, "RANK": rank, "LOCAL_WORLD_SIZE": local_processes}
     return {name: str(value) for name, value in given.items() if value is not None}
 
 

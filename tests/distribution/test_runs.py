@@ -32,7 +32,7 @@ def rows(run):
 def test_an_interrupted_run_on_two_devices_continues_on_one(images, tmp_path):
     run = tmp_path / "run"
     arguments = tiny.command(images, run, "--distribute", "data", *ON_TWO)
-    for process in start("train", *arguments, count=COUNT, dying=range(COUNT or 1)):
+    for process in start("train", *arguments, count=COUNT, killed=range(COUNT or 1)):
         printed, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == -signal.SIGKILL, printed
     unfinished = json.loads((partial_of(run) / "config.json").read_text())
@@ -46,11 +46,11 @@ def test_an_interrupted_run_on_two_devices_continues_on_one(images, tmp_path):
 def test_two_processes_continue_after_one_has_ended(images, tmp_path):
     run = tmp_path / "run"
     command = ["train", *tiny.command(images, run, "--distribute", "data")]
-    for dying, epoch in ((0, 1), (1, 2)):  # first the chief, then the other process
-        processes = start(*command, count=2, dying={dying: epoch})
+    for killed, epoch in ((0, 1), (1, 2)):  # first the chief, then the other process
+        processes = start(*command, count=2, killed={killed: epoch})
         printed = [process.communicate(timeout=LIMIT)[0] for process in processes]
-        assert processes[dying].returncode == -signal.SIGKILL, printed[dying]
-        left = 1 - dying
+        assert processes[killed].returncode == -signal.SIGKILL, printed[killed]
+        left = 1 - killed
         assert processes[left].returncode in (FAILED, -signal.SIGABRT), printed[left]
         assert any(sentence in printed[left] for sentence in LOST), printed[left]
         assert not run.exists()

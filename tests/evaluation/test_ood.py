@@ -37,10 +37,10 @@ def test_the_distance_is_mahalanobis_to_the_nearest_centre():
     features, labels = clusters(300)
     images, _ = clusters(20, seed=2)
     centers = np.stack([features[labels == k].mean(0) for k in range(3)])
-    about = features - centers[labels]
-    spread = about.std(0)
-    precision = LedoitWolf(assume_centered=True).fit(about / spread).precision_
-    expected = [min(mahalanobis(x / spread, c / spread, precision) for c in centers) for x in images]
+    centred = features - centers[labels]
+    deviation = centred.std(0)
+    precision = LedoitWolf(assume_centered=True).fit(centred / deviation).precision_
+    expected = [min(mahalanobis(x / deviation, c / deviation, precision) for c in centers) for x in images]
     np.testing.assert_allclose(fitted().distances(images), expected, rtol=1e-4)
 
 

@@ -177,11 +177,11 @@ def test_noise_has_no_importances():
 def test_a_promoted_trial_does_not_leak_its_point():
     """Each point has its own accuracy, which a forest would know if the point were in two folds."""
     rng = np.random.default_rng(7)
-    points, luck = rng.uniform(0, 1, (20, 3)), rng.uniform(0, 0.1, 20)
+    points, chance = rng.uniform(0, 1, (20, 3)), rng.uniform(0, 0.1, 20)
     trials = [
         trial(
             f"{i}-{e}",
-            float(0.3 * step + luck[i]),
+            float(0.3 * step + chance[i]),
             e,
             values=dict(zip("abc", points[i].tolist(), strict=True)),
         )

@@ -51,11 +51,11 @@ def check_layer(
     check_weights(layer, expected_weights, expected_parameters, expected_non_trainable)
 
     # A layer that its first, symbolic, call builds.
-    twin = layer_class.from_config(layer.get_config())
-    model = functional(twin, input_shape)
+    rebuilt = layer_class.from_config(layer.get_config())
+    model = functional(rebuilt, input_shape)
     assert tuple(model.output.shape) == (None, *expected_output_shape[1:])
-    check_weights(twin, expected_weights, expected_parameters, expected_non_trainable)
-    twin.set_weights(layer.get_weights())
+    check_weights(rebuilt, expected_weights, expected_parameters, expected_non_trainable)
+    rebuilt.set_weights(layer.get_weights())
     y = to_numpy(y)
     assert np.isfinite(y).all()
     # A compiled model gives the same as a call. The last batch is smaller: no image depends on its batch.
@@ -65,7 +65,7 @@ def check_layer(
     for policy in MIXED_PRECISION:
         check_mixed_precision(layer_class, init_kwargs, layer, x, y, policy)
     if expected_weights > expected_non_trainable:
-        check_fit(model, twin, x, y, no_gradient)
+        check_fit(model, rebuilt, x, y, no_gradient)
 
 
 def check_config(layer_class, init_kwargs, layer):

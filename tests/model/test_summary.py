@@ -141,8 +141,8 @@ def test_exact_text_of_a_small_model():
 
 def test_an_extractor_does_not_change_the_table(model):
     before = summary(model)
-    for what in ("features", "patch_tokens"):
-        model.extractor(what)
+    for name in ("features", "patch_tokens"):
+        model.extractor(name)
     assert summary(model) == before
 
 

@@ -122,11 +122,11 @@ def test_arguments_by_position_and_of_numpy():
 
 def test_config(model):
     config = model.get_config()
-    twin = ViT.from_config(json.loads(json.dumps(config)))
-    assert twin.get_config() == config
-    twin.set_weights(model.get_weights())
+    rebuilt = ViT.from_config(json.loads(json.dumps(config)))
+    assert rebuilt.get_config() == config
+    rebuilt.set_weights(model.get_weights())
     x = images_of(model)
-    np.testing.assert_array_equal(to_numpy(twin(x)), to_numpy(model(x)))
+    np.testing.assert_array_equal(to_numpy(rebuilt(x)), to_numpy(model(x)))
 
 
 def test_file(model, tmp_path):
@@ -191,8 +191,8 @@ def test_extractors_of_a_loaded_model(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     x = images_of(model)
-    for what in ("features", "patch_tokens", "attention"):
-        ours, theirs = model.extractor(what)(x), loaded.extractor(what)(x)
+    for name in ("features", "patch_tokens", "attention"):
+        ours, theirs = model.extractor(name)(x), loaded.extractor(name)(x)
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
 

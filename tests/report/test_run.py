@@ -155,8 +155,8 @@ def test_every_class_is_named_with_its_numbers(rendered):
 
 def test_both_accuracies_and_their_ranges_are_shown(rendered):
     given, page = rendered
-    for which in ("best", "last"):
-        result = given["metrics"][which]
+    for weights in ("best", "last"):
+        result = given["metrics"][weights]
         low, high = result["accuracy_interval"]
         text = "".join(page.texts)
         assert f"({result['epoch']})" in text
@@ -291,12 +291,12 @@ def test_the_reason_is_shown_if_nothing_is_rejected(rejection, shown):
     assert "95 % interval" not in page.text
 
 
-@pytest.mark.parametrize("gone", ["layer_table", "audit"])
-def test_sections_without_content_are_omitted(gone, usual):
-    section = {"layer_table": "layers", "audit": "data"}[gone]
+@pytest.mark.parametrize("missing", ["layer_table", "audit"])
+def test_sections_without_content_are_omitted(missing, usual):
+    section = {"layer_table": "layers", "audit": "data"}[missing]
     ids = lambda page: {attributes.get("id") for attributes in page.all("section")}  # noqa: E731
     assert section in ids(usual)
-    without = page_of(lambda given: given.update({gone: None}))
+    without = page_of(lambda given: given.update({missing: None}))
     assert section not in ids(without)
     assert f"#{section}" not in {link["href"] for link in without.all("a")}
 

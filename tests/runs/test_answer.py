@@ -169,9 +169,9 @@ def test_the_layer_has_the_distances_of_the_detector():
 def test_the_layer_is_not_trained_and_its_config_makes_another():
     layer = ood_distance(random_detector())
     assert not layer.trainable_weights
-    twin = OODDistance.from_config(layer.get_config())
-    twin.build((None, 40))
-    assert [weight.shape for weight in twin.weights] == [weight.shape for weight in layer.weights]
+    rebuilt = OODDistance.from_config(layer.get_config())
+    rebuilt.build((None, 40))
+    assert [weight.shape for weight in rebuilt.weights] == [weight.shape for weight in layer.weights]
     assert layer.compute_output_shape((7, 40)) == (7,)
 
 

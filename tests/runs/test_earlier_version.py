@@ -25,7 +25,7 @@ def run():
 
 
 @pytest.fixture
-def there(monkeypatch):
+def in_fixture_folder(monkeypatch):
     """Changes the working directory, since the path of the images in config.json is relative."""
     monkeypatch.chdir(FIXTURE)
 
@@ -35,7 +35,7 @@ def expected():
     return json.loads((FIXTURE / "evaluate.json").read_text())
 
 
-def test_evaluate_gives_the_same_figures(there, expected, capsys):
+def test_evaluate_gives_the_same_figures(in_fixture_folder, expected, capsys):
     assert main(["evaluate", "run", "--json"]) == FINE
     found = json.loads(capsys.readouterr().out)
     assert found.keys() == expected.keys()
@@ -46,7 +46,7 @@ def test_evaluate_gives_the_same_figures(there, expected, capsys):
             assert found[name] == pytest.approx(value, rel=1e-4), name
 
 
-def test_predict_answers_as_it_was_evaluated(run, there, expected, tmp_path):
+def test_predict_answers_as_it_was_evaluated(run, in_fixture_folder, expected, tmp_path):
     data, _ = prepare_data(stored(run))
     files, labels = [], []
     for index in data.split.test:

@@ -55,7 +55,7 @@ def process_of(out, name) -> int | None:
     return int(numbers[-1]) if numbers else None
 
 
-def wait_for(found, what):
+def wait_for(found, description):
     """Waits until `found()` is true, and returns its value."""
     until = time.monotonic() + LIMIT
     while time.monotonic() < until:
@@ -63,7 +63,7 @@ def wait_for(found, what):
         if value:
             return value
         time.sleep(0.1)
-    raise AssertionError(f"{what} did not happen in {LIMIT} s")
+    raise AssertionError(f"{description} did not happen in {LIMIT} s")
 
 
 def case_name(value) -> str:

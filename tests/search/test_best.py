@@ -15,7 +15,7 @@ from keras_vit.runs.folder import load_run
 from keras_vit.search import Range, SearchSpace, ViTHyperModel
 from keras_vit.search.best import best_config, train_config_at, write_best
 from keras_vit.search.config import SearchConfig
-from keras_vit.search.config import to_dict as asked
+from keras_vit.search.config import to_dict as config_to_dict
 from keras_vit.training import run as training
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.config_file import read_config
@@ -112,7 +112,7 @@ def record(folder, *scores, **given):
         )
         for i, score in enumerate(scores)
     ]
-    return SearchRecord(folder, {"asked": asked(config), "validation_images": 144}, trials)
+    return SearchRecord(folder, {"asked": config_to_dict(config), "validation_images": 144}, trials)
 
 
 @pytest.mark.same_on_every_backend

@@ -193,15 +193,15 @@ def test_a_full_disk_ends_the_search_and_fails_no_trial(data, tmp_path, monkeypa
     with pytest.raises(keras_tuner.errors.FatalError, match=r"The disk is full at .*trial_0000: make room"):
         tuner.search(verbose=0)
     monkeypatch.undo()
-    again = ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path, max_trials=1)
-    again.search(verbose=0)
-    assert [one.status for one in again.oracle.trials.values()] == ["COMPLETED"]
+    continued = ViTHyperband(ViTHyperModel(data, SPACE, RECIPE), directory=tmp_path, max_trials=1)
+    continued.search(verbose=0)
+    assert [one.status for one in continued.oracle.trials.values()] == ["COMPLETED"]
 
 
 def test_a_trial_that_diverges_is_stopped_and_scored(data, tmp_path):
-    wild = SearchSpace(**{**vars(SPACE), "learning_rate": 10.0})
+    diverging = SearchSpace(**{**vars(SPACE), "learning_rate": 10.0})
     recipe = Recipe(optimizer="sgd", clip_norm=None, warmup_epochs=0.0, schedule="constant", xla=NO_XLA)
-    tuner = ViTHyperband(ViTHyperModel(data, wild, recipe), directory=tmp_path)
+    tuner = ViTHyperband(ViTHyperModel(data, diverging, recipe), directory=tmp_path)
     one = trial("wild", epochs=3, initial_epoch=0)
     one.hyperparameters.values.update(learning_rate=10.0, weight_decay=0.0)
     history = tuner.run_trial(one, verbose=0)[0].history

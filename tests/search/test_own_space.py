@@ -139,8 +139,8 @@ def test_a_search_is_continued_without_the_file(file):
     assert plain["space"] == "mine.py"
     place = json.loads(json.dumps(where(config)))
     file.unlink()
-    asked = SearchConfig(out=config.folder, **place)
-    found = from_dict(plain, asked)
+    settings = SearchConfig(out=config.folder, **place)
+    found = from_dict(plain, settings)
     assert (found.own_space, found.max_epochs, found.max_trials) == (config.own_space, 9, 3)
     assert found.search_space() == config.search_space()
     assert to_dict(found) == plain

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.same_on_every_backend
 ORACLES = {"KerasTuner's": keras_tuner.oracles.HyperbandOracle, "ours": ViTOracle}
 
 
-def drive(kind, folder, max_epochs, factor, iterations):
+def planned_values(kind, folder, max_epochs, factor, iterations):
     """All trials of an oracle, in order, for a tuner that finishes each one at once."""
     hp = keras_tuner.HyperParameters()
     hp.Float("x", 0.0, 1.0)
@@ -62,7 +62,7 @@ LENGTHS = [
     [(kind, *length) for kind in ORACLES for length in LENGTHS if kind != "ours" or length[0] < 64],
 )
 def test_the_plan_is_what_kerastuner_does(kind, max_epochs, factor, iterations, tmp_path):
-    found = drive(ORACLES[kind], tmp_path, max_epochs, factor, iterations)
+    found = planned_values(ORACLES[kind], tmp_path, max_epochs, factor, iterations)
     names = ("bracket", "round", "initial_epoch", "epochs")
     expected = [
         (rung.bracket, rung.number, rung.initial_epoch, rung.epochs)

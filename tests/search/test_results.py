@@ -112,19 +112,25 @@ def test_a_promoted_trial_stays_in_the_bracket(search):
     search.end(promoted, 0.4)
     other = search.begin("fast")  # no trial of this bracket can be promoted yet: the next bracket begins
     search.end(slow, 0.9)
-    late = search.begin("slow")
-    assert late.hyperparameters.values["tuner/trial_id"] == slow.trial_id
-    assert late.hyperparameters.values["tuner/bracket"] == 1  # KerasTuner's
-    search.end(late, 0.9)
+    late_trial = search.begin("slow")
+    assert late_trial.hyperparameters.values["tuner/trial_id"] == slow.trial_id
+    assert late_trial.hyperparameters.values["tuner/bracket"] == 1  # KerasTuner's
+    search.end(late_trial, 0.9)
     last = search.begin("slow")
     found = {trial.trial_id: trial for trial in read_search(search.folder).trials}
     positions = [
         (found[one.trial_id].bracket, found[one.trial_id].rung, found[one.trial_id].promoted_from)
-        for one in (slow, promoted, other, late, last)
+        for one in (slow, promoted, other, late_trial, last)
     ]
-    assert positions == [(2, 0, None), (2, 1, "0003"), (1, 0, None), (2, 1, "0000"), (2, 2, late.trial_id)]
-    assert (found[late.trial_id].initial_epoch, found[late.trial_id].epochs) == (1, 2)
-    assert found[late.trial_id].values == found[slow.trial_id].values
+    assert positions == [
+        (2, 0, None),
+        (2, 1, "0003"),
+        (1, 0, None),
+        (2, 1, "0000"),
+        (2, 2, late_trial.trial_id),
+    ]
+    assert (found[late_trial.trial_id].initial_epoch, found[late_trial.trial_id].epochs) == (1, 2)
+    assert found[late_trial.trial_id].values == found[slow.trial_id].values
 
 
 @pytest.mark.parametrize(

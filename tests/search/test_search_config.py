@@ -171,29 +171,29 @@ def test_a_written_config_is_read_back(config):
 
 @pytest.mark.parametrize("name", SEARCH_FIELDS)
 def test_another_search_is_refused_and_a_default_is_as_stored(name):
-    asked = {"out": Path("steel"), name: getattr(FULL, name)}
+    settings = {"out": Path("steel"), name: getattr(FULL, name)}
     if name == "space":
-        asked["image_size"] = None
+        settings["image_size"] = None
     stored, default = SearchConfig(out=Path("steel")), SearchConfig(out=Path("steel"))
     with pytest.raises(InputError) as caught:
-        from_dict(to_dict(stored), SearchConfig(**asked))
-    value, other = (to_dict(one)[name] for one in (stored, SearchConfig(**asked)))
+        from_dict(to_dict(stored), SearchConfig(**settings))
+    value, other = (to_dict(one)[name] for one in (stored, SearchConfig(**settings)))
     option = name.replace("_", "-")
     assert str(caught.value) == (
         f"steel was started with {name}={value}, not {other}: omit --{option} to continue it, or start "
         "another search with another --out."
     )
-    stored = SearchConfig(**asked)
+    stored = SearchConfig(**settings)
     assert from_dict(to_dict(stored), default) == stored
     assert from_dict(to_dict(stored), stored) == stored
 
 
 @pytest.mark.parametrize("name", WHERE)
 def test_a_continued_search_may_run_elsewhere(name):
-    asked = dataclasses.replace(SearchConfig(host="127.0.0.1"), distribute="data", devices=1)
-    asked = dataclasses.replace(asked, **{name: getattr(FULL, name)})
-    found = from_dict(to_dict(SearchConfig()), asked)
-    assert found == asked
+    settings = dataclasses.replace(SearchConfig(host="127.0.0.1"), distribute="data", devices=1)
+    settings = dataclasses.replace(settings, **{name: getattr(FULL, name)})
+    found = from_dict(to_dict(SearchConfig()), settings)
+    assert found == settings
     assert getattr(found, name) == getattr(FULL, name)
 
 

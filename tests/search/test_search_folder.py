@@ -109,14 +109,14 @@ def start(out, error, images=None):
         raise error
 
 
-@pytest.mark.parametrize("there", ["nothing", "a folder above", "an empty folder", "things"])
-def test_an_input_error_leaves_the_disk_unchanged(there, tmp_path):
+@pytest.mark.parametrize("existing", ["nothing", "a folder above", "an empty folder", "things"])
+def test_an_input_error_leaves_the_disk_unchanged(existing, tmp_path):
     out = tmp_path / "searches" / "steel"
-    if there == "a folder above":
+    if existing == "a folder above":
         out.parent.mkdir()
-    elif there != "nothing":
+    elif existing != "nothing":
         out.mkdir(parents=True)
-    if there == "things":
+    if existing == "things":
         (out / "mine.txt").write_text("mine")
     before = tiny.tree(tmp_path)
     with pytest.raises(InputError, match="a mistake"):
@@ -276,7 +276,7 @@ def test_a_budget_below_the_default_is_refused_before_anything_is_written(tmp_pa
 # The command that repeats it
 
 
-def what(config):
+def search_fields(config):
     return {name: getattr(config, name) for name in SEARCH_FIELDS}
 
 
@@ -299,7 +299,7 @@ def test_the_command_repeats_the_search(config):
     program, subcommand, *arguments = shlex.split(command_of(config))
     assert (program, subcommand) == ("keras-vit", "search")
     found = parse(["search", *arguments]).config
-    assert what(found) == what(config)
+    assert search_fields(found) == search_fields(config)
     assert found.folder == config.folder
     for place in set(WHERE) - {"out"}:
         assert getattr(found, place) == getattr(SearchConfig(), place)

@@ -26,7 +26,7 @@ def batch(seed, number):
     rng = np.random.default_rng([seed, number])
     files = [mutated(rng) for _ in range(BATCH_SIZE)]
     places = rng.choice(BATCH_SIZE, GOOD, replace=False)
-    good = {int(place): int(rng.integers(len(SEEDS))) for place in places}
+    good = {int(position): int(rng.integers(len(SEEDS))) for position in places}
     return [SEEDS[good[i]] if i in good else content for i, content in enumerate(files)], good
 
 
@@ -46,11 +46,11 @@ def problem(answer, labels, good, expected):
             return f"row {i} says {answer['label'][i]}, {confidence[i]} of {row}"
         if answer["reject"][i] not in ((1,) if is_blank else (0, 1)):
             return f"row {i} has reject {answer['reject'][i]}"
-    for place, which in good.items():
-        if abs(probabilities[place] - expected["probabilities"][which]).max() > TOLERANCE:
-            return f"row {place}, a good image, has got another answer than alone"
-        if answer["reject"][place] != expected["reject"][which]:
-            return f"row {place}, a good image, has got another reject than alone"
+    for position, index in good.items():
+        if abs(probabilities[position] - expected["probabilities"][index]).max() > TOLERANCE:
+            return f"row {position}, a good image, has got another answer than alone"
+        if answer["reject"][position] != expected["reject"][index]:
+            return f"row {position}, a good image, has got another reject than alone"
     return None
 
 

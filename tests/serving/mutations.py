@@ -106,7 +106,7 @@ def duplicate(rng, content):
     content[found.start : found.start] = content[found] * int(rng.integers(1, 4))
 
 
-def claim(rng, content):
+def change_number(rng, content):
     """Replaces a number of 1, 2 or 4 bytes by a large or a small one."""
     size = (1, 2, 4)[rng.integers(3)]
     value = LARGE[rng.integers(len(LARGE))] % 256**size
@@ -121,7 +121,7 @@ def splice(rng, content):
     content += other[int(rng.integers(len(other))) :]
 
 
-MUTATIONS = (flip_bits, overwrite, truncate, insert, delete, duplicate, claim, splice)
+MUTATIONS = (flip_bits, overwrite, truncate, insert, delete, duplicate, change_number, splice)
 
 
 def with_right_checksums(content):

@@ -102,7 +102,7 @@ class Double:
         change: a function of the outputs, a dict of numpy arrays, that changes them before they are sent.
         raw: bytes that REST sends instead of its JSON.
         batches: the number of images in each Predict request, refused ones too.
-        asked_versions: the version that each request asked for, `None` if it gave none.
+        requested_versions: the version that each request asked for, `None` if it gave none.
     """
 
     folder: Path
@@ -113,7 +113,7 @@ class Double:
     change: Any = None
     raw: bytes | None = None
     batches: list[int] = field(default_factory=list)
-    asked_versions: list[int | None] = field(default_factory=list)
+    requested_versions: list[int | None] = field(default_factory=list)
     grpc: str = ""
     rest: str = ""
 
@@ -125,18 +125,18 @@ class Double:
         self.state, self.change, self.raw = "AVAILABLE", None, None
         self.refusals.clear()
         self.batches.clear()
-        self.asked_versions.clear()
+        self.requested_versions.clear()
         self.release.set()
 
     def version(self, name, number):
         found = max(self.versions) if number is None else number
         if name != self.name or found not in self.versions:
-            asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-            raise Refusal("NOT_FOUND", f"Servable not found for request: {asked}")
+            version_text = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+            raise Refusal("NOT_FOUND", f"Servable not found for request: {version_text}")
         return found, self.versions[found]
 
     def predict(self, name, number, signature, inputs):
-        self.asked_versions.append(number)
+        self.requested_versions.append(number)
         self.batches.append(max((len(value) for value in inputs.values()), default=0))
         code = self.refusals.pop(0) if self.refusals else None
         if code:
@@ -231,19 +231,19 @@ class Rest(BaseHTTPRequestHandler):
 
     def _predict(self, name, number, body):
         try:
-            asked = json.loads(body)
+            request = json.loads(body)
         except ValueError as error:
             raise Refusal("INVALID_ARGUMENT", f"JSON Parse error: {error}") from error
-        signature = asked.get("signature_name", DEFAULT)
+        signature = request.get("signature_name", DEFAULT)
         signature_def = self.double.version(name, number)[1].signature_def
         if signature not in signature_def:
             raise Refusal(
                 "INVALID_ARGUMENT", f'Serving signature name: "{signature}" not found in signature def'
             )
-        if not asked.get("instances"):
+        if not request.get("instances"):
             raise Refusal("INVALID_ARGUMENT", "Missing 'inputs' or 'instances' key")
         ((key, info),) = signature_def[signature].inputs.items()
-        values = [_value(item) for item in asked["instances"]]
+        values = [_value(item) for item in request["instances"]]
         try:
             inputs = {key: tf.constant(values, tf.dtypes.as_dtype(info.dtype))}
         except (TypeError, ValueError) as error:

@@ -18,10 +18,10 @@ import tensorflow as tf  # noqa: E402
 def main(folder, requests, answers):
     signatures = tf.saved_model.load(folder).signatures
     with open(requests, "rb") as file:
-        asked = pickle.load(file)
+        loaded = pickle.load(file)
     answered = [
         {key: value.numpy() for key, value in signatures[signature](**as_tensors(inputs)).items()}
-        for signature, inputs in asked
+        for signature, inputs in loaded
     ]
     present = [name for name, module in sys.modules.items() if name.split(".")[0] in ABSENT and module]
     with open(answers, "wb") as file:

@@ -87,19 +87,19 @@ def check(found, expected, count):
 def alone(bundle, paths, tmp_path_factory):
     """Answers of a process without Keras, by (signature, size), and of a batch with damaged images."""
     folder = tmp_path_factory.mktemp("alone")
-    asked = [(signature, request(signature, paths[:size])) for signature in SIGNATURES for size in SIZES]
+    requests = [(signature, request(signature, paths[:size])) for signature in SIGNATURES for size in SIZES]
     mixed = [paths[1].read_bytes(), *BAD.values(), *BOMBS.values(), *FILES.values(), paths[2].read_bytes()]
-    asked.append(("serving_default", {"image_bytes": np.array(mixed, object)}))
-    (folder / "requests").write_bytes(pickle.dumps(asked))
+    requests.append(("serving_default", {"image_bytes": np.array(mixed, object)}))
+    (folder / "requests").write_bytes(pickle.dumps(requests))
     command = [HERE / "tensorflow_alone.py", bundle.path, folder / "requests", folder / "answers"]
     process = subprocess.run(
         [sys.executable, "-I", *map(str, command)], cwd=folder, capture_output=True, text=True, timeout=300
     )
     assert process.returncode == 0, process.stderr
-    answered, present = pickle.loads((folder / "answers").read_bytes())
+    outputs, present = pickle.loads((folder / "answers").read_bytes())
     assert present == []
     keys = [(signature, size) for signature in SIGNATURES for size in SIZES]
-    return dict(zip([*keys, "mixed"], answered, strict=True))
+    return dict(zip([*keys, "mixed"], outputs, strict=True))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -198,15 +198,15 @@ def test_every_warm_up_request_is_answered(bundle):
     for record in records.as_numpy_iterator():
         log = PredictionLog.FromString(record)
         assert log.WhichOneof("log_type") == "predict_log"
-        asked = log.predict_log.request
-        assert asked.model_spec.name == bundle.name
-        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in asked.inputs.items()}
+        message = log.predict_log.request
+        assert message.model_spec.name == bundle.name
+        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in message.inputs.items()}
         (size,) = {len(value) for value in inputs.values()}
-        answer = signatures[asked.model_spec.signature_name](**inputs)
+        answer = signatures[message.model_spec.signature_name](**inputs)
         assert {name: len(values) for name, values in answer.items()} == dict.fromkeys(answer, size)
         # A request whose images are not decoded would warm up nothing.
         assert answer.get("probabilities", answer.get("features")).numpy().any(axis=1).all()
-        seen.append((asked.model_spec.signature_name, size))
+        seen.append((message.model_spec.signature_name, size))
     sizes = re.findall(r"^allowed_batch_sizes: (\d+)$", (bundle.models / "batching.config").read_text(), re.M)
     assert "1" in sizes
     assert sorted(seen) == sorted((signature, int(size)) for signature in SIGNATURES for size in sizes)

@@ -36,7 +36,7 @@ def test_both_protocols_give_the_same_numbers(double, bright_files):
 @both
 def test_a_version_can_be_chosen(double, protocol, bright_files):
     assert ask(double, protocol, bright_files, version=1) == ask(double, protocol, bright_files)
-    assert double.asked_versions == [1, None]
+    assert double.requested_versions == [1, None]
 
 
 def text(folder):

@@ -25,14 +25,14 @@ def perfect(expected):
     return {**{name: expected[name].copy() for name in ("probabilities", "features")}, "reject": reject}
 
 
-def swap_classes(found, which):
-    which = np.atleast_1d(which)
-    found["probabilities"][which, :2] = found["probabilities"][which, 1::-1]
+def swap_classes(found, rows):
+    rows = np.atleast_1d(rows)
+    found["probabilities"][rows, :2] = found["probabilities"][rows, 1::-1]
 
 
-def change_rejection(found, which):
-    which = np.atleast_1d(which)
-    found["reject"][which] = 1 - found["reject"][which]
+def change_rejection(found, rows):
+    rows = np.atleast_1d(rows)
+    found["reject"][rows] = 1 - found["reject"][rows]
 
 
 def change_value(found, name, by):

@@ -309,7 +309,7 @@ def answering_wrongly(monkeypatch, module):
     monkeypatch.setattr(module, "load", loaded)
 
 
-def with_training_images_gone(run):
+def without_training_images(run):
     config = {**run.config, "train": {**run.config["train"], "data": "/nowhere"}}
     return dataclasses.replace(run, config=config)
 
@@ -362,9 +362,9 @@ def test_refused_runs(case, run, tmp_path, monkeypatch):
 
 
 def test_int8_needs_the_training_images(run, drawn_images, tmp_path):
-    gone = with_training_images_gone(load_run(run))
+    moved_run = without_training_images(load_run(run))
     with pytest.raises(InputError, match="/nowhere"):
-        export(gone, tmp_path, format="litert", int8=True, data=str(drawn_images))
+        export(moved_run, tmp_path, format="litert", int8=True, data=str(drawn_images))
     assert not list(tmp_path.iterdir())
 
 

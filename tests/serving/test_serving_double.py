@@ -95,10 +95,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("asked", "code", "text"), REFUSED.values(), ids=REFUSED.keys())
-def test_predict_refused(asked, code, text, stub):
+@pytest.mark.parametrize(("options", "code", "text"), REFUSED.values(), ids=REFUSED.keys())
+def test_predict_refused(options, code, text, stub):
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Predict(predict_request(**asked), timeout=20)
+        stub.Predict(predict_request(**options), timeout=20)
     assert caught.value.code().name == code
     assert text in caught.value.details()
 

@@ -92,9 +92,9 @@ def assert_same(run, other):
     for row, found in zip(expected, rows, strict=True):
         for name in set(row) - {"seconds"}:
             assert float(found[name]) == pytest.approx(float(row[name]), rel=1e-4), name
-    for which in ("best", "last"):
-        assert run.metrics[which]["epoch"] == other.metrics[which]["epoch"]
-        assert run.metrics[which]["per_class"] == other.metrics[which]["per_class"]
+    for weights in ("best", "last"):
+        assert run.metrics[weights]["epoch"] == other.metrics[weights]["epoch"]
+        assert run.metrics[weights]["per_class"] == other.metrics[weights]["per_class"]
 
 
 def signalled(number, command, epoch=1):
@@ -218,12 +218,12 @@ def test_a_changed_model_with_a_moving_average_continues(images, tmp_path, unint
 @pytest.mark.same_on_every_backend
 def test_a_run_continues_with_its_settings():
     settings = dict(seed=3, changes=dict(depth=2), merge_validation=True, recipe=RECIPES["lab"])
-    here = dict(out="runs/first", resume=True, devices=2)
+    location = dict(out="runs/first", resume=True, devices=2)
     written = {"train": json.loads(json.dumps(to_dict(TrainConfig(**settings))))}
-    assert stored_config(written, TrainConfig(**here)) == TrainConfig(**settings, **here)
-    assert stored_config(written, TrainConfig(seed=3, **here)) == TrainConfig(**settings, **here)
+    assert stored_config(written, TrainConfig(**location)) == TrainConfig(**settings, **location)
+    assert stored_config(written, TrainConfig(seed=3, **location)) == TrainConfig(**settings, **location)
     with pytest.raises(InputError, match="runs/first was started with another seed than 4"):
-        stored_config(written, TrainConfig(seed=4, **here))
+        stored_config(written, TrainConfig(seed=4, **location))
 
 
 def test_an_interruption_in_the_first_epoch_leaves_nothing(images, tmp_path, monkeypatch, capsys):

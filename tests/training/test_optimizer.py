@@ -200,7 +200,7 @@ XLA = {
 @pytest.mark.parametrize("backend", sorted(XLA))
 def test_the_choice_of_xla(backend, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    assert {asked: choose_xla(asked) for asked in XLA[backend]} == XLA[backend]
+    assert {setting: choose_xla(setting) for setting in XLA[backend]} == XLA[backend]
     if backend == "torch":
         with pytest.raises(InputError, match="XLA does not work with the torch backend: leave --xla out"):
             choose_xla(True)

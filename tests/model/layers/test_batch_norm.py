@@ -60,17 +60,17 @@ def test_is_a_layer(case):
     kwargs, shape = CASES[case]
     layer, x = made(kwargs, shape)
     check_weights(layer, count=4, parameters=16, non_trainable=2)
-    twin = BatchNorm.from_config(layer.get_config())
-    assert twin.get_config() == layer.get_config()
+    rebuilt = BatchNorm.from_config(layer.get_config())
+    assert rebuilt.get_config() == layer.get_config()
     assert layer.compute_output_shape(shape) == shape
     y = to_numpy(layer(x))
-    model = functional(twin, shape)
-    twin.set_weights(layer.get_weights())
+    model = functional(rebuilt, shape)
+    rebuilt.set_weights(layer.get_weights())
     # The last batch is smaller: in inference an image's output does not depend on its neighbours.
     np.testing.assert_allclose(predict(model, x, batch_size=len(x) - 1), y, atol=1e-5)
     check_saving(model, x)
     check_mixed_precision(BatchNorm, kwargs, layer, x, y, "mixed_bfloat16")
-    check_fit(model, twin, x, y, ())
+    check_fit(model, rebuilt, x, y, ())
 
 
 def test_weights_are_in_the_order_of_the_checkpoints():
