@@ -54,9 +54,9 @@ def pytest_collection_modifyitems(config, items):
     if keras.backend.backend() != "tensorflow":
         left_out = [item for item in items if item.get_closest_marker("same_on_every_backend")]
     long = {item.path for item in items if item.get_closest_marker("long")}
-    places = {ROOT / name: place for place, name in enumerate(FIRST)}
+    order = {ROOT / name: number for number, name in enumerate(FIRST)}
     kept = [item for item in items if item not in left_out]
-    kept.sort(key=lambda item: places.get(item.path, len(places) + (item.path not in long)))
+    kept.sort(key=lambda item: order.get(item.path, len(order) + (item.path not in long)))
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
 

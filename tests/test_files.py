@@ -151,7 +151,7 @@ def test_a_partial_folder_is_a_sibling(tmp_path, monkeypatch):
 
 # Locks
 
-HOLD = """
+HOLD_LOCK = """
 import sys
 from pathlib import Path
 from keras_vit.files import locked
@@ -164,7 +164,7 @@ with locked(Path(sys.argv[1]), "busy"):
 
 def test_a_lock_is_held_by_one_process(tmp_path):
     folder = tmp_path / "new" / "folder"
-    command = [sys.executable, "-c", HOLD, str(folder)]
+    command = [sys.executable, "-c", HOLD_LOCK, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError) as caught, locked(folder, "It is busy", "--to"):

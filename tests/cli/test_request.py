@@ -11,8 +11,8 @@ import pytest
 from keras_vit.cli.main import main
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from tests.helpers.paths import ROOT
-from tests.serving.asking import both
 from tests.serving.brightness_model import CLASSES, expected, png
+from tests.serving.protocols import both
 
 pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps")]
 

@@ -36,7 +36,7 @@ def slurm(tasks, rank=None, nodes=None):
 
 
 ALONE = Cluster()
-TWO_HERE = tf_config(index=1, worker=["localhost:1", "localhost:2"])
+TWO_LOCAL = tf_config(index=1, worker=["localhost:1", "localhost:2"])
 # backend, environment -> cluster
 CLUSTERS = {
     "tensorflow, no launcher": ("tensorflow", {}, ALONE),
@@ -51,7 +51,7 @@ CLUSTERS = {
     ),
     "tensorflow, two on one host": (
         "tensorflow",
-        TWO_HERE,
+        TWO_LOCAL,
         Cluster(2, 1, 1, "TF_CONFIG", ("localhost:1", "localhost:2")),
     ),
     "tensorflow, two hosts": (
@@ -86,7 +86,7 @@ CLUSTERS = {
     ),
     "tensorflow, by TF_CONFIG in Slurm": (
         "tensorflow",
-        {**TWO_HERE, **slurm(2, 0)},
+        {**TWO_LOCAL, **slurm(2, 0)},
         Cluster(2, 1, 1, "TF_CONFIG", ("localhost:1", "localhost:2")),
     ),
     "tensorflow, one task of Slurm": ("tensorflow", slurm(1, 0, 1), ALONE),
@@ -120,7 +120,7 @@ CLUSTERS = {
         {**keras_variables("a:1", 2, 1), **slurm(2, 0, 1)},
         Cluster(2, 1, 2, KERAS + "NUM_PROCESSES", ("a:1",)),
     ),
-    "jax ignores other launchers": ("jax", {**TWO_HERE, **torchrun(2, 1)}, ALONE),
+    "jax ignores other launchers": ("jax", {**TWO_LOCAL, **torchrun(2, 1)}, ALONE),
     "torch, no launcher": ("torch", {}, ALONE),
     "torch, one process": ("torch", torchrun(1, 0, 1), ALONE),
     "torch, one machine": ("torch", torchrun(4, 2, 4), Cluster(4, 2, 1, "WORLD_SIZE")),
@@ -131,7 +131,7 @@ CLUSTERS = {
         {**torchrun(4, 2, 2), **slurm(2, 1)},
         Cluster(4, 2, 2, "WORLD_SIZE"),
     ),
-    "torch ignores other launchers": ("torch", {**TWO_HERE, **keras_variables("a:1", 2, 1)}, ALONE),
+    "torch ignores other launchers": ("torch", {**TWO_LOCAL, **keras_variables("a:1", 2, 1)}, ALONE),
 }
 
 
@@ -339,7 +339,7 @@ def unannounced(monkeypatch):
 
 
 TWO_PROCESSES = {
-    "tensorflow": ("TF_CONFIG", TWO_HERE),
+    "tensorflow": ("TF_CONFIG", TWO_LOCAL),
     "jax": (KERAS + "NUM_PROCESSES", keras_variables("localhost:1", 2, 1)),
     "torch": ("WORLD_SIZE", torchrun(2, 1, 2)),
 }

@@ -183,7 +183,7 @@ POSITIVE = (
     "head_hidden_dim",
 )
 RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
-WORDS = dict(
+CHOICES = dict(
     stem=("linear", "conv"), position=("learned", "sincos2d"), pooling=("token", "gap", "map"),
     activation=("gelu", "swiglu"),
 )  # fmt: skip
@@ -202,7 +202,7 @@ WRONG = [
     *((dict([(name, "0.1")]), f"{name} must be a number. Received: {name}='0.1'") for name in RATES),
     *(
         (dict([(name, "x")]), f"{name} must be one of {', '.join(map(repr, choices))}. Received: {name}='x'")
-        for name, choices in WORDS.items()
+        for name, choices in CHOICES.items()
     ),
     *(
         (dict([(name, 1)]), f"{name} must be true or false. Received: {name}=1")

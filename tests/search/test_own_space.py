@@ -137,9 +137,9 @@ def test_a_search_is_continued_without_the_file(file):
     config = SearchConfig(space="mine.py", max_epochs=9, max_trials=3)
     plain = json.loads(json.dumps(to_dict(config)))
     assert plain["space"] == "mine.py"
-    place = json.loads(json.dumps(where(config)))
+    location = json.loads(json.dumps(where(config)))
     file.unlink()
-    settings = SearchConfig(out=config.folder, **place)
+    settings = SearchConfig(out=config.folder, **location)
     found = from_dict(plain, settings)
     assert (found.own_space, found.max_epochs, found.max_trials) == (config.own_space, 9, 3)
     assert found.search_space() == config.search_space()

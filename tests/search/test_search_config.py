@@ -165,8 +165,8 @@ def test_a_written_config_is_read_back(config):
     plain = json.loads(json.dumps(to_dict(config)))
     assert plain.keys() == set(SEARCH_FIELDS)
     assert from_dict(plain, config) == config
-    place = json.loads(json.dumps(where(config)))
-    assert from_dict(plain, SearchConfig(out=config.out, **place)) == config
+    location = json.loads(json.dumps(where(config)))
+    assert from_dict(plain, SearchConfig(out=config.out, **location)) == config
 
 
 @pytest.mark.parametrize("name", SEARCH_FIELDS)

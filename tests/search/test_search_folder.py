@@ -44,7 +44,7 @@ def changed(**changes):
 
 # The lock
 
-HOLD = """
+HOLD_LOCK = """
 import sys
 from pathlib import Path
 from keras_vit.search.folder import locked
@@ -57,7 +57,7 @@ with locked(Path(sys.argv[1])):
 
 def test_one_process_at_a_time(tmp_path):
     out = tmp_path / "new" / "search"
-    command = [sys.executable, "-c", HOLD, str(out)]
+    command = [sys.executable, "-c", HOLD_LOCK, str(out)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError) as caught, locked(out):
@@ -74,13 +74,13 @@ def test_one_process_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "reason"), [("file", "File exists"), ("file/below", "Not a directory"), ("x" * 300, "too long")]
+    ("name", "reason"), [("file", "File exists"), ("file/below", "Not a directory"), ("x" * 300, "too long")]
 )
-def test_paths_that_cannot_be_a_folder(place, reason, tmp_path):
+def test_paths_that_cannot_be_a_folder(name, reason, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError) as caught, locked(tmp_path / place):
+    with pytest.raises(InputError) as caught, locked(tmp_path / name):
         pass
-    assert str(caught.value).startswith(f"{tmp_path / place} cannot be made (")
+    assert str(caught.value).startswith(f"{tmp_path / name} cannot be made (")
     assert reason in str(caught.value)
     assert str(caught.value).endswith("): choose another --out.")
     assert tiny.tree(tmp_path) == {"file": b"mine"}
@@ -301,8 +301,8 @@ def test_the_command_repeats_the_search(config):
     found = parse(["search", *arguments]).config
     assert search_fields(found) == search_fields(config)
     assert found.folder == config.folder
-    for place in set(WHERE) - {"out"}:
-        assert getattr(found, place) == getattr(SearchConfig(), place)
+    for name in set(WHERE) - {"out"}:
+        assert getattr(found, name) == getattr(SearchConfig(), name)
 
 
 def test_the_command_has_no_defaults():

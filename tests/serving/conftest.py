@@ -84,8 +84,8 @@ def sleeps(monkeypatch):
 @pytest.fixture
 def bright_files(tmp_path):
     """Images for the brightness model."""
-    from tests.serving.asking import BRIGHTNESS
     from tests.serving.brightness_model import png
+    from tests.serving.protocols import BRIGHTNESS
 
     paths = [tmp_path / f"{i}.png" for i in range(len(BRIGHTNESS))]
     for path, brightness in zip(paths, BRIGHTNESS, strict=True):

@@ -25,8 +25,8 @@ def batch(seed, number):
     """The files of a batch, and the positions of the good ones: position -> index in SEEDS."""
     rng = np.random.default_rng([seed, number])
     files = [mutated(rng) for _ in range(BATCH_SIZE)]
-    places = rng.choice(BATCH_SIZE, GOOD, replace=False)
-    good = {int(position): int(rng.integers(len(SEEDS))) for position in places}
+    positions = rng.choice(BATCH_SIZE, GOOD, replace=False)
+    good = {int(position): int(rng.integers(len(SEEDS))) for position in positions}
     return [SEEDS[good[i]] if i in good else content for i, content in enumerate(files)], good
 
 

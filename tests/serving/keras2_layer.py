@@ -224,10 +224,10 @@ def main(folder):
     answers = {}
     for name, check in list(globals().items()):
         if name.startswith("check_"):
-            place = folder / name
-            place.mkdir()
+            own_folder = folder / name
+            own_folder.mkdir()
             try:
-                check(place)
+                check(own_folder)
                 answers[name] = ""
             except Exception:
                 answers[name] = traceback.format_exc()

@@ -173,7 +173,7 @@ class Plain(tf_keras.Model):
     def __init__(self):
         super().__init__(name="plain")
         self.token = self.add_weight("cls_token", (DIM,))
-        self.places = self.add_weight("positions", (PATCHES + 1, DIM))
+        self.positions = self.add_weight("positions", (PATCHES + 1, DIM))
         self.embed, self.head = layers.Dense(DIM), layers.Dense(CLASSES)
         self.blocks = [
             (
@@ -192,7 +192,7 @@ class Plain(tf_keras.Model):
         patches = tf.image.extract_patches(images, sides, sides, [1, 1, 1, 1], "VALID")
         x = self.embed(tf.reshape(patches, (-1, PATCHES, PATCH * PATCH * CHANNELS)))
         token = tf.broadcast_to(self.token, (tf.shape(x)[0], 1, DIM))
-        x = tf.concat([token, x], axis=1) + self.places
+        x = tf.concat([token, x], axis=1) + self.positions
         for first, attention, second, expand, contract in self.blocks:
             y = first(x)
             x = x + attention(y, y)

@@ -67,19 +67,19 @@ def mutated(rng):
     return bytes(content)
 
 
-def place(rng, content):
+def random_position(rng, content):
     """A random position in the file, sometimes near the beginning."""
     return int(rng.integers(min(len(content), 64) if rng.random() < 0.25 else len(content))) if content else 0
 
 
 def part(rng, content):
-    start = place(rng, content)
+    start = random_position(rng, content)
     return slice(start, start + int(rng.geometric(0.15)))
 
 
 def flip_bits(rng, content):
     for _ in range(rng.integers(1, 5) if content else 0):
-        content[place(rng, content)] ^= 1 << int(rng.integers(8))
+        content[random_position(rng, content)] ^= 1 << int(rng.integers(8))
 
 
 def overwrite(rng, content):
@@ -89,11 +89,11 @@ def overwrite(rng, content):
 
 
 def truncate(rng, content):
-    del content[place(rng, content) :]
+    del content[random_position(rng, content) :]
 
 
 def insert(rng, content):
-    at = place(rng, content)
+    at = random_position(rng, content)
     content[at:at] = rng.bytes(int(rng.geometric(0.15)))
 
 
@@ -110,14 +110,14 @@ def change_number(rng, content):
     """Replaces a number of 1, 2 or 4 bytes by a large or a small one."""
     size = (1, 2, 4)[rng.integers(3)]
     value = LARGE[rng.integers(len(LARGE))] % 256**size
-    at = place(rng, content)
+    at = random_position(rng, content)
     content[at : at + size] = value.to_bytes(size, ("little", "big")[rng.integers(2)])
 
 
 def splice(rng, content):
     """Replaces the rest of the file by that of another one."""
     other = SEEDS[rng.integers(len(SEEDS))]
-    del content[place(rng, content) :]
+    del content[random_position(rng, content) :]
     content += other[int(rng.integers(len(other))) :]
 
 

@@ -20,7 +20,7 @@ from tests.serving.served_images import BAD, BOMBS, FILES, picture
 
 pytestmark = pytest.mark.same_on_every_backend
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 SIZES = (0, 1, 7, 32)
 SIGNATURES = ("serving_default", "images", "images_uint8", "features")
 
@@ -91,7 +91,7 @@ def alone(bundle, paths, tmp_path_factory):
     mixed = [paths[1].read_bytes(), *BAD.values(), *BOMBS.values(), *FILES.values(), paths[2].read_bytes()]
     requests.append(("serving_default", {"image_bytes": np.array(mixed, object)}))
     (folder / "requests").write_bytes(pickle.dumps(requests))
-    command = [HERE / "tensorflow_alone.py", bundle.path, folder / "requests", folder / "answers"]
+    command = [FOLDER / "tensorflow_alone.py", bundle.path, folder / "requests", folder / "answers"]
     process = subprocess.run(
         [sys.executable, "-I", *map(str, command)], cwd=folder, capture_output=True, text=True, timeout=300
     )

@@ -8,8 +8,8 @@ import pytest
 
 from keras_vit.errors import ServerError
 from keras_vit.serving import client
-from tests.serving.asking import BRIGHTNESS, ask, both, free_port
 from tests.serving.brightness_model import CLASSES, expected, noise_png, png
+from tests.serving.protocols import BRIGHTNESS, ask, both, free_port
 
 pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps")]
 

@@ -12,8 +12,8 @@ import pytest
 from keras_vit.errors import InputError, ServerError
 from keras_vit.serving import client
 from tests.helpers.paths import ROOT
-from tests.serving.asking import ask, both, free_port
 from tests.serving.brightness_model import CLASSES, png
+from tests.serving.protocols import ask, both, free_port
 
 pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps")]
 

@@ -96,8 +96,8 @@ def replay(found, images):
     """A file that gives these answers. Each image holds its number."""
 
     def answer(batch):
-        places = batch.reshape(-1).astype(int)
-        return {name: values[places] for name, values in found.items()}
+        numbers = batch.reshape(-1).astype(int)
+        return {name: values[numbers] for name, values in found.items()}
 
     return answer, np.arange(images, dtype="float32").reshape(-1, 1, 1, 1)
 

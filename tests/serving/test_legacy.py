@@ -19,9 +19,11 @@ from keras_vit.errors import InputError
 from keras_vit.serving.legacy import load_h5_weights
 from tests.helpers.paths import ROOT
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 PAGE = (ROOT / "docs" / "keras2.md").read_text(encoding="utf-8")
-CHECKS = re.findall(r"^def (check_\w+)", (HERE / "keras2_layer.py").read_text(encoding="utf-8"), re.MULTILINE)
+CHECKS = re.findall(
+    r"^def (check_\w+)", (FOLDER / "keras2_layer.py").read_text(encoding="utf-8"), re.MULTILINE
+)
 
 # The options of keras2_vits.py.
 SIZES = dict(image_shape=(12, 8, 3), num_classes=5, patch_size=4, dim=12, depth=2, num_heads=3, mlp_dim=20)

@@ -9,7 +9,7 @@ from PIL import Image
 from keras_vit import predict
 from keras_vit.serving import client
 from tests.helpers import tiny
-from tests.serving.asking import both
+from tests.serving.protocols import both
 
 pytestmark = pytest.mark.same_on_every_backend
 

@@ -16,28 +16,30 @@ from keras_vit.training.recipe import RECIPES
 pytestmark = pytest.mark.same_on_every_backend
 
 # settings, the options that command_of adds
-PLACES = {
+DEVICE_SETTINGS = {
     "default": (dict(), ""),
     "default, given": (dict(distribute="auto", devices=None, model_devices=None, nodes=None), ""),
     "one device": (dict(distribute="none"), "--distribute none"),
     "shared": (dict(distribute="data", devices=2), "--distribute data --devices 2"),
-    "all of one": (dict(devices=1), "--devices 1"),
+    "one device of one machine": (dict(devices=1), "--devices 1"),
     "several machines": (dict(nodes=4), "--nodes 4"),
-    "cut": (
+    "split": (
         dict(distribute="model", devices=8, model_devices=2, nodes=1),
         "--distribute model --devices 8 --model-devices 2 --nodes 1",
     ),
 }
-places = pytest.mark.parametrize(("given", "options"), PLACES.values(), ids=PLACES.keys())
+device_settings = pytest.mark.parametrize(
+    ("given", "options"), DEVICE_SETTINGS.values(), ids=DEVICE_SETTINGS.keys()
+)
 
 
-@places
+@device_settings
 def test_command_of_has_only_changed_options(given, options):
     config = TrainConfig(model="defect/4", **given)
     assert command_of(config) == " ".join(["keras-vit train --model defect/4", *filter(None, [options])])
 
 
-@places
+@device_settings
 def test_the_command_repeats_the_config(given, options):
     config = TrainConfig(model="S/16", data="my images", recipe=RECIPES["lab"], seed=3, **given)
     again = parse(shlex.split(command_of(config))[1:]).run
@@ -45,7 +47,7 @@ def test_the_command_repeats_the_config(given, options):
     assert [getattr(again, name) for name in DEVICES] == [getattr(config, name) for name in DEVICES]
 
 
-@places
+@device_settings
 def test_to_dict_omits_the_devices(given, options):
     config, alone = TrainConfig(**given), TrainConfig()
     plain = to_dict(config)

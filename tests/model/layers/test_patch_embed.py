@@ -124,11 +124,11 @@ def bilinear_matrix(old, new):
     """Row i holds the weights of the `old` samples for sample i of the `new` ones."""
     matrix = np.zeros((new, old))
     for i in range(new):
-        place = min(max((i + 0.5) * old / new - 0.5, 0), old - 1)
-        left = min(int(place), old - 1)
+        center = min(max((i + 0.5) * old / new - 0.5, 0), old - 1)
+        left = min(int(center), old - 1)
         right = min(left + 1, old - 1)
-        matrix[i, left] += 1 - (place - left)
-        matrix[i, right] += place - left
+        matrix[i, left] += 1 - (center - left)
+        matrix[i, right] += center - left
     return matrix
 
 
