@@ -85,20 +85,58 @@ def test_the_module_runs_as_a_command():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Missing subcommand"),
-        (["nosuch"], "nosuch"),
-        (["train", "--nosuch", "1"], "--nosuch"),
-        (["train", "--epochs", "many"], "--epochs"),
-        (["train", "--recipe", "nosuch"], "nosuch"),
-        (["train", "--channels", "2"], "--channels"),
-        (["evaluate"], "Missing from keras-vit evaluate"),
+        (
+            [],
+            "Expected one of {train, evaluate, predict, summary, inspect, search, export, request}. "
+            "See keras-vit --help.",
+        ),
+        (
+            ["nosuch"],
+            "Unrecognized options: nosuch. The commands are: train, evaluate, predict, summary, inspect, "
+            "search, export, request. See keras-vit --help.",
+        ),
+        (["train", "--nosuch", "1"], "Unrecognized options: --nosuch, 1. See keras-vit --help."),
+        (
+            ["train", "--dept", "3"],
+            "Unrecognized options: --dept, 3. Perhaps you meant --depth. See keras-vit --help.",
+        ),
+        (
+            ["train", "--epochs", "many"],
+            "--epochs must be a whole number. Received: 'many'. See keras-vit --help.",
+        ),
+        (
+            ["train", "--learning-rate", "high"],
+            "--learning-rate must be a number. Received: 'high'. See keras-vit --help.",
+        ),
+        (
+            ["train", "--image-size", "28", "x"],
+            "--image-size must be None, or INT, or INT INT. Received: '28', 'x'. See keras-vit --help.",
+        ),
+        (
+            ["train", "--recipe", "nosuch"],
+            "--recipe must be one of 'default', 'lab'. Received: 'nosuch'. See keras-vit train --help.",
+        ),
+        (
+            ["train", "--channels", "2"],
+            "--channels must be one of '1', '3', 'None'. Received: '2'. See keras-vit train --help.",
+        ),
+        (
+            ["train", "--depth"],
+            "Missing value for argument '--depth'. Expected 1 values. See keras-vit train --help.",
+        ),
+        (
+            ["evaluate"],
+            "Missing from keras-vit evaluate: PATH a run folder (required). See keras-vit evaluate --help.",
+        ),
+        (["evaluate", "a" * 200, "b" * 200], f"Unrecognized options: {'b' * 200}. See keras-vit --help."),
     ],
+    ids=lambda value: str(value)[:40],
 )
-def test_wrong_usage_exits_with_2(arguments, message, capsys, tmp_path, monkeypatch):
+def test_wrong_usage_is_one_sentence_and_exits_with_2(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tiny.code_of(arguments) == WRONG_USAGE
     shown = capsys.readouterr()
-    assert message in shown.err
+    assert shown.err == f"keras-vit: {message}\n"
     assert shown.out == ""
     assert list(tmp_path.iterdir()) == []
 
