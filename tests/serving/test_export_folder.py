@@ -39,13 +39,13 @@ def without_model():
         yield
 
 
-@pytest.mark.usefixtures("cheap")
+@pytest.mark.usefixtures("without_model")
 def test_versions_count_up_from_the_newest(run, tmp_path):
     paths = [export(run, tmp_path, version=version).path for version in (None, 7, None, 3, None)]
     assert [path.relative_to(tmp_path).parts for path in paths] == [("vit", v) for v in "17839"]
 
 
-@pytest.mark.usefixtures("cheap")
+@pytest.mark.usefixtures("without_model")
 def test_a_second_model_keeps_the_changes_of_an_operator(run, tmp_path):
     export(run, tmp_path)
     config = tmp_path / "models.config"
@@ -154,7 +154,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.usefixtures("cheap")
+@pytest.mark.usefixtures("without_model")
 @pytest.mark.parametrize(("prepare", "message"), REFUSED, ids=[message[:25] for _, message in REFUSED])
 def test_refused_exports_leave_nothing(run, tmp_path, prepare, message):
     given = {"run": run, "to": tmp_path / "models", **prepare(run, tmp_path)}
