@@ -6,9 +6,10 @@ import shlex
 
 import pytest
 
-from keras_vit.cli.main import parse
+from keras_vit.cli.main import main, parse
 from keras_vit.distribution import Distribution
 from keras_vit.errors import InputError
+from keras_vit.process.exit_codes import WRONG_USAGE
 from keras_vit.training.config import DEVICES, TrainConfig, from_dict, to_dict
 from keras_vit.training.options import command_of, differences
 from keras_vit.training.recipe import RECIPES
@@ -101,9 +102,7 @@ def test_wrong_options(options, message):
     [("--distribute mirrored", "mirrored"), ("--devices two", "two"), ("--nodes", "--nodes")],
 )
 def test_unknown_options_are_wrong_usage(options, named, capsys):
-    with pytest.raises(SystemExit) as caught:
-        parse(["train", *options.split()])
-    assert caught.value.code == 2
+    assert main(["train", *options.split()]) == WRONG_USAGE
     assert named in capsys.readouterr().err
 
 
