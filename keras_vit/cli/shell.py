@@ -101,7 +101,9 @@ def box_as_sentence(box: str) -> str:
     sentences = [(message[:1].upper() + message[1:]).rstrip(".")]
     for part in others:
         if part.startswith("Perhaps you meant"):
-            sentences.append(f"Perhaps you meant {part.split()[3]}")
+            option = part.split()[3]
+            if option not in message.replace(",", " ").split():  # else it is an option of another command
+                sentences.append(f"Perhaps you meant {option}")
         elif part.startswith("Unrecognized options"):
             sentences.append(part)
         elif part.startswith("Available subcommands"):
