@@ -57,6 +57,10 @@ def _wide_lines(when: bool) -> Iterator[None]:
 
 REWORDED = (
     (
+        r"Unrecognized or misplaced options: (\S+) \(applied to ([\w -]+)\).*",
+        lambda found: f"{found[1]} is not an option of {found[2]}",
+    ),
+    (
         r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)",
         lambda found: f"{found[1]} must be a whole number. Received: {found[2]}",
     ),
