@@ -36,6 +36,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "TF_
 COMMAND = [sys.executable, "-m", "keras_vit"]
 
 
+@pytest.mark.same_on_every_backend
 def test_help_does_not_import_keras():
     script = (
         "import sys\n"
@@ -52,6 +53,7 @@ def test_help_does_not_import_keras():
     assert all(name in process.stdout for name in COMMANDS)
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_a_subcommand_shows_examples(name, capsys):
     assert tiny.code_of([name, "--help"]) == FINE
@@ -60,6 +62,7 @@ def test_help_of_a_subcommand_shows_examples(name, capsys):
     assert f"keras-vit {name}" in shown
 
 
+@pytest.mark.same_on_every_backend
 def test_help_of_train_has_an_option_for_each_setting(capsys):
     tiny.code_of(["train", "--help"])
     shown = capsys.readouterr().out
@@ -71,6 +74,7 @@ def test_help_of_train_has_an_option_for_each_setting(capsys):
     assert "of the split, the first weights, the order and the augmentation (default: 0)" in text
 
 
+@pytest.mark.same_on_every_backend
 def test_the_module_runs_as_a_command():
     process = subprocess.run(
         [*COMMAND, "evaluate", "nosuch"], env=ENVIRONMENT, capture_output=True, text=True, timeout=120
@@ -82,6 +86,7 @@ def test_the_module_runs_as_a_command():
     )
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -145,6 +150,7 @@ def test_wrong_usage_is_one_sentence_and_exits_with_2(arguments, message, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.same_on_every_backend
 def test_every_argument_of_a_vit_is_an_option():
     arguments = "train --model S/16 --pooling gap --num-registers 4 --layer-scale 1e-5 --remat --no-qkv-bias"
     changes = dict(pooling="gap", num_registers=4, layer_scale=1e-5, remat=True, qkv_bias=False)
@@ -152,12 +158,14 @@ def test_every_argument_of_a_vit_is_an_option():
     assert parse(["train", "--model", "defect/4", "--head-dim", "None"]).run.changes == {"head_dim": None}
 
 
+@pytest.mark.same_on_every_backend
 def test_only_given_options_change_the_settings():
     train = parse(["train", "--seed", "0", "--clip-norm", "None", "--no-transpose"])
     given = (train.basic, train.architecture, train.training, train.augmentation)
     assert given == ({"seed": 0}, {}, {"clip_norm": None}, {"transpose": False})
 
 
+@pytest.mark.same_on_every_backend
 def test_the_recipe_sets_the_defaults_and_options_change_them():
     lab = parse(["train", "--recipe", "lab", "--epochs", "3"]).run.recipe
     assert (lab.optimizer, lab.learning_rate, lab.batch_size, lab.epochs) == ("adam", 3e-4, 64, 3)
@@ -274,6 +282,7 @@ def test_summary_of_a_run_and_of_its_model(run, capsys):
     assert json.loads(capsys.readouterr().out) == of_run
 
 
+@pytest.mark.same_on_every_backend
 def test_inspect(images, tmp_path, capsys):
     assert main(["inspect", str(images)]) == FINE
     assert "36 images, 3 classes" in capsys.readouterr().out
@@ -281,6 +290,7 @@ def test_inspect(images, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["images"] == 36
 
 
+@pytest.mark.same_on_every_backend
 def test_inspect_names_unreadable_images_and_fails(tmp_path, capsys):
     folder = tiny.draw(tmp_path / "images", each=4)
     (folder / "dots" / "9.jpg").write_text("no image")
@@ -304,6 +314,7 @@ def test_train_skips_unreadable_images_and_prints_json_only(tmp_path, capsys):
 
 
 @pytest.mark.long
+@pytest.mark.same_on_every_backend
 def test_a_closed_pipe_gives_no_traceback(images):
     """`keras-vit inspect images | head -0`"""
     process = subprocess.Popen(

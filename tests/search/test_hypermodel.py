@@ -142,6 +142,7 @@ def test_wrong_arguments(fields, message, data):
 
 
 @pytest.mark.long
+@pytest.mark.same_on_every_backend
 def test_another_tuner_searches_the_epochs_too(data, tmp_path):
     space = changed(epochs=Choice((1, 2)), learning_rate=2e-3, weight_decay=0.05)
     found = keras_tuner.RandomSearch(
