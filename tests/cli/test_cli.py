@@ -74,6 +74,7 @@ def test_help_of_train_has_an_option_for_each_setting(capsys):
     assert "of the split, the first weights, the order and the augmentation (default: 0)" in text
 
 
+@pytest.mark.long
 @pytest.mark.same_on_every_backend
 def test_the_module_runs_as_a_command():
     process = subprocess.run(

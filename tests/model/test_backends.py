@@ -71,6 +71,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_logits(folder, backend):
     """TensorFlow reads the files of the other backends, and they read the files of TensorFlow."""
@@ -95,6 +96,7 @@ def test_the_batch_statistics_of_the_saved_model_are_not_the_initial_ones(folder
         assert abs(variance - 1).max() > 0.1
 
 
+@pytest.mark.long
 @pytest.mark.same_on_every_backend
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_no_tensorflow_on_another_backend(backend):

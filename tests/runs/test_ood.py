@@ -142,6 +142,7 @@ class Interrupted(BaseException):
     """An exception that no code under test catches."""
 
 
+@pytest.mark.long
 def test_a_run_that_is_interrupted_while_writing_ends_like_an_uninterrupted_one(
     run, drawn_images, tmp_path, monkeypatch
 ):

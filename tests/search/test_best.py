@@ -35,6 +35,7 @@ POINTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("space", "chosen"),
     [

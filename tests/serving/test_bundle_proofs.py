@@ -136,6 +136,7 @@ def saved_model_cli(*arguments):
     return process.stdout
 
 
+@pytest.mark.long
 def test_saved_model_cli_shows_the_signatures(bundle):
     shown = saved_model_cli("show", "--dir", bundle.path, "--all")
     assert "MetaGraphDef with tag-set: 'serve' contains the following SignatureDefs" in shown
@@ -166,6 +167,7 @@ def literal(value):
     return repr(value).replace(";", r"\x3b")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("signature", ["images", "serving_default"])
 def test_saved_model_cli_answers(signature, bundle, paths, expected, tmp_path):
     files = [*contents(paths[:2]), b"no image; none"]

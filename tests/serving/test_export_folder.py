@@ -60,6 +60,7 @@ def test_a_second_model_keeps_the_changes_of_an_operator(run, tmp_path):
     assert (tmp_path / "compose.yaml").read_text() == "mine"
 
 
+@pytest.mark.long
 def test_a_server_never_sees_an_incomplete_version(run, tmp_path, monkeypatch):
     """At no step of the export is there a folder that a server would take for a version."""
     seen = []
@@ -195,6 +196,7 @@ def test_a_full_disk_gives_a_message_and_leaves_nothing(run, tmp_path, capsys, r
     assert left == []
 
 
+@pytest.mark.long
 def test_a_model_with_different_answers_is_not_exported(run, tmp_path, monkeypatch):
     import tensorflow as tf
 

@@ -57,6 +57,7 @@ def test_two_thousand_damaged_images(bundle):
     assert 0.1 < found["blank"] / found["mutated"] < 0.9  # some images of each kind are in the batch
 
 
+@pytest.mark.long
 def test_a_model_that_fails_on_a_damaged_image_is_found(tmp_path):
     brightness_model.write(tmp_path / "1")
     with pytest.raises(pytest.fail.Exception, match=r"batch \w+ ended with 1: .*To repeat it: python "):
@@ -171,6 +172,7 @@ def peak_memory(bundle, tmp_path):
     return measure
 
 
+@pytest.mark.long
 def test_bombs_are_refused_without_taking_memory(peak_memory, drawn_images):
     good = (drawn_images / "dots" / "0.png").read_bytes()
     found = peak_memory(good, *BOMBS.values(), good)
@@ -180,6 +182,7 @@ def test_bombs_are_refused_without_taking_memory(peak_memory, drawn_images):
     assert found["grown"] < 100
 
 
+@pytest.mark.long
 def test_the_largest_image_that_is_accepted_takes_known_memory(peak_memory):
     found = peak_memory(file(Image.new("RGBA", (8192, 4096)), "PNG", compress_level=1))
     assert found["blank"] == [False]

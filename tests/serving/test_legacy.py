@@ -332,6 +332,7 @@ def test_the_layer_of_the_page(layer_answers, tmp_path):
     assert re.fullmatch(r"\[b'gray'\] \[0\.9\d+\] \[0\]", printed.splitlines()[-1]), printed
 
 
+@pytest.mark.long
 @pytest.mark.same_on_every_backend
 def test_the_layer_of_an_exported_run(run, bundle, drawn_images, tmp_path):
     files = sorted(drawn_images.glob("*/*.png"))[::10]

@@ -39,6 +39,7 @@ def test_a_training_run_decodes_each_file_once(counted_run, drawn_images):
     assert counted_run[1] == each_once(drawn_images.rglob("*.png"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "limits", [dict(prepared=0, originals=0), dict(prepared=2**30, originals=0)], ids=str
 )

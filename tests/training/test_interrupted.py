@@ -188,6 +188,7 @@ def keep_out(out):
     return replace
 
 
+@pytest.mark.long
 def test_a_run_interrupted_several_times_ends_like_an_uninterrupted_one(images, tmp_path, uninterrupted):
     out = tmp_path / "run"
     command = tiny.command(images, out, epochs=EPOCHS)
@@ -202,6 +203,7 @@ def test_a_run_interrupted_several_times_ends_like_an_uninterrupted_one(images, 
     assert_same(load_run(out), uninterrupted())
 
 
+@pytest.mark.long
 def test_a_changed_model_with_a_moving_average_continues(images, tmp_path, uninterrupted, capsys):
     out = tmp_path / "run"
     command = tiny.command(images, out, *CHANGED, epochs=EPOCHS)
