@@ -1,0 +1,47 @@
+"""What a file of published weights holds, before it is known whose names it has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from: what config.json and the model card of a run say of them.
+
+    Args:
+        source: as the user gave it, such as `"timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"` or a path.
+        files: the files that were read.
+        sha256: of the bytes of these files, one after the other; hexadecimal.
+        revision: commit of a repository of the Hugging Face Hub; `None` for local files.
+        licence: as the file, its config or its model card says; `None` if nothing says.
+    """
+
+    source: str
+    files: tuple[Path, ...]
+    sha256: str
+    revision: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file by their names in it, and what stands beside them.
+
+    Args:
+        tensors: name -> array, without the prefixes of wrappers (`module.`, `_orig_mod.`, `backbone.`).
+        origin: of the file.
+        config: of the model, as it stands in `config.json` or in the file; `None` if there is none.
+        name: the published name, such as `"vit_tiny_patch16_224.augreg_in21k_ft_in1k"` or
+            `"facebook/dinov2-small"`; `None` if the source does not say.
+        notes: one line for each thing that was dropped or unwrapped to get here.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    origin: Origin
+    config: Mapping[str, Any] | None = None
+    name: str | None = None
+    notes: tuple[str, ...] = field(default=())
