@@ -51,9 +51,16 @@ class Told:
         """Raises InputError with every argument that nobody told."""
         if self.lacking:
             raise InputError(
-                f"{self.what} does not tell {_listed(self.lacking)}: give {_listed(self.lacking)} as "
-                f"{'an argument' if len(self.lacking) == 1 else 'arguments'}, or the config.json of the model."
+                f"{self.what} does not tell {_listed(self.lacking)}: give "
+                f"{'it' if len(self.lacking) == 1 else 'them'} as arguments (on the command line "
+                f"{_listed([option(name) for name in self.lacking])}), or put the config.json of the model "
+                "beside the file."
             )
+
+
+def option(name: str) -> str:
+    """The command's option of an argument."""
+    return "--" + name.replace("_", "-")
 
 
 def _listed(names: Sequence[str]) -> str:
