@@ -16,10 +16,17 @@ from keras_vit.validation import Count, Shape, hints, validated
 
 Stem = Literal["linear", "conv"]
 Position = Literal["learned", "sincos2d"]
-Pooling = Literal["token", "gap", "map"]
-Activation = Literal["gelu", "swiglu"]
+Pooling = Literal["token", "gap", "map", "token+gap", "all", "token+distilled"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "swiglu"]
+FinalNorm = Literal["tokens", "pooled", "none"]
+HeadActivation = Literal["gelu", "tanh"]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A share of values, or a chance, that is never all."""
+Epsilon = Annotated[float, Field(gt=0.0, le=1e-2)]
+"""What a layer normalisation adds to the variance."""
+
+NORM_EPSILON = 1e-6
+"""Of the layer normalisations by default, as in the code of Dosovitskiy et al. 2020 and in timm."""
 
 STEMS, POSITIONS, POOLINGS, ACTIVATIONS = map(get_args, (Stem, Position, Pooling, Activation))
 
@@ -34,8 +41,8 @@ class ViTConfig:
 
     image_shape: Shape
     """(height, width, channels); patch_size divides height and width"""
-    num_classes: Count
-    """number of logits"""
+    num_classes: Annotated[int, Field(ge=0)]
+    """number of logits; 0 for a model without a head, which returns what the head would see"""
     patch_size: Count
     """side of a patch in pixels"""
     dim: Count
@@ -55,15 +62,18 @@ class ViTConfig:
     position: Position = "learned"
     """position embedding: a learned table, or the fixed one of sines and cosines"""
     pooling: Pooling = "token"
-    """what the head sees: the class token, the mean of the patch tokens (gap), or attention pooling (map)"""
+    """what the head sees: the class token, the mean of the patch tokens (gap), attention pooling of the patch
+    tokens (map), the class token beside the mean of the patch tokens (token+gap), the mean of all tokens
+    (all), or the class token beside a distillation token (token+distilled)"""
     head_hidden_dim: Count | None = None
-    """width of a hidden GELU layer in the head; by default the head is linear"""
+    """width of a hidden layer in the head; by default the head is linear"""
     qkv_bias: bool = True
     """a bias in the projection to queries, keys and values"""
     qk_norm: bool = False
     """layer normalisation of queries and keys, which keeps large models stable"""
     activation: Activation = "gelu"
-    """of the MLP"""
+    """of the MLP: the exact GELU, GELU by tanh, GELU by a sigmoid (quick_gelu), ReLU, SiLU, or a gated unit
+    (swiglu)"""
     dropout_rate: Rate = 0.0
     """dropout on the embedded tokens, on the branches of the blocks, and in the head"""
     attention_dropout_rate: Rate = 0.0
@@ -74,12 +84,35 @@ class ViTConfig:
     """first value of LayerScale, such as 1e-5; by default there is none"""
     remat: bool = False
     """compute the blocks again in the backward pass, which saves memory and costs time"""
+    norm_epsilon: Epsilon = NORM_EPSILON
+    """what every layer normalisation adds to the variance"""
+    pre_norm: bool = False
+    """layer normalisation of the tokens before the first block, as in CLIP"""
+    final_norm: FinalNorm = "tokens"
+    """where the last layer normalisation stands: on the tokens, on the pooled vector, or nowhere"""
+    patch_bias: bool = True
+    """a bias in the linear projection of the patches"""
+    patch_norm: bool = False
+    """layer normalisation before and after the linear projection of the patches, as in vit-pytorch"""
+    projection_bias: bool = True
+    """a bias in the output projection of the attention"""
+    mlp_bias: bool = True
+    """biases in the two layers of the MLP"""
+    head_activation: HeadActivation = "gelu"
+    """of the hidden layer of the head"""
+    class_token: bool | None = None
+    """a class token; by default there is one if the pooling needs it"""
+    class_position: bool = True
+    """a row for the class token, and for the distillation token, in the learned position table"""
 
     def __post_init__(self):
         check_grid(self.image_shape, self.patch_size)
         check_heads(self.dim, self.num_heads, self.head_dim)
         if self.pooling == "map":
             check_pool_heads(self.dim, self.num_heads)
+        if self.pooling.startswith("token") and self.class_token is False:
+            raise InputError(f'pooling="{self.pooling}" needs a class token. Received: class_token=False')
+        check_patch_options(self.stem, self.patch_bias, self.patch_norm)
         if self.stem == "conv":
             check_conv_stem(self.dim, self.patch_size)
         if self.position == "sincos2d":
@@ -101,7 +134,32 @@ class ViTConfig:
     @property
     def use_cls(self) -> bool:
         """Whether there is a class token."""
-        return self.pooling == "token"
+        return self.pooling.startswith("token") if self.class_token is None else self.class_token
+
+    @property
+    def use_distilled(self) -> bool:
+        """Whether there is a distillation token."""
+        return self.pooling == "token+distilled"
+
+    @property
+    def num_first_tokens(self) -> int:
+        """Number of tokens before those of the patches: class token, distillation token, registers."""
+        return self.use_cls + self.use_distilled + self.num_registers
+
+    @property
+    def normalises_tokens(self) -> bool:
+        """Whether the last layer normalisation is one of tokens; that of a pooled class token is too."""
+        return self.final_norm == "tokens" or (self.final_norm == "pooled" and self.pooling == "token")
+
+    @property
+    def feature_width(self) -> int:
+        """Width of what the head sees."""
+        return 2 * self.dim if self.pooling in ("token+gap", "token+distilled") else self.dim
+
+    @property
+    def pool_activation(self) -> Activation:
+        """Of the MLP of attention pooling: that of the blocks. No published model has a gated one there."""
+        return "gelu" if self.activation == "swiglu" else self.activation
 
 
 # The rules that a layer checks too, where it stands alone.
@@ -160,6 +218,14 @@ def check_pool_heads(dim: int, num_heads: int) -> None:
     if dim % num_heads:
         raise InputError(
             f"num_heads must divide dim in attention pooling. Received: num_heads={num_heads}, dim={dim}"
+        )
+
+
+def check_patch_options(stem: str, patch_bias: bool, patch_norm: bool) -> None:
+    if stem == "conv" and (patch_norm or not patch_bias):
+        raise InputError(
+            'patch_norm=True and patch_bias=False are for stem="linear". '
+            f'Received: stem="conv", patch_bias={patch_bias}, patch_norm={patch_norm}'
         )
 
 

@@ -16,7 +16,6 @@ from keras_vit.model.layers.dropout import Dropout
 from keras_vit.model.layers.mlp import gelu
 from keras_vit.model.layers.patch_embed import resize_patch_kernel
 from keras_vit.model.layers.position_embedding import resize_position_table
-from keras_vit.model.layers.self_attention import NORM_EPSILON
 from keras_vit.validation import helps
 
 EXTRACTS = ("features", "patch_tokens", "attention")
@@ -52,11 +51,11 @@ class ViT(DistributedModel):
     def __init__(self, *args: Any, **kwargs: Any):
         config, name, dtype, kwargs = _bind(*args, **kwargs)
         dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype or keras.config.dtype_policy()
-        num_first = int(config.use_cls) + config.num_registers
+        norm_options = dict(epsilon=config.norm_epsilon, dtype=dtype)
 
         images = keras.Input(config.image_shape, name="images")  # b h w c
         x = PatchEmbed(**_options(PatchEmbed, config), dtype=dtype, name="patch_embed")(images)  # b n d
-        if num_first:
+        if config.num_first_tokens:
             x = AddCLS(**_options(AddCLS, config), dtype=dtype, name="add_cls")(x)  # b k+n d
         x = PositionEmbedding(
             **_options(PositionEmbedding, config),
@@ -65,28 +64,25 @@ class ViT(DistributedModel):
             name="position_embedding",
         )(x)
         x = Dropout(config.dropout_rate, dtype=dtype, name="embedding_dropout")(x)
+        if config.pre_norm:
+            x = layers.LayerNormalization(**norm_options, name="pre_norm")(x)
         for i in range(config.depth):
             options = _options(EncoderBlock, config)
             # Stochastic depth grows linearly from 0 at the first block.
             options["drop_path_rate"] *= i / max(config.depth - 1, 1)
             x = EncoderBlock(**options, dtype=dtype, name=f"block_{i}")(x)  # b k+n d
-        norm = layers.LayerNormalization(epsilon=NORM_EPSILON, dtype=dtype, name="norm")
-        if config.pooling == "token":
-            # LayerNorm works on each token by itself: it is enough to normalise the one that is used.
-            x = norm(x[:, 0])  # b d
-        elif config.pooling == "gap":
-            x = norm(x[:, num_first:])  # b n d
-            x = layers.GlobalAveragePooling1D(dtype=dtype, name="pool")(x)  # b d
+        x = _pooled_tokens(x, config)
+        # LayerNorm works on each token by itself: it is enough to normalise those that are used.
+        if config.final_norm == "tokens":
+            x = layers.LayerNormalization(**norm_options, name="norm")(x)
+        x = _pool(x, config, dtype)  # b d, or b 2d
+        if config.final_norm == "pooled":
+            x = layers.LayerNormalization(**norm_options, name="norm")(x)
+        if config.num_classes == 0:
+            x = layers.Activation("linear", dtype="float32", name="features")(x)
         else:
-            x = norm(x[:, num_first:])  # b n d
-            x = AttentionPool(**_options(AttentionPool, config), dtype=dtype, name="pool")(x)  # b d
-        if config.head_hidden_dim:
-            x = layers.Dense(config.head_hidden_dim, dtype=dtype, name="head_hidden")(x)  # b m
-            x = layers.Activation(gelu, dtype=dtype, name="head_gelu")(x)
-            x = Dropout(config.dropout_rate, dtype=dtype, name="head_dropout")(x)
-        # Half-precision logits make the loss overflow.
-        logits = layers.Dense(config.num_classes, dtype="float32", name="head")(x)  # b classes
-        super().__init__(inputs=images, outputs=logits, name=name, **kwargs)
+            x = _head(x, config, dtype)  # b classes
+        super().__init__(inputs=images, outputs=x, name=name, **kwargs)
         self._vit_config = config
         self._dtype_name = dtype.name
 
@@ -129,9 +125,11 @@ class ViT(DistributedModel):
         """A model on the same weights that returns what is inside the ViT.
 
         Args:
-            what: `"features"`, (batch, dim): what the head sees; `"patch_tokens"`, (batch, patches, dim):
-                the normalised tokens of the patches, row by row; `"attention"`, a list of one
-                (batch, heads, tokens, tokens) per block, computed step by step in place of the fused path.
+            what: `"features"`, (batch, dim): what the head sees, of width `2 * dim` if the pooling puts two
+                vectors side by side; `"patch_tokens"`, (batch, patches, dim): the tokens of the patches, row
+                by row, normalised by the last layer normalisation if it is one of tokens; `"attention"`, a
+                list of one (batch, heads, tokens, tokens) per block, computed step by step in place of the
+                fused path.
 
         Returns:
             A `keras.Model` from images.
@@ -140,26 +138,29 @@ class ViT(DistributedModel):
             raise ValueError(f"what must be one of {EXTRACTS}. Received: what={what!r}")
         blocks = [self.get_layer(f"block_{i}") for i in range(self.config.depth)]
         if what == "features":
+            if self.config.num_classes == 0:
+                return keras.Model(self.input, self.output, name="features")
             first_of_head = "head_hidden" if self.config.head_hidden_dim else "head"
             return keras.Model(self.input, self.get_layer(first_of_head).input, name="features")
         if what == "patch_tokens":
-            tokens = self.get_layer("norm")(blocks[-1].output)
-            num_first = tokens.shape[1] - self.num_patches
-            return keras.Model(self.input, tokens[:, num_first:], name="patch_tokens")
+            tokens = blocks[-1].output[:, self.config.num_first_tokens :]
+            if self.config.normalises_tokens:
+                tokens = self.get_layer("norm")(tokens)
+            return keras.Model(self.input, tokens, name="patch_tokens")
         return AttentionExtractor(keras.Model(self.input, blocks[0].input), blocks)
 
     def resized(self, image_shape: Sequence[int], patch_size: int | None = None) -> ViT:
         """A new model for another image or patch size, with the weights of this one.
 
         Learned positions are resized bicubically, a linear patch projection by PI-resize; the other weights
-        are copied.
+        are copied, those of the class token's position too.
 
         Args:
             image_shape: (height, width, channels) of the new model; the channels stay.
-            patch_size: of the new model; `None` keeps it. A conv stem cannot change it.
+            patch_size: of the new model; `None` keeps it. It cannot change with a conv stem or `patch_norm`.
 
         Raises:
-            ValueError: other channels, or another patch size with a conv stem.
+            ValueError: other channels, or another patch size where it cannot change.
         """
         old = self.config
         patch_size = patch_size or old.patch_size
@@ -171,15 +172,20 @@ class ViT(DistributedModel):
             raise ValueError(
                 f"A conv stem is made for its patch_size={old.patch_size}. Received: {patch_size}"
             )
+        if old.patch_norm and patch_size != old.patch_size:
+            raise ValueError(
+                "patch_norm=True normalises the pixels of a patch, so the weights are made for "
+                f"patch_size={old.patch_size}. Received: {patch_size}"
+            )
         new = ViT(**{**self.get_config(), "image_shape": tuple(image_shape), "patch_size": patch_size})
         for layer in self.layers:
             weights = layer.get_weights()
             if layer.name == "position_embedding" and layer.kind == "learned":
                 grid = new.get_layer(layer.name).grid
-                weights = [resize_position_table(weights[0], layer.grid, grid, int(layer.use_cls))]
-            elif layer.name == "patch_embed" and layer.stem == "linear":
-                kernel, bias = weights
-                weights = [resize_patch_kernel(kernel, old.patch_size, image_shape[2], patch_size), bias]
+                weights = [resize_position_table(weights[0], layer.grid, grid, layer.num_first_rows)]
+            elif layer.name == "patch_embed" and patch_size != old.patch_size:
+                kernel, *bias = weights
+                weights = [resize_patch_kernel(kernel, old.patch_size, image_shape[2], patch_size), *bias]
             new.get_layer(layer.name).set_weights(weights)
         return new
 
@@ -189,6 +195,45 @@ class ViT(DistributedModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**config)
+
+
+def _pooled_tokens(x, config):
+    """The tokens that the pooling uses, of all those after the last block."""
+    match config.pooling:
+        case "token":
+            return x[:, 0]  # b d
+        case "token+distilled":
+            return x[:, :2]  # b 2 d
+        case "gap" | "map":
+            return x[:, config.num_first_tokens :]  # b n d
+    return x  # b k+n d
+
+
+def _pool(x, config, dtype):
+    """From the tokens of `_pooled_tokens` to what the head sees."""
+    match config.pooling:
+        case "gap" | "all":
+            return layers.GlobalAveragePooling1D(dtype=dtype, name="pool")(x)  # b d
+        case "map":
+            options = {**_options(AttentionPool, config), "activation": config.pool_activation}
+            return AttentionPool(**options, dtype=dtype, name="pool")(x)  # b d
+        case "token+gap":
+            patches = x[:, config.num_first_tokens :]  # b n d
+            mean = layers.GlobalAveragePooling1D(dtype=dtype, name="pool")(patches)  # b d
+            return layers.Concatenate(dtype=dtype, name="pool_both")([x[:, 0], mean])  # b 2d
+        case "token+distilled":
+            return layers.Flatten(dtype=dtype, name="pool_both")(x)  # b 2d
+    return x  # b d
+
+
+def _head(x, config, dtype):
+    if config.head_hidden_dim:
+        x = layers.Dense(config.head_hidden_dim, dtype=dtype, name="head_hidden")(x)  # b m
+        activation = gelu if config.head_activation == "gelu" else config.head_activation
+        x = layers.Activation(activation, dtype=dtype, name=f"head_{config.head_activation}")(x)
+        x = Dropout(config.dropout_rate, dtype=dtype, name="head_dropout")(x)
+    # Half-precision logits make the loss overflow.
+    return layers.Dense(config.num_classes, dtype="float32", name="head")(x)  # b classes
 
 
 class AttentionExtractor(keras.Model):

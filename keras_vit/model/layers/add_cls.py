@@ -12,35 +12,40 @@ class AddCLS(layers.Layer):
 
     The class token is BERT's, as in Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929). Registers
     are Darcet et al. 2023 (https://arxiv.org/abs/2309.16588): free tokens that keep global information
-    out of the patch tokens.
+    out of the patch tokens. The distillation token is that of DeiT (Touvron et al. 2021,
+    https://arxiv.org/abs/2012.12877).
 
     Args:
         use_cls: whether there is a class token. Without one the layer adds registers only.
-        num_registers: number of registers, after the class token.
+        num_registers: number of registers, after the class token and the distillation token.
+        use_distilled: whether there is a distillation token, after the class token.
 
     Input shape:
         `(batch, patches, dim)`.
 
     Output shape:
-        `(batch, use_cls + num_registers + patches, dim)`: class token, registers, patches.
+        `(batch, use_cls + use_distilled + num_registers + patches, dim)`, in this order.
 
     Example:
         >>> AddCLS(num_registers=4)(keras.random.normal((2, 49, 64))).shape
         (2, 54, 64)
     """
 
-    def __init__(self, use_cls: bool = True, num_registers: int = 0, **kwargs: Any):
+    def __init__(
+        self, use_cls: bool = True, num_registers: int = 0, use_distilled: bool = False, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         check_fields(num_registers=num_registers)
-        if not use_cls and num_registers == 0:
+        if not use_cls and not use_distilled and num_registers == 0:
             raise ValueError("AddCLS must add something. Received: use_cls=False, num_registers=0")
         self.use_cls = use_cls
         self.num_registers = num_registers
+        self.use_distilled = use_distilled
 
     @property
     def num_added(self) -> int:
         """Number of tokens that the layer adds."""
-        return int(self.use_cls) + self.num_registers
+        return int(self.use_cls) + int(self.use_distilled) + self.num_registers
 
     def build(self, input_shape):
         self.tokens = self.add_weight(
@@ -60,5 +65,7 @@ class AddCLS(layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        config.update(use_cls=self.use_cls, num_registers=self.num_registers)
+        config.update(
+            use_cls=self.use_cls, num_registers=self.num_registers, use_distilled=self.use_distilled
+        )
         return config

@@ -3,9 +3,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_vit.model.config import check_fields, check_pool_heads
+from keras_vit.model.config import NORM_EPSILON, Activation, check_fields, check_pool_heads
 from keras_vit.model.layers.mlp import MLP
-from keras_vit.model.layers.self_attention import NORM_EPSILON
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -18,6 +17,8 @@ class AttentionPool(layers.Layer):
     Args:
         num_heads: number of heads; it divides dim.
         mlp_dim: width of the MLP.
+        activation: of the MLP, see `MLP`.
+        norm_epsilon: of the layer normalisation before the MLP.
 
     Input shape:
         `(batch, tokens, dim)`.
@@ -30,14 +31,23 @@ class AttentionPool(layers.Layer):
         (2, 64)
     """
 
-    def __init__(self, num_heads: int, mlp_dim: int, **kwargs: Any):
+    def __init__(
+        self,
+        num_heads: int,
+        mlp_dim: int,
+        activation: Activation = "gelu",
+        norm_epsilon: float = NORM_EPSILON,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
-        check_fields(num_heads=num_heads)
+        check_fields(num_heads=num_heads, norm_epsilon=norm_epsilon)
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
+        self.activation = activation
+        self.norm_epsilon = norm_epsilon
         dtype = self.dtype_policy
-        self.norm = layers.LayerNormalization(epsilon=NORM_EPSILON, dtype=dtype, name="norm")
-        self.mlp = MLP(mlp_dim, dtype=dtype, name="mlp")
+        self.norm = layers.LayerNormalization(epsilon=norm_epsilon, dtype=dtype, name="norm")
+        self.mlp = MLP(mlp_dim, activation=activation, dtype=dtype, name="mlp")
 
     def build(self, input_shape):
         batch, _, dim = input_shape
@@ -71,5 +81,10 @@ class AttentionPool(layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        config.update(num_heads=self.num_heads, mlp_dim=self.mlp_dim)
+        config.update(
+            num_heads=self.num_heads,
+            mlp_dim=self.mlp_dim,
+            activation=self.activation,
+            norm_epsilon=self.norm_epsilon,
+        )
         return config

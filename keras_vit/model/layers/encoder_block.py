@@ -3,11 +3,11 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_vit.model.config import Activation, check_fields, check_remat
+from keras_vit.model.config import NORM_EPSILON, Activation, check_fields, check_remat
 from keras_vit.model.layers.dropout import Dropout
 from keras_vit.model.layers.layer_scale import LayerScale
 from keras_vit.model.layers.mlp import MLP
-from keras_vit.model.layers.self_attention import NORM_EPSILON, SelfAttention
+from keras_vit.model.layers.self_attention import SelfAttention
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -30,6 +30,9 @@ class EncoderBlock(layers.Layer):
         layer_scale: initial value of a `LayerScale` on each branch; `None` means no `LayerScale`.
         remat: whether training computes the branches again in the backward pass to save memory. It cannot be
             used with dropout. Stochastic depth is drawn outside of the branches and works.
+        norm_epsilon: what the layer normalisations add to the variance.
+        projection_bias: see `SelfAttention`.
+        mlp_bias: see `MLP`.
 
     Call arguments:
         return_attention: whether to return the attention too.
@@ -58,10 +61,13 @@ class EncoderBlock(layers.Layer):
         drop_path_rate: float = 0.0,
         layer_scale: float | None = None,
         remat: bool = False,
+        norm_epsilon: float = NORM_EPSILON,
+        projection_bias: bool = True,
+        mlp_bias: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_fields(drop_path_rate=drop_path_rate)
+        check_fields(drop_path_rate=drop_path_rate, norm_epsilon=norm_epsilon)
         if remat:
             check_remat(dropout_rate, attention_dropout_rate)
         self.num_heads = num_heads
@@ -75,6 +81,9 @@ class EncoderBlock(layers.Layer):
         self.drop_path_rate = drop_path_rate
         self.layer_scale = layer_scale
         self.remat = remat
+        self.norm_epsilon = norm_epsilon
+        self.projection_bias = projection_bias
+        self.mlp_bias = mlp_bias
         dtype = self.dtype_policy
         # First: the weights of a model are in the order of its layers, and checkpoints have these two first.
         self.attention_scale = self.mlp_scale = None
@@ -82,7 +91,7 @@ class EncoderBlock(layers.Layer):
             self.attention_scale = LayerScale(layer_scale, dtype=dtype, name="attention_scale")
             self.mlp_scale = LayerScale(layer_scale, dtype=dtype, name="mlp_scale")
         self.attention_norm = layers.LayerNormalization(
-            epsilon=NORM_EPSILON, dtype=dtype, name="attention_norm"
+            epsilon=norm_epsilon, dtype=dtype, name="attention_norm"
         )
         self.attention = SelfAttention(
             num_heads,
@@ -91,11 +100,20 @@ class EncoderBlock(layers.Layer):
             qk_norm=qk_norm,
             dropout_rate=dropout_rate,
             attention_dropout_rate=attention_dropout_rate,
+            projection_bias=projection_bias,
+            norm_epsilon=norm_epsilon,
             dtype=dtype,
             name="attention",
         )
-        self.mlp_norm = layers.LayerNormalization(epsilon=NORM_EPSILON, dtype=dtype, name="mlp_norm")
-        self.mlp = MLP(mlp_dim, activation=activation, dropout_rate=dropout_rate, dtype=dtype, name="mlp")
+        self.mlp_norm = layers.LayerNormalization(epsilon=norm_epsilon, dtype=dtype, name="mlp_norm")
+        self.mlp = MLP(
+            mlp_dim,
+            activation=activation,
+            dropout_rate=dropout_rate,
+            mlp_bias=mlp_bias,
+            dtype=dtype,
+            name="mlp",
+        )
         # One draw per image: the mask is (batch, 1, 1).
         self.drop_path = Dropout(drop_path_rate, noise_shape=(None, 1, 1), dtype=dtype)
 
@@ -157,6 +175,9 @@ class EncoderBlock(layers.Layer):
             drop_path_rate=self.drop_path_rate,
             layer_scale=self.layer_scale,
             remat=self.remat,
+            norm_epsilon=self.norm_epsilon,
+            projection_bias=self.projection_bias,
+            mlp_bias=self.mlp_bias,
         )
         return config
 

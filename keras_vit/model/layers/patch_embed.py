@@ -5,7 +5,14 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_vit.model.config import Stem, check_fields, check_grid, conv_stem_widths
+from keras_vit.model.config import (
+    NORM_EPSILON,
+    Stem,
+    check_fields,
+    check_grid,
+    check_patch_options,
+    conv_stem_widths,
+)
 from keras_vit.model.layers.batch_norm import BatchNorm
 
 # With the default of Keras, 0.99, the moving statistics lag behind in runs of some hundred steps: a 30-epoch
@@ -26,6 +33,11 @@ class PatchEmbed(layers.Layer):
         dim: width of a token.
         patch_size: side of a patch in pixels. With `stem="conv"` a power of two.
         stem: `"linear"` or `"conv"`.
+        patch_bias: whether the linear projection has a bias. Radford et al. 2021 (CLIP,
+            https://arxiv.org/abs/2103.00020) have none.
+        patch_norm: whether layer normalisations stand before and after the linear projection: the dual
+            PatchNorm of Kumar et al. 2023 (https://arxiv.org/abs/2302.01327), which vit-pytorch has too.
+        norm_epsilon: what these add to the variance.
 
     Input shape:
         `(batch, height, width, channels)`; height and width multiples of `patch_size`.
@@ -38,14 +50,40 @@ class PatchEmbed(layers.Layer):
         (2, 49, 64)
     """
 
-    def __init__(self, dim: int, patch_size: int, stem: Stem = "linear", **kwargs: Any):
+    def __init__(
+        self,
+        dim: int,
+        patch_size: int,
+        stem: Stem = "linear",
+        patch_bias: bool = True,
+        patch_norm: bool = False,
+        norm_epsilon: float = NORM_EPSILON,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
-        check_fields(dim=dim, patch_size=patch_size, stem=stem)
+        check_fields(
+            dim=dim,
+            patch_size=patch_size,
+            stem=stem,
+            patch_bias=patch_bias,
+            patch_norm=patch_norm,
+            norm_epsilon=norm_epsilon,
+        )
+        check_patch_options(stem, patch_bias, patch_norm)
         self.dim = dim
         self.patch_size = patch_size
         self.stem = stem
+        self.patch_bias = patch_bias
+        self.patch_norm = patch_norm
+        self.norm_epsilon = norm_epsilon
+        dtype = self.dtype_policy
+        self.norm_before = self.norm_after = None
+        if patch_norm:
+            options = dict(epsilon=norm_epsilon, dtype=dtype)
+            self.norm_before = layers.LayerNormalization(**options, name="patch_norm")
+            self.norm_after = layers.LayerNormalization(**options, name="embedding_norm")
         if stem == "linear":
-            self.projection = layers.Dense(dim, dtype=self.dtype_policy, name="projection")
+            self.projection = layers.Dense(dim, use_bias=patch_bias, dtype=dtype, name="projection")
         else:
             self.convolutions, self.norms = self._make_stem()
 
@@ -70,12 +108,25 @@ class PatchEmbed(layers.Layer):
         ]
         return convolutions, norms
 
+    @property
+    def parts(self) -> dict[str, layers.Layer]:
+        """The layers inside by name, in the order of use."""
+        if self.stem == "conv":
+            pairs = zip(self.convolutions, self.norms, strict=True)
+            return {part.name: part for pair in pairs for part in pair}
+        found = (self.norm_before, self.projection, self.norm_after)
+        return {part.name: part for part in found if part is not None}
+
     def build(self, input_shape):
         height, width, channels = input_shape[1:]
         check_grid((height, width, channels), self.patch_size)
         self.grid = (height // self.patch_size, width // self.patch_size)
         if self.stem == "linear":
-            self.projection.build((input_shape[0], math.prod(self.grid), self.patch_size**2 * channels))
+            shape = (input_shape[0], math.prod(self.grid), self.patch_size**2 * channels)
+            self.projection.build(shape)
+            if self.patch_norm:
+                self.norm_before.build(shape)
+                self.norm_after.build((*shape[:-1], self.dim))
             return
         shape = input_shape
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
@@ -85,7 +136,10 @@ class PatchEmbed(layers.Layer):
 
     def call(self, images, training=None):
         if self.stem == "linear":
-            return self.projection(self._cut(images))  # b n d
+            x = self._cut(images)  # b n (p p c)
+            if self.patch_norm:
+                return self.norm_after(self.projection(self.norm_before(x)))  # b n d
+            return self.projection(x)  # b n d
         x = images
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = ops.relu(norm(convolution(x), training=training))  # b h/2 w/2 c
@@ -105,7 +159,14 @@ class PatchEmbed(layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        config.update(dim=self.dim, patch_size=self.patch_size, stem=self.stem)
+        config.update(
+            dim=self.dim,
+            patch_size=self.patch_size,
+            stem=self.stem,
+            patch_bias=self.patch_bias,
+            patch_norm=self.patch_norm,
+            norm_epsilon=self.norm_epsilon,
+        )
         return config
 
 

@@ -14,18 +14,22 @@ class PositionEmbedding(layers.Layer):
     """Adds to each token the embedding of its position in the image.
 
     `"learned"` is a table as in Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), with a row for
-    the class token. `"sincos2d"` is the fixed table of MoCo v3 and Beyer et al. 2022
-    (https://arxiv.org/abs/2205.01580), which adds nothing to the class token. Registers have no position and
-    get nothing, as in Darcet et al. 2023.
+    the class token and one for the distillation token. `"sincos2d"` is the fixed table of MoCo v3 and Beyer
+    et al. 2022 (https://arxiv.org/abs/2205.01580), which adds nothing to these two. Registers have no
+    position and get nothing, as in Darcet et al. 2023.
 
     Args:
         grid: (rows, columns) of the patches.
         kind: `"learned"` or `"sincos2d"`.
         use_cls: whether the first token is a class token.
         num_registers: number of registers before the patches.
+        use_distilled: whether a distillation token comes before the registers.
+        class_position: whether a learned table has rows for the class token and the distillation token;
+            without them, as in DeiT III (https://arxiv.org/abs/2204.07118), it adds nothing to the two.
 
     Input shape:
-        `(batch, use_cls + num_registers + rows * columns, dim)`; for `"sincos2d"` 4 divides dim.
+        `(batch, use_cls + use_distilled + num_registers + rows * columns, dim)`; for `"sincos2d"` 4 divides
+        dim.
 
     Output shape:
         The input shape.
@@ -41,6 +45,8 @@ class PositionEmbedding(layers.Layer):
         kind: Position = "learned",
         use_cls: bool = True,
         num_registers: int = 0,
+        use_distilled: bool = False,
+        class_position: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -51,18 +57,33 @@ class PositionEmbedding(layers.Layer):
         self.kind = kind
         self.use_cls = use_cls
         self.num_registers = num_registers
+        self.use_distilled = use_distilled
+        self.class_position = class_position
+
+    @property
+    def num_first(self) -> int:
+        """Number of tokens before those of the patches."""
+        return int(self.use_cls) + int(self.use_distilled) + self.num_registers
+
+    @property
+    def num_first_rows(self) -> int:
+        """Number of rows of the table before those of the patches."""
+        if self.kind != "learned" or not self.class_position:
+            return 0
+        return int(self.use_cls) + int(self.use_distilled)
 
     def build(self, input_shape):
         dim = input_shape[-1]
-        expected = int(self.use_cls) + self.num_registers + math.prod(self.grid)
+        expected = self.num_first + math.prod(self.grid)
         if input_shape[1] is not None and input_shape[1] != expected:
+            distilled = ", use_distilled=True" if self.use_distilled else ""
             raise ValueError(
-                f"grid={self.grid}, use_cls={self.use_cls} and num_registers={self.num_registers} "
+                f"grid={self.grid}, use_cls={self.use_cls}{distilled} and num_registers={self.num_registers} "
                 f"make {expected} tokens. Received: {input_shape[1]} tokens"
             )
         if self.kind == "learned":
             self.table = self.add_weight(
-                shape=(1, int(self.use_cls) + math.prod(self.grid), dim),
+                shape=(1, self.num_first_rows + math.prod(self.grid), dim),
                 initializer=keras.initializers.RandomNormal(stddev=0.02),
                 name="table",
             )
@@ -70,13 +91,11 @@ class PositionEmbedding(layers.Layer):
             self.fixed_table = sincos2d_table(self.grid, dim)[None]
 
     def call(self, tokens):
-        if self.kind == "learned":
-            table, first = self.table, int(self.use_cls)
-        else:
-            table, first = ops.convert_to_tensor(self.fixed_table), 0
+        learned, first = self.kind == "learned", self.num_first_rows
+        table = self.table if learned else ops.convert_to_tensor(self.fixed_table)
         table = ops.cast(table, tokens.dtype)  # 1 k+n d
-        gap = int(self.use_cls) + self.num_registers - first
-        if gap:  # tokens without a position: registers, and for sin-cos the class token
+        gap = self.num_first - first
+        if gap:  # tokens without a position: registers, and the first two if the table has no rows for them
             zeros = ops.zeros((1, gap, tokens.shape[-1]), dtype=table.dtype)
             table = ops.concatenate([table[:, :first], zeros, table[:, first:]], axis=1)
         return tokens + table  # b k+n d
@@ -86,7 +105,14 @@ class PositionEmbedding(layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        config.update(grid=self.grid, kind=self.kind, use_cls=self.use_cls, num_registers=self.num_registers)
+        config.update(
+            grid=self.grid,
+            kind=self.kind,
+            use_cls=self.use_cls,
+            num_registers=self.num_registers,
+            use_distilled=self.use_distilled,
+            class_position=self.class_position,
+        )
         return config
 
 
@@ -121,7 +147,8 @@ def resize_position_table(
         table: (1, num_prefix + rows * columns, dim).
         grid: (rows, columns) that the table is for.
         new_grid: (rows, columns) of the new table.
-        num_prefix: rows of the table that are not patches: 1 with a class token, else 0.
+        num_prefix: rows of the table that are not patches: 1 with a class token, 2 with a distillation
+            token too, else 0.
 
     Returns:
         float32 numpy array (1, num_prefix + new rows * new columns, dim).

@@ -3,10 +3,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_vit.model.config import check_fields, check_heads
+from keras_vit.model.config import NORM_EPSILON, check_fields, check_heads
 from keras_vit.model.layers.dropout import Dropout
-
-NORM_EPSILON = 1e-6
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -24,6 +22,8 @@ class SelfAttention(layers.Layer):
             https://arxiv.org/abs/2302.05442), which keeps large models stable.
         dropout_rate: dropout on the output.
         attention_dropout_rate: dropout on the attention.
+        projection_bias: whether the output projection has a bias.
+        norm_epsilon: of the normalisation of queries and keys.
 
     Call arguments:
         return_attention: whether to return the attention too.
@@ -47,6 +47,8 @@ class SelfAttention(layers.Layer):
         qk_norm: bool = False,
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
+        projection_bias: bool = True,
+        norm_epsilon: float = NORM_EPSILON,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -55,6 +57,8 @@ class SelfAttention(layers.Layer):
             head_dim=head_dim,
             dropout_rate=dropout_rate,
             attention_dropout_rate=attention_dropout_rate,
+            projection_bias=projection_bias,
+            norm_epsilon=norm_epsilon,
         )
         self.num_heads = num_heads
         self.head_dim = head_dim
@@ -62,6 +66,8 @@ class SelfAttention(layers.Layer):
         self.qk_norm = qk_norm
         self.dropout_rate = dropout_rate
         self.attention_dropout_rate = attention_dropout_rate
+        self.projection_bias = projection_bias
+        self.norm_epsilon = norm_epsilon
         self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy)
         self.attention_dropout = Dropout(attention_dropout_rate, dtype=self.dtype_policy)
 
@@ -71,11 +77,13 @@ class SelfAttention(layers.Layer):
         self.width = self.head_dim or dim // self.num_heads
         inner = self.num_heads * self.width
         self.qkv = layers.Dense(3 * inner, use_bias=self.qkv_bias, dtype=self.dtype_policy, name="qkv")
-        self.projection = layers.Dense(dim, dtype=self.dtype_policy, name="projection")
+        self.projection = layers.Dense(
+            dim, use_bias=self.projection_bias, dtype=self.dtype_policy, name="projection"
+        )
         self.qkv.build(input_shape)
         self.projection.build((batch, tokens, inner))
         if self.qk_norm:
-            options = dict(epsilon=NORM_EPSILON, dtype=self.dtype_policy)
+            options = dict(epsilon=self.norm_epsilon, dtype=self.dtype_policy)
             self.query_norm = layers.LayerNormalization(**options, name="query_norm")
             self.key_norm = layers.LayerNormalization(**options, name="key_norm")
             self.query_norm.build((batch, tokens, self.num_heads, self.width))
@@ -125,5 +133,7 @@ class SelfAttention(layers.Layer):
             qk_norm=self.qk_norm,
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,
+            projection_bias=self.projection_bias,
+            norm_epsilon=self.norm_epsilon,
         )
         return config

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_vit.errors import InputError
-from keras_vit.model.layers.encoder_block import NORM_EPSILON
+from keras_vit.model.config import ViTConfig
 
 if TYPE_CHECKING:
     from keras_vit.model.vit import ViT
@@ -43,6 +43,15 @@ NAMING = (
 MODEL_GROUP = "top_level_model_weights"  # of a subclassed model: the weights that belong to no layer
 SPLIT = re.compile(r"(block_\d+/attention)/(query|key|value)/(kernel|bias)")
 QKV = ("query", "key", "value")
+KERAS_NAMES = {
+    "gelu": ("gelu",),
+    "gelu_tanh": (),  # Keras 2 has no name for it, nor for the next
+    "quick_gelu": (),
+    "relu": ("relu",),
+    "silu": ("silu", "swish"),
+    "swiglu": ("silu", "swish"),
+}
+"""Of the activations of `ViT`, in a config of Keras 2."""
 
 # What to do if a weight of the file does not exist in the model.
 FIXES = (
@@ -51,7 +60,11 @@ FIXES = (
     (r"position_embedding/.*", 'build the ViT with position="learned"'),
     (r"add_cls/.*", 'build the ViT with pooling="token"'),
     (r"head_hidden/.*", "build the ViT with the head_hidden_dim of the file"),
-    (r"pre_logits/.*", "ViT has no such layer with a tanh, so the file cannot be read"),
+    (
+        r"pre_logits/.*",
+        'build the ViT with the head_hidden_dim of the file and head_activation="tanh", and give '
+        'names={"pre_logits": "head_hidden"}',
+    ),
     (r".*", "give its name in ViT by names={...}"),
 )
 
@@ -144,13 +157,12 @@ def _full_name(layer, weight):
 
 def _check_functions(file, path, model):
     """Checks the config in the file, if `model.save` wrote one: does it compute what ViT computes?"""
-    allowed = {"linear", "gelu", "softmax"}  # softmax: ViT returns the logits before it
-    allowed |= {"relu"} if model.get_config()["stem"] == "conv" else set()
-    allowed |= {"silu", "swish"} if model.get_config()["activation"] == "swiglu" else set()
+    ours = model.config
+    allowed = _activations(ours)
     for layer, config in _layer_configs(json.loads(file.attrs.get("model_config", "null"))):
         activation = config.get("activation")
-        if layer == "LayerNormalization" and config.get("epsilon") != NORM_EPSILON:
-            other = f"epsilon {config.get('epsilon')}, ViT {NORM_EPSILON}"
+        if layer == "LayerNormalization" and config.get("epsilon") != ours.norm_epsilon:
+            other = f"epsilon {config.get('epsilon')}, ViT {ours.norm_epsilon}"
         elif isinstance(activation, str) and activation not in allowed:
             other = f"the activation {activation}, ViT {', '.join(sorted(allowed))}"
         else:
@@ -159,6 +171,18 @@ def _check_functions(file, path, model):
             f"{path}: the layer {config.get('name')} has {other}, so the logits would differ. To use the "
             'weights nevertheless, save them alone: model.save_weights("x.h5").'
         )
+
+
+def _activations(ours: ViTConfig) -> set[str]:
+    """The activations in Keras's words that a model of these arguments has."""
+    names = {"linear", "softmax", *KERAS_NAMES[ours.activation]}  # softmax: ViT returns the logits before it
+    if ours.stem == "conv":
+        names.add("relu")
+    if ours.head_hidden_dim and ours.num_classes:
+        names.add(ours.head_activation)
+    if ours.pooling == "map":
+        names.update(KERAS_NAMES[ours.pool_activation])
+    return names
 
 
 def _layer_configs(node):
