@@ -1,14 +1,18 @@
 """How a model is trained, as plain values. Nothing here imports Keras: the command line reads it first."""
 
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.errors import InputError
 from keras_vit.validation import Count, validated
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Tune = Literal["all", "head", "lora"]
+LoraTarget = Literal["qkv", "projection", "mlp"]
 
 
 @validated
@@ -47,7 +51,31 @@ class Recipe:
     """mixed_bfloat16 is faster on recent GPUs"""
     xla: bool | None = None
     """compile with XLA; by default where it is safe: TensorFlow on one device (JAX always compiles)"""
+    tune: Tune = "all"
+    """which weights are trained: all, those of the head, or low-rank additions to the kernels (lora)"""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """learning rate and weight decay of a block, as a share of those of the block above it, such as 0.75"""
+    unfrozen_blocks: Annotated[int, Field(ge=0)] | None = None
+    """train only the head and this many of the last blocks; by default everything"""
+    unfreeze_every: Annotated[float, Field(gt=0.0)] | None = None
+    """begin with the head, and train one block more after each time of so many epochs"""
+    lora_rank: Count = 4
+    """rank of the additions to a kernel, with --tune lora"""
+    lora_on: Annotated[tuple[LoraTarget, ...], Field(min_length=1, strict=False)] = ("qkv", "projection")
+    """kernels that get an addition, with --tune lora: those of the attention (qkv, projection), of the MLP"""
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self):
+        repeated = [name for name in self.lora_on if self.lora_on.count(name) > 1]
+        if repeated:
+            raise InputError(f"lora_on must name each kernel once. Received: lora_on={self.lora_on}")
+        for name in ("unfrozen_blocks", "unfreeze_every"):
+            value = getattr(self, name)
+            if value is not None and self.tune != "all":
+                raise InputError(
+                    f'{name} is for tune="all": with tune="{self.tune}" every block stays as it is. '
+                    f"Received: {name}={value}"
+                )
 
 
 RECIPES = {
@@ -66,4 +94,29 @@ RECIPES = {
     # Chosen on validation images of NEU; docs/decisions.md has the figures. Brightness and the rolling
     # direction distinguish these classes: changing them at random costs accuracy.
     "default": Recipe(augmentation=Augmentation(flip="both", crop=0.1)),
+    # From published weights: a classifier of features that are computed once. Nothing is trained by steps.
+    "probe": Recipe(tune="head", epochs=1),
+    # From published weights, with the head of the probe: all weights, the lower ones more slowly. Layer-wise
+    # decay as in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254).
+    "finetune": Recipe(
+        learning_rate=5e-4,
+        warmup_epochs=0.6,
+        layer_decay=0.75,
+        epochs=6,
+        augmentation=Augmentation(flip="both", crop=0.15),
+    ),
+    # From published weights: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
+    "lora": Recipe(
+        tune="lora",
+        learning_rate=2e-3,
+        warmup_epochs=0.6,
+        epochs=6,
+        augmentation=Augmentation(flip="both", crop=0.15),
+    ),
 }
+
+RECIPE_CHANGES: Mapping[str, Mapping[str, Any]] = {"finetune": {"drop_path_rate": 0.1}}
+"""By recipe, the arguments of `ViTConfig` that belong to it and are not fields of `Recipe`."""
+
+PRETRAINED_RECIPES = ("probe", "finetune", "lora")
+"""The recipes that begin with published weights."""
