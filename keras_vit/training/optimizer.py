@@ -6,21 +6,26 @@ import keras
 
 from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
+from keras_vit.training.layerwise import LayerwiseAdam, LayerwiseSGD, is_layerwise, shares_of
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.schedule import make_schedule
+from keras_vit.training.unfreezing import choose_trained, require_vit
 
 
 def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
-    """Compiles a model with the optimizer, schedule and loss of a recipe.
+    """Compiles a model with the optimizer, schedule and loss of a recipe, and freezes what it does not train.
 
     Args:
-        model: a built `keras.Model` that returns logits.
+        model: a built `keras.Model` that returns logits; a `ViT` for a recipe that does not train every
+            weight alike. It has its first weights: those that it begins with, from a file or drawn.
         recipe: a `Recipe`.
         steps_per_epoch: optimizer steps per epoch; the schedule is counted in steps.
 
     Raises:
-        InputError: the recipe wants XLA, and the backend has none that works.
+        InputError: the recipe wants XLA, and the backend has none that works; or it does not suit the model,
+            see `check_tuning`.
     """
+    choose_trained(model, recipe)
     optimizer = make_optimizer(model, recipe, steps_per_epoch)
     if recipe.precision == "mixed_float16":
         # Without it, small gradients would become 0. Keras scales by itself only if the whole model has this
@@ -35,11 +40,22 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
 
 
 def make_optimizer(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The optimizer of a recipe; weight decay applies to the kernels of the model alone."""
+    """The optimizer of a recipe; weight decay applies to the kernels of the model alone.
+
+    Args:
+        model: with its frozen weights chosen.
+        recipe: the `Recipe`.
+        steps_per_epoch: optimizer steps per epoch.
+    """
     schedule = make_schedule(recipe, steps_per_epoch)
     shared: dict[str, Any] = dict(global_clipnorm=recipe.clip_norm)
     if recipe.ema_decay:
         shared.update(use_ema=True, ema_momentum=recipe.ema_decay)
+    if is_layerwise(recipe):
+        shares = shares_of(require_vit(model), recipe, steps_per_epoch)
+        if recipe.optimizer == "sgd":
+            return LayerwiseSGD(schedule, shares=shares, momentum=0.9, nesterov=True, **shared)
+        return LayerwiseAdam(schedule, shares=shares, **shared)
     if recipe.optimizer == "adam":
         return keras.optimizers.Adam(schedule, **shared)
     if recipe.optimizer == "sgd":
