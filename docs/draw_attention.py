@@ -17,7 +17,7 @@ def main(folder: str) -> None:
     run = load_run(folder)
     # One image per class that no run was trained on: the data set is drawn with seed 0.
     images = draw_steel_defects(seed=1, images_per_class=1)
-    prepared = scale_pixels(read_pixels(images.images, run.preprocessing))
+    prepared = scale_pixels(read_pixels(images.images, run.preprocessing), run.preprocessing)
     probabilities = softmax(run.model.predict(prepared, verbose=0) / run.temperature)
     attention = run.model.extractor("attention").predict(prepared, verbose=0)[-1]  # b h n n
     # From the class token to the patches in the last block, mean over the heads.

@@ -10,5 +10,5 @@ What happens to an image, in order:
 4. `audit` reports on all images: counts, sizes, unreadable files, duplicates (`near_duplicates`), leaks.
 5. `preprocess` converts it to gray or RGB and resizes it, the same way for training, prediction and serving.
 6. `random_transforms` changes it at random in each epoch, as `augmentation` says; training images only.
-7. `preprocess.scale_pixels` scales its pixels to [-1, 1], and `pipeline` puts it into a batch.
+7. `preprocess.scale_pixels` scales its pixels to what the model takes, and `pipeline` puts it into a batch.
 """

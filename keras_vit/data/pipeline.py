@@ -115,7 +115,7 @@ class ImageData:
             num_processes: processes that share each batch; the batch size must be a multiple of it.
 
         Returns:
-            tf.data.Dataset of images (batch / num_processes, h, w, c) in [-1, 1] and one-hot labels
+            tf.data.Dataset of scaled images (batch / num_processes, h, w, c) and one-hot labels
             (batch / num_processes, classes).
 
         Raises:
@@ -153,7 +153,7 @@ class ImageData:
             if num_processes > 1:
                 seed = tf.random.experimental.stateless_fold_in(seed, process_id)
             images, targets = augment(images, tf.gather(labels, indices), seed)
-            return scale_pixels(images), targets
+            return scale_pixels(images, self.preprocessing), targets
 
         steps_of_run = tf.data.Dataset.counter(first_epoch).flat_map(epoch_of)
         images = self._read_train(steps_of_run.map(lambda indices, seed: indices))
@@ -173,7 +173,8 @@ class ImageData:
 
         images = self.image_set.take(getattr(self.split, part)).images
         labels = tf.one_hot(self.labels(part), len(self.class_names))
-        pixels = pixel_dataset(images, self.preprocessing).map(scale_pixels)
+        pixels = pixel_dataset(images, self.preprocessing)
+        pixels = pixels.map(lambda image: scale_pixels(image, self.preprocessing))
         dataset = tf.data.Dataset.zip(pixels, tf.data.Dataset.from_tensor_slices(labels))
         dataset = dataset.batch(EVALUATION_BATCH_SIZE)
         if not is_prepared(images[0], self.preprocessing) and fits_in_memory(len(images), self.preprocessing):

@@ -16,6 +16,9 @@ from keras_vit.runs.ood_features import ood_features
 PROJECTION = "ood_projection"
 """Part of the name of the projection's operation in a TensorFlow graph."""
 
+FLIPS = 4
+"""An image as it is, and its three mirror images."""
+
 MAX_BATCH_SIZE = 256
 MAX_BATCH_BYTES = 2**28
 
@@ -66,8 +69,32 @@ def ood_distance(detector: OODDetector) -> OODDistance:
     return layer
 
 
+class Flips(layers.Layer):
+    """Each image of a batch and its mirror images, as one batch of four times the size.
+
+    The first quarter are the images as they are; then they are flipped left-right, upside down, and both.
+
+    Input shape:
+        `(batch, height, width, channels)`
+
+    Output shape:
+        `(4 * batch, height, width, channels)`
+    """
+
+    def call(self, images):
+        both = [images, ops.flip(images, axis=2)]
+        return ops.concatenate([*both, *(ops.flip(half, axis=1) for half in both)])  # 4b h w c
+
+    def compute_output_shape(self, input_shape):
+        return (None if input_shape[0] is None else FLIPS * input_shape[0], *input_shape[1:])
+
+
 def answer_model(
-    model: keras.Model, temperature: float = 1.0, rejection: OODDetector | None = None
+    model: keras.Model,
+    temperature: float,
+    rejection: OODDetector | None,
+    preprocessing: Preprocessing,
+    flips: bool = False,
 ) -> keras.Model:
     """What a run answers about images, as one functional model on the weights of its ViT.
 
@@ -75,6 +102,10 @@ def answer_model(
         model: a `ViT`.
         temperature: the logits are divided by it.
         rejection: which images are unlike the training images; `None` where the run has learned no threshold.
+        preprocessing: how the pixels are scaled for the `ViT`.
+        flips: whether the logits are the mean over the image and its three mirror images: left-right, upside
+            down, and both. This takes four times as long. The temperature divides the mean; the other
+            outputs are those of the image as it is.
 
     Returns:
         A `keras.Model` from prepared pixels (batch, height, width, channels) in 0..255 to a dict:
@@ -92,8 +123,13 @@ def answer_model(
     passed = keras.Model(model.input, outputs, name="forward")
 
     images = keras.Input(model.input.shape[1:], name="images")
-    features, logits, *judged = passed(scale_pixels(images))
-    probabilities = ops.softmax(ops.cast(logits, "float32") / temperature)
+    scaled = scale_pixels(images, preprocessing)
+    features, logits, *judged = passed(Flips(name="flips")(scaled) if flips else scaled)
+    logits = ops.cast(logits, "float32")
+    if flips:
+        logits = ops.mean(by_flip(logits), axis=0)
+        features, *judged = (by_flip(values)[0] for values in (features, *judged))
+    probabilities = ops.softmax(logits / temperature)
     # The ReLU of a conv stem turns NaN into 0, so the pixels are checked too.
     usable = ops.isfinite(ops.sum(images, axis=(1, 2, 3))) & ops.isfinite(ops.sum(probabilities, axis=-1))
     if rejection is None:
@@ -110,6 +146,11 @@ def answer_model(
         "features": ops.cast(features, "float32"),
     }
     return keras.Model(images, answers, name="answers")
+
+
+def by_flip(values: keras.KerasTensor) -> keras.KerasTensor:
+    """What the model returns for the output of `Flips`: (4 * batch, n) to (4, batch, n)."""
+    return ops.reshape(values, (FLIPS, -1, values.shape[-1]))
 
 
 def answer_images(
@@ -137,7 +178,11 @@ def _batches(images: Sequence[Image], preprocessing: Preprocessing, size: int) -
 
 
 def batch_size(model: keras.Model) -> int:
-    """How many images an `answer_model` takes at once: their distances to all class centres need memory."""
+    """How many images an `answer_model` takes at once: their distances to all class centres need memory.
+
+    With their mirror images there are not more of them in the model than without.
+    """
+    most = MAX_BATCH_SIZE // (FLIPS if any(isinstance(layer, Flips) for layer in model.layers) else 1)
     centers = [layer.centers for layer in model.layers if isinstance(layer, OODDistance)]
     bytes_per_image = 4 * sum(int(np.prod(values.shape)) for values in centers)
-    return min(MAX_BATCH_SIZE, max(1, MAX_BATCH_BYTES // max(bytes_per_image, 1)))
+    return min(most, max(1, MAX_BATCH_BYTES // max(bytes_per_image, 1)))

@@ -9,6 +9,7 @@ from keras_vit.data.preprocess import Preprocessing
 from keras_vit.errors import InputError, first_line
 from keras_vit.evaluation.ood import OODDetector
 from keras_vit.files import partial_of, read_json
+from keras_vit.validation import from_plain
 
 if TYPE_CHECKING:
     import keras
@@ -47,14 +48,25 @@ class Run:
 
     @cached_property
     def answer_model(self) -> "keras.Model":
-        """The model with its calibration and its rejection: see `keras_vit.runs.answer.answer_model`.
+        """The model with its scaling, calibration and rejection: see `keras_vit.runs.answer.answer_model`.
 
         A run of an earlier version, which has learned no rejection, rejects nothing.
         """
+        return self._answer_model(flips=False)
+
+    @cached_property
+    def _answer_model_with_flips(self) -> "keras.Model":
+        return self._answer_model(flips=True)
+
+    def answers(self, flips: bool = False) -> "keras.Model":
+        """`answer_model`, or the one that also looks at the mirror images of each image."""
+        return self._answer_model_with_flips if flips else self.answer_model
+
+    def _answer_model(self, flips):
         from keras_vit.runs.answer import answer_model
 
         rejection = self.rejection if "rejection" in self.metrics else None
-        return answer_model(self.model, self.temperature, rejection)
+        return answer_model(self.model, self.temperature, rejection, self.preprocessing, flips)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -62,6 +74,13 @@ class Run:
 
     @property
     def preprocessing(self) -> Preprocessing:
+        """How images become the input of the model; earlier versions recorded only the shape and the aspect.
+
+        Raises:
+            InputError: the record is damaged.
+        """
+        if "preprocessing" in self.config:
+            return from_plain(Preprocessing, self.config["preprocessing"])
         return Preprocessing(tuple(self.config["image_shape"]), self.config["train"]["aspect"])
 
     @cached_property
@@ -121,6 +140,10 @@ def load_run(path: str | Path) -> Run:
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path} has a damaged {CONFIG} or {METRICS} (no {error}): {TRAIN_AGAIN}."
+        ) from error
+    except InputError as error:
+        raise InputError(
+            f"{path} has a damaged {CONFIG} ({str(error).rstrip('.')}): {TRAIN_AGAIN}."
         ) from error
     return run
 

@@ -91,7 +91,7 @@ def features_by_part(
     dataset = pixel_dataset(next(iter(parts.values())), preprocessing)
     for images in itertools.islice(parts.values(), 1, None):
         dataset = dataset.concatenate(pixel_dataset(images, preprocessing))
-    batches = dataset.map(scale_pixels).batch(BATCH_SIZE)
+    batches = dataset.map(lambda image: scale_pixels(image, preprocessing)).batch(BATCH_SIZE)
     found = ood_features(model).predict(batches, verbose=0)
     ends = np.cumsum([len(images) for images in parts.values()])
     return dict(zip(parts, np.split(found, ends[:-1]), strict=True))

@@ -18,13 +18,14 @@ class ServedGraph(tf.Module):
 
     Args:
         run: a finished run, with Keras on the TensorFlow backend.
+        flips: as of `answer_model`.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, flips: bool = False):
         super().__init__()
         self.preprocessing = run.preprocessing
         self.class_names = run.class_names
-        answers = answer_model(run.model, run.temperature, run.rejection)
+        answers = answer_model(run.model, run.temperature, run.rejection, run.preprocessing, flips)
         self.answers = answers.__call__
         # Keras wraps its variables, and of wrapped ones TensorFlow saves copies: the loader of TensorFlow
         # Serving would restore the copies, which no signature reads. So this module holds only the variables.

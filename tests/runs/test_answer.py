@@ -27,6 +27,7 @@ from keras_vit.runs.ood_features import ood_features
 from tests.helpers.checks import randomize
 
 SHAPE = (8, 12, 3)
+PREPROCESSING = Preprocessing(SHAPE)
 TEMPERATURE = 0.7
 KINDS = {
     "token": dict(pooling="token", num_registers=2, depth=2),
@@ -38,6 +39,10 @@ SMALL = dict(image_shape=SHAPE, num_classes=5, patch_size=4, dim=16, depth=1, nu
 
 def small(**options):
     return randomize(ViT(**{**SMALL, **options}), scale=0.1)
+
+
+def plain_answers(model, **options):
+    return answer_model(model, 1.0, None, PREPROCESSING, **options)
 
 
 def detector_of(features):
@@ -57,7 +62,7 @@ def pixels_of(images):
 
 
 def answers_to(model, pixels):
-    return answer_images(model, list(pixels), Preprocessing(SHAPE))
+    return answer_images(model, list(pixels), PREPROCESSING)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -65,10 +70,10 @@ def small_case(request):
     """A model, its detector, images, and the answers to them."""
     keras.utils.set_random_seed(0)
     model, pixels = small(**KINDS[request.param]), pixels_of(42)
-    scaled = np.asarray(scale_pixels(pixels))
+    scaled = np.asarray(scale_pixels(pixels, PREPROCESSING))
     features = ood_features(model).predict(scaled, verbose=0)
     detector = detector_of(features)
-    found = answers_to(answer_model(model, TEMPERATURE, detector), pixels)
+    found = answers_to(answer_model(model, TEMPERATURE, detector, PREPROCESSING), pixels)
     return model, detector, scaled, features, found
 
 
@@ -108,9 +113,9 @@ def test_pixels_that_are_not_finite_are_rejected_and_do_not_affect_others(value,
     model, pixels = small(stem="conv"), pixels_of(6)
     detector = None
     if has_detector:
-        features = ood_features(model).predict(np.asarray(scale_pixels(pixels)), verbose=0)
+        features = ood_features(model).predict(np.asarray(scale_pixels(pixels, PREPROCESSING)), verbose=0)
         detector = dataclasses.replace(detector_of(features), threshold=1e6)
-    answers = answer_model(model, 1.0, detector)
+    answers = answer_model(model, 1.0, detector, PREPROCESSING)
     before = answers_to(answers, pixels)
     pixels[2, 3, 3, 0] = value
     found = answers_to(answers, pixels)
@@ -121,13 +126,13 @@ def test_pixels_that_are_not_finite_are_rejected_and_do_not_affect_others(value,
 
 
 def test_without_a_detector_nothing_is_rejected():
-    found = answers_to(answer_model(small()), pixels_of(5))
+    found = answers_to(plain_answers(small()), pixels_of(5))
     assert not found["reject"].any()
     assert not found["distance"].any()
 
 
 def test_no_images_get_no_answers():
-    found = answers_to(answer_model(small()), [])
+    found = answers_to(plain_answers(small()), [])
     assert {name: values.shape for name, values in found.items()} == {
         "probabilities": (0, 5),
         "label": (0,),
@@ -140,7 +145,7 @@ def test_no_images_get_no_answers():
 
 
 def test_images_that_do_not_fit_in_memory_get_the_same_answers(monkeypatch):
-    answers, pixels = answer_model(small()), pixels_of(7)
+    answers, pixels = plain_answers(small()), pixels_of(7)
     expected = answers_to(answers, pixels)
     monkeypatch.setattr("keras_vit.runs.answer.fits_in_memory", lambda *_: False)
     for name, values in answers_to(answers, pixels).items():
@@ -178,10 +183,10 @@ def test_the_layer_is_not_trained_and_its_config_makes_another():
 def test_many_classes_make_small_batches():
     model = small()
     dim = ood_features(model).output.shape[1]
-    assert batch_size(answer_model(model)) == 256
-    assert batch_size(answer_model(model, 1.0, random_detector(dim))) == 256
+    assert batch_size(plain_answers(model)) == 256
+    assert batch_size(answer_model(model, 1.0, random_detector(dim), PREPROCESSING)) == 256
     classes = MAX_BATCH_BYTES // (4 * dim * 10)
-    assert batch_size(answer_model(model, 1.0, random_detector(dim, classes))) == 10
+    assert batch_size(answer_model(model, 1.0, random_detector(dim, classes), PREPROCESSING)) == 10
 
 
 # A run

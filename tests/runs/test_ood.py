@@ -57,7 +57,7 @@ def prepared(run, images):
     """The input of the model for images: files, and arrays of any shape."""
     kinds = itertools.groupby(images, key=lambda image: getattr(image, "shape", None))
     pixels = [read_pixels(list(kind), run.preprocessing) for _, kind in kinds]
-    return np.asarray(scale_pixels(np.concatenate(pixels)))
+    return np.asarray(scale_pixels(np.concatenate(pixels), run.preprocessing))
 
 
 def features_of(run, images):

@@ -41,7 +41,7 @@ def expected(run, paths):
     """The answers of Keras about the images."""
     opened = keras_vit.load_run(run)
     predicted = keras_vit.predict(opened, paths)
-    scaled = scale_pixels(read_pixels(paths, opened.preprocessing))
+    scaled = scale_pixels(read_pixels(paths, opened.preprocessing), opened.preprocessing)
     found = {
         "probabilities": np.array([[*item.probabilities.values()] for item in predicted]),
         "label": np.array([item.label.encode() for item in predicted], object),

@@ -64,7 +64,7 @@ def test_the_features_are_the_input_of_the_head(signatures, run, drawn_images):
     from keras_vit.data.preprocess import scale_pixels
 
     files, opened = sorted(drawn_images.rglob("*.png"))[::9], load_run(run)
-    prepared = scale_pixels(read_pixels(files, opened.preprocessing))
+    prepared = scale_pixels(read_pixels(files, opened.preprocessing), opened.preprocessing)
     expected = opened.model.extractor("features").predict(np.asarray(prepared), verbose=0)
     found = signatures["features"](image_bytes=strings([file.read_bytes() for file in files]))
     np.testing.assert_allclose(found["features"], expected, atol=1e-4)

@@ -65,7 +65,8 @@ def small(request):
     images = rng.uniform(0, 255, (42, *arguments["image_shape"])).astype("float32")
     plain = ViT(**{**arguments, "dtype": "float32"})
     plain.set_weights(model.get_weights())
-    scaled = scale_pixels(images)
+    preprocessing = Preprocessing(arguments["image_shape"])
+    scaled = scale_pixels(images, preprocessing)
     features = ood_features(plain).predict(scaled, verbose=0)
     projection = rng.normal(0, 1 / features.shape[1], (features.shape[1], 5)).astype("float32")
     centers = (features[:4] @ projection).astype("float32")
@@ -73,7 +74,7 @@ def small(request):
     rejection = OODDetector(projection, centers, float(np.sort(farthest)[20:22].mean()))  # half of the images
     run = SimpleNamespace(
         model=model,
-        preprocessing=Preprocessing(arguments["image_shape"]),
+        preprocessing=preprocessing,
         temperature=0.7,
         rejection=rejection,
     )

@@ -49,7 +49,8 @@ def command_of_run(run):
 def logits_of(run, part):
     data = data_of(run)
     pixels = scale_pixels(
-        read_pixels(data.image_set.take(getattr(data.split, part)).images, data.preprocessing)
+        read_pixels(data.image_set.take(getattr(data.split, part)).images, data.preprocessing),
+        data.preprocessing,
     )
     return run.model.predict(np.asarray(pixels), verbose=0), data.labels(part)
 

@@ -28,12 +28,13 @@ class PortableGraph:
 
     Args:
         run: a finished run, with Keras on the TensorFlow backend.
+        flips: as of `answer_model`.
 
     Raises:
         InputError: Keras is on another backend, or the weights take 2 GiB or more.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, flips: bool = False):
         if keras.backend.backend() != "tensorflow":
             raise InputError(
                 f"The formats are made in TensorFlow, and Keras is on {keras.backend.backend()}: export in a "
@@ -48,7 +49,7 @@ class PortableGraph:
             )
         self.rejection = run.rejection
         self.preprocessing = run.preprocessing
-        self.answers = answer_model(model, run.temperature, run.rejection)
+        self.answers = answer_model(model, run.temperature, run.rejection, run.preprocessing, flips)
 
     def function(self) -> Any:
         """The `tf.function` that is converted.
