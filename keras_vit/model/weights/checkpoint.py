@@ -42,7 +42,8 @@ class Checkpoint:
             (`preprocessor_config.json` of Hugging Face or `preprocessor.json` of KerasHub), `"task"` and
             `"image_converter"` (of KerasHub), `"run"` (`config.json` of a run folder of keras_vit).
         name: the published name, such as `"vit_tiny_patch16_224.augreg_in21k_ft_in1k"` or
-            `"facebook/dinov2-small"`; `None` if the source does not say.
+            `"facebook/dinov2-small"`; of a lone file its name without suffix, which is a published one
+            or not; `None` if the source does not say.
         notes: one line for each thing that was dropped or unwrapped to get here.
     """
 
