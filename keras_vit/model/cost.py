@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from keras_vit.model.config import (
     Activation,
+    Pooling,
     Position,
     Stem,
     ViTConfig,
@@ -91,15 +92,26 @@ def count_activation_bytes(config: ViTConfig, bytes_per_value: int = 4) -> int:
 def vit(config: ViTConfig) -> Cost:
     """The whole model; its parts are the layers of `ViT` in order, those without weights too."""
     image, dim, mlp_dim = config.image_shape, config.dim, config.mlp_width
-    parts = [patch_embed(image, dim, config.patch_size, config.stem)]
+    parts = [patch_embed(image, dim, config.patch_size, config.stem, config.patch_bias, config.patch_norm)]
 
     def tokens() -> Shape:
         return parts[-1].output_shape
 
-    if config.use_cls or config.num_registers:
-        parts.append(add_cls(tokens(), config.use_cls, config.num_registers))
-    parts.append(position_embedding(tokens(), config.grid, config.position, config.use_cls))
+    if config.num_first_tokens:
+        parts.append(add_cls(tokens(), config.use_cls, config.num_registers, config.use_distilled))
+    parts.append(
+        position_embedding(
+            tokens(),
+            config.grid,
+            config.position,
+            config.use_cls,
+            config.use_distilled,
+            config.class_position,
+        )
+    )
     parts.append(weightless("embedding_dropout", "Dropout", tokens()))
+    if config.pre_norm:
+        parts.append(layer_norm("pre_norm", tokens()))
     block = encoder_block(
         tokens(),
         config.num_heads,
@@ -109,37 +121,89 @@ def vit(config: ViTConfig) -> Cost:
         qk_norm=config.qk_norm,
         activation=config.activation,
         layer_scale=config.layer_scale,
+        projection_bias=config.projection_bias,
+        mlp_bias=config.mlp_bias,
     )
     parts += [replace(block, name=f"block_{i}") for i in range(config.depth)]
     patches = (math.prod(config.grid), dim)
-    if config.pooling == "token":
-        parts.append(layer_norm("norm", (dim,)))
-    elif config.pooling == "gap":
-        parts.append(layer_norm("norm", patches))
-        parts.append(weightless("pool", "GlobalAveragePooling1D", patches, (dim,)))
-    else:
-        parts.append(layer_norm("norm", patches))
-        parts.append(attention_pool(patches, config.num_heads, mlp_dim, name="pool"))
+    # The tokens that the pooling uses, of all those after the last block.
+    used = {"token": (dim,), "token+distilled": (2, dim), "gap": patches, "map": patches}
+    pooled = used.get(config.pooling, tokens())
+    if config.final_norm == "tokens":
+        parts.append(layer_norm("norm", pooled))
+    parts += pool(config.pooling, pooled, patches, config.num_heads, mlp_dim, config.pool_activation)
+    features = (config.feature_width,)
+    if config.final_norm == "pooled":
+        parts.append(layer_norm("norm", features))
+    parts += head(features, config)
+    return composed("vit", "ViT", image, tokens(), parts)
+
+
+def pool(
+    pooling: Pooling,
+    shape: Shape,
+    patches: Shape,
+    num_heads: int,
+    mlp_dim: int,
+    activation: Activation,
+) -> list[Cost]:
+    """The layers from the tokens that the pooling uses to what the head sees."""
+    vector, both = patches[-1:], (2 * patches[-1],)
+    match pooling:
+        case "gap" | "all":
+            return [weightless("pool", "GlobalAveragePooling1D", shape, vector)]
+        case "map":
+            return [attention_pool(patches, num_heads, mlp_dim, activation, name="pool")]
+        case "token+gap":
+            return [
+                weightless("pool", "GlobalAveragePooling1D", patches, vector),
+                weightless("pool_both", "Concatenate", both),
+            ]
+        case "token+distilled":
+            return [weightless("pool_both", "Flatten", shape, both)]
+    return []
+
+
+def head(shape: Shape, config: ViTConfig) -> list[Cost]:
+    """The layers from what the head sees to the logits."""
+    if config.num_classes == 0:
+        return [weightless("features", "Activation", shape)]
+    parts = []
     if config.head_hidden_dim:
         hidden = (config.head_hidden_dim,)
-        parts.append(dense("head_hidden", (dim,), config.head_hidden_dim))
-        parts.append(weightless("head_gelu", "Activation", hidden))
-        parts.append(weightless("head_dropout", "Dropout", hidden))
-    parts.append(dense("head", tokens(), config.num_classes))
-    return composed("vit", "ViT", image, tokens(), parts)
+        parts = [
+            dense("head_hidden", shape, config.head_hidden_dim),
+            weightless(f"head_{config.head_activation}", "Activation", hidden),
+            weightless("head_dropout", "Dropout", hidden),
+        ]
+        shape = hidden
+    return [*parts, dense("head", shape, config.num_classes)]
 
 
 # Our layers: the arguments are those of the layer, after the shape of its input.
 
 
 def patch_embed(
-    shape: Shape, dim: int, patch_size: int, stem: Stem = "linear", name: str = "patch_embed"
+    shape: Shape,
+    dim: int,
+    patch_size: int,
+    stem: Stem = "linear",
+    patch_bias: bool = True,
+    patch_norm: bool = False,
+    name: str = "patch_embed",
 ) -> Cost:
     check_grid(shape, patch_size)
     height, width, channels = shape
     patches = (height // patch_size) * (width // patch_size)
     if stem == "linear":
-        parts = [dense("projection", (patches, patch_size**2 * channels), dim)]
+        cut = (patches, patch_size**2 * channels)
+        parts = [dense("projection", cut, dim, patch_bias)]
+        if patch_norm:
+            parts = [
+                layer_norm("patch_norm", cut),
+                *parts,
+                layer_norm("embedding_norm", (patches, dim)),
+            ]
     else:
         parts, before = [], shape
         for i, filters in enumerate(conv_stem_widths(dim, patch_size)):
@@ -149,9 +213,15 @@ def patch_embed(
     return composed(name, "PatchEmbed", shape, (patches, dim), parts)
 
 
-def add_cls(shape: Shape, use_cls: bool = True, num_registers: int = 0, name: str = "add_cls") -> Cost:
+def add_cls(
+    shape: Shape,
+    use_cls: bool = True,
+    num_registers: int = 0,
+    use_distilled: bool = False,
+    name: str = "add_cls",
+) -> Cost:
     tokens, dim = shape
-    added = int(use_cls) + num_registers
+    added = use_cls + use_distilled + num_registers
     return Cost(name, "AddCLS", shape, (added + tokens, dim), added * dim)
 
 
@@ -160,9 +230,12 @@ def position_embedding(
     grid: tuple[int, int],
     kind: Position = "learned",
     use_cls: bool = True,
+    use_distilled: bool = False,
+    class_position: bool = True,
     name: str = "position_embedding",
 ) -> Cost:
-    places = int(use_cls) + math.prod(grid) if kind == "learned" else 0
+    first = use_cls + use_distilled if class_position else 0
+    places = first + math.prod(grid) if kind == "learned" else 0
     return Cost(name, "PositionEmbedding", shape, shape, places * shape[-1])
 
 
@@ -175,13 +248,15 @@ def encoder_block(
     qk_norm: bool = False,
     activation: Activation = "gelu",
     layer_scale: float | None = None,
+    projection_bias: bool = True,
+    mlp_bias: bool = True,
     name: str = "block",
 ) -> Cost:
     parts = [
         layer_norm("attention_norm", shape),
-        self_attention(shape, num_heads, head_dim, qkv_bias, qk_norm),
+        self_attention(shape, num_heads, head_dim, qkv_bias, qk_norm, projection_bias),
         layer_norm("mlp_norm", shape),
-        mlp(shape, mlp_dim, activation),
+        mlp(shape, mlp_dim, activation, mlp_bias),
     ]
     scales = 0 if layer_scale is None else 2 * shape[-1]  # one per branch
     return composed(name, "EncoderBlock", shape, shape, parts, parameters=scales)
@@ -193,6 +268,7 @@ def self_attention(
     head_dim: int | None = None,
     qkv_bias: bool = True,
     qk_norm: bool = False,
+    projection_bias: bool = True,
     name: str = "attention",
 ) -> Cost:
     tokens, dim = shape
@@ -203,17 +279,19 @@ def self_attention(
     parts = [
         dense("qkv", shape, 3 * inner, qkv_bias),
         *(layer_norm(norm, (tokens, num_heads, width)) for norm in norms),
-        dense("projection", (tokens, inner), dim),
+        dense("projection", (tokens, inner), dim, projection_bias),
     ]
     products = 2 * tokens * tokens * inner
     return composed(name, "SelfAttention", shape, shape, parts, mult_adds=products)
 
 
-def mlp(shape: Shape, mlp_dim: int, activation: Activation = "gelu", name: str = "mlp") -> Cost:
+def mlp(
+    shape: Shape, mlp_dim: int, activation: Activation = "gelu", mlp_bias: bool = True, name: str = "mlp"
+) -> Cost:
     gated = 2 if activation == "swiglu" else 1
     parts = [
-        dense("expand", shape, gated * mlp_dim),
-        dense("contract", (*shape[:-1], mlp_dim), shape[-1]),
+        dense("expand", shape, gated * mlp_dim, mlp_bias),
+        dense("contract", (*shape[:-1], mlp_dim), shape[-1], mlp_bias),
     ]
     return composed(name, "MLP", shape, shape, parts)
 
@@ -222,7 +300,13 @@ def layer_scale(shape: Shape, name: str = "layer_scale") -> Cost:
     return Cost(name, "LayerScale", shape, shape, shape[-1])
 
 
-def attention_pool(shape: Shape, num_heads: int, mlp_dim: int, name: str = "attention_pool") -> Cost:
+def attention_pool(
+    shape: Shape,
+    num_heads: int,
+    mlp_dim: int,
+    activation: Activation = "gelu",
+    name: str = "attention_pool",
+) -> Cost:
     _, dim = shape
     check_pool_heads(dim, num_heads)
     one = (1, dim)  # the learned query; a batch computes it once, here each image counts it
@@ -231,7 +315,7 @@ def attention_pool(shape: Shape, num_heads: int, mlp_dim: int, name: str = "atte
         dense("key_value", shape, 2 * dim),
         dense("projection", one, dim),
         layer_norm("norm", one),
-        mlp(one, mlp_dim),
+        mlp(one, mlp_dim, activation),
     ]
     products = 2 * math.prod(shape)  # of one query
     return composed(name, "AttentionPool", shape, (dim,), parts, parameters=dim, mult_adds=products)

@@ -194,13 +194,11 @@ def children(layer: Any, input_shape: Shape) -> list[tuple[layers.Layer, Shape]]
     """The layers inside one of ours that have weights, in the order of use, and the input shape of each."""
     if not any(isinstance(layer, kind) for kind in OURS):
         return []
-    # Those of a conv stem are in lists; all others are attributes of the same name.
-    is_conv_stem = getattr(layer, "stem", None) == "conv"
-    inside = {part.name: part for part in (*layer.convolutions, *layer.norms)} if is_conv_stem else {}
-    parts = layer_cost(layer, input_shape).parts
+    # Those of PatchEmbed depend on its stem; all others are attributes of the same name.
+    inside = layer.parts if isinstance(layer, PatchEmbed) else {}
     return [
         (inside.get(part.name) or getattr(layer, part.name), (input_shape[0], *part.input_shape))
-        for part in parts
+        for part in layer_cost(layer, input_shape).parts
     ]
 
 

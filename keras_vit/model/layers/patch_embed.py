@@ -77,7 +77,8 @@ class PatchEmbed(layers.Layer):
         self.patch_norm = patch_norm
         self.norm_epsilon = norm_epsilon
         dtype = self.dtype_policy
-        self.norm_before = self.norm_after = None
+        self.norm_before: Any = None
+        self.norm_after: Any = None
         if patch_norm:
             options = dict(epsilon=norm_epsilon, dtype=dtype)
             self.norm_before = layers.LayerNormalization(**options, name="patch_norm")
