@@ -1,6 +1,6 @@
 """Optimizers whose rate, weight decay and beginning differ from weight to weight."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -31,24 +31,21 @@ class Share(NamedTuple):
 class _Layerwise(keras.optimizers.Optimizer):
     """What the optimizers below have in common, before the class of Keras that they extend."""
 
-    def __init__(self, learning_rate: Any = 1e-3, *, shares: Mapping[str, Any], **kwargs: Any):
+    def __init__(self, learning_rate: Any = 1e-3, *, shares: Iterable[Iterable[Any]], **kwargs: Any):
         super().__init__(learning_rate, **kwargs)
-        # As tuples: TensorFlow would wrap a dict, to save it in checkpoints of its own.
-        self.shares = tuple((path, Share(*share)) for path, share in shares.items())
+        self.shares = tuple(Share(*share) for share in shares)
 
     def build(self, variables):
-        if self.built:
-            return
-        shares = dict(self.shares)
-        unknown = [variable.path for variable in variables if variable.path not in shares]
-        if unknown:
-            raise ValueError(f"shares must have every weight that is trained. Missing: {unknown[0]!r}")
+        if len(variables) != len(self.shares):
+            raise ValueError(
+                "shares must have one share for each weight that is trained. "
+                f"Received: {len(self.shares)} shares, {len(variables)} weights"
+            )
         super().build(variables)
-        self.shares_in_order = tuple(shares[variable.path] for variable in variables)
 
     def update_step(self, gradient, variable, learning_rate):
         # By its place, as Keras finds the moments: on TensorFlow this is a variable without a path.
-        share = self.shares_in_order[self._get_variable_index(variable)]
+        share = self.shares[self._get_variable_index(variable)]
         rate = ops.cast(learning_rate, variable.dtype) * share.rate
         if share.first_step:
             rate = rate * ops.cast(self.iterations >= share.first_step, variable.dtype)
@@ -57,7 +54,7 @@ class _Layerwise(keras.optimizers.Optimizer):
         super().update_step(gradient, variable, rate)
 
     def get_config(self):
-        return {**super().get_config(), "shares": {path: list(share) for path, share in self.shares}}
+        return {**super().get_config(), "shares": [list(share) for share in self.shares]}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -69,15 +66,15 @@ class LayerwiseAdam(_Layerwise, keras.optimizers.Adam):
 
     Args:
         learning_rate: a number or a schedule.
-        shares: path of a weight -> its `Share`, or a list of the same values. Every weight of the model may
-            be there, and every weight that is trained must be.
+        shares: a `Share`, or its values, for each weight that is trained, in the order of
+            `model.trainable_variables`.
         **kwargs: of `keras.optimizers.Adam`, without weight_decay.
 
     Raises:
-        ValueError: from `build`, if a weight has no share.
+        ValueError: from `build`, if there are more or fewer weights than shares.
 
     Example:
-        >>> LayerwiseAdam(1e-3, shares={"dense/kernel": Share(weight_decay=0.05), "dense/bias": Share()})
+        >>> LayerwiseAdam(1e-3, shares=[Share(rate=0.75, weight_decay=0.05), Share(rate=0.75)])
     """
 
 
@@ -91,7 +88,7 @@ class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
         **kwargs: of `keras.optimizers.SGD`, without weight_decay.
 
     Raises:
-        ValueError: from `build`, if a weight has no share.
+        ValueError: from `build`, if there are more or fewer weights than shares.
     """
 
 
@@ -100,8 +97,8 @@ def is_layerwise(recipe: Recipe) -> bool:
     return recipe.layer_decay < 1.0 or recipe.unfreeze_every is not None
 
 
-def shares_of(model: ViT, recipe: Recipe, steps_per_epoch: int) -> dict[str, Share]:
-    """The share of each weight of a ViT, by path.
+def shares_of(model: ViT, recipe: Recipe, steps_per_epoch: int) -> list[Share]:
+    """The share of each weight of a ViT that is trained, in the order of `model.trainable_variables`.
 
     With a layer decay of d, a block has d times the learning rate of the block above it (BEiT, Bao et al.
     2021, https://arxiv.org/abs/2106.08254): the head has 1, the last block d, the first block d^depth, and
@@ -114,20 +111,17 @@ def shares_of(model: ViT, recipe: Recipe, steps_per_epoch: int) -> dict[str, Sha
         model: with its frozen weights chosen.
         recipe: the `Recipe`.
         steps_per_epoch: optimizer steps per epoch.
-
-    Returns:
-        For frozen weights a rate of 0.
     """
     decay = recipe.weight_decay if recipe.optimizer != "adam" else 0.0
     every = (recipe.unfreeze_every or 0.0) * steps_per_epoch
     top = model.config.depth + 1
-    trained = {variable.path for variable in model.trainable_variables}
-    return {
-        weight.path: Share(
-            rate=recipe.layer_decay ** (top - level) if weight.path in trained else 0.0,
-            weight_decay=decay if weight.name == "kernel" else 0.0,
-            first_step=round((top - level) * every),
+    level_of = {id(variable): level for layer, level in levels(model) for variable in layer.variables}
+    below = [top - level_of[id(variable)] for variable in model.trainable_variables]
+    return [
+        Share(
+            rate=recipe.layer_decay**steps,
+            weight_decay=decay if variable.name == "kernel" else 0.0,
+            first_step=round(steps * every),
         )
-        for layer, level in levels(model)
-        for weight in layer.weights
-    }
+        for variable, steps in zip(model.trainable_variables, below, strict=True)
+    ]
