@@ -58,6 +58,49 @@ def joined(ours: str, theirs: Sequence[str]) -> Rule:
     )
 
 
+def norm(ours: str, theirs: str) -> list[Rule]:
+    """A layer normalisation: gamma and beta here, weight and bias in torch."""
+    return [same(f"{ours}/gamma", f"{theirs}.weight"), same(f"{ours}/beta", f"{theirs}.bias")]
+
+
+def linear(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
+    """A dense layer with or without a bias."""
+    rules = [dense(f"{ours}/kernel", f"{theirs}.weight")]
+    return rules + [same(f"{ours}/bias", f"{theirs}.bias")] * bias
+
+
+def tokens(ours: str, theirs: Sequence[str], counts: Sequence[int]) -> Rule:
+    """Tokens (1, count, dim) that they have in several tensors, such as the class token and registers."""
+    ends = np.cumsum(counts)[:-1].tolist()
+    return Rule(
+        ours,
+        tuple(theirs),
+        lambda *parts: np.concatenate(parts, axis=1),
+        lambda a: np.split(a, ends, axis=1),
+    )
+
+
+def two_heads(ours: str, theirs: Sequence[str]) -> list[Rule]:
+    """The heads of the class token and of the distillation token, whose logits are averaged (DeiT).
+
+    Here it is one dense layer on both tokens side by side, with the halves of their kernels.
+    """
+    return [
+        Rule(
+            f"{ours}/kernel",
+            tuple(f"{name}.weight" for name in theirs),
+            lambda a, b: np.concatenate([a.T, b.T]) / 2,
+            lambda a: [2 * part.T for part in np.split(a, 2)],
+        ),
+        Rule(
+            f"{ours}/bias",
+            tuple(f"{name}.bias" for name in theirs),
+            lambda a, b: (a + b) / 2,
+            lambda a: [a, a],
+        ),
+    ]
+
+
 def patch_kernel(ours: str, theirs: str, channels: int, patch_size: int) -> Rule:
     """The patch projection: a convolution (dim, channels, p, p) there, (p * p * channels, dim) here."""
     p = patch_size

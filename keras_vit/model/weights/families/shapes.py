@@ -1,0 +1,71 @@
+"""What shapes of tensors tell, for the families that name each part of a block alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_vit.errors import InputError
+from keras_vit.model.weights.told import Told
+
+
+def axes(tensors: Mapping[str, np.ndarray], name: str, count: int, what: str) -> tuple[int, ...]:
+    """The shape of a tensor that has a number of axes.
+
+    Args:
+        tensors: of the file.
+        name: of the tensor.
+        count: of its axes.
+        what: the file, for messages.
+
+    Raises:
+        InputError: there is no such tensor, or it has other axes.
+    """
+    if name not in tensors:
+        raise InputError(
+            f"{what} lacks {name}: the file is incomplete, or of a model that is not known here."
+        )
+    shape = tuple(tensors[name].shape)
+    if len(shape) != count or 0 in shape:
+        raise InputError(f"{what} has {name} of shape {shape}, which should have {count} axes.")
+    return shape
+
+
+def heads_of(told: Told, dim: int, inner: int, head_dim: int | None, heads: int | None) -> dict[str, Any]:
+    """`num_heads` and `head_dim` of `ViTConfig`.
+
+    Args:
+        told: whom to ask for `num_heads`.
+        dim: width of a token.
+        inner: width of all heads together.
+        head_dim: of one head, where a tensor tells it; `None` where none does.
+        heads: what the number of heads is where nobody else tells it; `None` for unknown.
+
+    Returns:
+        The two arguments; `num_heads` is 1 where nobody tells it, and `told.require()` then raises.
+
+    Raises:
+        InputError: the number of heads does not fit the width.
+    """
+    count = inner // head_dim if head_dim else told.get("num_heads", heads) or 1
+    if count < 1 or inner % count or (head_dim or 0) * count not in (0, inner):
+        raise InputError(f"{told.what} has attention of width {inner}, which {count} heads do not divide.")
+    return {"num_heads": count, "head_dim": None if inner == dim else inner // count}
+
+
+def side_and_shape(size: Any) -> tuple[int, int]:
+    """(height, width) of an image size that is one number for both, or two."""
+    sizes = [int(x) for x in np.atleast_1d(size)]
+    return sizes[0], sizes[-1]
+
+
+def class_names_of(names: Mapping[Any, str] | None, count: int) -> tuple[str, ...] | None:
+    """Names of the classes, from the number of a class -> its name; `None` if they are not all there.
+
+    Names that a library gives for want of better ones (`LABEL_0`) count as none.
+    """
+    by_number = {int(number): str(name) for number, name in (names or {}).items()}
+    if sorted(by_number) != list(range(count)) or count == 0:
+        return None
+    made = tuple(by_number[i] for i in range(count))
+    return None if made == tuple(f"LABEL_{i}" for i in range(count)) else made
