@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_vit.errors import InputError, first_line
+from keras_vit.errors import InputError
 from keras_vit.model.weights.contents import AGAIN, Contents, damaged
 from keras_vit.model.weights.rules import some
 from keras_vit.model.weights.torch_files import read_torch
@@ -33,7 +33,7 @@ KINDS: dict[str, Kind] = {
 GIVE = f"give a file of weights ({', '.join(KINDS)})"
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
-ZIP = b"PK\x03\x04"
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second if there is nothing in it
 PICKLE = b"\x80"
 LFS = b"version https://git-lfs"
 IMAGES = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image"}
@@ -85,10 +85,11 @@ def kind_of(path: Path) -> Kind:
         return "hdf5"
     if start.startswith(ZIP):
         return _kind_of_archive(path)
+    if len(start) > 8 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= LARGEST_HEADER:
+        # Before torch's pickles: a header of 128 bytes begins as they do.
+        return "safetensors"
     if start.startswith(PICKLE):
         return "torch"
-    if len(start) > 8 and start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] <= LARGEST_HEADER:
-        return "safetensors"
     for magic, what in IMAGES.items():
         if start.startswith(magic):
             raise InputError(f"{path} is {what}, not weights: {GIVE}.")
@@ -135,17 +136,20 @@ def _kind_of_archive(path: Path) -> Kind:
 def _read_safetensors(path: Path) -> Contents:
     from safetensors import SafetensorError, safe_open
 
+    tensors = {}
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            for name in file.keys():  # noqa: SIM118
+                try:
+                    tensors[name] = file.get_tensor(name)
+                except (AttributeError, TypeError, ValueError) as error:  # numpy has no float8 or float4
+                    raise InputError(
+                        f"{path} has {name} in numbers of {file.get_slice(name).get_dtype()}: give the "
+                        "weights in float32, float16 or bfloat16."
+                    ) from error
     except SafetensorError as error:
         raise damaged(path, error) from error
-    except (AttributeError, TypeError, ValueError) as error:  # numpy has no such type: float8, float4
-        raise InputError(
-            f"{path} has numbers of a type that numpy does not have ({first_line(error)}): "
-            "give the weights in float32, float16 or bfloat16."
-        ) from error
     return Contents(tensors, licence=metadata.get("license") or metadata.get("licence"))
 
 

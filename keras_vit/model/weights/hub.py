@@ -136,5 +136,5 @@ def licence_of_card(card: Path) -> str | None:
     found: dict[str, Any] = dict(
         re.findall(r"^(license|license_name):[ \t]*['\"]?([^\n'\"#]+)", front[1], re.M)
     )
-    value = found.get("license", "").strip()
-    return (found.get("license_name", "").strip() or value or None) if value in ("", "other") else value
+    value, other = (found.get(key, "").strip() for key in ("license", "license_name"))
+    return (other if value == "other" else "") or value or None

@@ -63,16 +63,9 @@ def _load(path: Path) -> Any:
             f"{path} needs code to be read{what}, which could do anything and is not run: save its "
             "state_dict() alone, or give the weights as .safetensors."
         ) from error
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises exceptions of many types for a damaged file
         raise damaged(path, error) from error
 
 

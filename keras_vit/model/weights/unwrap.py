@@ -64,7 +64,10 @@ def unwrapped(tensors: Mapping[str, np.ndarray], what: str) -> tuple[dict[str, n
 
 def _prefix(names: Mapping[str, object], what: str) -> str:
     """What stands before the names of the one ViT; "" if nothing does, or if there is no ViT."""
-    found = sorted({match["prefix"] for name in names if (match := FIRST.match(name))}, key=len)
+    found = sorted(
+        {match["prefix"] for name in names if (match := FIRST.match(name))},
+        key=lambda prefix: (len(prefix), prefix),
+    )
     if len(found) > 1:
         averaged = [prefix for prefix in found if any(word in prefix.lower() for word in AVERAGED)]
         if len(averaged) != 1:
