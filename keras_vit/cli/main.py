@@ -18,6 +18,7 @@ from keras_vit.cli.search import Search
 from keras_vit.cli.shell import exit_code_of, parse_words
 from keras_vit.cli.summary import Summary
 from keras_vit.cli.train import Train
+from keras_vit.cli.weights import Weights
 
 
 def parse(arguments: list[str]) -> Any:
@@ -32,6 +33,7 @@ def parse(arguments: list[str]) -> Any:
         | Annotated[Evaluate, subcommand("evaluate", description=getdoc(Evaluate))]
         | Annotated[Predict, subcommand("predict", description=getdoc(Predict))]
         | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
+        | Annotated[Weights, subcommand("weights", description=getdoc(Weights))]
         | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
         | Annotated[Search, subcommand("search", description=getdoc(Search))]
         | Annotated[Export, subcommand("export", description=getdoc(Export))]
