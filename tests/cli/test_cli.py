@@ -98,8 +98,8 @@ def test_the_module_runs_as_a_command():
         ),
         (
             ["nosuch"],
-            "Unrecognized options: nosuch. The commands are: train, evaluate, predict, summary, weights, inspect, "
-            "search, export, request. See keras-vit --help.",
+            "Unrecognized options: nosuch. The commands are: train, evaluate, predict, summary, weights, "
+            "inspect, search, export, request. See keras-vit --help.",
         ),
         (["train", "--nosuch", "1"], "Unrecognized options: --nosuch, 1. See keras-vit --help."),
         (
