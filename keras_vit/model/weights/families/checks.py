@@ -71,6 +71,22 @@ def square_grid(rows: int, what: str) -> tuple[int, int]:
     return side, side
 
 
+def fixed_grid(told: Told, patch_size: int) -> tuple[int, int]:
+    """(rows, columns) of the patches of a model whose positions are not in the file, by its `image_size`.
+
+    Raises:
+        InputError: the patches do not divide it. Where nobody tells it, `told.require()` raises.
+    """
+    size = told.get("image_size")
+    sides = (patch_size,) if size is None else tuple(np.atleast_1d(size).tolist())
+    if not all(isinstance(side, int) and side > 0 and side % patch_size == 0 for side in sides):
+        raise InputError(
+            f"image_size must be a multiple of the patches of {told.what}, {patch_size} pixels. "
+            f"Received: {size!r}"
+        )
+    return sides[0] // patch_size, sides[-1] // patch_size
+
+
 def patch_and_channels(width: int, what: str) -> tuple[int, int]:
     """(patch_size, channels) of a patch of `width` numbers: p * p, 3 * p * p, else the fewest channels.
 

@@ -24,12 +24,13 @@ from keras_vit.model.weights.families.checks import (
     check_shapes,
     check_used,
     count_blocks,
+    fixed_grid,
     patch_and_channels,
     preprocessing,
     square_grid,
 )
 from keras_vit.model.weights.rules import Rule, apply, dense, same
-from keras_vit.model.weights.told import Told
+from keras_vit.model.weights.told import SHAPES, Told
 from keras_vit.model.weights.weights import Weights
 
 FAMILY = "vit-pytorch"
@@ -169,17 +170,12 @@ def _config(
         grid = square_grid(table.shape[-2] - class_rows, what)
     else:
         config["position"] = "sincos2d"
-        size = told.get("image_size")
-        if size is not None and (not isinstance(size, int) or size % patch_size):
-            raise InputError(
-                f"image_size must be a multiple of the patches of {what}, {patch_size} pixels. "
-                f"Received: {size!r}"
-            )
-        grid = (size // patch_size,) * 2 if size else (1, 1)
+        grid = fixed_grid(told, patch_size)
     config["image_shape"] = (grid[0] * patch_size, grid[1] * patch_size, channels)
     if class_rows:
-        config["class_token"] = True
         config["pooling"] = _pooling(tensors, told, what, notes)
+        if config["pooling"] == "all":
+            config["class_token"] = True
     else:
         config["pooling"] = "gap"
     return config, "bilinear"  # torchvision's
@@ -195,7 +191,7 @@ def _pooling(tensors: Tensors, told: Told, what: str, notes: list[str]) -> str:
             f'{what} pools its class token (pooling="token") or, with pool="mean", all tokens '
             f'(pooling="all"). Received: pooling={pooling!r}'
         )
-    if told.by["pooling"] == "tensor names and shapes":
+    if told.by["pooling"] == SHAPES:
         notes.append('the head sees the class token; if the model had pool="mean", give pooling="all"')
     return pooling
 
@@ -332,5 +328,5 @@ def _early_qkv(ours: str, theirs: str, config: ViTConfig) -> Rule:
     """Until 0.2 queries were divided by the root of the token's width: ours take up the difference."""
     factor = np.float32((config.num_heads * (config.head_dim or config.dim // config.num_heads)) ** -0.5)
     factor *= np.float32((config.head_dim or config.dim // config.num_heads) ** 0.5)
-    scales = np.repeat(np.float32([factor, 1.0, 1.0]), config.dim)[:, None]
+    scales = np.repeat(np.array([factor, 1.0, 1.0], "float32"), config.dim)[:, None]
     return Rule(ours, (theirs,), lambda a: (a * scales).T, lambda a: [a.T / scales])

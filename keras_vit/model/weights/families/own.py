@@ -1,0 +1,171 @@
+"""Weights of this package: a run folder, whose `config.json` tells the images too, or a `.keras` file.
+
+The file is read without Keras. Keras names the layers in it by their classes and by the attributes that hold
+them; the paths of the weights have the names of the layers.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_vit.errors import InputError
+from keras_vit.model.config import ViTConfig
+from keras_vit.model.weights.checkpoint import Checkpoint
+from keras_vit.model.weights.families.checks import check_arguments, preprocessing
+from keras_vit.model.weights.rules import some
+from keras_vit.model.weights.told import Told
+from keras_vit.model.weights.weights import Weights
+
+FAMILY = "keras_vit"
+
+REGISTERED = "keras_vit>ViT"
+VARIABLE = re.compile(r"layers/(.+)/vars/(\d+)")
+LAYERS = {
+    "patch_embed": "patch_embed",
+    "add_cls": "add_cls",
+    "position_embedding": "position_embedding",
+    "attention_pool": "pool",
+}
+"""Class of a layer of the model -> its name, for those that stand once in it."""
+ATTRIBUTES = {"norm_before": "patch_norm", "norm_after": "embedding_norm"}
+"""Attribute of a layer -> name of the layer that it holds, where they are not the same."""
+ALONE = {"add_cls": "tokens", "position_embedding": "table", "pool": "probe"}
+NORM = ("gamma", "beta")
+BATCH_NORM = (*NORM, "moving_mean", "moving_variance")
+DENSE = ("kernel", "bias")
+
+
+def recognises(checkpoint: Checkpoint) -> bool:
+    """Whether a file is a saved `ViT` of this package."""
+    return (checkpoint.config or {}).get("registered_name") == REGISTERED
+
+
+def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
+    """The weights of a run or of a saved `ViT`.
+
+    Args:
+        checkpoint: with the config of the `.keras` file, and under `"run"` the config of the run.
+        arguments: `mean`, `std` and `interpolation` of a model without a run; by default those of models
+            that were trained from scratch: pixels in [-1, 1], resized bilinearly.
+
+    Raises:
+        InputError: the file is damaged, or of a later version.
+    """
+    what = checkpoint.origin.source
+    saved = dict(checkpoint.config or {})
+    run = saved.get("run") or {}
+    made = _config(saved.get("config") or {}, what)
+    check_arguments(arguments, made, what)
+    told = Told(arguments, _settings(run, made, what), {}, what)
+    scaling = preprocessing(told, made.image_shape[2], "bilinear", {"mean": 0.5, "std": 0.5})
+    notes = list(checkpoint.notes)
+    if not run:
+        notes.append(
+            "there is no run beside the file: pixels are taken to be in [-1, 1] unless told otherwise"
+        )
+    arrays, unused = _arrays(checkpoint.tensors, made)
+    _check_whole(arrays, made, what)
+    names = (run.get("data") or {}).get("class_names")
+    return Weights(
+        family=FAMILY,
+        config=made,
+        arrays=arrays,
+        origin=checkpoint.origin,
+        class_names=tuple(names) if names and len(names) == made.num_classes else None,
+        unused=unused,
+        told_by=dict(told.by),
+        notes=tuple(notes),
+        **scaling,
+    )
+
+
+def _config(saved: Mapping[str, Any], what: str) -> ViTConfig:
+    fields = {field.name for field in dataclasses.fields(ViTConfig)}  # type: ignore[arg-type]
+    unknown = saved.keys() - fields - {"name", "dtype", "trainable"}
+    if unknown:
+        raise InputError(
+            f"{what} was saved by a later version of keras_vit, with {some(sorted(unknown))}: update this one."
+        )
+    try:
+        return ViTConfig(**{key: value for key, value in saved.items() if key in fields})
+    except TypeError as error:
+        raise InputError(f"{what} has a damaged config ({error}).") from error
+
+
+def _settings(run: Mapping[str, Any], config: ViTConfig, what: str) -> dict[str, Any]:
+    """How images become the input of the model: runs of earlier versions have pixels in [-1, 1]."""
+    if not run:
+        return {}
+    record = run.get("preprocessing") or {}
+    if not isinstance(record, Mapping):
+        raise InputError(f"{what} has a damaged config.json: its preprocessing is no JSON object.")
+    half = (0.5,) * config.image_shape[2]
+    return {
+        "mean": record.get("mean") or half,
+        "std": record.get("std") or half,
+        "interpolation": record.get("interpolation", "bilinear"),
+    }
+
+
+def _arrays(
+    tensors: Mapping[str, np.ndarray], config: ViTConfig
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Arrays by the path of the weight, and what else is in the file: the optimizer, random seeds."""
+    arrays, unused = {}, []
+    for name, tensor in tensors.items():
+        match = VARIABLE.fullmatch(name)
+        path = _path(match[1], int(match[2]), config) if match else None
+        if path is None or tensor.dtype.kind != "f":
+            unused.append(name)
+        else:
+            arrays[path] = tensor
+    return arrays, tuple(unused)
+
+
+def _path(place: str, number: int, config: ViTConfig) -> str | None:
+    """The path of a weight from where it stands in the file."""
+    first, *others = place.split("/")
+    match = re.fullmatch(r"(.*?)(?:_(\d+))?", first)
+    kind, index = (match[1], int(match[2] or 0)) if match else (first, 0)
+    in_order = {
+        "encoder_block": [f"block_{i}" for i in range(config.depth)],
+        "layer_normalization": ["pre_norm"] * config.pre_norm + ["norm"],
+        "dense": ["head_hidden"] * bool(config.head_hidden_dim) + ["head"],
+    }.get(kind, [LAYERS[first]] if first in LAYERS else [])
+    if index >= len(in_order):
+        return None
+    layer = in_order[index]
+    parts = [layer, *(ATTRIBUTES.get(part, part) for part in others)]
+    if len(others) == 2 and others[0] in ("convolutions", "norms"):  # of the conv stem, in lists
+        name = {"convolutions": "conv", "norms": "batch_norm"}[others[0]]
+        number_in_list = re.search(r"_(\d+)$", others[1].replace("conv2d", "conv"))
+        parts = [layer, f"{name}_{number_in_list[1] if number_in_list else 0}"]
+    last = parts[-1]
+    if last in ALONE and len(parts) == 1:
+        names: tuple[str, ...] = (ALONE[last],)
+    elif last.startswith("batch_norm"):
+        names = BATCH_NORM
+    elif last.endswith("_scale"):
+        names = ("scale",)
+    else:
+        names = NORM if last.endswith("norm") else DENSE
+    return "/".join([*parts, names[number]]) if number < len(names) else None
+
+
+def _check_whole(arrays: Mapping[str, np.ndarray], config: ViTConfig, what: str) -> None:
+    """Raises InputError if blocks, the embedding or the head are missing; shapes are checked by the model."""
+    needed = ["patch_embed/projection/kernel"] if config.stem == "linear" else ["patch_embed/conv_0/kernel"]
+    needed += [f"block_{i}/attention/qkv/kernel" for i in range(config.depth)]
+    needed += ["head/kernel", "head/bias"] if config.num_classes else []
+    missing = [path for path in needed if path not in arrays]
+    if missing:
+        raise InputError(f"{what} lacks {some(missing)}: the file is incomplete.")
+    kernel = arrays["block_0/attention/qkv/kernel"]
+    if math.prod(kernel.shape) != config.dim * 3 * config.num_heads * (
+        config.head_dim or config.dim // config.num_heads
+    ):
+        raise InputError(f"{what} has attention of shape {kernel.shape}, which its config contradicts.")
