@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, subcommand
 
+from keras_vit.cli.cache import Cache
 from keras_vit.cli.evaluate import Evaluate
 from keras_vit.cli.export import Export
 from keras_vit.cli.inspect import Inspect
@@ -38,6 +39,7 @@ def parse(arguments: list[str]) -> Any:
         | Annotated[Search, subcommand("search", description=getdoc(Search))]
         | Annotated[Export, subcommand("export", description=getdoc(Export))]
         | Annotated[Request, subcommand("request", description=getdoc(Request))]
+        | Annotated[Cache, subcommand("cache", description=getdoc(Cache))]
     )
     return parse_words(
         subcommands,

@@ -4,18 +4,23 @@ import dataclasses
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 from keras import layers
 
 from keras_vit.distribution.distributed_model import DistributedModel
+from keras_vit.errors import InputError
 from keras_vit.model.config import ViTConfig, plain, variant_arguments
 from keras_vit.model.layers import AddCLS, AttentionPool, EncoderBlock, PatchEmbed, PositionEmbedding
 from keras_vit.model.layers.dropout import Dropout
 from keras_vit.model.layers.mlp import gelu
 from keras_vit.model.layers.patch_embed import resize_patch_kernel
 from keras_vit.model.layers.position_embedding import resize_position_table
+from keras_vit.model.weights.adapt import FREE, adapt
+from keras_vit.model.weights.read import read_weights
+from keras_vit.model.weights.weights import Weights
 from keras_vit.validation import helps
 
 EXTRACTS = ("features", "patch_tokens", "attention")
@@ -84,6 +89,7 @@ class ViT(DistributedModel):
             x = _head(x, config, dtype)  # b classes
         super().__init__(inputs=images, outputs=x, name=name, **kwargs)
         self._vit_config = config
+        self.pretrained: Weights | None = None
         self._dtype_name = dtype.name
 
     @classmethod
@@ -104,6 +110,67 @@ class ViT(DistributedModel):
         return cls(
             image_shape=image_shape, num_classes=num_classes, **{**variant_arguments(variant), **arguments}
         )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        image_shape: Sequence[int] | None = None,
+        num_classes: int | None = None,
+        *,
+        name: str = "vit",
+        dtype: Any = None,
+        **arguments: Any,
+    ) -> ViT:
+        """A ViT with published weights; the architecture is read from the file.
+
+        Positions, patches, channels and the head are adapted, see `keras_vit.model.weights.adapt.adapt`. What
+        the weights are, the normalisation of images that they need, and what was converted, is in
+        `model.pretrained`, a `keras_vit.model.weights.weights.Weights` without the arrays.
+
+        Args:
+            source: a file (safetensors, torch, Google's `.npz`, KerasHub, `.keras`), a folder with
+                `config.json`, a run folder, `"timm:NAME"`, or `"hf:REPO"` or `"hf:REPO@REVISION"`.
+            image_shape: (height, width, channels); by default that of the weights.
+            num_classes: by default that of the weights. Another number gives a new head, which begins with
+                zeros; 0 gives none, and the model returns what the head would see.
+            name: of the model.
+            dtype: as in `ViT`.
+            **arguments: what the file does not tell (`num_heads`, `activation`, `norm_epsilon`, `mean`,
+                `std`, ...), and arguments of `ViT` that do not come from weights: `drop_path_rate` and the
+                other rates, `remat`, `patch_size`, `pooling`.
+
+        Raises:
+            InputError: the source cannot be had, is damaged or is not of a ViT; or an argument is lacking or
+                contradicts it.
+
+        Example:
+            >>> model = ViT.from_pretrained("vit_tiny_patch16_224.safetensors", num_classes=6)
+            >>> model.pretrained.mean
+            (0.5, 0.5, 0.5)
+        """
+        changes = {key: arguments.pop(key) for key in FREE if key in arguments}
+        weights = adapt(read_weights(source, **arguments), image_shape, num_classes, changes)
+        return cls.from_weights(weights, name=name, dtype=dtype)
+
+    @classmethod
+    def from_weights(cls, weights: Weights, name: str = "vit", dtype: Any = None) -> ViT:
+        """A ViT of the architecture of published weights, with their values.
+
+        Args:
+            weights: of `read_weights` or `adapt`. Weights of the model that these lack keep their first
+                values.
+            name: of the model.
+            dtype: as in `ViT`.
+
+        Raises:
+            InputError: an array has another shape than its weight, or there is no such weight.
+        """
+        config = {field.name: getattr(weights.config, field.name) for field in _config_fields()}
+        model = cls(**config, name=name, dtype=dtype)
+        load_arrays(model, weights.arrays, weights.origin.source)
+        model.pretrained = dataclasses.replace(weights, arrays={})
+        return model
 
     @property
     def config(self) -> ViTConfig:
@@ -236,6 +303,27 @@ def _head(x, config, dtype):
     return layers.Dense(config.num_classes, dtype="float32", name="head")(x)  # b classes
 
 
+def load_arrays(model: keras.Model, arrays: Mapping[str, Any], source: str) -> None:
+    """Sets weights of a model by their paths, all or none.
+
+    Args:
+        model: a built model.
+        arrays: by `weight.path`.
+        source: of the arrays, for messages.
+
+    Raises:
+        InputError: an array has another shape than its weight, or there is no such weight.
+    """
+    weights = {weight.path: weight for weight in model.weights}
+    for path, array in arrays.items():
+        shape = tuple(weights[path].shape) if path in weights else None
+        if shape != tuple(array.shape):
+            wanted = f"needs {shape}" if shape else "is no weight of such a model"
+            raise InputError(f"{source}: {path} is {tuple(array.shape)}, which {wanted}.")
+    for path, array in arrays.items():
+        weights[path].assign(array)
+
+
 class AttentionExtractor(keras.Model):
     """From images to the attention of each block: what `ViT.extractor("attention")` returns.
 
@@ -258,6 +346,10 @@ class AttentionExtractor(keras.Model):
 # `ViT` takes the fields of `ViTConfig`, in their order, and then what every model takes: one list of them.
 
 
+def _config_fields() -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(ViTConfig)  # type: ignore[arg-type]
+
+
 def _signature() -> inspect.Signature:
     parameter = inspect.Parameter
     fields = [
@@ -266,7 +358,7 @@ def _signature() -> inspect.Signature:
             parameter.POSITIONAL_OR_KEYWORD,
             default=parameter.empty if field.default is dataclasses.MISSING else field.default,
         )
-        for field in dataclasses.fields(ViTConfig)  # type: ignore[arg-type]
+        for field in _config_fields()
     ]
     return inspect.Signature(
         [
@@ -287,7 +379,7 @@ def _bind(*args: Any, **kwargs: Any) -> tuple[ViTConfig, str, Any, dict[str, Any
     unknown = others.keys() - {"trainable"}
     if unknown:  # Keras's functional model would ignore them
         raise TypeError(f"ViT() got an unexpected keyword argument {min(unknown)!r}")
-    names = [field.name for field in dataclasses.fields(ViTConfig)]  # type: ignore[arg-type]
+    names = [field.name for field in _config_fields()]
     given = dict(zip(names, map(plain, values), strict=True))
     if isinstance(given["image_shape"], Sequence):
         given["image_shape"] = tuple(map(plain, given["image_shape"]))

@@ -1,7 +1,7 @@
 """The rejection of out-of-distribution images, fitted and judged at the end of a training run."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +22,17 @@ MOST_TRAINING_IMAGES = 10_000  # more do not improve the centres, and delay the 
 BATCH_SIZE = 256
 
 
-def judge_ood(model: "keras.Model", data: ImageData) -> tuple[OODDetector | None, dict[str, Any]]:
+def judge_ood(
+    model: "keras.Model",
+    data: ImageData,
+    features_of: Callable[[Sequence[Image]], np.ndarray] | None = None,
+) -> tuple[OODDetector | None, dict[str, Any]]:
     """Fits the rejection of a trained model, and counts the images that it rejects.
 
     Args:
         model: a `ViT` on one device, which computes the features.
         data: the images it was trained on.
+        features_of: gives the `ood_features` of images, where they are known already.
 
     Returns:
         The `OODDetector`, or `None`; and the entry of `metrics.json` on it: `method`; `threshold`;
@@ -60,7 +65,10 @@ def judge_ood(model: "keras.Model", data: ImageData) -> tuple[OODDetector | None
         "test": data.image_set.take(data.split.test).images,
         **{name: images for name, images in examples.items() if name not in left_out},
     }
-    features = features_by_part(model, parts, data.preprocessing)
+    if features_of is None:
+        features = features_by_part(model, parts, data.preprocessing)
+    else:
+        features = {name: features_of(images) for name, images in parts.items()}
     detector, judged["fitted_on"] = fit_ood_detector(
         features.pop("training"), data.labels("train")[training], features["validation"], SHARE
     )

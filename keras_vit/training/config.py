@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from keras_vit.data.preprocess import Aspect, Deviations, Interpolation, Means, Preprocessing
 from keras_vit.errors import InputError
 from keras_vit.model.config import (
     CHANGEABLE,
     ViTConfig,
+    check_fields,
     default_channels,
     default_image_size,
     named_size,
@@ -22,6 +24,11 @@ from keras_vit.model.config import (
 )
 from keras_vit.training.recipe import RECIPES, Recipe
 from keras_vit.validation import Channels, Count, Folder, Seed, Text, from_plain, to_plain, validated
+
+NONE, AUTO = "none", "auto"
+"""Values of `init` that name no weights: begin from scratch; and choose published weights."""
+
+DEFAULT_MODEL = "defect-conv/4"
 
 DEVICES = ("distribute", "devices", "model_devices", "nodes")
 WHERE = ("out", "resume", *DEVICES)
@@ -42,14 +49,28 @@ class TrainConfig:
     data: Text | None = None
     """class folders, train/validation/test folders, NEU's flat files, a .zip of these, an .npz, or tfds:NAME;
     by default drawn steel defects"""
-    model: str = "defect-conv/4"
-    """size/patch, such as defect/4, S/16 or B/16"""
+    init: Text = NONE
+    """begin with published weights: a file, a folder with config.json, a run folder, timm:NAME, or
+    hf:REPO[@REVISION]; auto chooses from a table; none begins from scratch"""
+    model: Text | None = None
+    """size/patch, such as defect/4, S/16 or B/16; by default defect-conv/4, and with --init that of the
+    weights"""
     image_size: Count | Annotated[tuple[Count, Count], Field(strict=False)] | None = None
-    """side in pixels, or height and width; by default 28 for the defect sizes, 224 for the others"""
+    """side in pixels, or height and width; by default that of the weights, 28 for the defect sizes, 224 for
+    the others"""
     channels: Channels | None = None
-    """1 reads images as gray, 3 as RGB; by default 1 for the defect sizes, 3 for the others"""
-    aspect: Literal["stretch", "crop", "pad"] = "stretch"
+    """1 reads images as gray, 3 as RGB; by default that of the weights, 1 for the defect sizes, 3 for
+    the others"""
+    aspect: Aspect = "stretch"
     """what happens to images of another aspect ratio"""
+    mean: Means | None = None
+    """subtracted from pixels in 0..1, one value or one per channel; by default that of the weights, or 0.5"""
+    std: Deviations | None = None
+    """pixels are then divided by it, one value or one per channel; by default that of the weights, or 0.5"""
+    interpolation: Interpolation | None = None
+    """how images are resized; by default as for the weights, or bilinear"""
+    unlabeled: Text | None = None
+    """a folder of images without labels, of the same kind as the training images, for --recipe probe"""
     test_fraction: Annotated[float, Field(gt=0.0, le=0.9)] = 0.2
     """share of each class that is the test part, if the data have none"""
     validation_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1
@@ -78,43 +99,71 @@ class TrainConfig:
     """number of machines that the run must have; see docs/cluster.md"""
 
     def __post_init__(self):
-        named_size(self.model)
+        if self.model is not None:
+            named_size(self.model)
         unknown = self.changes.keys() - set(CHANGEABLE)
         if unknown:
             raise InputError(
                 f"changes may have {', '.join(CHANGEABLE)}. Received: {', '.join(map(str, sorted(unknown)))}"
             )
-        try:
-            model = self.vit_config(num_classes=2)  # the images decide how many there are
-        except InputError as error:
-            raise InputError(f"{error} for {self.model}") from None
-        ordered = {name: getattr(model, name) for name in CHANGEABLE if name in self.changes}
+        if self.init == NONE:
+            try:
+                model = self.vit_config(num_classes=2)  # the images decide how many there are
+            except InputError as error:
+                raise InputError(f"{error} for {self.size}") from None
+            changes = {name: getattr(model, name) for name in self.changes}
+            # Refuses a mean of three values for gray images, too.
+            _ = self.preprocessing
+        else:
+            check_fields(**self.changes)  # whether they fit together, the weights decide
+            changes = self.changes
+        ordered = {name: changes[name] for name in CHANGEABLE if name in changes}
         object.__setattr__(self, "changes", ordered)
+        if self.unlabeled is not None and self.init == NONE:
+            raise InputError("Images without labels need published weights: add --init, or omit --unlabeled.")
         if self.resume and self.out is None:
             raise InputError("Which run is to be resumed? Give its folder with --out.")
 
     @property
+    def size(self) -> str:
+        """The name of the size, of a run from scratch."""
+        return DEFAULT_MODEL if self.model is None else self.model
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of what the model gets."""
-        size = default_image_size(self.model) if self.image_size is None else self.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return (height, width, self.channels or default_channels(self.model))
+        """(height, width, channels) of what the model gets, in a run from scratch."""
+        return self.image_shape_from(default_image_size(self.size), default_channels(self.size))
+
+    def image_shape_from(self, size: int | tuple[int, int], channels: int) -> tuple[int, int, int]:
+        """(height, width, channels) of what the model gets: the given ones where the settings name none."""
+        wanted = size if self.image_size is None else self.image_size
+        height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
+        return (height, width, self.channels or channels)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become what the model gets, in a run from scratch."""
+        return Preprocessing(
+            self.image_shape, self.aspect, self.mean, self.std, self.interpolation or "bilinear"
+        )
 
     def vit_config(self, num_classes: int) -> ViTConfig:
-        """The model of the run, for images of this many classes."""
-        arguments = {**variant_arguments(self.model), **self.changes}
+        """The model of a run from scratch, for images of this many classes."""
+        arguments = {**variant_arguments(self.size), **self.changes}
         return ViTConfig(image_shape=self.image_shape, num_classes=num_classes, **arguments)
 
     @property
     def architecture(self) -> str:
-        """The model in words: `"defect-conv/4 with depth 8"`."""
+        """The model in words: `"defect-conv/4 with depth 8"`, or the source of the weights."""
         changes = ", ".join(f"{name} {value}" for name, value in self.changes.items())
-        return f"{self.model} with {changes}" if changes else self.model
+        name = self.size if self.init == NONE else self.init
+        return f"{name} with {changes}" if changes else name
 
 
 def default_folder(config: TrainConfig) -> Path:
     """The folder of a run whose settings name none: runs/, the date, the time and the model."""
-    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.model.replace('/', '-')}"
+    name = config.size.replace("/", "-") if config.init == NONE else "pretrained"
+    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

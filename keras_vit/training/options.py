@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.model.config import CHANGEABLE, ViTConfig
 from keras_vit.process.command import repeat_command
-from keras_vit.training.config import WHERE, TrainConfig, to_dict
-from keras_vit.training.recipe import RECIPES, Recipe
+from keras_vit.training.config import NONE, WHERE, TrainConfig, to_dict
+from keras_vit.training.recipe import RECIPE_CHANGES, RECIPES, Recipe
 from keras_vit.validation import helps, hints
 
 
@@ -92,6 +92,11 @@ def with_options(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
         if changes[name] is None:
             del changes[name]
     base = RECIPES[given["recipe"]] if "recipe" in given else config.recipe
+    if "recipe" in given:
+        changes = {**RECIPE_CHANGES.get(given["recipe"], {}), **changes}
+    elif given.get("init", config.init) != NONE and base == RECIPES["default"] and (recipe or augmentation):
+        base = RECIPES["finetune"]  # the settings of a training that is named, so not a probe
+        changes = {**RECIPE_CHANGES["finetune"], **changes}
     augmented = dataclasses.replace(base.augmentation, **augmentation)
     return dataclasses.replace(
         config,
@@ -116,13 +121,26 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, Any]:
 
 def command_of(config: TrainConfig) -> str:
     """The shell command that repeats a run, without the options that have their defaults."""
-    defaults = {name: TrainConfig(recipe=recipe, model=config.model) for name, recipe in RECIPES.items()}
+    defaults = {
+        name: TrainConfig(
+            init=config.init,
+            recipe=recipe,
+            model=config.model,
+            changes=dict(RECIPE_CHANGES.get(name, {})) if config.init != NONE else {},
+        )
+        for name, recipe in RECIPES.items()
+    }
     nearest = min(defaults, key=lambda name: len(differences(config, defaults[name])))
     unset = {**_flat(defaults[nearest]), "recipe": "default", "resume": config.resume}
-    del unset["model"]  # it is always named
-    return repeat_command(
-        ["keras-vit", "train"], {"model": config.model, "recipe": nearest, **_flat(config)}, unset
-    )
+    del unset["init"], unset["model"]  # one of them is always named
+    first = {"model": config.size} if config.init == NONE else {"init": config.init, "model": config.model}
+    settings = _flat(config)
+    settings = {**first, "recipe": nearest, **{n: v for n, v in settings.items() if n not in first}}
+    if config.init == NONE:
+        del settings["init"]
+    elif config.model is None:
+        del settings["model"]
+    return repeat_command(["keras-vit", "train"], settings, unset)
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

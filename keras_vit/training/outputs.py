@@ -19,22 +19,28 @@ from keras_vit.model.vit import ViT
 from keras_vit.process.versions import installed_versions
 from keras_vit.report.run import render_report
 from keras_vit.runs import folder as run_folder
+from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.ood import judge_ood
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
 from keras_vit.training.config import TrainConfig, to_dict
+from keras_vit.training.lora import merge_lora
 from keras_vit.training.options import command_of
+from keras_vit.training.start import Start
 from keras_vit.validation import to_plain
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
 
 
-def describe(config: TrainConfig, data: ImageData, model: ViT) -> dict[str, Any]:
+def describe(config: TrainConfig, start: Start, data: ImageData, model: ViT) -> dict[str, Any]:
     """What config.json holds: all that is needed to repeat the run."""
+    weights = start.describe()
     return {
-        "model": config.model,
+        "model": start.name,
         **({"model_changes": config.changes} if config.changes else {}),
         "model_config": model.get_config(),
-        "image_shape": list(config.image_shape),
+        "image_shape": list(start.preprocessing.image_shape),
+        "preprocessing": to_plain(start.preprocessing),
+        **({"weights": weights} if weights else {}),
         "data": {
             "source": data.image_set.source,
             "class_names": list(data.class_names),
@@ -95,15 +101,35 @@ def finish(
             last_epoch=history[-1]["epoch"],
         )
         seconds = round(sum(row["seconds"] for row in history), 1)
-        _write(folder, {**described, "seconds": seconds}, model, data, audit, history, metrics)
+        write_run(folder, {**described, "seconds": seconds}, model, data, audit, history, metrics)
 
     model.distribution.from_chief(write)
 
 
-def _write(folder, described, model, data, audit, history, metrics):
-    """Writes the files of a run; the checkpoints are removed last, when all else is there."""
+def write_run(
+    folder: Path,
+    described: dict[str, Any],
+    model: ViT,
+    data: ImageData,
+    audit: Audit,
+    history: list[dict],
+    metrics: dict[str, Any],
+    features: FeatureReader | None = None,
+) -> None:
+    """Writes the files of a run; the checkpoints are removed last, when all else is there.
+
+    Args:
+        folder: of the run while it trains.
+        described: of `describe`.
+        model: with the weights to keep.
+        data: the images.
+        audit: of the images.
+        history: one dict per epoch.
+        metrics: of `judge`; gets the entry `rejection`.
+        features: gives the features of images, where they need not be computed from the model.
+    """
     plain = _plain(model)
-    rejection, metrics["rejection"] = judge_ood(plain, data)
+    rejection, metrics["rejection"] = judge_ood(plain, data, features)
     if rejection:
         rejection.save(folder / run_folder.REJECTION)
     files.write_json(folder / run_folder.CONFIG, described)
@@ -127,10 +153,8 @@ def _write(folder, described, model, data, audit, history, metrics):
 
 
 def _plain(model: ViT) -> ViT:
-    """The model on one device and without its optimizer: the file is half to a third of the size."""
-    plain = ViT.from_config(model.get_config())
-    plain.set_weights(model.get_weights())
-    return plain
+    """The model on one device, with LoRA merged and without its optimizer, so that the file is smaller."""
+    return merge_lora(model)
 
 
 def _save_model(plain: ViT, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run begins with: its images, split and audited, and its model."""
+"""The images of a run, split and audited."""
 
 from keras_vit.data.audit import Audit, audit_images, drop_unreadable, require_readable
 from keras_vit.data.image_set import ImageSet
@@ -7,26 +7,37 @@ from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.reading import read_images
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
-from keras_vit.errors import InputError
-from keras_vit.model.vit import ViT
 from keras_vit.training.config import TrainConfig
 
 
-def prepare_data(config: TrainConfig, keep_originals: bool = True) -> tuple[ImageData, Audit]:
+def prepare_data(
+    config: TrainConfig,
+    keep_originals: bool = True,
+    *,
+    preprocessing: Preprocessing | None = None,
+    image_set: ImageSet | None = None,
+    keep_prepared: bool = True,
+) -> tuple[ImageData, Audit]:
     """The images of a run, each decoded once, split, and what the audit found.
 
     Args:
         config: all settings of the run.
         keep_originals: whether the images are also kept as they came, for the report.
+        preprocessing: of the images; `None` for that of a run from scratch.
+        image_set: what `config.data` names, if it is loaded already.
+        keep_prepared: whether the images are prepared for the model now. Otherwise that is done where they
+            are needed.
 
     Raises:
         InputError: the source cannot be used, or there are unreadable images and the settings do not skip
             them.
     """
-    image_set = load_image_set(config.data)
+    if image_set is None:
+        image_set = load_image_set(config.data)
+    if preprocessing is None:
+        preprocessing = config.preprocessing
     split = _split(config, image_set)
-    preprocessing = Preprocessing(config.image_shape, config.aspect)
-    images = read_images(image_set.images, preprocessing, keep_originals)
+    images = read_images(image_set.images, preprocessing if keep_prepared else None, keep_originals)
     audit = audit_images(image_set, split, images)
     image_set = images.put_into(image_set)
     if audit.unreadable and config.skip_unreadable:
@@ -53,21 +64,3 @@ def _split(config: TrainConfig, image_set: ImageSet) -> Split:
         validation_fraction=config.validation_fraction,
         merge_validation=config.merge_validation,
     )
-
-
-def build_model(config: TrainConfig, num_classes: int) -> ViT:
-    """The model of a run, with its first weights.
-
-    Raises:
-        InputError: the model cannot be built for these images.
-    """
-    try:
-        return ViT.from_variant(
-            config.model,
-            image_shape=config.image_shape,
-            num_classes=num_classes,
-            dtype=config.recipe.precision,
-            **config.changes,
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from error

@@ -11,6 +11,7 @@ import keras
 
 from keras_vit import files
 from keras_vit.data.pipeline import ImageData
+from keras_vit.data.sources import load_image_set
 from keras_vit.distribution import Distribution, distribute
 from keras_vit.errors import InputError
 from keras_vit.files import partial_of
@@ -23,7 +24,9 @@ from keras_vit.training.loop import fit
 from keras_vit.training.optimizer import compile_model
 from keras_vit.training.options import command_of
 from keras_vit.training.outputs import describe, finish
-from keras_vit.training.prepare import build_model, prepare_data
+from keras_vit.training.prepare import prepare_data
+from keras_vit.training.probe import begin_with_probe, probe_run
+from keras_vit.training.start import begin, check_recipe, choose_recipe, choose_weights
 
 
 def train(config: TrainConfig | None = None, **changes: Any) -> Run:
@@ -71,28 +74,47 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
     if unfinished:
         config = stored_config(unfinished, config)
 
-    data, audit = prepare_data(config)
+    config = choose_weights(config)
+    start = begin(config)
+    image_set = load_image_set(config.data)
+    config = choose_recipe(config, image_set)
+    check_recipe(config)
+    data, audit = prepare_data(
+        config,
+        preprocessing=start.preprocessing,
+        image_set=image_set,
+        keep_prepared=config.recipe.tune != "head",
+    )
     keras.utils.set_random_seed(config.seed)
     with distribution:
-        model = build_model(config, len(data.class_names))
-        compile_model(model, config.recipe, data.steps_per_epoch)
-    described = describe(config, data, model)
+        model = start.build(config, data.class_names)
+    described = describe(config, start, data, model)
     _check_same_images(distribution, data)
     if unfinished:
         check_same_data(unfinished, described, partial)
     if distribution.is_chief:
         print(audit)
+        for line in start.lines():
+            print(line)
         print(
             f"{config.architecture}: {model.count_params():,} parameters; to repeat this run: "
             f"{command_of(config)}"
         )
-        print(_progress_line(config, distribution))
+        if config.recipe.tune != "head":
+            print(_progress_line(config, distribution))
     made = files.make_folder(partial) if distribution.is_chief else []
     try:
         if distribution.is_chief:
             files.write_json(partial / run_folder.CONFIG, described)
-        history, best, last_weights = fit(model, data, config.recipe, partial)
-        finish(partial, described, model, data, audit, history, best, last_weights)
+        if config.recipe.tune == "head":
+            distribution.from_chief(lambda: probe_run(partial, described, start, model, data, audit))
+        else:
+            with distribution:
+                if start.has_new_head(model):
+                    begin_with_probe(start, model, data, image_set)
+                compile_model(model, config.recipe, data.steps_per_epoch)
+            history, best, last_weights = fit(model, data, config.recipe, partial)
+            finish(partial, described, model, data, audit, history, best, last_weights)
     except BaseException as error:
         if made and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
             # It has diverged, or no epoch was kept: there is nothing to resume.

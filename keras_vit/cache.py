@@ -1,0 +1,176 @@
+"""The user's cache folder: what can be computed again, kept between runs.
+
+The environment variable KERAS_VIT_CACHE names the folder; by default it is `keras_vit` in the cache folder of
+the system. KERAS_VIT_CACHE_GB is its largest size, by default 5. Files that were not used for the longest
+time are removed first. A lock keeps processes that share the folder apart.
+"""
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit.errors import InputError
+from keras_vit.files import make_folder, whole_file
+
+FOLDER, SIZE = "KERAS_VIT_CACHE", "KERAS_VIT_CACHE_GB"
+DEFAULT_GB = 5.0
+LOCK = "lock"
+WAIT_SECONDS = 60.0
+
+
+def cache_folder() -> Path:
+    """The folder, which need not exist."""
+    named = os.environ.get(FOLDER)
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "keras_vit"
+
+
+def largest_bytes() -> int:
+    """How large the folder may become.
+
+    Raises:
+        InputError: KERAS_VIT_CACHE_GB is not a number of gigabytes, 0 or more.
+    """
+    text = os.environ.get(SIZE, "")
+    try:
+        gigabytes = float(text) if text else DEFAULT_GB
+    except ValueError:
+        gigabytes = -1.0
+    if not 0 <= gigabytes < float("inf"):
+        raise InputError(f"{SIZE} must be a number of gigabytes, 0 or more. Received: {text!r}")
+    return int(gigabytes * 1e9)
+
+
+@contextlib.contextmanager
+def cache_lock(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps other processes out of it for as long as the block runs.
+
+    Raises:
+        InputError: the folder cannot be made, or another process keeps it for a minute.
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(folder, f"folder with {FOLDER}")
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=WAIT_SECONDS)
+    except Timeout as error:
+        raise InputError(
+            f"Another process keeps the cache {folder} locked: wait for it, or name another with {FOLDER}."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class RowCache:
+    """Rows of numbers by a hash of what they were computed from, in one file of the cache folder.
+
+    A damaged file counts as empty. Where the folder cannot be used, nothing is kept.
+
+    Args:
+        name: of the file, without a suffix: a hash of everything else that the rows depend on.
+    """
+
+    def __init__(self, name: str):
+        self.path = cache_folder() / f"{name}.npz"
+
+    def read(self) -> dict[str, np.ndarray]:
+        """All rows, float32 (width,), by hash."""
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                hashes, rows = file["hashes"], file["rows"]
+            os.utime(self.path)  # it was used now
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return {}
+        return {value.tobytes().hex(): row for value, row in zip(hashes, rows, strict=True)}
+
+    def add(self, rows: dict[str, np.ndarray]) -> None:
+        """Keeps more rows, and then removes the oldest files of the folder if it is too large.
+
+        Args:
+            rows: float32 (width,) by hash, 64 hexadecimal digits.
+
+        Raises:
+            InputError: as `cache_lock`.
+        """
+        with cache_lock(self.path.parent):
+            known = {**self.read(), **rows}
+            hashes = np.array([list(bytes.fromhex(key)) for key in known], "uint8")
+            with whole_file(self.path, "wb") as file:
+                np.savez(file, hashes=hashes, rows=np.stack(list(known.values())).astype("float32"))
+            _evict(self.path.parent, largest_bytes())
+
+
+def clear_cache() -> tuple[int, int]:
+    """Removes everything in the cache folder.
+
+    Returns:
+        The number of files, and their bytes.
+    """
+    folder = cache_folder()
+    if not folder.is_dir():
+        return 0, 0
+    with cache_lock(folder):
+        files = cached_files(folder)
+        size = sum(path.stat().st_size for path in files)
+        for path in files:
+            path.unlink(missing_ok=True)
+    return len(files), size
+
+
+def cached_files(folder: Path) -> list[Path]:
+    """The files that this package keeps in the folder, those not used for the longest time first.
+
+    Others that may be in a folder that the user named are left alone.
+    """
+    found = [path for path in folder.glob("*.npz") if len(path.stem) == 64]
+    return sorted(found, key=lambda path: path.stat().st_mtime)
+
+
+def _evict(folder: Path, most: int) -> None:
+    files = cached_files(folder)
+    size = sum(path.stat().st_size for path in files)
+    for path in files:
+        if size <= most:
+            return
+        size -= path.stat().st_size
+        path.unlink(missing_ok=True)
+
+
+def hash_of(*parts: bytes | str) -> str:
+    """SHA-256 of texts and bytes, each told from the next; hexadecimal."""
+    digest = sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def image_hashes(images: Sequence[Path | bytes | np.ndarray]) -> list[str]:
+    """A hash of the content of each image: the bytes of a file, or the pixels with their shape and type.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    return [_image_hash(image) for image in images]
+
+
+def _image_hash(image: Path | bytes | np.ndarray) -> str:
+    if isinstance(image, np.ndarray):
+        return hash_of(f"{image.shape} {image.dtype}", np.ascontiguousarray(image).tobytes())
+    if isinstance(image, bytes):
+        return hash_of("file", image)
+    try:
+        return hash_of("file", Path(image).read_bytes())
+    except OSError as error:
+        raise InputError(f"{image} cannot be read ({error.strerror}): restore it.") from error

@@ -1,0 +1,39 @@
+"""`keras-vit cache`"""
+
+import json
+from dataclasses import dataclass
+
+from keras_vit.cache import cache_folder, cached_files, clear_cache, largest_bytes
+
+
+@dataclass
+class Cache:
+    """Show the folder of kept features, or empty it.
+
+    Features of images under published weights are computed once and kept here. The environment variable
+    KERAS_VIT_CACHE names another folder, and KERAS_VIT_CACHE_GB its largest size.
+
+    Examples:
+      keras-vit cache
+      keras-vit cache --clear
+    """
+
+    clear: bool = False
+    """remove everything that is kept"""
+    json: bool = False
+    """print the figures as JSON"""
+
+    def __call__(self) -> None:
+        folder, most = cache_folder(), largest_bytes()
+        if self.clear:
+            files, size = clear_cache()
+        else:
+            found = cached_files(folder)
+            files, size = len(found), sum(path.stat().st_size for path in found)
+        if self.json:
+            answer = {"folder": str(folder), "files": files, "bytes": size, "largest_bytes": most}
+            print(json.dumps({**answer, "cleared": self.clear}))
+            return
+        verb = "removed" if self.clear else "holds"
+        limit = "" if self.clear else f", of {most / 1e9:g} GB at most"
+        print(f"{folder} {verb} {files} files, {size / 1e6:.1f} MB{limit}")

@@ -1,0 +1,36 @@
+"""From a source of published weights to the weights of a `ViT`: the file is opened, its family reads it."""
+
+from pathlib import Path
+from typing import Any
+
+from keras_vit.errors import InputError
+from keras_vit.model.weights.families import timm, vit_pytorch
+from keras_vit.model.weights.rules import some
+from keras_vit.model.weights.sources import open_checkpoint
+from keras_vit.model.weights.weights import Weights
+
+# The first that knows the names of a file reads it.
+FAMILIES = (timm, vit_pytorch)
+
+
+def read_weights(source: str | Path, **arguments: Any) -> Weights:
+    """Reads published weights, whatever library they are from; no model is built.
+
+    Args:
+        source: a file, a folder with `config.json`, a run folder, `"timm:NAME"`, or
+            `"hf:REPO"` or `"hf:REPO@REVISION"`; see `keras_vit.model.weights.sources.open_checkpoint`.
+        **arguments: what the file does not tell, by the names of `ViTConfig`, such as `num_heads`,
+            `activation` and `norm_epsilon`; and `mean`, `std` and `interpolation` of its images.
+
+    Raises:
+        InputError: there is no such source, it is damaged, its architecture is not that of a ViT, or it does
+            not tell what the arguments would.
+    """
+    checkpoint = open_checkpoint(source)
+    for family in FAMILIES:
+        if family.recognises(checkpoint):
+            return family.read(checkpoint, arguments)
+    raise InputError(
+        f"{source} has no tensor names of a known ViT (it has {some(list(checkpoint.tensors))}): "
+        "give weights of timm, Hugging Face, Google, vit-pytorch, KerasHub or keras_vit."
+    )
