@@ -170,10 +170,23 @@ RIGHT = {
     "layer_scale of 0": dict(layer_scale=0.0),
     "remat with stochastic depth": dict(remat=True, drop_path_rate=0.5),
     "swiglu": dict(activation="swiglu"),
+    "ReLU": dict(activation="relu"),
+    "no head": dict(num_classes=0, head_hidden_dim=8),
+    "class token and mean": dict(pooling="token+gap", class_token=True),
+    "class token and distillation token": dict(pooling="token+distilled", num_registers=2),
+    "the mean of all tokens": dict(pooling="all", num_registers=1),
+    "a class token beside the pool": dict(pooling="map", class_token=True, class_position=False),
+    "no class token by name": dict(pooling="gap", class_token=False),
+    "the largest epsilon": dict(norm_epsilon=1e-2),
+    "a tiny epsilon": dict(norm_epsilon=1e-12),
+    "norms": dict(pre_norm=True, patch_norm=True, final_norm="none"),
+    "norm of the pooled": dict(pooling="gap", final_norm="pooled"),
+    "no biases": dict(patch_bias=False, qkv_bias=False, projection_bias=False, mlp_bias=False),
+    "tanh in the head": dict(head_hidden_dim=8, head_activation="tanh"),
+    "no class position, no class token": dict(pooling="gap", class_position=False),
 }
 
 POSITIVE = (
-    "num_classes",
     "patch_size",
     "dim",
     "depth",
@@ -184,8 +197,10 @@ POSITIVE = (
 )
 RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
 CHOICES = dict(
-    stem=("linear", "conv"), position=("learned", "sincos2d"), pooling=("token", "gap", "map"),
-    activation=("gelu", "swiglu"),
+    stem=("linear", "conv"), position=("learned", "sincos2d"),
+    pooling=("token", "gap", "map", "token+gap", "all", "token+distilled"),
+    activation=("gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "swiglu"),
+    final_norm=("tokens", "pooled", "none"), head_activation=("gelu", "tanh"),
 )  # fmt: skip
 
 WRONG = [
@@ -206,8 +221,44 @@ WRONG = [
     ),
     *(
         (dict([(name, 1)]), f"{name} must be true or false. Received: {name}=1")
-        for name in ("qkv_bias", "qk_norm", "remat")
+        for name in (
+            "qkv_bias",
+            "qk_norm",
+            "remat",
+            "pre_norm",
+            "patch_bias",
+            "patch_norm",
+            "projection_bias",
+            "mlp_bias",
+            "class_position",
+        )
     ),
+    (dict(class_token=1), "class_token must be true or false or None. Received: class_token=1"),
+    *(
+        (
+            dict(norm_epsilon=epsilon),
+            f"norm_epsilon must be above 0.0 and 0.01 at most. Received: norm_epsilon={epsilon}",
+        )
+        for epsilon in (0.0, -1e-6, 0.011, math.nan, math.inf)
+    ),
+    (dict(norm_epsilon="1e-5"), "norm_epsilon must be a number. Received: norm_epsilon='1e-5'"),
+    (dict(norm_epsilon=None), "norm_epsilon must be a number. Received: norm_epsilon=None"),
+    (dict(num_classes=-1), "num_classes must be 0 or more. Received: num_classes=-1"),
+    (dict(num_classes=8.0), "num_classes must be a whole number. Received: num_classes=8.0"),
+    (dict(num_classes=True), "num_classes must be a whole number. Received: num_classes=True"),
+    *(
+        (
+            dict(pooling=pooling, class_token=False),
+            f'pooling="{pooling}" needs a class token. Received: class_token=False',
+        )
+        for pooling in ("token", "token+gap", "token+distilled")
+    ),
+    (
+        dict(stem="conv", patch_norm=True),
+        'patch_norm=True and patch_bias=False are for stem="linear". '
+        'Received: stem="conv", patch_bias=True, patch_norm=True',
+    ),
+    (dict(stem="conv", patch_bias=False), 'Received: stem="conv", patch_bias=False, patch_norm=False'),
     (dict(num_registers=-1), "num_registers must be 0 or more. Received: num_registers=-1"),
     (dict(layer_scale=math.nan), "layer_scale must be a finite number. Received: layer_scale=nan"),
     (
@@ -274,6 +325,33 @@ def test_values_computed_from_the_arguments():
     assert (made.grid, made.use_cls, made.mlp_width) == ((2, 3), True, 64)
     made = dataclasses.replace(made, pooling="gap", mlp_dim=10)
     assert (made.use_cls, made.mlp_width) == (False, 10)
+
+
+# Pooling and class_token -> class token, distillation token, tokens before the patches (with two registers),
+# width of what the head sees (with dim=16), whether the norms pooled and tokens are those of tokens.
+FIRST = [
+    ("token", None, True, False, 3, 16, (True, True)),
+    ("token", True, True, False, 3, 16, (True, True)),
+    ("gap", None, False, False, 2, 16, (False, True)),
+    ("gap", False, False, False, 2, 16, (False, True)),
+    ("gap", True, True, False, 3, 16, (False, True)),
+    ("map", None, False, False, 2, 16, (False, True)),
+    ("map", True, True, False, 3, 16, (False, True)),
+    ("all", None, False, False, 2, 16, (False, True)),
+    ("all", True, True, False, 3, 16, (False, True)),
+    ("token+gap", None, True, False, 3, 32, (False, True)),
+    ("token+distilled", None, True, True, 4, 32, (False, True)),
+]
+
+
+@pytest.mark.parametrize(("pooling", "class_token", "use_cls", "distilled", "first", "width", "norms"), FIRST)
+def test_the_tokens_of_each_pooling(pooling, class_token, use_cls, distilled, first, width, norms):
+    options = dict(pooling=pooling, class_token=class_token, num_registers=2)
+    made = ViTConfig(**SMALL, **options)
+    assert (made.use_cls, made.use_distilled) == (use_cls, distilled)
+    assert (made.num_first_tokens, made.feature_width) == (first, width)
+    for final_norm, expected in zip(("pooled", "tokens", "none"), (*norms, False), strict=True):
+        assert ViTConfig(**SMALL, **options, final_norm=final_norm).normalises_tokens == expected
 
 
 def test_every_argument_has_a_help_text_and_can_be_changed():

@@ -61,6 +61,36 @@ CONFIGS = {
     "layer scale": dict(layer_scale=1e-5),
     "layer scale, depth 2": dict(layer_scale=1.0, depth=2),
     "remat": dict(remat=True, drop_path_rate=0.1),
+    "no head": dict(num_classes=0),
+    "no head, half of one": dict(num_classes=0, head_hidden_dim=7, pooling="token+gap"),
+    "epsilon": dict(norm_epsilon=1e-5),
+    "pre-norm": dict(pre_norm=True),
+    "norm of the pooled": dict(final_norm="pooled", pooling="gap"),
+    "norm of the pooled token": dict(final_norm="pooled"),
+    "norm of two pooled": dict(final_norm="pooled", pooling="token+gap", num_registers=1),
+    "norm of the pooled, map": dict(final_norm="pooled", pooling="map", class_token=True),
+    "no norm": dict(final_norm="none"),
+    "no norm, map": dict(final_norm="none", pooling="map"),
+    "no patch bias": dict(patch_bias=False),
+    "patch norm": dict(patch_norm=True),
+    "patch norm, no bias": dict(patch_norm=True, patch_bias=False, depth=2),
+    "no projection bias": dict(projection_bias=False),
+    "no mlp bias": dict(mlp_bias=False),
+    "no mlp bias, swiglu, map": dict(mlp_bias=False, activation="swiglu", pooling="map"),
+    "tanh": dict(head_activation="tanh", head_hidden_dim=7),
+    "class token and gap": dict(class_token=True, pooling="gap"),
+    "class token and gap, no position": dict(class_token=True, pooling="gap", class_position=False),
+    "no class position": dict(class_position=False),
+    "token+gap": dict(pooling="token+gap", num_registers=2),
+    "all": dict(pooling="all", class_token=True, num_registers=2),
+    "all, no first tokens": dict(pooling="all"),
+    "distilled": dict(pooling="token+distilled"),
+    "distilled, hidden head": dict(pooling="token+distilled", head_hidden_dim=7, final_norm="pooled"),
+    "distilled, no class position": dict(
+        pooling="token+distilled", class_position=False, num_registers=2, final_norm="none"
+    ),
+    "distilled, sincos2d": dict(pooling="token+distilled", position="sincos2d"),
+    "relu": dict(activation="relu"),
     "everything": dict(
         stem="conv", num_registers=2, position="sincos2d", pooling="map", head_hidden_dim=12, head_dim=12,
         qkv_bias=False, qk_norm=True, activation="swiglu", drop_path_rate=0.1, layer_scale=0.1, remat=True,
@@ -111,6 +141,15 @@ ALONE = {
     "add_cls": (cost.add_cls((9, 8), use_cls=False, num_registers=2), 16),
     "position_embedding": (cost.position_embedding((10, 8), grid=(3, 3)), 80),
     "mlp": (cost.mlp((5, 8), mlp_dim=12), 2 * 8 * 12 + 12 + 8),
+    "patch_embed ": (
+        cost.patch_embed((8, 8, 3), dim=16, patch_size=4, patch_bias=False, patch_norm=True),
+        2 * 48 + 48 * 16 + 2 * 16,
+    ),
+    "add_cls ": (cost.add_cls((9, 8), use_distilled=True, num_registers=2), 32),
+    "position_embedding ": (cost.position_embedding((11, 8), grid=(3, 3), use_distilled=True), 88),
+    "position_embedding  ": (cost.position_embedding((10, 8), grid=(3, 3), class_position=False), 72),
+    "mlp ": (cost.mlp((5, 8), mlp_dim=12, mlp_bias=False), 2 * 8 * 12),
+    "attention ": (cost.self_attention((5, 8), num_heads=2, projection_bias=False), 4 * 64 + 24),
     "layer_scale": (cost.layer_scale((5, 8)), 8),
     "attention": (cost.self_attention((5, 8), num_heads=2), 4 * (8 * 8 + 8)),
     "attention_pool": (
@@ -123,7 +162,7 @@ ALONE = {
 @pytest.mark.same_on_every_backend
 @pytest.mark.parametrize(("name", "found", "parameters"), [(name, *case) for name, case in ALONE.items()])
 def test_a_layer_alone(name, found, parameters):
-    assert (found.name, found.parameters) == (name, parameters)
+    assert (found.name, found.parameters) == (name.strip(), parameters)
 
 
 WRONG = {

@@ -79,14 +79,16 @@ class PatchEmbed(layers.Layer):
         dtype = self.dtype_policy
         self.norm_before: Any = None
         self.norm_after: Any = None
-        if patch_norm:
-            options = dict(epsilon=norm_epsilon, dtype=dtype)
-            self.norm_before = layers.LayerNormalization(**options, name="patch_norm")
-            self.norm_after = layers.LayerNormalization(**options, name="embedding_norm")
-        if stem == "linear":
-            self.projection = layers.Dense(dim, use_bias=patch_bias, dtype=dtype, name="projection")
-        else:
+        if stem == "conv":
             self.convolutions, self.norms = self._make_stem()
+            return
+        # In the order of use, which is that of the weights.
+        norm = dict(epsilon=norm_epsilon, dtype=dtype)
+        if patch_norm:
+            self.norm_before = layers.LayerNormalization(**norm, name="patch_norm")
+        self.projection = layers.Dense(dim, use_bias=patch_bias, dtype=dtype, name="projection")
+        if patch_norm:
+            self.norm_after = layers.LayerNormalization(**norm, name="embedding_norm")
 
     def _make_stem(self):
         widths = conv_stem_widths(self.dim, self.patch_size)

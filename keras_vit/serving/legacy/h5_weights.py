@@ -168,8 +168,9 @@ def _check_functions(file, path, model):
         else:
             continue
         raise InputError(
-            f"{path}: the layer {config.get('name')} has {other}, so the logits would differ. To use the "
-            'weights nevertheless, save them alone: model.save_weights("x.h5").'
+            f"{path}: the layer {config.get('name')} has {other}, so the logits would differ. Build the ViT "
+            "with the norm_epsilon and the activation of the file. To use the weights nevertheless, save "
+            'them alone: model.save_weights("x.h5").'
         )
 
 

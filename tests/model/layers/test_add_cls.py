@@ -7,6 +7,8 @@ from tests.helpers.checks import check_layer, random_input, randomize, to_numpy
 CASES = {
     "class token": (dict(), (4, 9, 8), (4, 10, 8), 8),
     "registers too": (dict(num_registers=3), (4, 9, 8), (4, 13, 8), 32),
+    "distillation token": (dict(use_distilled=True), (4, 9, 8), (4, 11, 8), 16),
+    "all three": (dict(num_registers=3, use_distilled=True), (4, 9, 8), (4, 14, 8), 40),
     "registers only": (dict(use_cls=False, num_registers=2), (4, 9, 8), (4, 11, 8), 16),
 }
 
@@ -24,7 +26,7 @@ def test_is_a_layer(case):
     )
 
 
-@pytest.mark.parametrize("kwargs", [dict(), dict(num_registers=3), dict(use_cls=False, num_registers=2)])
+@pytest.mark.parametrize("kwargs", [kwargs for kwargs, *_ in CASES.values()], ids=CASES)
 def test_adds_the_same_tokens_to_every_image(kwargs):
     layer = AddCLS(**kwargs)
     x = random_input((3, 4, 5))

@@ -20,9 +20,23 @@ def test_is_a_layer(num_heads):
     )
 
 
-def test_is_attention_of_one_query_and_an_mlp():
-    layer = AttentionPool(num_heads=2, mlp_dim=12)
+def test_options_are_a_layer():
+    check_layer(
+        AttentionPool,
+        dict(num_heads=2, mlp_dim=12, activation="gelu_tanh", norm_epsilon=1e-5),
+        (4, 5, 8),
+        expected_output_shape=(4, 8),
+        expected_weights=13,
+        expected_parameters=PARAMETERS,
+    )
+
+
+@pytest.mark.parametrize("options", [dict(), dict(activation="relu", norm_epsilon=1e-2)], ids=str)
+def test_is_attention_of_one_query_and_an_mlp(options):
+    layer = AttentionPool(num_heads=2, mlp_dim=12, **options)
     x = random_input((3, 5, 8))
+    epsilon = options.get("norm_epsilon", 1e-6)
+    activation = gelu if not options else lambda x: np.maximum(x, 0)
     layer.build(x.shape)
     randomize(layer)
 
@@ -37,7 +51,8 @@ def test_is_attention_of_one_query_and_an_mlp():
             attention(query[:, part], key[:, part], value[:, part])[0] for part in (slice(4), slice(4, 8))
         ]
         pooled = dense(layer.projection, np.concatenate(heads, axis=-1))
-        hidden = gelu(dense(layer.mlp.expand, layer_norm(pooled, *layer.norm.get_weights())))
+        normed = layer_norm(pooled, *layer.norm.get_weights(), epsilon)
+        hidden = activation(dense(layer.mlp.expand, normed))
         expected = pooled + dense(layer.mlp.contract, hidden)
         np.testing.assert_allclose(out, expected[0], atol=1e-4)
 
@@ -48,6 +63,8 @@ WRONG = [
         dict(num_heads=3, mlp_dim=12),
         "num_heads must divide dim in attention pooling. Received: num_heads=3, dim=8",
     ),
+    (dict(num_heads=2, mlp_dim=8, activation="x"), "activation must be one of 'gelu', "),
+    (dict(num_heads=2, mlp_dim=8, norm_epsilon=0.1), "norm_epsilon must be above 0.0 and 0.01 at most."),
     (dict(num_heads=2, mlp_dim=0), "mlp_dim must be 1 or more. Received: mlp_dim=0"),
 ]
 

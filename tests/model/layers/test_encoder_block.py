@@ -22,6 +22,11 @@ CASES = {
         18,
         NORMS + ATTENTION + 4 * 4 + 2 * 8 + MLP + 8 * 12 + 12,
     ),
+    "no biases but of qkv, another epsilon": (
+        dict(num_heads=2, mlp_dim=12, projection_bias=False, mlp_bias=False, norm_epsilon=1e-5, qk_norm=True),
+        13,
+        NORMS + ATTENTION - 8 + 4 * 4 + MLP - 12 - 8,
+    ),
     "dropout": (
         dict(num_heads=2, mlp_dim=12, dropout_rate=0.1, attention_dropout_rate=0.1, drop_path_rate=0.2),
         12,
@@ -55,10 +60,11 @@ def test_the_reference_block_has_82432_parameters():
     assert block.count_params() == 82_432
 
 
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-2])
 @pytest.mark.parametrize("layer_scale", [None, 0.3])
-def test_is_two_residual_branches_with_norms_first(layer_scale):
-    block = EncoderBlock(num_heads=2, mlp_dim=12, layer_scale=layer_scale)
-    x = random_input((3, 5, 8))
+def test_is_two_residual_branches_with_norms_first(layer_scale, epsilon):
+    block = EncoderBlock(num_heads=2, mlp_dim=12, layer_scale=layer_scale, norm_epsilon=epsilon)
+    x = 0.1 * random_input((3, 5, 8))
     block.build(x.shape)
     randomize(block)
     scales = (
@@ -66,9 +72,9 @@ def test_is_two_residual_branches_with_norms_first(layer_scale):
         if layer_scale is None
         else (to_numpy(block.attention_scale.scale), to_numpy(block.mlp_scale.scale))
     )
-    normed = layer_norm(x, *block.attention_norm.get_weights()).astype("float32")
+    normed = layer_norm(x, *block.attention_norm.get_weights(), epsilon).astype("float32")
     middle = x + to_numpy(block.attention(normed)) * scales[0]
-    normed = layer_norm(middle, *block.mlp_norm.get_weights()).astype("float32")
+    normed = layer_norm(middle, *block.mlp_norm.get_weights(), epsilon).astype("float32")
     expected = middle + to_numpy(block.mlp(normed)) * scales[1]
     np.testing.assert_allclose(to_numpy(block(x)), expected, atol=1e-4)
     out, attention = block.attend(ops.convert_to_tensor(x))
@@ -146,8 +152,10 @@ WRONG = [
     (dict(remat=True, attention_dropout_rate=0.2), "attention_dropout_rate=0.2"),
     (dict(num_heads=0), "num_heads must be 1 or more. Received: num_heads=0"),
     (dict(mlp_dim=0), "mlp_dim must be 1 or more. Received: mlp_dim=0"),
-    (dict(activation="x"), "activation must be one of 'gelu', 'swiglu'. Received: activation='x'"),
+    (dict(activation="x"), "activation must be one of 'gelu', "),
     (dict(num_heads=3), "num_heads must divide dim, unless head_dim is given. Received: num_heads=3, dim=8"),
+    (dict(norm_epsilon=0.0), "norm_epsilon must be above 0.0 and 0.01 at most. Received: norm_epsilon=0.0"),
+    (dict(projection_bias=None), "projection_bias must be true or false. Received: projection_bias=None"),
     (
         dict(drop_path_rate=1.5),
         "drop_path_rate must be 0.0 or more and below 1.0. Received: drop_path_rate=1.5",

@@ -3,12 +3,21 @@ import pytest
 
 from keras_vit import PatchEmbed
 from keras_vit.model.layers.patch_embed import resize_patch_kernel
-from tests.helpers.checks import check_layer, random_input, randomize, to_numpy
+from tests.helpers.checks import check_layer, layer_norm, random_input, randomize, to_numpy
 
 CASES = {
     "linear": (dict(dim=64, patch_size=4), (4, 28, 28, 1), (4, 49, 64), 2, 1088, 0),
     "linear, not square": (dict(dim=6, patch_size=4), (4, 8, 20, 3), (4, 10, 6), 2, 48 * 6 + 6, 0),
     "linear, 4 channels": (dict(dim=5, patch_size=3), (4, 6, 9, 4), (4, 6, 5), 2, 36 * 5 + 5, 0),
+    "no bias": (dict(dim=6, patch_size=4, patch_bias=False), (4, 8, 20, 3), (4, 10, 6), 1, 48 * 6, 0),
+    "norms": (
+        dict(dim=6, patch_size=4, patch_norm=True, norm_epsilon=1e-5),
+        (4, 8, 20, 3),
+        (4, 10, 6),
+        6,
+        2 * 48 + 48 * 6 + 6 + 2 * 6,
+        0,
+    ),
     # 9 * channels * width for a convolution, and 4 * width for its norm: 1 -> 16 -> 64 channels.
     "conv": (
         dict(dim=64, patch_size=4, stem="conv"),
@@ -66,6 +75,23 @@ def test_linear_is_a_product_with_each_patch(shape, patch):
         np.testing.assert_allclose(tokens[image, row * columns + column], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("patch_bias", [True, False])
+def test_patch_norm_normalises_before_and_after_the_projection(patch_bias):
+    layer = PatchEmbed(dim=6, patch_size=4, patch_bias=patch_bias, patch_norm=True, norm_epsilon=1e-2)
+    x = 0.1 * random_input((2, 8, 12, 3))
+    layer.build(x.shape)
+    randomize(layer)
+    parts = {name: part.get_weights() for name, part in layer.parts.items()}
+    assert list(parts) == ["patch_norm", "projection", "embedding_norm"]
+    kernel, *bias = parts["projection"]
+    tokens = to_numpy(layer(x))
+    for image, row, column in np.ndindex(2, 2, 3):
+        cut = x[image, row * 4 : (row + 1) * 4, column * 4 : (column + 1) * 4].reshape(-1)
+        projected = layer_norm(cut, *parts["patch_norm"], 1e-2) @ kernel + sum(bias)
+        expected = layer_norm(projected, *parts["embedding_norm"], 1e-2)
+        np.testing.assert_allclose(tokens[image, row * 3 + column], expected, atol=1e-4)
+
+
 def test_conv_stem_is_convolution_norm_relu():
     layer = PatchEmbed(dim=8, patch_size=4, stem="conv")
     x = random_input((2, 8, 16, 3))
@@ -103,6 +129,15 @@ WRONG = [
         "patch_size must be 2, 4, 8, 16, ... Received: patch_size=6",
     ),
     (dict(dim=4, patch_size=1, stem="conv"), None, "patch_size must be 2, 4, 8, 16, ..."),
+    (dict(dim=4, patch_size=4, patch_bias=None), None, "patch_bias must be true or false."),
+    (dict(dim=4, patch_size=4, norm_epsilon=-1.0), None, "norm_epsilon must be above 0.0 and 0.01 at most."),
+    (
+        dict(dim=4, patch_size=4, stem="conv", patch_norm=True),
+        None,
+        'patch_norm=True and patch_bias=False are for stem="linear". '
+        'Received: stem="conv", patch_bias=True, patch_norm=True',
+    ),
+    (dict(dim=4, patch_size=4, stem="conv", patch_bias=False), None, 'are for stem="linear".'),
     (dict(dim=6, patch_size=4, stem="conv"), None, "needs a dim that 4 divides. Received: dim=6"),
     (
         dict(dim=4, patch_size=4),

@@ -11,6 +11,26 @@ CASES = {
     "learned": (dict(grid=(3, 3)), (4, 10, 8), 1, 80),
     "learned, not square": (dict(grid=(2, 5)), (4, 11, 8), 1, 88),
     "learned, registers": (dict(grid=(2, 3), num_registers=2), (4, 9, 8), 1, 56),
+    "learned, distillation token": (dict(grid=(2, 3), use_distilled=True), (4, 8, 8), 1, 64),
+    "learned, distillation token, registers": (
+        dict(grid=(2, 3), use_distilled=True, num_registers=2),
+        (4, 10, 8),
+        1,
+        64,
+    ),
+    "learned, patches only": (dict(grid=(2, 3), class_position=False), (4, 7, 8), 1, 48),
+    "learned, patches only, all first tokens": (
+        dict(grid=(2, 3), use_distilled=True, num_registers=1, class_position=False),
+        (4, 9, 8),
+        1,
+        48,
+    ),
+    "sincos2d, distillation token": (
+        dict(grid=(2, 3), kind="sincos2d", use_distilled=True),
+        (4, 8, 8),
+        0,
+        0,
+    ),
     "learned, no class token": (dict(grid=(2, 3), use_cls=False), (4, 6, 8), 1, 48),
     "learned, registers only": (dict(grid=(2, 3), use_cls=False, num_registers=1), (4, 7, 8), 1, 48),
     "sincos2d": (dict(grid=(2, 3), kind="sincos2d"), (4, 7, 8), 0, 0),
@@ -40,14 +60,17 @@ def test_patches_get_the_table_and_registers_nothing(case):
     x = random_input(shape)
     added = to_numpy(layer(x)) - x
     learned = kwargs.get("kind") != "sincos2d"
-    use_cls, registers = kwargs.get("use_cls", True), kwargs.get("num_registers", 0)
+    first = kwargs.get("use_cls", True) + kwargs.get("use_distilled", False)
+    registers = kwargs.get("num_registers", 0)
     if learned:
         (table,) = randomize(layer).get_weights()
         added = to_numpy(layer(x)) - x
         rows = list(table[0])
     else:
-        rows = [np.zeros(8)] * use_cls + list(sincos(kwargs["grid"], 8))
-    expected = np.stack(rows[:use_cls] + [np.zeros(8)] * registers + rows[use_cls:])
+        rows = list(sincos(kwargs["grid"], 8))
+    if not learned or not kwargs.get("class_position", True):
+        rows = [np.zeros(8)] * first + rows
+    expected = np.stack(rows[:first] + [np.zeros(8)] * registers + rows[first:])
     np.testing.assert_allclose(added, np.broadcast_to(expected, shape), atol=1e-5)
 
 
@@ -84,6 +107,12 @@ WRONG = [
         (None, 9, 8),
         "grid=(3, 3), use_cls=True and num_registers=0 make 10 tokens. Received: 9 tokens",
     ),
+    (
+        dict(grid=(3, 3), use_distilled=True),
+        (None, 10, 8),
+        "grid=(3, 3), use_cls=True, use_distilled=True and num_registers=0 make 11 tokens. "
+        "Received: 10 tokens",
+    ),
     (dict(grid=(2, 2), num_registers=3), (None, 7, 8), "make 8 tokens. Received: 7 tokens"),
     (
         dict(grid=(3, 3), kind="sincos2d"),
@@ -105,7 +134,7 @@ def test_resize_to_the_same_grid_changes_nothing():
     np.testing.assert_array_equal(resize_position_table(table, (3, 4), (3, 4)), table)
 
 
-@pytest.mark.parametrize("num_prefix", [0, 1])
+@pytest.mark.parametrize("num_prefix", [0, 1, 2])
 @pytest.mark.parametrize("new_grid", [(6, 8), (2, 2), (5, 3)])
 def test_resize_keeps_the_class_row_and_constants(num_prefix, new_grid):
     table = np.full((1, num_prefix + 12, 5), 0.7, "float32")

@@ -14,6 +14,12 @@ CASES = {
     "no qkv bias": (dict(num_heads=4, qkv_bias=False), (4, 5, 8), 3, 8 * 24 + 8 * 8 + 8),
     "free head width": (dict(num_heads=3, head_dim=4), (4, 5, 8), 4, 8 * 36 + 36 + 12 * 8 + 8),
     "qk norm": (dict(num_heads=2, qk_norm=True), (4, 5, 8), 8, 8 * 24 + 24 + 8 * 8 + 8 + 4 * 4),
+    "qk norm, no bias of the projection": (
+        dict(num_heads=2, qk_norm=True, norm_epsilon=1e-5, projection_bias=False),
+        (4, 5, 8),
+        7,
+        8 * 24 + 24 + 8 * 8 + 4 * 4,
+    ),
     "dropout": (
         dict(num_heads=2, dropout_rate=0.1, attention_dropout_rate=0.2),
         (4, 5, 8),
@@ -41,6 +47,7 @@ ORACLE = [
     dict(num_heads=2),
     dict(num_heads=3, head_dim=4, qkv_bias=False),
     dict(num_heads=2, qk_norm=True),
+    dict(num_heads=2, qk_norm=True, norm_epsilon=1e-2, projection_bias=False),
 ]
 
 
@@ -58,15 +65,15 @@ def test_is_attention_by_hand(layer):
     qkv = x @ kernel + (bias[0] if bias else 0)
     query, key, value = (part.reshape(2, 5, heads, width) for part in np.split(qkv, 3, axis=-1))
     if layer.qk_norm:
-        query = layer_norm(query, *layer.query_norm.get_weights())
-        key = layer_norm(key, *layer.key_norm.get_weights())
+        query = layer_norm(query, *layer.query_norm.get_weights(), layer.norm_epsilon)
+        key = layer_norm(key, *layer.key_norm.get_weights(), layer.norm_epsilon)
     out, weights = np.zeros((2, 5, heads, width)), np.zeros((2, heads, 5, 5))
     for image, head in np.ndindex(2, heads):
         out[image, :, head], weights[image, head] = attention(
             query[image, :, head], key[image, :, head], value[image, :, head]
         )
-    kernel, bias = layer.projection.get_weights()
-    expected = out.reshape(2, 5, -1) @ kernel + bias
+    kernel, *bias = layer.projection.get_weights()
+    expected = out.reshape(2, 5, -1) @ kernel + sum(bias)
     np.testing.assert_allclose(to_numpy(layer(x)), expected, atol=1e-4)
     by_steps, shown = layer.attend(x)
     np.testing.assert_allclose(to_numpy(by_steps), expected, atol=1e-4)
@@ -131,6 +138,8 @@ WRONG = [
         None,
         "dropout_rate must be 0.0 or more and below 1.0. Received: dropout_rate=-0.1",
     ),
+    (dict(num_heads=2, projection_bias="no"), None, "projection_bias must be true or false."),
+    (dict(num_heads=2, norm_epsilon=1.0), None, "norm_epsilon must be above 0.0 and 0.01 at most."),
     (dict(num_heads=2, attention_dropout_rate=2), None, "Received: attention_dropout_rate=2"),
 ]
 
