@@ -28,7 +28,7 @@ from keras_vit.model.weights.families.checks import (
     count_blocks,
     preprocessing,
 )
-from keras_vit.model.weights.families.shapes import axes, heads_of, side_and_shape
+from keras_vit.model.weights.families.shapes import axes, class_names_of, heads_of, side_and_shape
 from keras_vit.model.weights.rules import Rule, apply, linear, norm, patch_kernel, same, tokens, two_heads
 from keras_vit.model.weights.told import SHAPES, Told
 from keras_vit.model.weights.weights import Weights
@@ -125,13 +125,12 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
     check_used(rules, tensors, "blocks.", what)
     arrays, unused = apply(rules, tensors, what)
     check_shapes(arrays, made, what)
-    names = settings["class_names"]
     return Weights(
         family=FAMILY,
         config=made,
         arrays=arrays,
         origin=checkpoint.origin,
-        class_names=tuple(names) if names and len(names) == made.num_classes else None,
+        class_names=class_names_of(settings["class_names"], made.num_classes),
         unused=unused,
         told_by=dict(told.by),
         notes=tuple(notes),
@@ -157,21 +156,27 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     if act is not None and act not in ACTIVATIONS:
         raise InputError(f"{checkpoint.origin.source} has the activation {act!r}, which ViT does not have.")
     architecture = config.get("architecture") or ""
-    named = (known for pattern, known in ARCHITECTURES.items() if re.fullmatch(pattern, architecture))
     interpolation = images.get("interpolation")
+    labels = config.get("label_names") or images.get("label_names") or {}
     return {
         "architecture": architecture,
         "tag": images.get("tag"),
         "num_heads": args.get("num_heads"),
-        "activation": ACTIVATIONS.get(act) or next(named, None),
+        "activation": ACTIVATIONS.get(act or "") or activation_of(architecture),
         "norm_epsilon": args.get("norm_epsilon"),
-        "pooling": POOLINGS.get(pool, pool),
+        "pooling": POOLINGS.get(pool or "", pool),
         "image_size": args.get("img_size") or size[1:] or None,
         "mean": images.get("mean"),
         "std": images.get("std"),
         "interpolation": interpolation if interpolation in ("bilinear", "bicubic") else None,
-        "class_names": config.get("label_names") or images.get("label_names"),
+        "class_names": labels if isinstance(labels, Mapping) else dict(enumerate(labels)),
     }
+
+
+def activation_of(architecture: str) -> str | None:
+    """The activation of an architecture of timm, where the tensors do not tell it."""
+    known = (act for pattern, act in ARCHITECTURES.items() if re.fullmatch(pattern, architecture))
+    return next(known, None)
 
 
 def _row(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Mapping[str, Any]:
