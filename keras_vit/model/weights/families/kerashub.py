@@ -2,8 +2,8 @@
 
 `ViTBackbone` and `ViTImageClassifier`, `DeiTBackbone` and `DeiTImageClassifier`, `DINOV2Backbone`. A preset
 is a folder with `config.json` and `model.weights.h5`, and for a classifier `task.json` and
-`task.weights.h5`. The names of tensors are those that Keras gives a layer by its class; KerasHub itself is not
-needed.
+`task.weights.h5`. The names of tensors are those that Keras gives a layer by its class. KerasHub itself is
+not needed.
 """
 
 import re

@@ -88,7 +88,7 @@ def _config(saved: Mapping[str, Any], what: str) -> ViTConfig:
     unknown = saved.keys() - fields - {"name", "dtype", "trainable"}
     if unknown:
         raise InputError(
-            f"{what} was saved by a later version of keras_vit, with {some(sorted(unknown))}: update this one."
+            f"{what} was saved by a later version of keras_vit ({some(sorted(unknown))}): install that one."
         )
     try:
         return ViTConfig(**{key: value for key, value in saved.items() if key in fields})
@@ -145,6 +145,8 @@ def _path(place: str, number: int, config: ViTConfig) -> str | None:
         number_in_list = re.search(r"_(\d+)$", others[1].replace("conv2d", "conv"))
         parts = [layer, f"{name}_{number_in_list[1] if number_in_list else 0}"]
     last = parts[-1]
+    if kind == "encoder_block" and not others:  # version 0.1.0 had the scales in the block itself
+        return f"{layer}/{('attention', 'mlp')[number]}_scale/scale" if number < 2 else None
     if last in ALONE and len(parts) == 1:
         names: tuple[str, ...] = (ALONE[last],)
     elif last.startswith("batch_norm"):
