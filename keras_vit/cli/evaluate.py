@@ -23,6 +23,8 @@ class Evaluate:
     """a run folder"""
     data: str | None = None
     """other images, all of them evaluated; by default the run's own test images"""
+    flips_at_test: bool = False
+    """average over each image and its three mirror images, which takes four times as long"""
     json: bool = False
     """print all figures as JSON"""
 
@@ -30,11 +32,12 @@ class Evaluate:
         import_quietly(find_devices=True)
         from keras_vit.runs.evaluate import evaluate
 
-        found = evaluate(self.run, self.data)
+        found = evaluate(self.run, self.data, self.flips_at_test)
         if self.json:
             print(json.dumps(found))
             return
-        print(f"{found['source']}: accuracy {accuracy_in_words(found)}")
+        how = ", mean over mirror images" if self.flips_at_test else ""
+        print(f"{found['source']}: accuracy {accuracy_in_words(found)}{how}")
         width = max(len(row["name"]) for row in found["per_class"])
         print(f"{'class':{width}}  precision  recall      F1  images")
         for row in found["per_class"]:

@@ -37,6 +37,8 @@ class Export:
     """savedmodel takes image files; the others take pixels of the model's size"""
     int8: bool = False
     """8 bits for the fully connected layers, with litert"""
+    flips_at_test: bool = False
+    """the model averages over each image and its three mirror images, and takes four times as long"""
     data: str | None = None
     """other images to compare on, if those of the run are gone"""
     json: bool = False
@@ -55,6 +57,7 @@ class Export:
                 version=self.version,
                 format=self.format,
                 int8=self.int8,
+                flips=self.flips_at_test,
                 data=self.data,
             )
         found = exported.comparison

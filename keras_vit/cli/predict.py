@@ -29,6 +29,8 @@ class Predict:
     """a run folder"""
     images: Positional[tuple[Path, ...]]
     """image files"""
+    flips_at_test: bool = False
+    """average over each image and its three mirror images, which takes four times as long"""
     json: bool = False
     """print a JSON list with all probabilities"""
 
@@ -38,7 +40,7 @@ class Predict:
         import_quietly(find_devices=True)
         from keras_vit.runs.predict import predict
 
-        found = predict(self.run, self.images)
+        found = predict(self.run, self.images, self.flips_at_test)
         if self.json:
             print(json.dumps([dataclasses.asdict(item) for item in found]))
         else:

@@ -22,6 +22,9 @@ Means = Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(str
 Deviations = Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(strict=False)]
 """One number for each channel, or one for all, of pixels in 0..1; a list is accepted too."""
 
+HALF = (0.5,)
+"""The mean and the standard deviation that scale pixels to [-1, 1]."""
+
 # ITU-R BT.601, what PIL's convert("L") and tf.image.rgb_to_grayscale use.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -63,6 +66,14 @@ class Preprocessing:
             if numbers is not None and len(numbers) not in (1, channels):
                 wanted = f"{channels} numbers, one for each channel, or one" if channels > 1 else "one number"
                 raise InputError(f"{name} must be {wanted}. Received: {name}={numbers}")
+
+    def numbers(self) -> dict[str, list[float]]:
+        """`mean` and `std` with one number for each channel, also where they are `None`, ready for JSON."""
+        channels = self.image_shape[2]
+        given = {"mean": self.mean or HALF, "std": self.std or HALF}
+        return {
+            name: list(values * channels if len(values) == 1 else values) for name, values in given.items()
+        }
 
 
 def decode_image(encoded: "tf.Tensor") -> "tf.Tensor":
@@ -191,7 +202,8 @@ def resize_to(pixels: "tf.Tensor", size: Any, interpolation: Interpolation) -> "
 
     `"bicubic"` is Pillow's: first all rows, then all columns, each rounded to whole numbers in 0..255. In one
     pass without rounding, tf.image.resize differs from Pillow by up to 8 gray levels at edges, where the
-    cubic overshoots; in two passes 999 of 1000 pixels are the same, the others differ by 1 or 2.
+    cubic overshoots. In two passes, on photographs and on X-SDD, at least 995 of 1000 values were the same
+    and the others differed by 1, rarely by 2.
     """
     import tensorflow as tf
 
@@ -256,7 +268,7 @@ def scale_pixels(pixels: Any, preprocessing: Preprocessing) -> Any:
 
 def one_or_array(numbers: tuple[float, ...] | None) -> float | np.ndarray:
     """The mean or the standard deviation of a `Preprocessing`, ready for arithmetic with pixels."""
-    numbers = numbers or (0.5,)
+    numbers = numbers or HALF
     return numbers[0] if len(set(numbers)) == 1 else np.array(numbers, "float32")
 
 

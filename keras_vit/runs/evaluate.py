@@ -16,13 +16,15 @@ from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run, load_run
 
 
-def evaluate(run: Run | str | Path, data: str | None = None) -> dict[str, Any]:
+def evaluate(run: Run | str | Path, data: str | None = None, flips: bool = False) -> dict[str, Any]:
     """Judges the best model of a run on its test images, or on all images of other data.
 
     Args:
         run: a run or its folder.
         data: what `load_image_set` takes, with classes that the run knows; `None` for the run's own test
             images, which must be where they were.
+        flips: whether the answers are the mean over each image and its three mirror images, which takes four
+            times as long: see `keras_vit.runs.answer.answer_model`.
 
     Returns:
         The result of `keras_vit.evaluation.metrics.classification_metrics`, and `source`.
@@ -34,7 +36,7 @@ def evaluate(run: Run | str | Path, data: str | None = None) -> dict[str, Any]:
     image_set = images_to_judge(run, data)
     label_of = {name: i for i, name in enumerate(run.class_names)}
     labels = np.array([label_of[image_set.class_names[label]] for label in image_set.labels])
-    answers = answer_images(run.answer_model, image_set.images, run.preprocessing)
+    answers = answer_images(run.answers(flips), image_set.images, run.preprocessing)
     return {
         "source": image_set.source,
         **classification_metrics(labels, answers["probabilities"], run.class_names),

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_vit.data.reading import read_images
 from keras_vit.runs.answer import answer_images, batch_size
 from keras_vit.runs.folder import Run, load_run
+
+if TYPE_CHECKING:
+    import keras
 
 READ_BYTES = 2**28
 """The most prepared images that are held in memory at once."""
@@ -36,7 +40,7 @@ class Prediction:
     reject: bool = False
 
 
-def predict(run: Run | str | Path, images: Sequence[str | Path]) -> list[Prediction]:
+def predict(run: Run | str | Path, images: Sequence[str | Path], flips: bool = False) -> list[Prediction]:
     """Classifies image files with the best model of a run.
 
     Each file is decoded once.
@@ -44,6 +48,8 @@ def predict(run: Run | str | Path, images: Sequence[str | Path]) -> list[Predict
     Args:
         run: a run or its folder.
         images: paths of image files.
+        flips: whether the answer is the mean over each image and its three mirror images, which takes four
+            times as long: see `keras_vit.runs.answer.answer_model`.
 
     Returns:
         One `Prediction` per image, in order. An image that cannot be read gets an `error` and does not affect
@@ -54,21 +60,22 @@ def predict(run: Run | str | Path, images: Sequence[str | Path]) -> list[Predict
     """
     run = run if isinstance(run, Run) else load_run(run)
     paths = [Path(image) for image in images]
-    step = _images_per_part(run)
+    model = run.answers(flips)
+    step = _images_per_part(model)
     parts = (paths[start : start + step] for start in range(0, len(paths), step))
-    return [prediction for part in parts for prediction in _predictions(run, part)]
+    return [prediction for part in parts for prediction in _predictions(run, model, part)]
 
 
-def _images_per_part(run: Run) -> int:
+def _images_per_part(model: "keras.Model") -> int:
     """As many whole batches as `READ_BYTES` hold, one or more."""
-    batch_bytes = batch_size(run.answer_model) * 4 * int(np.prod(run.preprocessing.image_shape))
-    return batch_size(run.answer_model) * max(1, READ_BYTES // batch_bytes)
+    batch_bytes = batch_size(model) * 4 * int(np.prod(model.input.shape[1:]))
+    return batch_size(model) * max(1, READ_BYTES // batch_bytes)
 
 
-def _predictions(run: Run, paths: Sequence[Path]) -> Iterator[Prediction]:
+def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Iterator[Prediction]:
     read = read_images(paths, run.preprocessing)
     readable = [read.inputs[i] for i in read.readable]
-    answers = answer_images(run.answer_model, readable, run.preprocessing)
+    answers = answer_images(model, readable, run.preprocessing)
     rows = iter(range(len(readable)))
     for path, reason in zip(paths, read.reasons, strict=True):
         if reason is not None:

@@ -53,6 +53,7 @@ def export(
     version: int | None = None,
     format: Format = "savedmodel",
     int8: bool = False,
+    flips: bool = False,
     data: str | None = None,
 ) -> Exported:
     """Writes the model of a run in the form that a server or another runtime takes.
@@ -68,6 +69,8 @@ def export(
         format: `"savedmodel"` for TensorFlow Serving, with its configuration files; `"onnx"`, `"litert"` or
             `"openvino"`, whose input are pixels of the model's size.
         int8: whether the fully connected layers are quantised to 8 bits; LiteRT only.
+        flips: whether the exported model answers with the mean over each image and its three mirror images,
+            which takes four times as long: see `keras_vit.runs.answer.answer_model`.
         data: other images to compare on, as `load_image_set` takes them, if the run's own are gone.
 
     Raises:
@@ -91,7 +94,7 @@ def export(
     check_name(name)
     run = run if isinstance(run, Run) else load_run(run)
     if keras.backend.backend() != "tensorflow":
-        return _export_with_tensorflow(run, to, name, version, format, int8, data)
+        return _export_with_tensorflow(run, to, name, version, format, int8, flips, data)
     if format == "savedmodel":
         require_serving_api()
         read_models(Path(to) / MODELS)  # an error in it is raised before the work, not after it
@@ -100,12 +103,12 @@ def export(
     images = images.take(evenly(len(images), COMPARED_IMAGES))
     with new_version(Path(to), name, version) as new:
         if format == "savedmodel":
-            comparison = write_bundle(run, new.folder, name, images)
+            comparison = write_bundle(run, new.folder, name, images, flips)
         else:
             from keras_vit.serving.formats import write_format
 
-            comparison = write_format(run, new.folder, format, images, training_images)
-        write_text(new.folder / CARD, model_card(run, format, comparison))
+            comparison = write_format(run, new.folder, format, images, training_images, flips)
+        write_text(new.folder / CARD, model_card(run, format, comparison, flips))
         if format == "savedmodel":
             write_server_files(Path(to), name)
     return Exported(new.path, comparison)
@@ -119,15 +122,15 @@ def _read_images(run: Run, data: str | None, int8: bool) -> tuple[ImageSet, Imag
     return own.test, own.train if int8 else None
 
 
-def write_bundle(run: Run, folder: Path, name: str, images: ImageSet) -> Comparison:
+def write_bundle(run: Run, folder: Path, name: str, images: ImageSet, flips: bool = False) -> Comparison:
     """Writes the SavedModel of a run with its extra assets: what TensorFlow Serving loads as a version."""
     from keras_vit.serving.decoding import MAX_PIXELS
 
-    write_saved_model(run, folder)
-    comparison = compare_saved_model(run, folder, images)
+    write_saved_model(run, folder, flips)
+    comparison = compare_saved_model(run, folder, images, flips)
     extra = folder / "assets.extra"
     extra.mkdir()
-    write_serving_json(extra, run, comparison, {"max_pixels": MAX_PIXELS})
+    write_serving_json(extra, run, comparison, {"max_pixels": MAX_PIXELS}, flips)
     write_warmup(extra, name, warmup_examples(run, images))
     return comparison
 
@@ -172,11 +175,19 @@ def _refuse_mixture(folder: Path, format: str) -> None:
 
 
 def _export_with_tensorflow(
-    run: Run, to: str | Path, name: str, version: int | None, format: Format, int8: bool, data: str | None
+    run: Run,
+    to: str | Path,
+    name: str,
+    version: int | None,
+    format: Format,
+    int8: bool,
+    flips: bool,
+    data: str | None,
 ) -> Exported:
     """Exports in a new process, because a process cannot change its backend."""
     words = [sys.executable, "-m", "keras_vit", "export", str(run.path), "--to", str(to), "--json"]
     words += ["--name", name, "--format", format, *(["--int8"] if int8 else [])]
+    words += ["--flips-at-test"] if flips else []
     words += ["--version", str(version)] if version is not None else []
     words += ["--data", str(data)] if data is not None else []
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}

@@ -17,12 +17,13 @@ TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 """How much a probability may differ from the Keras model's, by the precision that the run computes in."""
 
 
-def write_saved_model(run: Run, folder: Path) -> None:
+def write_saved_model(run: Run, folder: Path, flips: bool = False) -> None:
     """Writes the SavedModel of a run into a folder.
 
     Args:
         run: a finished run, with Keras on the TensorFlow backend.
         folder: an empty folder.
+        flips: as of `answer_model`.
 
     Raises:
         OSError: the disk is full.
@@ -32,7 +33,7 @@ def write_saved_model(run: Run, folder: Path) -> None:
 
     from keras_vit.serving.graph import ServedGraph
 
-    graph = ServedGraph(run)
+    graph = ServedGraph(run, flips)
     with clear_errors("The SavedModel cannot be written", folder):
         tf.saved_model.save(graph, str(folder), signatures=graph.signatures())
 
@@ -66,18 +67,19 @@ class Comparison:
     same_class: int
 
 
-def compare_saved_model(run: Run, folder: Path, images: ImageSet) -> Comparison:
+def compare_saved_model(run: Run, folder: Path, images: ImageSet, flips: bool = False) -> Comparison:
     """Compares a written SavedModel with the Keras model of its run.
 
     Args:
         run: the run.
         folder: of the SavedModel.
         images: readable images, one or more.
+        flips: as it was written.
 
     Raises:
         InputError: the difference is above the `TOLERANCE`, or an image that Keras reads is not decoded.
     """
-    expected = answer_images(run.answer_model, images.images, run.preprocessing)["probabilities"]
+    expected = answer_images(run.answers(flips), images.images, run.preprocessing)["probabilities"]
     found = served_probabilities(folder, [encoded_image(images.original(i)) for i in range(len(images))])
     blank = [name for name, row in zip(images.names, found, strict=True) if not row.any()]
     if blank:

@@ -9,9 +9,12 @@ from keras_vit.runs.folder import Run
 from keras_vit.serving.saved_model import Comparison
 
 LABELS, SERVING_JSON = "labels.txt", "serving.json"
+SCALING = "in the model, by (pixels / 255 - mean) / std: give it pixels in 0..255 that are not scaled"
 
 
-def write_serving_json(folder: Path, run: Run, comparison: Comparison, more: dict[str, Any]) -> None:
+def write_serving_json(
+    folder: Path, run: Run, comparison: Comparison, more: dict[str, Any], flips: bool = False
+) -> None:
     """Writes `serving.json`, and `labels.txt` with one class per line.
 
     Args:
@@ -19,6 +22,7 @@ def write_serving_json(folder: Path, run: Run, comparison: Comparison, more: dic
         run: which was exported.
         comparison: of the exported model with Keras.
         more: the entries of `serving.json` on the format.
+        flips: as it was exported.
     """
     write_text(folder / LABELS, "".join(f"{name}\n" for name in run.class_names))
     entries = {
@@ -27,6 +31,11 @@ def write_serving_json(folder: Path, run: Run, comparison: Comparison, more: dic
         "reject_above": None if run.rejection is None else float(run.rejection.threshold),
         "image_shape": list(run.preprocessing.image_shape),
         "aspect": run.preprocessing.aspect,
+        "interpolation": run.preprocessing.interpolation,
+        **run.preprocessing.numbers(),
+        "scaling": SCALING,
+        "flips_at_test": flips,
+        "weights": run.config.get("weights"),
         "compared_with_keras": dataclasses.asdict(comparison),
         "trained_by": run.config["command"],
         "versions": run.config["versions"],

@@ -252,7 +252,7 @@ def test_a_part_is_of_whole_batches(trained, monkeypatch):
     sizes = []
     for limit in (1, 28 * 28 * 4 * 256, 28 * 28 * 4 * 700):
         monkeypatch.setattr(predict_module, "READ_BYTES", limit)
-        sizes.append(predict_module._images_per_part(run))
+        sizes.append(predict_module._images_per_part(run.answer_model))
     assert sizes == [256, 256, 512]
 
 

@@ -23,10 +23,19 @@ from keras_vit.serving.version_folder import clear_errors
 
 FORMATS: dict[str, ModuleType] = {"onnx": to_onnx, "litert": to_litert, "openvino": to_openvino}
 REPRESENTATIVE_IMAGES = 200
+RESIZES = {
+    "bilinear": "bilinear, antialiased, as Pillow's resize((w, h), BILINEAR) of a float32 image (mode F)",
+    "bicubic": "bicubic, antialiased, as Pillow's resize((w, h), BICUBIC) of an 8-bit image (mode L or RGB)",
+}
 
 
 def write_format(
-    run: Run, folder: Path, format: str, images: ImageSet, training_images: ImageSet | None = None
+    run: Run,
+    folder: Path,
+    format: str,
+    images: ImageSet,
+    training_images: ImageSet | None = None,
+    flips: bool = False,
 ) -> Comparison:
     """Writes the model of a run as ONNX, LiteRT or OpenVINO IR; its input are pixels of the model's size.
 
@@ -41,6 +50,7 @@ def write_format(
         images: readable images to compare on, one or more.
         training_images: of the run. 200 of them set the ranges of the fully connected layers, which are then
             quantised to 8 bits; LiteRT only. `None` quantises nothing.
+        flips: as of `answer_model`.
 
     Raises:
         InputError: a package is missing, the model cannot be written in this format, or the file's answers
@@ -49,7 +59,7 @@ def write_format(
     """
     writer = FORMATS[format]
     require_packages(format)
-    graph = PortableGraph(run)
+    graph = PortableGraph(run, flips)
     int8 = training_images is not None
     representative = None
     if training_images is not None:
@@ -64,7 +74,7 @@ def write_format(
             writer.convert(graph, new, representative)
             answer = writer.load(new)
             found = compare(graph.expected(prepared), answer, prepared, tolerance, writer.EMPTY_BATCH)
-        write_serving_json(new, run, found, about(run, format, int8))
+        write_serving_json(new, run, found, about(run, format, int8), flips)
         for path in new.iterdir():
             if path.is_file():
                 os.replace(path, folder / path.name)
@@ -107,15 +117,16 @@ def about(run: Run, format: str, int8: bool) -> dict[str, Any]:
 def preprocessing_steps(preprocessing: Preprocessing) -> list[str]:
     """How an image file is prepared for the input `images`, for programs in any language.
 
-    Pillow's `resize` with `BILINEAR` of float32 pixels equals the resize of training; OpenCV's has no
-    antialiasing.
+    Pillow's `resize` with `BILINEAR` of float32 pixels equals the resize of training; so does its `BICUBIC`
+    of 8-bit pixels, but for at most 5 values in 1000. OpenCV's has no antialiasing.
     """
     height, width, channels = preprocessing.image_shape
-    resize = "bilinear with antialiasing, as Pillow's resize((w, h), BILINEAR) of a float32 image (mode F)"
+    resize = RESIZES[preprocessing.interpolation]
+    rounded = "rounded" if preprocessing.interpolation == "bicubic" else "not rounded"
     size = f"{height} x {width} (height x width)"
     return [
         "decode the first frame to 0..255, drop alpha",
-        "to gray: 0.299 red + 0.587 green + 0.114 blue, not rounded; gray stays as it is"
+        f"to gray: 0.299 red + 0.587 green + 0.114 blue, {rounded}; gray stays as it is"
         if channels == 1
         else "to red, green, blue in this order; gray is repeated",
         {
@@ -123,5 +134,5 @@ def preprocessing_steps(preprocessing: Preprocessing) -> list[str]:
             "crop": f"cut the largest central window in the ratio of {size}, resize it to that, {resize}",
             "pad": f"resize to what fits into {size} in the image's own ratio, {resize}; zeros around it",
         }[preprocessing.aspect],
-        "float32 in 0..255, channels last: the scaling is in the model",
+        "float32 in 0..255, channels last: the scaling by mean and std is in the model",
     ]
