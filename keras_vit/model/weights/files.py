@@ -37,6 +37,18 @@ ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second if there is nothing in it
 PICKLE = b"\x80"
 LFS = b"version https://git-lfs"
 IMAGES = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image"}
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What the readers of zip archives and HDF5 raise for damaged files."""
+KERAS_WEIGHTS = "model.weights.h5"  # in a .keras file
 LARGEST_HEADER = 100_000_000  # bytes, of a safetensors file; the limit of its own library
 
 
@@ -117,7 +129,7 @@ def _kind_of_archive(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except DAMAGE as error:
         raise damaged(path, error) from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise InputError(
@@ -163,7 +175,7 @@ def _read_npz(path: Path) -> Contents:
                 f"{path} holds objects of Python, which could run code: give a file that has arrays only."
             ) from error
         raise damaged(path, error) from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except DAMAGE as error:
         raise damaged(path, error) from error
 
 
@@ -178,13 +190,15 @@ def _hdf5(path: Path, source: Any) -> Contents:
         with h5py.File(source, "r") as file:
             tensors: dict[str, np.ndarray] = {}
 
-            def keep(name: str, entry: Any) -> None:
+            def keep(name: str | bytes, entry: Any) -> None:
                 if isinstance(entry, h5py.Dataset):
+                    if isinstance(name, bytes):
+                        raise ValueError(f"the name {name!r} is not UTF-8")
                     tensors[name] = np.asarray(entry[()])
 
             file.visititems(keep)
             config = file.attrs.get("model_config")  # of Keras's earlier .h5 files
-    except (OSError, RuntimeError, KeyError) as error:
+    except DAMAGE as error:
         raise damaged(path, error) from error
     return Contents(tensors, _object(path, "model_config", config) if config is not None else None)
 
@@ -192,15 +206,14 @@ def _hdf5(path: Path, source: Any) -> Contents:
 def _read_keras(path: Path) -> Contents:
     try:
         with zipfile.ZipFile(path) as archive:
-            config = _object(path, "config.json", archive.read("config.json"))
-            if "model.weights.h5" not in archive.namelist():
-                raise InputError(
-                    f"{path} has no model.weights.h5 in it: save the model with model.save in Keras 3."
-                )
-            weights = archive.read("model.weights.h5")
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+            config = archive.read("config.json")
+            weights = archive.read(KERAS_WEIGHTS) if KERAS_WEIGHTS in archive.namelist() else None
+    except DAMAGE as error:
         raise damaged(path, error) from error
-    return Contents(_hdf5(path, io.BytesIO(weights)).tensors, config)
+    if weights is None:
+        raise InputError(f"{path} has no {KERAS_WEIGHTS} in it: save the model with model.save in Keras 3.")
+    found = _object(path, "config.json", config)
+    return Contents(_hdf5(path, io.BytesIO(weights)).tensors, found)
 
 
 READERS: dict[Kind, Callable[[Path], Contents]] = {

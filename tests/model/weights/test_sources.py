@@ -1,13 +1,10 @@
 """Sources of published weights: files and folders of each kind give their tensors and what stands beside."""
 
 import hashlib
-import io
 import json
 import subprocess
 import sys
-import zipfile
 
-import h5py
 import ml_dtypes
 import numpy as np
 import pytest
@@ -17,40 +14,13 @@ from keras_vit.errors import InputError
 from keras_vit.model.weights.sources import open_checkpoint
 from keras_vit.model.weights.unwrap import unwrapped
 from tests.helpers.random_tensors import random_tensors
+from tests.helpers.weight_files import WRITERS, save_h5, save_keras, save_npz, save_torch, to_torch
 
 torch = pytest.importorskip("torch", reason="files of torch are written with torch")
 
 pytestmark = pytest.mark.same_on_every_backend
 
 TENSORS = random_tensors({"cls_token": (1, 1, 8), "patch_embed.proj.weight": (8, 3, 4, 4), "norm.bias": (8,)})
-
-
-def to_torch(tensors=TENSORS):
-    return {name: torch.tensor(tensor) for name, tensor in tensors.items()}
-
-
-def save_torch(tensors, path, **options):
-    torch.save(to_torch(tensors), path, **options)
-
-
-def save_npz(tensors, path):
-    with open(path, "wb") as file:  # np.savez would add a suffix
-        np.savez(file, **tensors)
-
-
-def save_h5(tensors, path):
-    with h5py.File(path, "w") as file:
-        for name, tensor in tensors.items():
-            file[name] = tensor
-
-
-def save_keras(tensors, path, config):
-    buffer = io.BytesIO()
-    save_h5(tensors, buffer)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("metadata.json", "{}")
-        archive.writestr("config.json", json.dumps(config))
-        archive.writestr("model.weights.h5", buffer.getvalue())
 
 
 def assert_same(tensors, expected=TENSORS):
@@ -60,15 +30,7 @@ def assert_same(tensors, expected=TENSORS):
         assert tensor.dtype == np.float32
 
 
-WRITERS = {
-    "a.safetensors": save_file,
-    "a.pth": save_torch,
-    "old.pt": lambda tensors, path: save_torch(tensors, path, _use_new_zipfile_serialization=False),
-    "a.bin": save_torch,
-    "a.npz": save_npz,
-    "a.h5": save_h5,
-    "a.weights.h5": save_h5,
-}
+CONFIGS = {"a.keras": {"class_name": "ViT"}}
 
 
 @pytest.mark.parametrize(("name", "write"), WRITERS.items(), ids=WRITERS)
@@ -79,7 +41,7 @@ def test_a_file(name, write, renamed, tmp_path):
     write(TENSORS, path)
     checkpoint = open_checkpoint(path)
     assert_same(checkpoint.tensors)
-    assert checkpoint.config is None
+    assert checkpoint.config == CONFIGS.get(name)
     assert checkpoint.notes == ()
     assert checkpoint.name == path.stem
     origin = checkpoint.origin
@@ -113,7 +75,7 @@ def test_other_floating_point_becomes_float32(dtype, write, tmp_path):
 
 
 def test_values_that_are_no_tensors_are_named(tmp_path):
-    torch.save({**to_torch(), "epoch": 3, "names": ["cat"]}, tmp_path / "a.pth")
+    torch.save({**to_torch(TENSORS), "epoch": 3, "names": ["cat"]}, tmp_path / "a.pth")
     checkpoint = open_checkpoint(tmp_path / "a.pth")
     assert_same(checkpoint.tensors)
     assert checkpoint.notes == ("epoch, names are not tensors and were left out",)
@@ -153,7 +115,7 @@ OTHER = {name: tensor + 1 for name, tensor in TENSORS.items()}
     ],
 )
 def test_a_dict_of_a_checkpoint(used, tmp_path):
-    torch.save({"epoch": 3, used: to_torch(), "optimizer": {"lr": 0.1}}, tmp_path / "a.pth")
+    torch.save({"epoch": 3, used: to_torch(TENSORS), "optimizer": {"lr": 0.1}}, tmp_path / "a.pth")
     checkpoint = open_checkpoint(tmp_path / "a.pth")
     assert_same(checkpoint.tensors)
     (note,) = checkpoint.notes
@@ -171,12 +133,12 @@ def test_a_dict_of_a_checkpoint(used, tmp_path):
     ],
 )
 def test_the_moving_average_is_preferred(used, unused, tmp_path):
-    torch.save({unused: to_torch(OTHER), used: to_torch()}, tmp_path / "a.pth")
+    torch.save({unused: to_torch(OTHER), used: to_torch(TENSORS)}, tmp_path / "a.pth")
     assert_same(open_checkpoint(tmp_path / "a.pth").tensors)
 
 
 def test_a_dict_in_a_dict(tmp_path):
-    torch.save({"model": {"state_dict": to_torch()}}, tmp_path / "a.pth")
+    torch.save({"model": {"state_dict": to_torch(TENSORS)}}, tmp_path / "a.pth")
     assert_same(open_checkpoint(tmp_path / "a.pth").tensors)
 
 
@@ -378,13 +340,6 @@ def test_a_run_folder(tmp_path):
         assert checkpoint.config["registered_name"] == "keras_vit>ViT"
         assert checkpoint.config["run"]["data"]["class_names"] == ["a", "b"]
         assert checkpoint.origin.files == (tmp_path / "model.keras",)
-
-
-def test_a_keras_file_alone(tmp_path):
-    save_keras(TENSORS, tmp_path / "a.keras", {"class_name": "ViT"})
-    checkpoint = open_checkpoint(tmp_path / "a.keras")
-    assert_same(checkpoint.tensors)
-    assert checkpoint.config == {"class_name": "ViT"}
 
 
 def test_a_folder_with_one_file_of_another_name(tmp_path):
