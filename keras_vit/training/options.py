@@ -35,6 +35,9 @@ RESETTABLE = {
 }
 """Arguments of a model for which `None`, which is not a value of them, stands for the size's own value."""
 
+WORDS = {name for name in CHANGEABLE if {bool, type(None)} <= set(get_args(hints(ViTConfig)[name]))}
+"""Arguments of a model that are true, false or `None`: the command line takes a word for them."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -132,6 +135,8 @@ def command_of(config: TrainConfig) -> str:
     }
     nearest = min(defaults, key=lambda name: len(differences(config, defaults[name])))
     unset = {**_flat(defaults[nearest]), "recipe": "default", "resume": config.resume}
+    for name in WORDS - unset.keys():
+        unset[name] = "that of the size"  # so that it is written as a word, not as a flag
     del unset["init"], unset["model"]  # one of them is always named
     first = {"model": config.size} if config.init == NONE else {"init": config.init, "model": config.model}
     settings = _flat(config)
