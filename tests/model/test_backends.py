@@ -49,10 +49,18 @@ def models():
         qkv_bias=False, qk_norm=True, activation="swiglu", dropout_rate=0.0, drop_path_rate=0.1,
         layer_scale=0.1, remat=True,
     )  # fmt: skip
+    published = dict(
+        patch_norm=True, patch_bias=False, projection_bias=False, mlp_bias=False, activation="gelu_tanh",
+        pooling="token+distilled", num_registers=1, class_position=False, pre_norm=True, norm_epsilon=1e-5,
+        final_norm="pooled", head_hidden_dim=8, head_activation="tanh",
+    )  # fmt: skip
+    mean = dict(pooling="all", class_token=True, activation="quick_gelu", final_norm="none")
     return {
         "defect": ViT.from_variant("defect/4", image_shape=(28, 28, 1), num_classes=6, depth=2),
         "defect-conv": conv,
         "everything": ViT((16, 24, 4), 5, 4, dim=16, depth=2, num_heads=2, mlp_dim=20, **everything),
+        "published": ViT((8, 12, 3), 5, 4, dim=16, depth=2, num_heads=2, **published),
+        "mean": ViT((8, 12, 3), 5, 4, dim=16, depth=2, num_heads=2, **mean),
         "gap": ViT((8, 12, 3), 5, 4, dim=16, depth=2, num_heads=2, pooling="gap", num_registers=1),
     }
 

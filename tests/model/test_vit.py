@@ -241,7 +241,18 @@ def test_resized_patches_see_an_enlarged_image_as_before():
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("options", [dict(), dict(stem="conv", pooling="map", qk_norm=True)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(stem="conv", pooling="map", qk_norm=True),
+        dict(
+            patch_norm=True, pre_norm=True, pooling="token+gap", final_norm="pooled", activation="gelu_tanh"
+        ),
+        dict(pooling="token+distilled", activation="quick_gelu", head_hidden_dim=8, head_activation="tanh"),
+    ],
+    ids=str,
+)
 def test_half_precision_gives_float32_logits(dtype, options):
     full = randomize(small(**options), scale=0.1)
     half = small(**options, dtype=dtype)
