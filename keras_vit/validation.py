@@ -226,7 +226,8 @@ def words(hint: Any, from_json: bool = False) -> str:
         return " or ".join(dict.fromkeys(words(option, from_json) for option in options))
     if origin is tuple:
         if Ellipsis in options:
-            return "a list"
+            choices = get_args(options[0]) if get_origin(options[0]) is Literal else ()
+            return f"a list of {', '.join(map(repr, choices))}" if choices else "a list"
         return f"a list of {len(options)} {words(options[0]).removeprefix('a ')}s"
     if hint is type(None):
         return "null" if from_json else "None"

@@ -23,6 +23,7 @@ from keras_vit.training.lora import A, B, lora_layers, merged, scale, values_by_
 from keras_vit.training.unfreezing import HEAD
 
 FORMAT = "keras_vit.lora.1"
+FIX = "restore it, or train the run again"
 
 OWN_FIELDS = (
     "num_classes",
@@ -90,18 +91,8 @@ def load_adapter(vit: ViT, path: Path) -> ViT:
         ) from error
     _check_base(vit, model, wanted, path)
     values = {**_base(values_by_path(vit)), **tensors}
-    missing = {f"{name}/{factor}" for name in scales for factor in (A, B)} - values.keys()
-    if not missing:
-        values = merged(values, scales)
-        missing = {weight.path for weight in model.weights} - values.keys()
-    if missing:
-        raise InputError(f"{path} is damaged, it lacks {min(missing)}: restore it, or train the run again.")
-    for weight in model.weights:
-        if values[weight.path].shape != tuple(weight.shape):
-            raise InputError(
-                f"{path} is damaged, {weight.path} should be {tuple(weight.shape)}: restore it, or train the "
-                f"run again. Received: {values[weight.path].shape}"
-            )
+    _check_tensors(model, values, scales, path)
+    values = merged(values, scales)
     for weight in model.weights:
         weight.assign(values[weight.path])
     return model
@@ -120,9 +111,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     except FileNotFoundError:
         raise InputError(f"There is no file {path}: give the adapter.safetensors of a run.") from None
     except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path} cannot be read as safetensors ({error}): restore it, or train the run again."
-        ) from error
+        raise InputError(f"{path} cannot be read as safetensors ({error}): {FIX}.") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is not an adapter of keras_vit: give the adapter.safetensors of a run.")
     return tensors, metadata
@@ -143,6 +132,29 @@ def _check_base(vit: ViT, model: ViT, sha256: str, path: Path) -> None:
             f"{path} was trained on other weights, of sha256 {sha256[:12]}...: load these. "
             f"Received: weights of {found[:12]}..."
         )
+
+
+def _check_tensors(
+    model: ViT, values: Mapping[str, np.ndarray], scales: Mapping[str, float], path: Path
+) -> None:
+    """Raises InputError if weights are missing or of another shape than in the model."""
+    shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
+    factors = {f"{name}/{factor}" for name in scales for factor in (A, B)}
+    missing = (shapes.keys() | factors) - values.keys()
+    if missing:
+        raise InputError(f"{path} is damaged, it lacks {min(missing)}: {FIX}.")
+    for name, shape in shapes.items():
+        if values[name].shape != shape:
+            raise InputError(
+                f"{path} is damaged, {name} should be {shape}: {FIX}. Received: {values[name].shape}"
+            )
+    for name in scales:
+        (rows, columns), a, b = shapes[f"{name}/kernel"], values[f"{name}/{A}"], values[f"{name}/{B}"]
+        if a.ndim != 2 or a.shape[0] != rows or b.shape != (a.shape[1], columns):
+            raise InputError(
+                f"{path} is damaged, {name}/{A} does not fit {B} and a kernel of {(rows, columns)}: {FIX}. "
+                f"Received: {a.shape} and {b.shape}"
+            )
 
 
 def _sha256_of_base(values: Mapping[str, np.ndarray]) -> str:
