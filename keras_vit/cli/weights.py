@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
@@ -10,7 +9,6 @@ from tyro.conf import Positional
 from keras_vit.cli.options import option_group
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.weights.weights import Interpolation
-from keras_vit.process.backend import import_quietly
 from keras_vit.training.options import Option
 from keras_vit.validation import helps, hints
 
@@ -59,8 +57,6 @@ class Weights:
     """print everything as JSON"""
 
     def __call__(self) -> None:
-        if self.source.endswith(".keras") or Path(self.source, "model.keras").is_file():
-            import_quietly()  # models of Keras are loaded with it; nothing else needs a backend
         from keras_vit.model.weights.describe import to_dict, to_text
         from keras_vit.model.weights.read import read_weights
 

@@ -17,7 +17,8 @@ class Origin:
         files: the files of weights that were read.
         sha256: of the bytes of these files, one after the other; hexadecimal.
         revision: commit of a repository of the Hugging Face Hub; `None` for local files.
-        licence: as the file, its config or its model card says; `None` if nothing says.
+        licence: as the model card, the config, the file or the table of published names says; `None` if
+            none of them does.
     """
 
     source: str

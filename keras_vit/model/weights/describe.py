@@ -97,7 +97,7 @@ def architecture(config: ViTConfig) -> str:
             if best is None or len(differing) < len(best[1]):
                 best = (f"{size}/{config.patch_size}", differing)
     if best is None:
-        measures = {name: getattr(config, name) for name in MEASURES}
+        measures = {name: getattr(config, name) for name in MEASURES if name != "stem"}
         best = (
             f"ViT with patches of {config.patch_size}, dim {config.dim}, depth {config.depth}, "
             f"{config.num_heads} heads{f' of {config.head_dim}' if config.head_dim else ''}, "

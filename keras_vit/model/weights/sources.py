@@ -1,5 +1,6 @@
 """Where published weights come from: a file, a folder, or a repository of the Hugging Face Hub."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from keras_vit.model.weights.folder import (
     read_object,
 )
 from keras_vit.model.weights.hub import download, licence_of_card
+from keras_vit.model.weights.published import by_shapes, lookup
 from keras_vit.model.weights.unwrap import unwrapped
 
 TIMM, HUB = "timm:", "hf:"
@@ -185,10 +187,17 @@ def _checkpoint(
 ) -> Checkpoint:
     tensors, unwrapping = unwrapped(contents.tensors, source)
     licence = licence or _licence_in_config(config) or contents.licence
-    return Checkpoint(
+    digest = _sha256(files)
+    made = Checkpoint(
         tensors,
-        Origin(source, tuple(files), _sha256(files), revision, licence),
+        Origin(source, tuple(files), digest, revision, licence),
         config,
         name,
         (*notes, *contents.notes, *unwrapping),
     )
+    row = lookup(name) or by_shapes(made)
+    if licence is None and row is not None:
+        origin = Origin(source, tuple(files), digest, revision, row["licence"])
+        by_table = f"the licence is from the table of published names, by {row['source']}"
+        return dataclasses.replace(made, origin=origin, notes=(*made.notes, by_table))
+    return made

@@ -43,6 +43,9 @@ ARCHITECTURES = {
     "ViT with patches of 8, dim 32, depth 2, 4 heads of 16, mlp_dim 48 with qk_norm=True": ViTConfig(
         **OWN, head_dim=16, mlp_dim=48, qk_norm=True
     ),
+    "ViT with patches of 8, dim 32, depth 2, 4 heads, mlp_dim 128 with stem='conv'": ViTConfig(
+        **OWN, stem="conv"
+    ),
 }
 
 

@@ -222,6 +222,8 @@ def test_a_revision(cache, which):
     assert found["tensors"] == plain(random_tensors(SHAPES, seed=1))
     assert found["revision"] == OLD
     assert found["name"] == TIMM
+    assert found["licence"] == "apache-2.0"  # of the table: this revision has no card
+    assert "the table of published names" in found["notes"][0]
 
 
 @pytest.mark.parametrize("offline", [False, True], ids=["no connection", "HF_HUB_OFFLINE"])
@@ -231,10 +233,10 @@ def test_without_a_network_the_cache_serves(cache, offline):
     sources = [found["source"] for found in first]
     *again, other = opened([*sources, "hf:some/other"], folder, nobody(), **variables)
     for one, found in zip(first, again, strict=True):
-        (note,) = found.pop("notes")
+        note, *others = found["notes"]
         assert "read from the cache" in note
         assert ("HF_HUB_OFFLINE is set" in note) == offline
-        assert found == {key: value for key, value in one.items() if key != "notes"}
+        assert found | {"notes": others} == one
     assert "some/other is not in the cache and cannot be downloaded" in other["error"]
     assert "model.safetensors from https://huggingface.co/some/other/tree/main" in other["error"]
     assert "--init FOLDER" in other["error"]

@@ -287,6 +287,15 @@ def test_the_licence_in_a_safetensors_file(tmp_path):
     assert open_checkpoint(tmp_path / "a.safetensors").origin.licence == "bsd-3-clause"
 
 
+def test_the_licence_of_a_published_name(tmp_path):
+    """A file alone that has the name of one; with a note of where it is from."""
+    save_file(TENSORS, tmp_path / "vit_base_patch16_224.mae.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "vit_base_patch16_224.mae.safetensors")
+    assert checkpoint.origin.licence == "cc-by-nc-4.0"
+    (note,) = checkpoint.notes
+    assert note.startswith("the licence is from the table of published names, by https://github.com/")
+
+
 SHARDED = {
     "safetensors": ("model.safetensors", "model-{}-of-00002.safetensors", save_file),
     "torch": ("pytorch_model.bin", "pytorch_model-{}-of-00002.bin", save_torch),
