@@ -10,6 +10,7 @@ import numpy as np
 from keras_vit.data.audit import Audit
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.pipeline import ImageData
+from keras_vit.evaluation.calibration import fit_temperature
 from keras_vit.evaluation.judge import judge
 from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
@@ -30,7 +31,7 @@ class Head:
         kernel: float32 (width, classes).
         bias: float32 (classes,).
         strength: the chosen one of `GRID`.
-        grid: one row for each value that was tried: `strength`, `log_loss` and `accuracy`.
+        grid: one row for each value that was tried: `strength`, `log_loss`, `accuracy`, `temperature`.
         judged_on: what images chose it, in words.
         seconds: that the fit took.
     """
@@ -55,8 +56,9 @@ def fit_head(
 ) -> Head:
     """Fits a logistic regression to features; cross-validation on these images chooses its strength.
 
-    Each feature is standardised first. The strength with the least log loss over `FOLDS` folds is taken, or,
-    where a class has one image only, the middle one of the grid. The validation part of a run, which
+    Each feature is standardised first. The strength with the least log loss over `FOLDS` folds is taken, each
+    at its best temperature, since the answers of a run are calibrated. Without that, the log loss would judge
+    how large the logits are. Where a class has one image only, the middle of the grid is taken. The validation part of a run, which
     calibrates the answers, is not needed for this choice and so stays unseen.
 
     Args:
@@ -84,15 +86,21 @@ def _fit_head(
         folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
         parts = list(folds.split(features, labels))
         for value in GRID:
-            losses, right = [], 0
+            logits = np.zeros((len(labels), num_classes))
             for inner, outer in parts:
                 weight = None if sample_weight is None else sample_weight[inner]
                 kernel, bias = _fit(features[inner], labels[inner], num_classes, value, weight)
-                log_p = _log_softmax(features[outer] @ kernel + bias)
-                losses.append(-log_p[np.arange(len(outer)), labels[outer]])
-                right += int((log_p.argmax(axis=1) == labels[outer]).sum())
-            loss = float(np.concatenate(losses).mean())
-            grid.append({"strength": value, "log_loss": loss, "accuracy": right / len(labels)})
+                logits[outer] = features[outer] @ kernel + bias
+            temperature = fit_temperature(logits, labels)
+            log_p = _log_softmax(logits / temperature)
+            grid.append(
+                {
+                    "strength": value,
+                    "log_loss": float(-log_p[np.arange(len(labels)), labels].mean()),
+                    "accuracy": float((log_p.argmax(axis=1) == labels).mean()),
+                    "temperature": temperature,
+                }
+            )
         strength = min(grid, key=lambda row: row["log_loss"])["strength"]
         judged_on = f"{len(parts)} folds of the {len(labels)} training images"
     kernel, bias = _fit(features, labels, num_classes, strength, sample_weight)

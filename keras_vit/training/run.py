@@ -18,7 +18,7 @@ from keras_vit.files import partial_of
 from keras_vit.runs import folder as run_folder
 from keras_vit.runs.folder import Run, load_run
 from keras_vit.training.checkpoint import CHECKPOINT
-from keras_vit.training.config import TrainConfig, default_folder
+from keras_vit.training.config import NONE, TrainConfig, default_folder
 from keras_vit.training.folder import begin_or_resume, check_same_data, stored_config
 from keras_vit.training.loop import fit
 from keras_vit.training.optimizer import compile_model
@@ -76,6 +76,8 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
 
     config = choose_weights(config)
     start = begin(config)
+    if config.init == NONE:
+        config = dataclasses.replace(config, model=config.size)
     image_set = load_image_set(config.data)
     config = choose_recipe(config, image_set)
     check_recipe(config)

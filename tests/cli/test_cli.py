@@ -93,13 +93,13 @@ def test_the_module_runs_as_a_command():
     [
         (
             [],
-            "Expected one of {train, evaluate, predict, summary, weights, inspect, search, export, request}. "
-            "See keras-vit --help.",
+            "Expected one of {train, evaluate, predict, summary, weights, inspect, search, export, request, "
+            "cache}. See keras-vit --help.",
         ),
         (
             ["nosuch"],
             "Unrecognized options: nosuch. The commands are: train, evaluate, predict, summary, weights, "
-            "inspect, search, export, request. See keras-vit --help.",
+            "inspect, search, export, request, cache. See keras-vit --help.",
         ),
         (["train", "--nosuch", "1"], "Unrecognized options: --nosuch, 1. See keras-vit --help."),
         (
@@ -124,7 +124,8 @@ def test_the_module_runs_as_a_command():
         ),
         (
             ["train", "--recipe", "nosuch"],
-            "--recipe must be one of 'default', 'lab'. Received: 'nosuch'. See keras-vit train --help.",
+            "--recipe must be one of 'default', 'finetune', 'lab', 'lora', 'probe'. Received: 'nosuch'. "
+            "See keras-vit train --help.",
         ),
         (
             ["train", "--channels", "2"],

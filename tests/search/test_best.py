@@ -20,6 +20,7 @@ from keras_vit.training import run as training
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.config_file import read_config
 from keras_vit.training.recipe import Recipe
+from keras_vit.training.start import build_from_scratch
 from tests.helpers import tiny
 
 NO_XLA = None if tiny.BACKEND == "jax" else False
@@ -60,7 +61,7 @@ def test_the_run_equals_the_trial(space, chosen, images, tmp_path):
     assert prepared.names("validation") == of_point.names("validation")
     for name in ("image_shape", "batch_size", "augmentation", "seed", "steps_per_epoch"):
         assert getattr(prepared, name) == getattr(of_point, name), name
-    made = training.build_model(config, 3)
+    made = build_from_scratch(config, 3)
     training.compile_model(made, config.recipe, prepared.steps_per_epoch)
     assert made.get_config() == tried.get_config()
     ours, theirs = (model.optimizer.get_config() for model in (made, tried))

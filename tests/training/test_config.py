@@ -13,7 +13,7 @@ from keras_vit.errors import InputError
 from keras_vit.model.config import CHANGEABLE
 from keras_vit.training.config import TrainConfig, default_folder, from_dict, to_dict
 from keras_vit.training.options import PARTS, command_of, differences, with_options
-from keras_vit.training.prepare import build_model
+from keras_vit.training.start import build_from_scratch
 from keras_vit.training.recipe import RECIPES, Recipe
 
 pytestmark = pytest.mark.same_on_every_backend
@@ -48,6 +48,16 @@ FULL = TrainConfig(
         drop_path_rate=0.1,
         layer_scale=1e-5,
         remat=False,
+        norm_epsilon=1e-5,
+        pre_norm=True,
+        final_norm="none",
+        patch_bias=False,
+        patch_norm=True,
+        projection_bias=False,
+        mlp_bias=False,
+        head_activation="tanh",
+        class_token=True,
+        class_position=False,
     ),
     recipe=Recipe(
         optimizer="sgd",
@@ -126,7 +136,8 @@ def test_to_dict_has_what_is_trained_but_not_where():
 def test_command_of_repeats_the_run(config):
     command = shlex.split(command_of(config))
     assert command[0] == "keras-vit"
-    assert parse(command[1:]).run == config
+    # The command names the default size, so that it repeats the run in a later version too.
+    assert parse(command[1:]).run == dataclasses.replace(config, model=config.size)
 
 
 def test_command_of_names_no_defaults():
@@ -159,14 +170,14 @@ def test_image_shape(given, shape):
 
 def test_num_heads_need_not_divide_dim_with_head_dim():
     config = TrainConfig(model="defect/4", changes=dict(dim=30))
-    assert build_model(config, 6).get_config()["dim"] == 30
+    assert build_from_scratch(config, 6).get_config()["dim"] == 30
 
 
 def test_changes_hold_only_differences_from_the_size():
     changes = dict(depth=2, num_heads=2, dim=32, mlp_dim=48, stem="linear", drop_path_rate=0.1)
-    found = build_model(TrainConfig(changes=changes), 6).get_config()
+    found = build_from_scratch(TrainConfig(changes=changes), 6).get_config()
     assert {name: found[name] for name in changes} == changes
-    unchanged = build_model(TrainConfig(), 6).get_config()
+    unchanged = build_from_scratch(TrainConfig(), 6).get_config()
     assert {name for name in found if found[name] != unchanged[name]} == set(changes)
 
 

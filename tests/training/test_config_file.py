@@ -74,7 +74,7 @@ WRONG = {
     "rate NaN": ('{"recipe": {"learning_rate": NaN}}', "learning_rate must be above 0.0"),
     "null for a number": ({"seed": None}, "seed must be a whole number. Received: seed=None"),
     "a number for text": ({"data": 3}, "data must be text or null. Received: data=3"),
-    "a list for text": ({"model": ["S/16"]}, "model must be text. Received: model=['S/16']"),
+    "a list for text": ({"model": ["S/16"]}, "model must be text or null. Received: model=['S/16']"),
     "1 for true": ({"merge_validation": 1}, "merge_validation must be true or false"),
     "no such aspect": ({"aspect": "squash"}, "aspect must be one of 'stretch', 'crop', 'pad'"),
     "channels": ({"channels": 2}, "channels must be one of 1, 3 or null. Received: channels=2"),
