@@ -58,8 +58,8 @@ def fit_head(
 
     Each feature is standardised first. The strength with the least log loss over `FOLDS` folds is taken, each
     at its best temperature, since the answers of a run are calibrated. Without that, the log loss would judge
-    how large the logits are. Where a class has one image only, the middle of the grid is taken. The validation part of a run, which
-    calibrates the answers, is not needed for this choice and so stays unseen.
+    how large the logits are. Where a class has one image only, the middle of the grid is taken. The
+    validation part of a run, which calibrates the answers, is not needed for this choice and stays unseen.
 
     Args:
         features: (n, width).
