@@ -14,13 +14,14 @@ from keras_vit.validation import from_plain
 if TYPE_CHECKING:
     import keras
 
-CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION = (
+CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION, ADAPTER = (
     "config.json",
     "model.keras",
     "history.csv",
     "metrics.json",
     "report.html",
     "rejection.npz",
+    "adapter.safetensors",
 )
 TRAIN_AGAIN = "train the run again"
 

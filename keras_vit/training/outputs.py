@@ -21,9 +21,10 @@ from keras_vit.report.run import render_report
 from keras_vit.runs import folder as run_folder
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.ood import judge_ood
+from keras_vit.training.adapter import save_adapter
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
 from keras_vit.training.config import TrainConfig, to_dict
-from keras_vit.training.lora import merge_lora
+from keras_vit.training.lora import lora_layers, merge_lora
 from keras_vit.training.options import command_of
 from keras_vit.training.start import Start
 from keras_vit.validation import to_plain
@@ -136,6 +137,8 @@ def write_run(
     files.write_csv(folder / run_folder.HISTORY, history)
     files.write_json(folder / run_folder.METRICS, metrics)
     _save_model(plain, folder / run_folder.MODEL)
+    if lora_layers(model):
+        save_adapter(model, folder / run_folder.ADAPTER)
     report = render_report(
         config=described,
         metrics=metrics,
