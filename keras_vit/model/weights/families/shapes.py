@@ -1,6 +1,7 @@
 """What shapes of tensors tell, for the families that name each part of a block alike."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,37 @@ def heads_of(told: Told, dim: int, inner: int, head_dim: int | None, heads: int 
     return {"num_heads": count, "head_dim": None if inner == dim else inner // count}
 
 
-def side_and_shape(size: Any) -> tuple[int, int]:
-    """(height, width) of an image size that is one number for both, or two."""
-    sizes = [int(x) for x in np.atleast_1d(size)]
-    return sizes[0], sizes[-1]
+def grid_of(rows: int, possible: Iterable[int], patch_size: int, told: Told) -> tuple[tuple[int, int], int]:
+    """(rows, columns) of the patches, from the length of a position table.
+
+    Args:
+        rows: of the table.
+        possible: how many of them may stand before those of the patches, for class token and registers.
+        patch_size: side of a patch in pixels.
+        told: may know `image_size`, the side or (height, width); else the images are taken as square.
+
+    Returns:
+        The grid, and how many rows of the table stand before those of the patches.
+
+    Raises:
+        InputError: no grid has as many patches.
+    """
+    counts = sorted(set(possible), reverse=True)
+    sizes = [int(x) for x in np.atleast_1d(told.get("image_size", ()))]
+    if sizes:
+        grid = (sizes[0] // patch_size, sizes[-1] // patch_size)
+        if rows - grid[0] * grid[1] in counts:
+            return grid, rows - grid[0] * grid[1]
+    told.by.pop("image_size", None)  # it is of other images than the table
+    for count in counts:
+        side = math.isqrt(max(rows - count, 0))
+        if side and side * side == rows - count:
+            return (side, side), count
+    first = " or ".join(map(str, reversed(counts)))
+    raise InputError(
+        f"{told.what} has {rows} positions, which no square image with {first} first tokens gives: a token is "
+        "missing, or the images are not square, so give image_size=(height, width)."
+    )
 
 
 def class_names_of(names: Mapping[Any, str] | None, count: int) -> tuple[str, ...] | None:

@@ -28,7 +28,7 @@ from keras_vit.model.weights.families.checks import (
     count_blocks,
     preprocessing,
 )
-from keras_vit.model.weights.families.shapes import axes, class_names_of, heads_of, side_and_shape
+from keras_vit.model.weights.families.shapes import axes, class_names_of, grid_of, heads_of
 from keras_vit.model.weights.rules import Rule, apply, linear, norm, patch_kernel, same, tokens, two_heads
 from keras_vit.model.weights.told import SHAPES, Told
 from keras_vit.model.weights.weights import Weights
@@ -233,18 +233,16 @@ def _config(
         raise InputError(f"{what} has patches of {patch_size}x{width} pixels: ViT has square patches.")
     cls, distilled = "cls_token" in tensors, "dist_token" in tensors
     registers = axes(tensors, "reg_token", 3, what)[1] if "reg_token" in tensors else 0
-    grid, positions = _grid(tensors, patch_size, cls + distilled, registers, told, what)
-    if registers and positions == cls + distilled + registers:
-        tensors = _without_register_positions(tensors, cls + distilled, registers)
+    rows, first = axes(tensors, "pos_embed", 3, what)[1], cls + distilled
+    grid, positions = grid_of(rows, (0, first, first + registers), patch_size, told)
+    if registers and positions == first + registers:
+        tensors = _without_register_positions(tensors, first, registers)
         notes.append("the positions of the registers were added to the registers themselves")
         positions -= registers
-    if positions not in (0, cls + distilled):
-        raise InputError(f"{what} has {positions} positions of first tokens, which has {cls + distilled}.")
-
-    first = "blocks.0."
-    inner = axes(tensors, f"{first}attn.qkv.weight", 2, what)[0] // 3
-    expand = axes(tensors, f"{first}mlp.fc1.weight", 2, what)[0]
-    mlp_dim = axes(tensors, f"{first}mlp.fc2.weight", 2, what)[1]
+    block = "blocks.0."
+    inner = axes(tensors, f"{block}attn.qkv.weight", 2, what)[0] // 3
+    expand = axes(tensors, f"{block}mlp.fc1.weight", 2, what)[0]
+    mlp_dim = axes(tensors, f"{block}mlp.fc2.weight", 2, what)[1]
     depth = count_blocks(tensors, "blocks.")
     attention_pool, pre_norm = "attn_pool.latent" in tensors, "norm_pre.weight" in tensors
     pooled = "fc_norm.weight" in tensors
@@ -265,44 +263,22 @@ def _config(
         "pooling": pooling,
         "head_hidden_dim": axes(tensors, "pre_logits.fc.weight", 2, what)[0] if hidden else None,
         "head_activation": "tanh" if hidden else "gelu",
-        "qkv_bias": f"{first}attn.qkv.bias" in tensors,
-        "qk_norm": f"{first}attn.q_norm.weight" in tensors,
+        "qkv_bias": f"{block}attn.qkv.bias" in tensors,
+        "qk_norm": f"{block}attn.q_norm.weight" in tensors,
         "activation": "swiglu" if swiglu else told.get("activation", "gelu" if plain else None),
-        "layer_scale": 1e-5 if f"{first}ls1.gamma" in tensors else None,
+        "layer_scale": 1e-5 if f"{block}ls1.gamma" in tensors else None,
         "norm_epsilon": told.get("norm_epsilon", 1e-5 if pre_norm else 1e-6),
         "pre_norm": pre_norm,
         "final_norm": "pooled" if pooled else "tokens" if "norm.weight" in tensors else "none",
         "patch_bias": "patch_embed.proj.bias" in tensors,
-        "projection_bias": f"{first}attn.proj.bias" in tensors,
-        "mlp_bias": f"{first}mlp.fc1.bias" in tensors,
+        "projection_bias": f"{block}attn.proj.bias" in tensors,
+        "mlp_bias": f"{block}mlp.fc1.bias" in tensors,
         "class_token": None if cls == pooling.startswith("token") else cls,
         "class_position": positions > 0 or not cls,
     }
-    head_dim = axes(tensors, f"{first}attn.q_norm.weight", 1, what)[0] if config["qk_norm"] else None
+    head_dim = axes(tensors, f"{block}attn.q_norm.weight", 1, what)[0] if config["qk_norm"] else None
     config |= heads_of(told, dim, inner, head_dim, HEADS.get((dim, depth)))
     return config, tensors
-
-
-def _grid(
-    tensors: Tensors, patch_size: int, first: int, registers: int, told: Told, what: str
-) -> tuple[tuple[int, int], int]:
-    """(rows, columns) of the patches, and how many positions stand before those of the patches."""
-    rows = axes(tensors, "pos_embed", 3, what)[1]
-    possible = sorted({0, first, first + registers}, reverse=True)
-    size = told.get("image_size", ())
-    if size:
-        height, width = side_and_shape(size)
-        grid = (height // patch_size, width // patch_size)
-        if rows - grid[0] * grid[1] in possible:
-            return grid, rows - grid[0] * grid[1]
-    for count in possible:
-        side = round(max(rows - count, 0) ** 0.5)
-        if side and side * side == rows - count:
-            told.by.pop("image_size", None)
-            return (side, side), count
-    raise InputError(
-        f"{what} has {rows} positions, which no square image gives: give image_size=(height, width)."
-    )
 
 
 def _without_register_positions(tensors: Tensors, first: int, registers: int) -> dict[str, np.ndarray]:
