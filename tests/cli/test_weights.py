@@ -1,13 +1,15 @@
 """`keras-vit weights`: what is in a source of published weights, or one sentence."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from safetensors.numpy import save_file
 
 from keras_vit.cli.main import main
 from keras_vit.process.exit_codes import FINE, WRONG_USAGE
-from tests.helpers.paths import SHARED
+from tests.helpers.paths import ROOT, SHARED
 from tests.helpers.published import recorded, tensors_of
 from tests.helpers.random_tensors import random_tensors
 
@@ -93,6 +95,25 @@ def test_the_config_beside_a_file(folder, capsys):
     assert "config.json beside the file was read" in shown(
         capsys, (folder / "model.safetensors").rename(folder / "mine.safetensors")
     )
+
+
+def test_a_run_of_an_earlier_version(capsys):
+    found = json.loads(shown(capsys, ROOT / "tests" / "fixtures" / "version_0_1_0" / "run", "--json"))
+    assert found["family"] == "keras_vit"
+    assert found["class_names"][:2] == ["crazing", "inclusion"]
+    assert found["image_shape"] == [28, 28, 1]
+    assert found["unused"] == found["new"] == []
+
+
+def test_neither_keras_nor_torch_is_imported(folder):
+    script = (
+        "import sys\n"
+        "from keras_vit.cli.main import main\n"
+        "code = main(['weights', sys.argv[1]])\n"
+        "sys.exit(code or sorted({'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)) or 0)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (FINE, "")
 
 
 MISTAKES = {

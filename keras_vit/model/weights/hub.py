@@ -85,9 +85,11 @@ def _refused(error: Exception, repository: str, revision: str | None) -> str | N
 
 def _bring(name: str, repository: str, revision: str | None, error: Exception) -> str:
     page = f"https://huggingface.co/{repository}/tree/{revision or 'main'}"
+    # timm has the mean and the deviation of the pixels in its config.json.
+    config = "config.json" if repository.startswith("timm/") else "config.json, preprocessor_config.json"
     return (
-        f"{name} is not in the cache and cannot be downloaded ({_reason(error)}): download config.json and "
-        f"model.safetensors from {page} on a machine that can, put both into one folder, and give that "
+        f"{name} is not in the cache and cannot be downloaded ({_reason(error)}): download {config} and "
+        f"model.safetensors from {page} on a machine that can, put them into one folder, and give that "
         "folder as the source (--init FOLDER)."
     )
 

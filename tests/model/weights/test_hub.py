@@ -238,7 +238,10 @@ def test_without_a_network_the_cache_serves(cache, offline):
         assert ("HF_HUB_OFFLINE is set" in note) == offline
         assert found | {"notes": others} == one
     assert "some/other is not in the cache and cannot be downloaded" in other["error"]
-    assert "model.safetensors from https://huggingface.co/some/other/tree/main" in other["error"]
+    assert (
+        "preprocessor_config.json and model.safetensors from https://huggingface.co/some/other/tree/main"
+        in other["error"]
+    )
     assert "--init FOLDER" in other["error"]
     assert ("HF_HUB_OFFLINE is set" in other["error"]) == offline
     assert "\n" not in other["error"]
