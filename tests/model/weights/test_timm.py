@@ -263,7 +263,7 @@ def test_tensors_without_a_use_are_named(tmp_path):
         (tiny({"blocks.5.mlp.fc2.weight": (192, 700)}), {}, "contract/kernel of shape (700, 192)"),
         (tiny({"patch_embed.proj.weight": (192, 3, 16, 8)}), {}, "has patches of 16x8 pixels"),
         (tiny({"patch_embed.proj.weight": (192, 768)}), {}, "which should have 4 axes"),
-        (tiny({"pos_embed": (1, 190, 192)}), {}, "has 190 positions, which no square image with 0 or 1 first"),
+        (tiny({"pos_embed": (1, 190, 192)}), {}, "190 positions, which no square image with 0 or 1 first"),
         (tiny(without=["pos_embed"]), {}, "has no table of positions"),
         (tiny(without=[f"blocks.{i}.norm1.bias" for i in range(12)]), {}, "model with RMS normalisation"),
         (tiny(**{"attn.relative_position_bias_table": (9, 3)}), {}, "model with relative positions"),

@@ -82,8 +82,8 @@ def grid_of(rows: int, possible: Iterable[int], patch_size: int, told: Told) -> 
             return (side, side), count
     first = " or ".join(map(str, reversed(counts)))
     raise InputError(
-        f"{told.what} has {rows} positions, which no square image with {first} first tokens gives: a token is "
-        "missing, or the images are not square, so give image_size=(height, width)."
+        f"{told.what} has {rows} positions, which no square image with {first} first tokens gives: a token "
+        "is missing, or the images are not square, so give image_size=(height, width)."
     )
 
 
