@@ -195,7 +195,7 @@ def children(layer: Any, input_shape: Shape) -> list[tuple[layers.Layer, Shape]]
     if not any(isinstance(layer, kind) for kind in OURS):
         return []
     # Those of PatchEmbed depend on its stem; all others are attributes of the same name.
-    inside = layer.parts if isinstance(layer, PatchEmbed) else {}
+    inside = layer.parts() if isinstance(layer, PatchEmbed) else {}
     return [
         (inside.get(part.name) or getattr(layer, part.name), (input_shape[0], *part.input_shape))
         for part in layer_cost(layer, input_shape).parts

@@ -111,9 +111,11 @@ class PatchEmbed(layers.Layer):
         ]
         return convolutions, norms
 
-    @property
     def parts(self) -> dict[str, layers.Layer]:
-        """The layers inside by name, in the order of use."""
+        """The layers inside by name, in the order of use.
+
+        Not a property: Keras saves weights under the first attribute, by the alphabet, that holds layers.
+        """
         if self.stem == "conv":
             pairs = zip(self.convolutions, self.norms, strict=True)
             return {part.name: part for pair in pairs for part in pair}

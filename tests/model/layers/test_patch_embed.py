@@ -81,7 +81,7 @@ def test_patch_norm_normalises_before_and_after_the_projection(patch_bias):
     x = 0.1 * random_input((2, 8, 12, 3))
     layer.build(x.shape)
     randomize(layer)
-    parts = {name: part.get_weights() for name, part in layer.parts.items()}
+    parts = {name: part.get_weights() for name, part in layer.parts().items()}
     assert list(parts) == ["patch_norm", "projection", "embedding_norm"]
     kernel, *bias = parts["projection"]
     tokens = to_numpy(layer(x))
