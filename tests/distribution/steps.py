@@ -11,6 +11,8 @@ import keras
 import numpy as np
 
 import keras_vit
+from keras_vit.training.layerwise import LayerwiseAdam, shares_of
+from keras_vit.training.recipe import Recipe
 
 STEPS, BATCH, EVALUATION_IMAGES = 20, 8, 21  # not divisible by the batch size or the number of devices
 
@@ -24,10 +26,15 @@ def images():
     return pixels, np.eye(3, dtype="float32")[random.integers(0, 3, count)]
 
 
-def make_optimizer(sgd=False, scaled=False, **settings):
+def make_optimizer(model, sgd=False, scaled=False, layerwise=False, **settings):
     if scaled:
-        return keras.optimizers.LossScaleOptimizer(make_optimizer(sgd, **settings), initial_scale=256.0)
+        return keras.optimizers.LossScaleOptimizer(
+            make_optimizer(model, sgd, **settings), initial_scale=256.0
+        )
     averaged = {"use_ema": True, "ema_momentum": 0.9, **settings}
+    if layerwise:  # the embeddings begin in step 10
+        recipe = Recipe(layer_decay=0.5, unfreeze_every=5 / STEPS)
+        return LayerwiseAdam(1e-3, shares=shares_of(model, recipe, STEPS), **averaged)
     if sgd:  # its steps grow with the gradient; steps of Adam hardly do
         return keras.optimizers.SGD(0.1, **averaged)
     return keras.optimizers.AdamW(1e-3, weight_decay=0.05, **averaged)
@@ -54,7 +61,7 @@ def train(case):
             **{**MODEL, **case.get("model", {})},
         )
         model.compile(
-            make_optimizer(**case.get("optimizer", {})),
+            make_optimizer(model, **case.get("optimizer", {})),
             keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
             metrics=["accuracy"],
             **case.get("compile", {}),

@@ -18,7 +18,14 @@ OTHERS = {
     "compile": {"steps_per_execution": 2} if BACKEND == "jax" else {},
     "model": {"qkv_bias": False},  # the gradient of the bias of a key is only rounding, which Adam scales up
 }
-ON_ONE = {"one": {"distribute": {"kind": "none"}, **CLIPPED}}
+LAYERWISE = {
+    "optimizer": {"layerwise": True, "global_clipnorm": 0.5},
+    "model": {"stem": "linear", "qkv_bias": False},
+}
+ON_ONE = {
+    "one": {"distribute": {"kind": "none"}, **CLIPPED},
+    "one, layer by layer": {"distribute": {"kind": "none"}, **LAYERWISE},
+}
 if BACKEND == "tensorflow":  # there, Keras clips before the sum
     ON_ONE["one, clipped by value"] = {"distribute": {"kind": "none"}, **BY_VALUE}
 else:
@@ -27,12 +34,14 @@ IN_ONE_PROCESS = {
     "tensorflow": {
         "two": {"distribute": {"devices": 2}, **CLIPPED},
         "two, clipped by value": {"distribute": {"devices": 2}, **BY_VALUE},
+        "two, layer by layer": {"distribute": {"devices": 2}, **LAYERWISE},
     },
     "jax": {
         # Four devices come first: JAX keeps the number of devices of the first case.
         "four": {"distribute": {"devices": 4}, **CLIPPED},
         "two": {"distribute": {"devices": 2}, **CLIPPED},
         "two, other options": {"distribute": {"devices": 2}, **OTHERS},
+        "two, layer by layer": {"distribute": {"devices": 2}, **LAYERWISE},
         "two, split": {"distribute": {"kind": "model", "devices": 2}, **CLIPPED},
         "four, split in pairs": {
             "distribute": {"kind": "model", "devices": 4, "model_devices": 2},
@@ -50,6 +59,7 @@ IN_TWO_PROCESSES = {
     "torch": {
         "two processes": {"distribute": {}, **CLIPPED},
         "two processes, other options": {"distribute": {}, **OTHERS},
+        "two processes, layer by layer": {"distribute": {}, **LAYERWISE},
     },
 }[BACKEND]
 # Each of the two JAX processes has two devices.

@@ -96,7 +96,10 @@ def test_merged_kernels_compute_the_same(dtype):
         weight.path for weight in small_vit(activation="swiglu").weights
     ]
     found, expected = plain.predict(images, verbose=0), model.predict(images, verbose=0)
-    np.testing.assert_allclose(found, expected, atol=1e-5 if dtype == "float32" else 5e-2)
+    if dtype == "float32":
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    else:  # Keras rounds kernel and product before their sum
+        assert np.linalg.norm(found - expected) < 5e-2 * np.linalg.norm(expected)
     given = values(model)
     for path, value in values(plain).items():  # in float64, whatever the policy
         layer = path.removesuffix("/kernel")
