@@ -87,6 +87,28 @@ def test_training_batches(channels):
         np.testing.assert_array_equal(y, np.eye(3)[numbers(x) % 3])
 
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_every_batch_is_scaled_by_mean_and_deviation(in_memory, monkeypatch):
+    monkeypatch.setattr(pipeline, "fits_in_memory", lambda *_: in_memory)
+    preprocessing = Preprocessing((8, 6, 3), mean=MEAN, std=STD, interpolation="bicubic")
+    data = image_data(preprocessing=preprocessing, augmentation=Augmentation(flip="both"))
+    for x, y in [*take(data.train, 4), *take(data.validation, 1), *take(data.test, 1)]:
+        level = np.array(STD) * x + MEAN  # 0..1, the same in all pixels and channels
+        number = np.rint(level.mean(axis=(1, 2, 3)) * 255 / 4)
+        np.testing.assert_allclose(level, np.broadcast_to(4 * number / 255, level.T.shape).T, atol=1e-6)
+        np.testing.assert_array_equal(y, np.eye(3)[number.astype(int) % 3])
+
+
+def test_pixels_are_not_scaled():
+    scaled = Preprocessing((12, 12, 1), mean=(0.1,), std=(0.3,))
+    np.testing.assert_array_equal(
+        image_data(preprocessing=scaled).pixels("test"), image_data().pixels("test")
+    )
+
+
 def test_an_epoch_holds_distinct_training_images():
     data = image_data()
     epochs = order(data, 0, epochs=12).reshape(12, -1)

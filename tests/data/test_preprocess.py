@@ -1,14 +1,19 @@
 """The preprocessing compared with PIL: every format and mode, the resize, the aspect policies."""
 
+import dataclasses
 import io
+import json
 
+import keras
 import numpy as np
 import pytest
+import skimage.data
 import tensorflow as tf
 from PIL import Image
 
-from keras_vit.data.preprocess import Preprocessing, decode_image, prepare_pixels, preprocess
+from keras_vit.data.preprocess import Preprocessing, decode_image, prepare_pixels, preprocess, scale_pixels
 from keras_vit.errors import InputError
+from keras_vit.validation import from_plain, to_plain
 
 pytestmark = pytest.mark.same_on_every_backend
 
@@ -156,6 +161,115 @@ def test_resize_equals_the_bilinear_filter_of_pil(found, wanted):
     np.testing.assert_allclose(resized, expected, atol=0.01)
 
 
+@pytest.mark.parametrize("wanted", [(224, 224), (96, 160), (600, 500)])
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "brick"])
+def test_bicubic_equals_that_of_pillow(name, wanted):
+    picture = getattr(skimage.data, name)()
+    expected = np.asarray(Image.fromarray(picture).resize(wanted[::-1], Image.Resampling.BICUBIC))
+    pixels = picture.reshape(*picture.shape[:2], -1)
+    preprocessing = Preprocessing((*wanted, pixels.shape[-1]), interpolation="bicubic")
+    found = prepare_pixels(pixels, preprocessing).numpy()
+    difference = np.abs(found - expected.reshape(found.shape))
+    assert difference.max() <= 2
+    assert (difference > 0).mean() < 5e-3
+    # Neither bilinear nor a bicubic resize in one pass would pass.
+    other = prepare_pixels(pixels, dataclasses.replace(preprocessing, interpolation="bilinear")).numpy()
+    assert (np.abs(other - found) > 0.5).mean() > 0.05
+    one_pass = tf.image.resize(pixels.astype("float32"), wanted, "bicubic", antialias=True).numpy()
+    assert (np.abs(one_pass - expected.reshape(found.shape)) > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("aspect", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("size", [(40, 61), (61, 40), (5, 90), (28, 20), (1, 1), (1, 300)])
+def test_bicubic_gives_whole_gray_levels_once_and_for_all(size, aspect):
+    pixels = np.random.default_rng(0).choice([0, 255], (*size, 3)).astype("uint8")
+    preprocessing = Preprocessing((28, 20, 3), aspect, interpolation="bicubic")
+    found = prepare_pixels(pixels, preprocessing).numpy()
+    np.testing.assert_array_equal(found, np.clip(np.rint(found), 0, 255))
+    np.testing.assert_array_equal(prepare_pixels(found, preprocessing), found)
+
+
+def test_bicubic_leaves_pixels_that_need_no_resize_as_they_are():
+    pixels = np.random.default_rng(0).uniform(0, 255, (28, 20, 3)).astype("float32")
+    found = prepare_pixels(pixels, Preprocessing((28, 20, 3), interpolation="bicubic"))
+    np.testing.assert_array_equal(found, pixels)
+
+
+# The scaling
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+SCALINGS = {
+    "one number for each channel": (MEAN, STD),
+    "one mean for all": ((0.1307,), STD),
+    "one deviation for all": (MEAN, (0.3081,)),
+    "mean alone": (MEAN, None),
+    "deviation alone": (None, STD),
+    "of the unit interval": ((0.0,), (1.0,)),
+}
+
+
+@pytest.mark.parametrize("kind", ["array", "TensorFlow", "Keras"])
+@pytest.mark.parametrize(("mean", "std"), SCALINGS.values(), ids=SCALINGS)
+def test_scaling(mean, std, kind):
+    preprocessing = Preprocessing((4, 5, 3), mean=mean, std=std)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 4, 5, 3)).astype("float32")
+    expected = np.empty(pixels.shape)
+    for channel in range(3):
+        center, spread = ((0.5,) if one is None else one for one in (mean, std))
+        level = pixels[..., channel].astype("float64") / 255
+        expected[..., channel] = (level - center[channel % len(center)]) / spread[channel % len(spread)]
+    if kind == "Keras":
+        images = keras.Input((4, 5, 3))
+        found = keras.Model(images, scale_pixels(images, preprocessing))(pixels)
+    else:
+        found = scale_pixels(tf.constant(pixels) if kind == "TensorFlow" else pixels, preprocessing)
+    found = np.asarray(found)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+def test_without_mean_and_deviation_the_scaling_is_that_of_earlier_versions():
+    levels = np.linspace(0, 255, 10_000, dtype="float32").reshape(100, 100, 1)
+    found = scale_pixels(levels, Preprocessing((100, 100, 1)))
+    np.testing.assert_array_equal(found, levels / 127.5 - 1.0)
+    assert (found.min(), found.max()) == (-1, 1)
+
+
+def test_a_gray_image_takes_one_number():
+    preprocessing = Preprocessing((4, 4, 1), mean=(0.1307,), std=(0.3081,))
+    found = scale_pixels(np.full((4, 4, 1), 255.0, "float32"), preprocessing)
+    np.testing.assert_allclose(found, (1 - 0.1307) / 0.3081, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers"),
+    [
+        ({}, {"mean": [0.5] * 3, "std": [0.5] * 3}),
+        ({"mean": MEAN, "std": (0.3,)}, {"mean": list(MEAN), "std": [0.3] * 3}),
+    ],
+)
+def test_the_numbers_for_a_reader(given, numbers):
+    assert Preprocessing((4, 4, 3), **given).numbers() == numbers
+
+
+def test_it_goes_through_json_and_is_a_key():
+    preprocessing = Preprocessing((4, 4, 3), "pad", list(MEAN), STD, "bicubic")
+    plain = json.loads(json.dumps(to_plain(preprocessing)))
+    assert plain == {
+        "image_shape": [4, 4, 3],
+        "aspect": "pad",
+        "mean": list(MEAN),
+        "std": list(STD),
+        "interpolation": "bicubic",
+    }
+    assert {preprocessing: 1}[from_plain(Preprocessing, plain)] == 1
+
+
+# The aspect
+
+
 def square_in_a_wide_image(height, width, side, background=40):
     """A white square at the centre of a dark image."""
     pixels = np.full((height, width, 1), background, np.uint8)
@@ -267,6 +381,30 @@ def test_bytes_that_are_not_an_image(encoded):
         (
             ((28, 28, 1), "squash"),
             "aspect must be one of 'stretch', 'crop', 'pad'. Received: aspect='squash'",
+        ),
+        (
+            ((28, 28, 3), "pad", (0.4, 0.5)),
+            r"mean must be 3 numbers, one for each channel, or one. Received: mean=\(0.4, 0.5\)",
+        ),
+        (((28, 28, 1), "pad", MEAN), r"mean must be one number. Received: mean=\(0.485, 0.456, 0.406\)"),
+        (((28, 28, 3), "pad", MEAN, ()), "std must be 3 numbers, one for each channel, or one"),
+        (
+            ((28, 28, 3), "pad", (123.675, 116.28, 103.53)),
+            "mean must be 0.0 or more and 1.0 at most",
+        ),
+        (
+            ((28, 28, 3), "pad", MEAN, (0.0, 0.2, 0.2)),
+            "std must be above 0.0 and 1.0 at most. Received",
+        ),
+        (((28, 28, 3), "pad", MEAN, (-0.2,)), "std must be above 0.0 and 1.0 at most"),
+        (((28, 28, 3), "pad", MEAN, (58.395,)), "std must be above 0.0 and 1.0 at most"),
+        (((28, 28, 3), "pad", (float("nan"),)), "mean must be"),
+        (((28, 28, 3), "pad", MEAN, (float("inf"),)), "std must be"),
+        (((28, 28, 3), "pad", 0.5), "mean must be a list or None. Received: mean=0.5"),
+        (((28, 28, 3), "pad", ("0.5",)), "mean must be"),
+        (
+            ((28, 28, 3), "pad", None, None, "lanczos"),
+            "interpolation must be one of 'bilinear', 'bicubic'. Received: interpolation='lanczos'",
         ),
     ],
 )

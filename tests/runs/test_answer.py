@@ -16,6 +16,7 @@ from keras_vit.evaluation.ood import OODDetector
 from keras_vit.runs import predict as predict_module
 from keras_vit.runs.answer import (
     MAX_BATCH_BYTES,
+    Flips,
     OODDistance,
     answer_images,
     answer_model,
@@ -123,6 +124,93 @@ def test_pixels_that_are_not_finite_are_rejected_and_do_not_affect_others(value,
     assert found["reject"].tolist() == [0, 0, 1, 0, 0, 0]
     others = np.delete(np.arange(6), 2)
     np.testing.assert_allclose(found["probabilities"][others], before["probabilities"][others], atol=1e-5)
+
+
+# Mirror images
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_answers_with_mirror_images(kind):
+    """The mean of the logits in numpy; all that is not a probability is of the image as it is."""
+    keras.utils.set_random_seed(0)
+    model, pixels = small(**KINDS[kind]), pixels_of(24)
+    scaled = np.asarray(scale_pixels(pixels, PREPROCESSING))
+    features = ood_features(model).predict(scaled, verbose=0)
+    detector = detector_of(features)
+    answers = answer_model(model, TEMPERATURE, detector, PREPROCESSING, flips=True)
+    found, plain = (
+        answers_to(answers, pixels),
+        answers_to(answer_model(model, TEMPERATURE, detector, PREPROCESSING), pixels),
+    )
+    mirrored = [np.ascontiguousarray(scaled[:, ::up, ::left]) for up in (1, -1) for left in (1, -1)]
+    logits = np.mean([model.predict(images, verbose=0).astype("float64") for images in mirrored], axis=0)
+    half = model.get_layer("patch_embed").compute_dtype != "float32"
+    close = dict(rtol=2e-2, atol=5e-2) if half else dict(rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], softmax(logits / TEMPERATURE), **close)
+    np.testing.assert_array_equal(found["label"], found["probabilities"].argmax(axis=1))
+    np.testing.assert_array_equal(found["confidence"], found["probabilities"].max(axis=1))
+    for name in ("distance", "features"):
+        np.testing.assert_allclose(found[name], plain[name], **close)
+    clear = np.abs(plain["distance"] / detector.threshold - 1) > (5e-2 if half else 1e-4)
+    np.testing.assert_array_equal(found["reject"][clear], plain["reject"][clear])
+    assert np.abs(found["probabilities"] - plain["probabilities"]).max() > 0.01
+
+
+def test_a_mirror_image_gets_the_same_answer():
+    answers, pixels = plain_answers(small(), flips=True), pixels_of(6)
+    expected = answers_to(answers, pixels)["probabilities"]
+    for mirror in (np.s_[:, ::-1], np.s_[:, :, ::-1], np.s_[:, ::-1, ::-1]):
+        found = answers_to(answers, np.ascontiguousarray(pixels[mirror]))["probabilities"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_layer_of_mirror_images():
+    images = np.random.default_rng(0).normal(size=(3, 4, 5, 2)).astype("float32")
+    layer = Flips()
+    found = keras.ops.convert_to_numpy(layer(images))
+    expected = np.concatenate([images[:, ::up, ::left] for up in (1, -1) for left in (1, -1)])
+    np.testing.assert_array_equal(found, expected)
+    assert layer.compute_output_shape(images.shape) == found.shape
+    assert layer.compute_output_shape((None, 4, 5, 2)) == (None, 4, 5, 2)
+    assert Flips.from_config(layer.get_config()).name == layer.name
+
+
+@pytest.mark.parametrize("images", [0, 1, 65])
+def test_any_number_of_images_gets_answers_with_mirror_images(images):
+    answers, pixels = plain_answers(small(), flips=True), pixels_of(images)
+    found = answers_to(answers, pixels)
+    assert len(found["probabilities"]) == images
+    np.testing.assert_allclose(found["probabilities"].sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_not_finite_do_not_affect_others_with_mirror_images(value):
+    answers, pixels = plain_answers(small(), flips=True), pixels_of(4)
+    before = answers_to(answers, pixels)
+    pixels[2, 3, 3, 0] = value
+    found = answers_to(answers, pixels)
+    assert found["reject"].tolist() == [0, 0, 1, 0]
+    np.testing.assert_allclose(
+        found["probabilities"][[0, 1, 3]], before["probabilities"][[0, 1, 3]], atol=1e-5
+    )
+
+
+def test_a_batch_with_mirror_images_is_as_large_as_one_without():
+    assert batch_size(plain_answers(small(), flips=True)) == 256 // 4
+
+
+# The scaling
+
+
+def test_the_model_scales_by_mean_and_deviation():
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    model, pixels = small(), pixels_of(12)
+    scaled = ((pixels.astype("float64") / 255 - mean) / std).astype("float32")
+    expected = softmax(model.predict(scaled, verbose=0).astype("float64"))
+    preprocessing = Preprocessing(SHAPE, mean=mean, std=std)
+    found = answers_to(answer_model(model, 1.0, None, preprocessing), pixels)["probabilities"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert np.abs(answers_to(plain_answers(model), pixels)["probabilities"] - expected).max() > 1e-2
 
 
 def test_without_a_detector_nothing_is_rejected():

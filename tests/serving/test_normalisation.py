@@ -44,7 +44,7 @@ PUBLISHED = {
     "family": "timm",
 }
 SIZES = ((24, 20), (48, 40), (24, 40))
-"""Of the images: the size of the model or twice that. At others a few pixels differ by 1 from Pillow: see `resize_to`."""
+"""Of the images: the model's size or twice that. At others a few pixels differ by 1: see `resize_to`."""
 
 FORMATS = ("onnx", "litert", "openvino")
 
@@ -183,6 +183,21 @@ def test_evaluate(flips, folder, expected):
     assert found["confusion_matrix"] == wanted["confusion_matrix"]
 
 
+@pytest.mark.parametrize("flips", [False, True])
+def test_the_commands(flips, folder, expected, capsys):
+    option = ["--flips-at-test"] if flips else []
+    files = [str(path) for path in expected.paths[:4]]
+    assert main(["predict", str(folder), *files, "--json", *option]) == FINE
+    found = json.loads(capsys.readouterr().out)
+    probabilities = [[*item["probabilities"].values()] for item in found]
+    np.testing.assert_allclose(probabilities, expected.probabilities[flips][:4], rtol=0, atol=1e-5)
+    assert main(["evaluate", str(folder), "--data", str(folder.parent / "images"), *option]) == FINE
+    first = capsys.readouterr().out.splitlines()[0]
+    right = (expected.probabilities[flips].argmax(axis=1) == expected.labels).sum()
+    assert f"{right} of {len(expected.labels)}" in first
+    assert ("mean over mirror images" in first) is flips
+
+
 def changed(folder, parent, **changes):
     """A copy of the run with another preprocessing; `None` leaves the record out, as earlier versions did."""
     other = parent / "run"
@@ -266,6 +281,8 @@ def bundles(folder, tmp_path_factory):
 def test_the_bundle(flips, bundles, expected):
     import tensorflow as tf
 
+    from tests.serving.graph_ops import objections, read
+
     signatures = tf.saved_model.load(str(bundles[flips])).signatures
     files = tf.constant([path.read_bytes() for path in expected.paths])
     found = signatures["serving_default"](image_bytes=files)
@@ -275,6 +292,7 @@ def test_the_bundle(flips, bundles, expected):
     for signature, images in pixels.items():
         found = signatures[signature](images=tf.constant(images))
         np.testing.assert_allclose(found["probabilities"], expected.probabilities[flips], rtol=0, atol=1e-5)
+    assert objections(read(bundles[flips]).meta_graphs[0]) == []  # operations that a server may not have
     for count in (0, 1):
         found = signatures["serving_default"](image_bytes=files[:count])
         wanted = expected.probabilities[flips][:count]
