@@ -74,7 +74,7 @@ ROWS: tuple[Row, ...] = (
     (r"vit_huge_patch14_clip_quickgelu_\d+\.dfn5b", TIMM, APPLE, QUICK, CLIP, HEADS_16),
     (r"vit_base_patch16_siglip_(gap_)?\d+\.(v2_)?webli.*", TIMM, APACHE, GELU, HALF),
     (r"vit_large_patch16_siglip_(gap_)?(256|384)\.(v2_)?webli.*", TIMM, APACHE, GELU, HALF),
-    (r"vit_(base_patch32|large_patch16)_siglip_(gap_)?(256|512)\.v2_webli", TIMM, APACHE, TANH, HALF),
+    (r"vit_(base_patch32_siglip_(gap_)?256|large_patch16_siglip_(gap_)?512)\..*", TIMM, APACHE, TANH, HALF),
     (r"vit_so400m_patch14_siglip_(gap_)?\d+\..*", TIMM, APACHE, GELU, HALF, HEADS_16),
     (r"vit_(so400m|giantopt)_patch16_siglip_(gap_)?\d+\..*", TIMM, APACHE, TANH, HALF, HEADS_16),
     (r"vit_(wee|little|mediumd?|betwixt|so150m2?)_.*gap_\d+\.s(bb|w).*", TIMM, APACHE, GELU, HALF),
@@ -191,7 +191,7 @@ AUTO: tuple[Choice, ...] = (
 
 def auto_table() -> str:
     """The table of `--init auto` as text: one line for each source, the preferred one first."""
-    lines = [f"{'source':52}{'licence':12}{'parameters':>12}{'pixels':>8}  note"]
+    lines = [f"{'source':49}{'licence':12}{'parameters':>12}{'pixels':>8}  note"]
     for row in AUTO:
-        lines.append(f"{row.source:52}{row.licence:12}{row.parameters:12,}{row.image_size:8}  {row.why}")
+        lines.append(f"{row.source:49}{row.licence:12}{row.parameters:12,}{row.image_size:8}  {row.why}")
     return "\n".join(lines)

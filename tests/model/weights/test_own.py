@@ -126,6 +126,16 @@ def test_a_record_without_mean_and_std_has_pixels_from_minus_1_to_1(run):
 
 
 @pytest.mark.same_on_every_backend
+def test_the_licence_of_the_weights_that_a_run_began_with_stays(run):
+    folder = run(weights=dict(source="timm:vit_tiny_patch16_224.augreg_in21k", licence="apache-2.0"))
+
+    weights = own.read(open_checkpoint(folder), {})
+
+    assert weights.origin.licence == "apache-2.0"
+    assert weights.notes == ("the run began with timm:vit_tiny_patch16_224.augreg_in21k",)
+
+
+@pytest.mark.same_on_every_backend
 def test_of_a_model_alone_the_scaling_is_assumed_aloud():
     checkpoint = open_checkpoint(EARLIER / "map_pool.keras")
 

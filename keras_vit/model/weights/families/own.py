@@ -67,6 +67,11 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
         notes.append(
             "there is no run beside the file: pixels are taken to be in [-1, 1] unless told otherwise"
         )
+    began = run.get("weights") or {}
+    origin = checkpoint.origin
+    if began:
+        notes.append(f"the run began with {began.get('source')}")
+        origin = dataclasses.replace(origin, licence=origin.licence or began.get("licence"))
     arrays, unused = _arrays(checkpoint.tensors, made)
     _check_whole(arrays, made, what)
     names = (run.get("data") or {}).get("class_names")
@@ -74,7 +79,7 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
         family=FAMILY,
         config=made,
         arrays=arrays,
-        origin=checkpoint.origin,
+        origin=origin,
         class_names=tuple(names) if names and len(names) == made.num_classes else None,
         unused=unused,
         told_by=dict(told.by),
