@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,21 @@ def built(weights: Weights) -> ViT:
             assert array.shape == tuple(variable.shape), path
             variable.assign(array)
     assert not arrays, sorted(arrays)
+    return model
+
+
+def random_vit(arguments: Mapping[str, Any]) -> ViT:
+    """A model whose weights depend only on their paths and shapes.
+
+    Args:
+        arguments: of `ViT`.
+    """
+    model = ViT(**arguments)
+    paths = {variable.path.removeprefix("vit/"): variable for variable in model.weights}
+    paths = {path: variable for path, variable in paths.items() if "seed_generator" not in path}
+    values = random_tensors({path: tuple(variable.shape) for path, variable in paths.items()})
+    for path, variable in paths.items():
+        variable.assign(values[path])
     return model
 
 

@@ -97,3 +97,17 @@ def class_names_of(names: Mapping[Any, str] | None, count: int) -> tuple[str, ..
         return None
     made = tuple(by_number[i] for i in range(count))
     return None if made == tuple(f"LABEL_{i}" for i in range(count)) else made
+
+
+def refuse(library: str, found: Mapping[str, bool]) -> None:
+    """Raises InputError with the options of a model that a library has no place for.
+
+    Args:
+        library: its name.
+        found: option -> whether the model has it.
+    """
+    named = [option for option, there in found.items() if there]
+    if named:
+        raise InputError(
+            f"{library} has no place for {', '.join(named)}: this model cannot be exported to it."
+        )

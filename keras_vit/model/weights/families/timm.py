@@ -58,12 +58,15 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-# What timm 1.0.31 gives the architectures that config.json may name, where the tensors do not tell it.
+# Activation and epsilon that timm 1.0.31 gives the architectures that config.json may name; the first counts.
 ARCHITECTURES = {
-    r"vit_\w+_clip_quickgelu_\d+": "quick_gelu",
-    r"vit_\w+_clip_\d+": "gelu",
-    r"vit_((base_patch32|(so400m|giantopt)_patch16)_siglip_\w+|large_patch16_siglip_(gap_)?512)": "gelu_tanh",
-    r"vit_\w+_siglip_\w+": "gelu",
+    r"vit_\w+_clip_quickgelu_\d+": ("quick_gelu", 1e-5),
+    r"vit_\w+_clip_\d+": ("gelu", 1e-5),
+    r"vit_((base_patch32|(so400m|giantopt)_patch16)_siglip_\w+|large_patch16_siglip_(gap_)?512)": (
+        "gelu_tanh",
+        1e-6,
+    ),
+    r"(vit|deit|deit3|flexivit|eva_large|test_vit)\w*": ("gelu", 1e-6),
 }
 POOLINGS = {"token": "token", "avg": "gap", "map": "map"}
 
@@ -156,14 +159,16 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     if act is not None and act not in ACTIVATIONS:
         raise InputError(f"{checkpoint.origin.source} has the activation {act!r}, which ViT does not have.")
     architecture = config.get("architecture") or ""
+    activation, epsilon = of_architecture(architecture)
+    epsilon = 1e-6 if args.get("norm_layer") else epsilon  # of timm's layers where a model names another
     interpolation = images.get("interpolation")
     labels = config.get("label_names") or images.get("label_names") or {}
     return {
         "architecture": architecture,
         "tag": images.get("tag"),
         "num_heads": args.get("num_heads"),
-        "activation": ACTIVATIONS.get(act or "") or activation_of(architecture),
-        "norm_epsilon": args.get("norm_epsilon"),
+        "activation": ACTIVATIONS.get(act or "") or activation,
+        "norm_epsilon": epsilon,
         "pooling": POOLINGS.get(pool or "", pool),
         "image_size": args.get("img_size") or size[1:] or None,
         "mean": images.get("mean"),
@@ -173,10 +178,10 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def activation_of(architecture: str) -> str | None:
-    """The activation of an architecture of timm, where the tensors do not tell it."""
-    known = (act for pattern, act in ARCHITECTURES.items() if re.fullmatch(pattern, architecture))
-    return next(known, None)
+def of_architecture(name: str) -> tuple[str | None, float | None]:
+    """Activation and epsilon of an architecture of timm, which the tensors do not tell."""
+    known = (values for pattern, values in ARCHITECTURES.items() if re.fullmatch(pattern, name))
+    return next(known, (None, None))
 
 
 def _row(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Mapping[str, Any]:
