@@ -25,7 +25,7 @@ from keras_vit.model.weights.families.checks import (
 )
 from keras_vit.model.weights.families.layouts import Layout
 from keras_vit.model.weights.rules import Rule, apply, same
-from keras_vit.model.weights.told import Told
+from keras_vit.model.weights.told import CONFIG, Told
 from keras_vit.model.weights.weights import Weights
 
 FAMILY = "kerashub"
@@ -139,7 +139,6 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
     notes = list(checkpoint.notes)
     settings = {
         "norm_epsilon": backbone.get("layer_norm_epsilon"),
-        "pooling": task.get("pooling"),
         **_scaling(converter, notes),
     }
     told = Told(arguments, settings, {}, what)
@@ -241,7 +240,7 @@ def _config(
         config["layer_scale"] = float(backbone.get("layer_scale_init_value", 1.0))
     grid = _grid(backbone, rows, patch_size, what)
     config["image_shape"] = (grid[0] * patch_size, grid[1] * patch_size, channels)
-    config |= _pooling(bool(tokens), bool(heads), told, what)
+    config |= _pooling(bool(tokens), bool(heads), task, told)
     if task.get("activation"):
         notes.append(f"the classifier ends with {task['activation']}; ViT returns its logits")
     if kind is DEIT:
@@ -249,17 +248,21 @@ def _config(
     return config
 
 
-def _pooling(use_cls: bool, has_head: bool, told: Told, what: str) -> dict[str, Any]:
-    """KerasHub's `"gap"` is the mean over all tokens, the class token and registers too."""
-    pooling = told.get("pooling", shapes=None if has_head else "token" if use_cls else "gap")
-    if pooling not in (None, "token", "gap", "all") or (pooling == "token" and not use_cls):
-        raise InputError(
-            f'{what} pools its class token (pooling="token") or all tokens (pooling="all"). '
-            f"Received: pooling={pooling!r}"
-        )
-    if pooling in (None, "token"):
-        return {"pooling": "token" if use_cls else "gap"}
-    return {"pooling": "all", "class_token": True} if use_cls else {"pooling": "gap"}
+def _pooling(use_cls: bool, has_head: bool, task: Mapping[str, Any], told: Told) -> dict[str, Any]:
+    """What the classifier pools: an argument tells it only where `task.json` does not.
+
+    KerasHub's `"gap"` is the mean over all tokens, the class token and registers too.
+    """
+    pooling = task.get("pooling")
+    if pooling is not None:
+        told.by["pooling"] = CONFIG
+    elif not use_cls:
+        pooling = "gap"
+    else:
+        pooling = told.get("pooling", shapes=None if has_head else "token")
+    if not use_cls:
+        return {"pooling": "gap"}
+    return {"pooling": "all", "class_token": True} if pooling in ("gap", "all") else {"pooling": "token"}
 
 
 def _axes(tensors: Tensors, name: str, count: int, what: str) -> tuple[int, ...]:

@@ -173,7 +173,7 @@ def _config(
         grid = fixed_grid(told, patch_size)
     config["image_shape"] = (grid[0] * patch_size, grid[1] * patch_size, channels)
     if class_rows:
-        config["pooling"] = _pooling(tensors, told, what, notes)
+        config["pooling"] = _pooling(tensors, told, notes)
         if config["pooling"] == "all":
             config["class_token"] = True
     else:
@@ -181,16 +181,13 @@ def _config(
     return config, "bilinear"  # torchvision's
 
 
-def _pooling(tensors: Tensors, told: Told, what: str, notes: list[str]) -> str:
+def _pooling(tensors: Tensors, told: Told, notes: list[str]) -> str:
     """Of a model with a class token: today's versions have none with `pool="mean"`, earlier ones do."""
     if tensors["cls_token"].ndim == 2:
         return "token"
     pooling = told.get("pooling", shapes="token")
-    if pooling not in ("token", "all"):
-        raise InputError(
-            f'{what} pools its class token (pooling="token") or, with pool="mean", all tokens '
-            f'(pooling="all"). Received: pooling={pooling!r}'
-        )
+    if pooling not in ("token", "all"):  # of another head, which `adapt` makes
+        told.by["pooling"], pooling = SHAPES, "token"
     if told.by["pooling"] == SHAPES:
         notes.append('the head sees the class token; if the model had pool="mean", give pooling="all"')
     return pooling
