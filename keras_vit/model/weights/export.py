@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_vit.errors import InputError
 from keras_vit.files import make_folder, partial_of, remove_made, write_json
-from keras_vit.model.vit import ViT
 from keras_vit.model.weights.families.huggingface_export import to_huggingface
 from keras_vit.model.weights.families.timm_export import to_timm
 from keras_vit.model.weights.images import Images
@@ -24,7 +23,7 @@ HALF = (0.5,)
 
 
 def export_weights(
-    model: ViT,
+    model: keras.Model,
     path: str | Path,
     format: Format,
     *,
@@ -101,7 +100,7 @@ def _for_each_channel(name: str, numbers: Sequence[float] | None, channels: int)
     return given * channels if len(given) == 1 else given
 
 
-def _arrays(model: ViT) -> dict[str, np.ndarray]:
+def _arrays(model: keras.Model) -> dict[str, np.ndarray]:
     """The weights by path, float32."""
     arrays = {}
     for weight in model.weights:

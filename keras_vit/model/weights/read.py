@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_vit.errors import InputError
-from keras_vit.model.weights.families import google, kerashub, own, timm, vit_pytorch
+from keras_vit.model.weights.families import google, huggingface, kerashub, own, timm, vit_pytorch
 from keras_vit.model.weights.rules import some
 from keras_vit.model.weights.sources import open_checkpoint
 from keras_vit.model.weights.weights import Weights
 
 # The first that knows the names of a file reads it.
-FAMILIES = (own, google, kerashub, timm, vit_pytorch)
+FAMILIES = (own, google, kerashub, timm, huggingface, vit_pytorch)
 
 
 def read_weights(source: str | Path, **arguments: Any) -> Weights:
