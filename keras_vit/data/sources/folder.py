@@ -4,7 +4,15 @@ import os
 from pathlib import Path, PurePosixPath
 
 from keras_vit.data.image_set import ImageSet
-from keras_vit.data.sources.layout import arrange
+from keras_vit.data.sources.layout import (
+    IMAGE_KINDS,
+    IMAGE_SUFFIXES,
+    arrange,
+    check_kinds,
+    is_hidden,
+    natural_key,
+    printable,
+)
 from keras_vit.errors import InputError
 
 
@@ -17,6 +25,27 @@ def read_folder(folder: Path) -> ImageSet:
     files: dict[PurePosixPath, Path] = {}
     _walk(folder, PurePosixPath(), (), files)
     return arrange(str(folder), files)
+
+
+def list_images(folder: str | Path) -> dict[str, Path]:
+    """The image files of a folder and of those in it, by their path in it; classes have no part in this.
+
+    Returns:
+        Name -> file, in natural order; at least one. Hidden files and those that are not images are skipped.
+
+    Raises:
+        InputError: it is not a folder, cannot be listed, or has no images or some of a kind that is not read.
+    """
+    root = Path(folder).expanduser()
+    if not os.path.isdir(root):
+        raise InputError(f"{folder} is not a folder: give the folder that holds the images.")
+    files: dict[PurePosixPath, Path] = {}
+    _walk(root, PurePosixPath(), (), files)
+    check_kinds(str(folder), files)
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path)]
+    if not found:
+        raise InputError(f"{folder} holds no images ({IMAGE_KINDS} are read): give a folder that does.")
+    return {printable(path): files[path] for path in sorted(found, key=lambda p: natural_key(str(p)))}
 
 
 def _walk(folder, relative, parents, files):

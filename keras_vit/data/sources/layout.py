@@ -53,6 +53,21 @@ def natural_key(text: str) -> tuple:
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], text
 
 
+def printable(path: PurePosixPath) -> str:
+    """A path as text, also of a file whose name is not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def check_kinds(source: str, files: Files) -> None:
+    """Raises InputError where there are images of a kind that cannot be decoded here."""
+    unread = [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES and not is_hidden(path)]
+    if unread:
+        raise InputError(
+            f"{source} holds {_images(len(unread))} of a kind that is not read, the first {min(unread)}. "
+            f"{IMAGE_KINDS} are read: convert the others to PNG, or remove them."
+        )
+
+
 def arrange(source: str, files: Files, *, is_archive: bool = False) -> ImageSet:
     """Gives each image its class, its part and its position, by its path alone.
 
@@ -67,12 +82,7 @@ def arrange(source: str, files: Files, *, is_archive: bool = False) -> ImageSet:
     Raises:
         InputError: there is no image, only one class, or the paths do not give the classes.
     """
-    unread = [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES and not is_hidden(path)]
-    if unread:
-        raise InputError(
-            f"{source} holds {_images(len(unread))} of a kind that is not read, the first {min(unread)}. "
-            f"{IMAGE_KINDS} are read: convert the others to PNG, or remove them."
-        )
+    check_kinds(source, files)
     paths = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path)]
     if not paths:
         raise InputError(
@@ -96,8 +106,7 @@ def arrange(source: str, files: Files, *, is_archive: bool = False) -> ImageSet:
         source=source,
         class_names=class_names,
         images=[files[path] for path in ordered],
-        # A file name that is not UTF-8 can be printed too.
-        names=tuple(str(path).encode("utf-8", "backslashreplace").decode() for path in ordered),
+        names=tuple(printable(path) for path in ordered),
         labels=np.array([class_names.index(class_of[path]) for path in ordered], dtype=np.int64),
         parts=parts if len(set(parts)) > 1 else None,
     )
