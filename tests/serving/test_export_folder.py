@@ -28,14 +28,12 @@ pytestmark = pytest.mark.same_on_every_backend
 def without_model():
     """Exports without the model, which takes most of the time."""
 
-    def write(run, folder):
+    def write(run, folder, flips):
         (folder / version_folder.SAVED_MODEL).write_text("")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("keras_vit.serving.bundle.write_saved_model", write)
-        patch.setattr(
-            "keras_vit.serving.bundle.compare_saved_model", lambda run, folder, images: Comparison(1, 0.0, 1)
-        )
+        patch.setattr("keras_vit.serving.bundle.compare_saved_model", lambda *_: Comparison(1, 0.0, 1))
         yield
 
 
