@@ -50,6 +50,29 @@ def test_the_weights_are_in_the_order_of_version_0_1_0():
     assert names[:3] == ["attention_scale/scale", "mlp_scale/scale", "attention_norm/gamma"]
 
 
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        (dict(), {"projection/vars/0", "projection/vars/1"}),
+        (
+            dict(stem="conv"),
+            {f"convolutions/conv2d{suffix}/vars/0" for suffix in ("", "_1")}
+            | {f"norms/batch_norm{suffix}/vars/{i}" for suffix in ("", "_1") for i in range(4)},
+        ),
+    ],
+    ids=["linear", "conv"],
+)
+def test_the_places_of_the_patch_embedding_in_a_file(options, places, tmp_path):
+    """Those of version 0.1.0: Keras names them after attributes, and properties count."""
+    model = ViT((8, 8, 1), 2, 4, dim=8, depth=1, num_heads=1, **options)
+    model.save(tmp_path / "model.keras")
+    with stored(tmp_path / "model.keras") as file:
+        found = file["layers/patch_embed"]
+        names = set()
+        found.visititems(lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None)
+    assert names == places
+
+
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("keep", [(), ("0",)], ids=["none", "one"])
 def test_a_file_without_the_scales_does_not_load(keep, tmp_path):
