@@ -2,13 +2,10 @@
 
 `ViTBackbone` and `ViTImageClassifier`, `DeiTBackbone` and `DeiTImageClassifier`, `DINOV2Backbone`. A preset
 is a folder with `config.json` and `model.weights.h5`, and for a classifier `task.json` and
-`task.weights.h5`. The names of tensors are those that Keras gives a layer by its class. KerasHub itself is
-not needed.
+`task.weights.h5`. KerasHub itself is not needed.
 """
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +20,20 @@ from keras_vit.model.weights.families.checks import (
     preprocessing,
     square_grid,
 )
+from keras_vit.model.weights.families.kerashub_names import (
+    DEIT,
+    DINOV2,
+    GATED,
+    Kind,
+    Parts,
+    Tensors,
+    depth_of,
+    heads_of,
+    kind_of,
+    mlp_of,
+    parts_of,
+    preset_names,
+)
 from keras_vit.model.weights.families.layouts import Layout
 from keras_vit.model.weights.rules import Rule, apply, same
 from keras_vit.model.weights.told import CONFIG, Told
@@ -31,91 +42,11 @@ from keras_vit.model.weights.weights import Weights
 FAMILY = "kerashub"
 
 KERAS = Layout(norm=("vars/0", "vars/1"), dense=("vars/0", "vars/1"))
-BACKBONE = re.compile(r"layers/[a-z0-9_]*_backbone/")
-"""Before the names of the backbone in a `.keras` file of a classifier."""
-TASK = "task/"
-Tensors = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Where the parts of a backbone stand.
-
-    Args:
-        embedding: the layer with the tokens and the positions.
-        patches: the convolution.
-        blocks: what stands before the number of a block; the first block has none.
-        norms, attention, scales, mlps: the layers of a block; the MLP may be one pair or another.
-        norm: the last layer normalisation.
-    """
-
-    embedding: str
-    patches: str
-    blocks: str
-    norms: tuple[str, str]
-    attention: str
-    scales: tuple[str, str]
-    mlps: tuple[tuple[str, str], ...]
-    norm: str
-
-
-VIT = Kind(
-    embedding="layers/vi_t_patching_and_embedding",
-    patches="layers/vi_t_patching_and_embedding/patch_embedding",
-    blocks="layers/vi_t_encoder/encoder_layers/vi_t_encoder_block",
-    norms=("layer_norm_1", "layer_norm_2"),
-    attention="mha",
-    scales=("", ""),
-    mlps=(("mlp/dense_1", "mlp/dense_2"),),
-    norm="layers/vi_t_encoder/layer_norm",
-)
-DEIT = Kind(
-    embedding="layers/dei_t_embeddings",
-    patches="layers/dei_t_embeddings/patch_embedding",
-    blocks="layers/dei_t_encoder/encoder_layers/dei_t_encoder_block",
-    norms=("layer_norm_1", "layer_norm_2"),
-    attention="mha",
-    scales=("", ""),
-    mlps=(("mlp/dense", "output_layer/dense"),),
-    norm="layers/dei_t_encoder/layer_norm",
-)
-DINOV2 = Kind(
-    embedding="layers/dinov2_embedding",
-    patches="layers/dinov2_embedding/patch_embeddings/projection",
-    blocks="layers/dinov2_encoder/layers/dinov2_layer",
-    norms=("norm1", "norm2"),
-    attention="attention/attention",
-    scales=("layer_scale1", "layer_scale2"),
-    mlps=(("mlp/fc1", "mlp/fc2"), ("mlp/weights_in", "mlp/weights_out")),
-    norm="layers/layer_normalization",
-)
-KINDS = (VIT, DEIT, DINOV2)
-GATED = DINOV2.mlps[1]
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Whether a file has the names of KerasHub's ViT, DeiT or DINOv2."""
-    return _kind(_named(checkpoint.tensors)) is not None
-
-
-def _kind(names: Mapping[str, str]) -> Kind | None:
-    return next((kind for kind in KINDS if any(name.startswith(kind.blocks) for name in names)), None)
-
-
-def _named(tensors: Tensors) -> dict[str, str]:
-    """Name as in a preset -> name in the file.
-
-    In a `.keras` file, the layers of the classifier stand beside the backbone.
-    """
-    whole = any(BACKBONE.match(name) for name in tensors)
-    named = {}
-    for name in tensors:
-        inside = BACKBONE.match(name)
-        if inside:
-            named["layers/" + name[inside.end() + len("layers/") :]] = name
-        else:
-            named[TASK + name if whole else name] = name
-    return named
+    return kind_of(preset_names(checkpoint.tensors)) is not None
 
 
 def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
@@ -131,9 +62,9 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
         InputError: something is missing, has a wrong shape, or is not told.
     """
     what = checkpoint.origin.source
-    named = _named(checkpoint.tensors)
+    named = preset_names(checkpoint.tensors)
     tensors = {name: checkpoint.tensors[real] for name, real in named.items()}
-    kind = _kind(named)
+    kind = kind_of(named)
     assert kind is not None  # of `recognises`
     backbone, task, converter = _configs(checkpoint.config or {})
     notes = list(checkpoint.notes)
@@ -211,16 +142,16 @@ def _config(
     if kernel[0] != kernel[1]:
         raise InputError(f"{what} has patches of {kernel[0]}x{kernel[1]} pixels, where ViT has square ones.")
     patch_size, _, channels, dim = kernel
-    expand, _ = _mlp(kind, tensors)
+    expand, _ = mlp_of(kind, tensors)
     width = _axes(tensors, f"{block}{expand}/vars/0", 2, what)[1]
     gated = (expand, _) == GATED
-    heads = _heads(tensors)
+    heads = heads_of(tensors)
     rows, tokens = _tokens(kind, tensors, what)
     config: dict[str, Any] = {
         "num_classes": tensors[f"{heads[-1]}/vars/0"].shape[1] if heads else 0,
         "patch_size": patch_size,
         "dim": dim,
-        "depth": _depth(kind, tensors),
+        "depth": depth_of(kind, tensors),
         "num_heads": query[1],
         "head_dim": None if query[1] * query[2] == dim else query[2],
         "mlp_dim": width // 2 if gated else width,
@@ -273,35 +204,10 @@ def _axes(tensors: Tensors, name: str, count: int, what: str) -> tuple[int, ...]
 
 def _tokens(kind: Kind, tensors: Tensors, what: str) -> tuple[int, int]:
     """Rows of the position table that are of patches, and the number of tokens before the patches."""
-    parts = _parts(kind, tensors, what)
+    parts = parts_of(kind, tensors, what)
     tokens = sum(tensors[name].shape[-2] for name in parts.tokens)
     # Registers of DINOv2 have no position.
     return tensors[parts.table].shape[-2] - (bool(tokens) if kind is DINOV2 else tokens), tokens
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Names of the tokens before the patches, class token first, and of the position table."""
-
-    tokens: tuple[str, ...]
-    table: str
-
-
-def _parts(kind: Kind, tensors: Tensors, what: str) -> Parts:
-    own = sorted(name for name in tensors if re.fullmatch(rf"{kind.embedding}/vars/\d+", name))
-    if kind is VIT:
-        table = f"{kind.embedding}/position_embedding/vars/0"
-        found = Parts(tuple(own), table)
-        complete = table in tensors and len(own) < 2
-    elif kind is DEIT:  # a mask token may come first
-        found = Parts(tuple(own[-3:-1]), own[-1] if own else "")
-        complete = len(own) >= 3
-    else:  # class token, mask token (2 axes), registers; then the table for its images, and the first table
-        found = Parts(tuple(name for name in own[:-2] if tensors[name].ndim == 3), own[-2] if own[1:] else "")
-        complete = len(own) >= 3
-    if not complete:
-        raise InputError(f"{what} has {len(own)} tokens and tables in {kind.embedding}: it is incomplete.")
-    return found
 
 
 def _grid(backbone: Mapping[str, Any], rows: int, patch_size: int, what: str) -> tuple[int, int]:
@@ -318,29 +224,12 @@ def _grid(backbone: Mapping[str, Any], rows: int, patch_size: int, what: str) ->
     return grid
 
 
-def _depth(kind: Kind, tensors: Tensors) -> int:
-    pattern = re.compile(rf"{kind.blocks}(?:_(\d+))?/")
-    return max(int(match[1] or 0) for name in tensors if (match := pattern.match(name))) + 1
-
-
-def _mlp(kind: Kind, tensors: Tensors) -> tuple[str, str]:
-    """Names of the two layers of the MLP in a block."""
-    return next((mlp for mlp in kind.mlps if f"{kind.blocks}/{mlp[0]}/vars/0" in tensors), kind.mlps[0])
-
-
-def _heads(tensors: Tensors) -> list[str]:
-    """Names of the dense layers of the classifier: the last one, with a hidden one before it or without."""
-    pattern = re.compile(rf"({TASK}layers/dense(?:_(\d+))?)/vars/0")
-    found = {int(match[2] or 0): match[1] for name in tensors if (match := pattern.fullmatch(name))}
-    return [found[number] for number in sorted(found)][-2:]
-
-
 def _rules(kind: Kind, config: ViTConfig, tensors: Tensors) -> Iterator[Rule]:
     yield from KERAS.patch_rules(
         "patch_embed/projection", kind.patches, config.patch_size, config.image_shape[2], config.patch_bias
     )
     yield from _first_rules(kind, config, tensors)
-    expand, contract = _mlp(kind, tensors)
+    expand, contract = mlp_of(kind, tensors)
     for i in range(config.depth):
         ours, theirs = f"block_{i}", f"{kind.blocks}{f'_{i}' if i else ''}/"
         attention = f"{theirs}{kind.attention}/"
@@ -358,14 +247,14 @@ def _rules(kind: Kind, config: ViTConfig, tensors: Tensors) -> Iterator[Rule]:
             for part, scale in zip(("attention", "mlp"), kind.scales, strict=True):
                 yield same(f"{ours}/{part}_scale/scale", f"{theirs}{scale}/vars/0")
     yield from KERAS.norm_rules("norm", kind.norm)
-    names = _heads(tensors)
+    names = heads_of(tensors)
     for ours, theirs in zip(("head_hidden", "head")[-len(names) :] if names else (), names, strict=True):
         yield from KERAS.dense_rules(ours, theirs)
 
 
 def _first_rules(kind: Kind, config: ViTConfig, tensors: Tensors) -> Iterator[Rule]:
     """Tokens before the patches, and positions."""
-    parts = _parts(kind, tensors, "")
+    parts = parts_of(kind, tensors, "")
     if kind is DEIT:
         yield from _distilled_rules(parts)
         return
