@@ -32,6 +32,7 @@ SWIGLU: dict[str, Any] = dict(activation="swiglu", norm_epsilon=1e-6)
 
 TIMM = "https://github.com/huggingface/pytorch-image-models/blob/v1.0.31/timm/models/vision_transformer.py"
 DEIT = "https://github.com/huggingface/pytorch-image-models/blob/v1.0.31/timm/models/deit.py"
+OPENAI = "https://github.com/openai/CLIP"
 HUB = "https://huggingface.co/"
 """The repository's config.json and preprocessor_config.json, or its model card; its name follows."""
 
@@ -86,7 +87,7 @@ ROWS: tuple[Row, ...] = (
     (r"facebook/deit-(tiny|small|base)-(distilled-)?patch16-(224|384)", HUB, APACHE, GELU_12, IMAGENET),
     (r"facebook/dinov2-(with-registers-)?(small|base|large)(-imagenet.*)?", HUB, APACHE, GELU, IMAGENET),
     (r"facebook/dinov2-(with-registers-)?giant(-imagenet.*)?", HUB, APACHE, SWIGLU, IMAGENET),
-    (r"openai/clip-vit-(base|large)-patch(14|16|32)(-336)?", HUB, MIT, QUICK, CLIP),
+    (r"openai/clip-vit-(base|large)-patch(14|16|32)(-336)?", OPENAI, MIT, QUICK, CLIP),
     (r"google/siglip2?-(base|large)-patch(16|32)-\d+(-multilingual)?", HUB, APACHE, TANH, HALF),
     (r"google/siglip2?-so400m-patch(14|16)-\d+(-i18n)?", HUB, APACHE, TANH, HALF, HEADS_16),
 )
