@@ -346,3 +346,14 @@ def test_what_stands_beside_an_export(flips, files, bundles):
     for name in ("source", "sha256", "licence"):
         assert f"| {name} | {PUBLISHED[name]} |" in card
     assert "| revision | not known |" in card
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow exports in its own process")
+@pytest.mark.long
+def test_the_process_that_exports_is_told(folder, expected, tmp_path):
+    pytest.importorskip("tf2onnx", reason="needs the extra formats")
+    from keras_vit.serving.formats import to_onnx
+
+    exported = export(folder, tmp_path, format="onnx", flips=True)
+    found = to_onnx.load(exported.path)(expected.pixels.astype("float32"))
+    np.testing.assert_allclose(found["probabilities"], expected.probabilities[True], rtol=0, atol=1e-4)
