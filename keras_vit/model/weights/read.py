@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_vit.errors import InputError
 from keras_vit.model.weights.families import google, huggingface, kerashub, own, timm, vit_pytorch
+from keras_vit.model.weights.families.others import kind_of
 from keras_vit.model.weights.rules import some
 from keras_vit.model.weights.sources import open_checkpoint
 from keras_vit.model.weights.weights import Weights
@@ -30,6 +31,9 @@ def read_weights(source: str | Path, **arguments: Any) -> Weights:
     for family in FAMILIES:
         if family.recognises(checkpoint):
             return family.read(checkpoint, arguments)
+    kind = kind_of(checkpoint.tensors)
+    if kind is not None:
+        raise InputError(f"{source} is not a ViT that is known here: by its tensor names it is {kind}.")
     raise InputError(
         f"{source} has no tensor names of a known ViT (it has {some(list(checkpoint.tensors))}): "
         "give weights of timm, Hugging Face, Google, vit-pytorch, KerasHub or keras_vit."

@@ -217,7 +217,8 @@ ViT = CASES["ViT"]["shapes"]
         (ViT | {"vit.encoder.layer.0.attention.relative_position_bias_table": [9, 4]}, {}, {},
          "model with relative positions"),
         (ViT | {"vit.encoder.layers.0.blocks.0.x": [1]}, {}, {}, "windows of attention (Swin)"),
-        (ViT | {"vit.encoder.layer.0.lambda_1": [32]}, {}, {}, "blocks have encoder.layer.0.lambda_1"),
+        (ViT | {"vit.encoder.layer.0.gate": [32]}, {}, {}, "blocks have encoder.layer.0.gate"),
+        (ViT | {"vit.encoder.layer.0.lambda_1": [32]}, {}, {}, "a LayerScale and biases as in BEiT"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_in_a_sentence(shapes, config, arguments, sentence, tmp_path):

@@ -269,7 +269,8 @@ def test_tensors_without_a_use_are_named(tmp_path):
         (tiny(**{"attn.relative_position_bias_table": (9, 3)}), {}, "model with relative positions"),
         (tiny(**{"attn.norm.weight": (192,)}), {}, "layer normalisations inside of the branches"),
         (tiny(**{"attns.0.qkv.weight": (576, 192)}), {}, "model with attention and MLP in parallel"),
-        (tiny(**{"attn.q_bias": (192,)}), {}, "blocks have blocks.0.attn.q_bias"),
+        (tiny(**{"attn.q_bias": (192,)}), {}, "biases of queries and values alone"),
+        (tiny(**{"attn.temperature": (1,)}), {}, "blocks have blocks.0.attn.temperature"),
         (tiny({"patch_embed.backbone.stem.weight": (9,)}), {}, "a convolutional network before the patches"),
     ],
 )  # fmt: skip

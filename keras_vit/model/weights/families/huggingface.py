@@ -57,8 +57,9 @@ DINOV2_HEADS = {(384, 12): 6, (768, 12): 12, (1024, 24): 16, (1536, 40): 24}
 
 # Parts of tensor names of other architectures, and what they are.
 OTHERS = {
-    r"relative_position": "relative positions",
     r"\.blocks\.\d+\.": "windows of attention (Swin)",
+    r"relative_position": "relative positions",
+    r"\.lambda_1$": "a LayerScale and biases as in BEiT and Data2Vec",
     r"patch_embeddings\.backbone\.": "a convolutional network before the patches (hybrid)",
     r"rope|rotary": "rotary positions",
     r"mid_position_embeddings|detection_tokens": "detection tokens (YOLOS)",

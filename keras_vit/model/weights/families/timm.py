@@ -72,13 +72,15 @@ POOLINGS = {"token": "token", "avg": "gap", "map": "map"}
 
 # Parts of tensor names of other architectures, and what they are.
 OTHERS = {
-    r"rel_pos_bias|relative_position": "relative positions",
+    r"rel_pos|relative_position": "relative positions",
     r"\brope\b|freqs_cos": "rotary positions",
     r"\.attns\.|\.ffns\.|\.in_proj\.|\.attn_out_proj\.": "attention and MLP in parallel",
     r"\.attn\.norm\.|\.mlp\.norm\.|ffn_ln|inner_attn_ln": "layer normalisations inside of the branches",
     r"^patch_embed\.backbone\.": "a convolutional network before the patches (hybrid)",
+    r"^patch_embed\.proj\.\d": "several convolutions before the patches",
     r"^patch_embed\.norm\.": "a normalisation of the embedded patches alone",
     r"\.attn\.gate\.": "gated attention",
+    r"\.attn\.q_bias$": "biases of queries and values alone (BEiT, EVA)",
     r"\.lambda_q\d?": "differential attention",
     r"^blocks_token_only\.": "class attention (CaiT)",
 }
