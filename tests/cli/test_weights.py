@@ -139,6 +139,11 @@ def test_weights_of_another_architecture(tmp_path, capsys):
     save_file(random_tensors(shapes), tmp_path / "resnet.safetensors")
     message = refused(capsys, tmp_path / "resnet.safetensors")
     assert "by its tensor names it is a ResNet" in message
+
+    shapes = {"trunk.weight": (8, 3), "fc.weight": (5, 8)}
+    save_file(random_tensors(shapes), tmp_path / "unknown.safetensors")
+    message = refused(capsys, tmp_path / "unknown.safetensors")
+    assert "trunk.weight" in message
     assert "has no tensor names of a" in message
 
 
