@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.report import run_plots as plots
-from keras_vit.report.kit import BLUE, ORANGE, decimal, groups, picture, render, words
+from keras_vit.report.kit import BLUE, ORANGE, decimal, groups, picture, render, shape, words
 
 MATRIX_WITH_NUMBERS = 20  # with more classes than this, the confusion matrix becomes a picture
 FREQUENT_CONFUSIONS = 10
@@ -16,7 +16,13 @@ LISTED = 10  # of a longer list in the audit, only the first are shown
 RELIABILITY = (("before", "As trained"), ("after", "With the temperature"))
 
 CONFIG_KEYS = ("model", "image_shape", "seed", "backend", "device", "seconds", "model_config", "recipe")
-CONFIG_ELSEWHERE = ("data", "versions", "command", "train")  # shown in another place, or repeat other keys
+CONFIG_ELSEWHERE = (
+    "data",
+    "versions",
+    "command",
+    "train",
+    "weights",
+)  # shown in another place, or repeat other keys
 
 
 def render_report(
@@ -33,9 +39,11 @@ def render_report(
     Args:
         config: The settings of the run: `model` and `data` (`source`, and `counts`, a mapping of part to
             number of images), and optionally `image_shape`, `seed`, `backend`, `device`, `seconds`,
-            `model_config`, `recipe`, `versions`, `command`. Other keys are shown too, except `train`, the
+            `model_config`, `recipe`, `versions`, `command`, and `weights`, the published ones that the run
+            began with. Other keys are shown too, except `train`, the
             arguments of the run, which repeat them.
-        metrics: The result of `judge`, and optionally, under `rejection`, the result of `judge_ood`.
+        metrics: The result of `judge`, and optionally, under `rejection`, the result of `judge_ood`, under
+            `probe` how the head of frozen weights was fitted, and under `unlabeled` what labels were spread.
         history: One list per quantity, one value per epoch, named as in Keras (`loss`, `val_loss`, and an
             accuracy). NaN or None leaves a gap in the curve.
         layer_table: `rows`, each with `name`, `type`, `output_shape`, `parameters`, `mult_adds`, and `totals`
@@ -65,6 +73,9 @@ def render_report(
         calibration=calibration,
         fitted=fitted,
         rejection=metrics.get("rejection"),
+        probe=metrics.get("probe"),
+        unlabeled=metrics.get("unlabeled"),
+        weights=weights_rows(config.get("weights")),
         chosen=calibration["validation_images"] > 0,
         most_frequent=max(row["support"] for row in metrics["best"]["per_class"]) / metrics["best"]["images"],
         settings=settings(config),
@@ -91,6 +102,22 @@ def settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
     known = [key for key in CONFIG_KEYS if key in config]
     more = [key for key in config if key not in (*CONFIG_KEYS, *CONFIG_ELSEWHERE)]
     return groups({key: config[key] for key in known + more})
+
+
+def weights_rows(weights: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What is known of published weights as (name, text); empty for a run from scratch."""
+    if not weights:
+        return []
+    told = [f"{name} by {who}" for name, who in weights.get("told_by", {}).items()]
+    shown = {
+        **weights,
+        "licence": weights.get("licence") or "not stated in the file",
+        "image_shape": shape(weights["image_shape"]) if weights.get("image_shape") else None,
+        "told_by": told or "everything by the tensors",
+    }
+    return [
+        (name.replace("_", " "), words(value)) for name, value in shown.items() if value not in (None, [], ())
+    ]
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> list[tuple[str, str]]:

@@ -45,11 +45,14 @@ def prepare_data(
         split = _split(config, image_set)
     else:
         require_readable(audit)
+    batch_size = config.recipe.batch_size
+    if config.recipe.tune == "head":  # it is fitted to all images at once: fewer than a batch are enough
+        batch_size = min(batch_size, len(split.train))
     data = ImageData(
         image_set,
         split,
         preprocessing,
-        config.recipe.batch_size,
+        batch_size,
         config.seed,
         config.recipe.augmentation,
     )

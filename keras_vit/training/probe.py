@@ -1,146 +1,26 @@
 """The probe: a linear head that is fitted to the features of frozen weights, in seconds."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from keras_vit.data.audit import Audit
-from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
-from keras_vit.data.pipeline import ImageData
-from keras_vit.evaluation.calibration import fit_temperature
+from keras_vit.data.image_set import ImageSet
+from keras_vit.data.pipeline import ImageData, Part, read_pixels
 from keras_vit.evaluation.judge import judge
 from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
+from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
 from keras_vit.training.outputs import write_run
+from keras_vit.training.spread import TABLE, Spread, Unlabeled, read_unlabeled, spread_labels
 from keras_vit.training.start import Start
 
-GRID = (0.002, 0.005, 0.02, 0.05, 0.2, 0.5, 2.0)
-"""Inverse strengths of the L2 penalty that are tried."""
+PARTS: tuple[Part, ...] = get_args(Part)
 
-FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Head:
-    """A linear classifier of features.
-
-    Args:
-        kernel: float32 (width, classes).
-        bias: float32 (classes,).
-        strength: the chosen one of `GRID`.
-        grid: one row for each value that was tried: `strength`, `log_loss`, `accuracy`, `temperature`.
-        judged_on: what images chose it, in words.
-        seconds: that the fit took.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    strength: float
-    grid: list[dict[str, float]]
-    judged_on: str
-    seconds: float
-
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """float32 (n, width) to float32 (n, classes)."""
-        return features @ self.kernel + self.bias
-
-
-def fit_head(
-    features: np.ndarray,
-    labels: np.ndarray,
-    num_classes: int,
-    sample_weight: np.ndarray | None = None,
-) -> Head:
-    """Fits a logistic regression to features; cross-validation on these images chooses its strength.
-
-    Each feature is standardised first. The strength with the least log loss over `FOLDS` folds is taken, each
-    at its best temperature, since the answers of a run are calibrated. Without that, the log loss would judge
-    how large the logits are. Where a class has one image only, the middle of the grid is taken. The
-    validation part of a run, which calibrates the answers, is not needed for this choice and stays unseen.
-
-    Args:
-        features: (n, width).
-        labels: int (n,).
-        num_classes: of the head.
-        sample_weight: (n,); `None` counts each image once.
-    """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # the products are small: threads wait for each other longer than they compute
-        return _fit_head(features, labels, num_classes, sample_weight)
-
-
-def _fit_head(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, sample_weight: np.ndarray | None
-) -> Head:
-    from sklearn.model_selection import StratifiedKFold
-
-    begin = time.perf_counter()
-    fewest = int(np.bincount(labels, minlength=num_classes).min())
-    grid: list[dict[str, float]] = []
-    strength, judged_on = GRID[len(GRID) // 2], "nothing: a class has one image only"
-    if fewest >= 2:
-        folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
-        parts = list(folds.split(features, labels))
-        for value in GRID:
-            logits = np.zeros((len(labels), num_classes))
-            for inner, outer in parts:
-                weight = None if sample_weight is None else sample_weight[inner]
-                kernel, bias = _fit(features[inner], labels[inner], num_classes, value, weight)
-                logits[outer] = features[outer] @ kernel + bias
-            temperature = fit_temperature(logits, labels)
-            log_p = _log_softmax(logits / temperature)
-            grid.append(
-                {
-                    "strength": value,
-                    "log_loss": float(-log_p[np.arange(len(labels)), labels].mean()),
-                    "accuracy": float((log_p.argmax(axis=1) == labels).mean()),
-                    "temperature": temperature,
-                }
-            )
-        strength = min(grid, key=lambda row: row["log_loss"])["strength"]
-        judged_on = f"{len(parts)} folds of the {len(labels)} training images"
-    kernel, bias = _fit(features, labels, num_classes, strength, sample_weight)
-    return Head(
-        kernel.astype("float32"),
-        bias.astype("float32"),
-        strength,
-        grid,
-        judged_on,
-        time.perf_counter() - begin,
-    )
-
-
-def _fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    num_classes: int,
-    strength: float,
-    sample_weight: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel (width, classes) and bias (classes,) that take the features as they are."""
-    from sklearn.linear_model import LogisticRegression
-
-    mean, std = features.mean(axis=0, dtype="float64"), features.std(axis=0, dtype="float64") + 1e-6
-    model = LogisticRegression(C=strength, max_iter=1000, tol=1e-3)
-    model.fit((features - mean) / std, labels, sample_weight=sample_weight)
-    coefficients, intercept = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # scikit-learn has one row for two classes
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercept = np.concatenate([-intercept, intercept]) / 2
-    kernel, bias = np.zeros((features.shape[1], num_classes)), np.full(num_classes, -1e3)
-    kernel[:, model.classes_] = coefficients.T / std[:, None]
-    bias[model.classes_] = intercept - (mean / std) @ coefficients.T
-    return kernel, bias
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    from scipy.special import log_softmax
-
-    return log_softmax(logits, axis=1)
+MIRRORED = {(2,): ("horizontal", "both"), (1,): ("vertical", "both"), (1, 2): ("both",)}
+"""Axes of a batch of images that are turned around -> values of `flip` that allow it."""
 
 
 def feature_reader(start: Start, model: ViT, data: ImageData) -> FeatureReader:
@@ -181,6 +61,7 @@ def probe_run(
     model: ViT,
     data: ImageData,
     audit: Audit,
+    unlabeled: str | None = None,
 ) -> None:
     """Fits the head of a run with frozen weights, judges it and writes the files of the run.
 
@@ -191,16 +72,35 @@ def probe_run(
         model: with these weights.
         data: the images, as they came.
         audit: of the images.
+        unlabeled: a folder of images without labels; `None` for none.
+
+    Raises:
+        InputError: the folder without labels cannot be used.
     """
+    more = None if unlabeled is None else read_unlabeled(unlabeled, data.image_set, data.split)
+    if more is not None:
+        print(more.line())
     reader = feature_reader(start, model, data)
     begin = time.perf_counter()
-    found = {
-        part: reader.of_head(reader(data.image_set.take(getattr(data.split, part)).images))
-        for part in SPLIT_PARTS
-    }
-    feature_seconds = time.perf_counter() - begin
-    labels = {part: data.labels(part) for part in found}
-    head = fit_head(found["train"], labels["train"], data.num_classes)
+    full = _features_by_part(reader, data)
+    found = {part: reader.of_head(values) for part, values in full.items()}
+    labels: dict[Part, np.ndarray] = {part: data.labels(part) for part in PARTS}
+    spread = None
+    if more is not None:
+        features = reader(more.images)
+        spread = _spread(reader, data, more, full["train"], features)
+        spread.write(folder / TABLE)
+        print(spread.line())
+    if spread is not None and spread.trusted.any():
+        inputs, targets, weight = _with_spread(found["train"], labels["train"], reader, features, spread)
+        head = fit_spread(inputs, targets, weight, data.num_classes)
+    elif len(labels["train"]) < FEW * data.num_classes:
+        inputs, targets = _with_mirrored(found["train"], labels["train"], reader, data)
+        head = fit_few(inputs, targets, data.num_classes)
+    else:
+        inputs = found["train"]
+        head = fit_head(inputs, labels["train"], data.num_classes)
+    feature_seconds = time.perf_counter() - begin - head.seconds
     _set_head(model, head)
     logits = {part: head.logits(values) for part, values in found.items()}
     metrics = judge(
@@ -223,21 +123,83 @@ def probe_run(
         "from_cache": reader.found,
         "feature_seconds": round(feature_seconds, 2),
         "fit_seconds": round(head.seconds, 2),
+        "fitted_to": len(inputs),
     }
+    if spread is not None:
+        metrics["unlabeled"] = spread.describe()
     print(
         f"features: {reader.computed} images computed, {reader.found} from the cache, "
-        f"{feature_seconds:.1f} s; head: {head.seconds:.1f} s, strength {head.strength:g} chosen on "
+        f"{feature_seconds:.1f} s; head: {head.seconds:.1f} s, strength {head.strength:g}, chosen on "
         f"{head.judged_on}"
     )
     seconds = round(feature_seconds + head.seconds, 2)
     row: dict[str, Any] = {"epoch": 1}
-    for part, prefix in (("train", ""), ("validation", "val_")):
+    prefixes: dict[Part, str] = {"train": "", "validation": "val_"}
+    for part, prefix in prefixes.items():
         if len(labels[part]):
-            log_p = _log_softmax(logits[part])
+            log_p = log_softmax(logits[part])
             row[f"{prefix}accuracy"] = float((log_p.argmax(axis=1) == labels[part]).mean())
             row[f"{prefix}loss"] = float(-log_p[np.arange(len(log_p)), labels[part]].mean())
     history = [{**row, "seconds": seconds}]
     write_run(folder, {**described, "seconds": seconds}, model, data, audit, history, metrics, reader)
+
+
+def _features_by_part(reader: FeatureReader, data: ImageData) -> dict[Part, np.ndarray]:
+    """The features of all images of a run, read as one sequence: each size of a batch is compiled once."""
+    positions = [getattr(data.split, part) for part in PARTS]
+    features = reader(data.image_set.take(np.concatenate(positions)).images)
+    ends = np.cumsum([len(part) for part in positions])
+    return dict(zip(PARTS, np.split(features, ends[:-1]), strict=True))
+
+
+def _features_of_graph(reader: FeatureReader, features: np.ndarray) -> np.ndarray:
+    """The features that show best which images are alike: those of half of the blocks beside the head's.
+
+    With five labelled images per class of NEU, 99.2 % of the spread labels are right with both, 99.0 % with
+    either alone.
+    """
+    dim = reader.model.config.dim
+    return np.concatenate([features[:, dim : 2 * dim], reader.of_head(features)], axis=1)
+
+
+def _spread(
+    reader: FeatureReader, data: ImageData, more: Unlabeled, training: np.ndarray, features: np.ndarray
+) -> Spread:
+    """The labels of images without any, by the features of these and of the training images."""
+    labels = data.labels("train")
+    probabilities = spread_labels(
+        _features_of_graph(reader, training),
+        labels,
+        _features_of_graph(reader, features),
+        data.num_classes,
+    )
+    return Spread(more, data.class_names, probabilities, np.bincount(labels, minlength=data.num_classes))
+
+
+def _with_spread(
+    inputs: np.ndarray, labels: np.ndarray, reader: FeatureReader, features: np.ndarray, spread: Spread
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs of the head, labels and weights: of the training images, then of those with a trusted label."""
+    used = spread.trusted
+    return (
+        np.concatenate([inputs, reader.of_head(features)[used]]),
+        np.concatenate([labels, spread.labels[used]]),
+        np.concatenate([np.ones(len(labels)), spread.confidence[used]]),
+    )
+
+
+def _with_mirrored(
+    inputs: np.ndarray, labels: np.ndarray, reader: FeatureReader, data: ImageData
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs of the head and labels of the training images and of their mirror images, as the recipe says."""
+    flip = data.augmentation.flip
+    ways = [axes for axes, names in MIRRORED.items() if flip in names]
+    if not ways:
+        return inputs, labels
+    pixels = read_pixels(data.image_set.take(data.split.train).images, data.preprocessing)
+    turned = [image for axes in ways for image in np.flip(pixels, axes)]
+    found = reader.of_head(reader(turned))
+    return np.concatenate([inputs, found]), np.tile(labels, 1 + len(ways))
 
 
 def _set_head(model: ViT, head: Head) -> None:

@@ -95,7 +95,8 @@ RECIPES = {
     # direction distinguish these classes: changing them at random costs accuracy.
     "default": Recipe(augmentation=Augmentation(flip="both", crop=0.1)),
     # From published weights: a classifier of features that are computed once. Nothing is trained by steps.
-    "probe": Recipe(tune="head", epochs=1),
+    # Mirror images are added where there are few images per class.
+    "probe": Recipe(tune="head", epochs=1, augmentation=Augmentation(flip="both")),
     # From published weights, with the head of the probe: all weights, the lower ones more slowly. Layer-wise
     # decay as in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254).
     "finetune": Recipe(

@@ -109,7 +109,9 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
         if distribution.is_chief:
             files.write_json(partial / run_folder.CONFIG, described)
         if config.recipe.tune == "head":
-            distribution.from_chief(lambda: probe_run(partial, described, start, model, data, audit))
+            distribution.from_chief(
+                lambda: probe_run(partial, described, start, model, data, audit, config.unlabeled)
+            )
         else:
             with distribution:
                 if start.has_new_head(model):

@@ -48,10 +48,10 @@ class Unlabeled:
     def __len__(self) -> int:
         return len(self.names)
 
-    def lines(self) -> list[str]:
-        """What is printed of the images, one line for each finding."""
+    def line(self) -> str:
+        """What is printed of the images."""
         reasons = [f"; left out: {number} {reason}" for reason, number in self.left_out.items() if number]
-        return [f"images without labels: {len(self)} in {self.folder}{''.join(reasons)}"]
+        return f"images without labels: {len(self)} in {self.folder}{''.join(reasons)}"
 
 
 def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
@@ -83,12 +83,11 @@ def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
     left_out = dict.fromkeys(("unreadable", *reasons.values()), 0)
     kept: dict[str, Image] = {}
     unreadable: list[str] = []
-    for (name, path), info, reason in zip(found.items(), read.infos, read.reasons, strict=True):
-        part = known.get(info.digest) if info else None
+    for (name, path), info, why in zip(found.items(), read.infos, read.reasons, strict=True):
         if info is None:
-            unreadable.append(f"{name}: {reason}")
-        elif part:
-            left_out[reasons[part]] += 1
+            unreadable.append(f"{name}: {why}")
+        elif info.digest in known:
+            left_out[reasons[known[info.digest]]] += 1
         else:
             kept[name] = path
     left_out["unreadable"] = len(unreadable)
