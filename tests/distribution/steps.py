@@ -13,6 +13,7 @@ import numpy as np
 import keras_vit
 from keras_vit.training.layerwise import LayerwiseAdam, shares_of
 from keras_vit.training.recipe import Recipe
+from keras_vit.training.unfreezing import choose_trained
 
 STEPS, BATCH, EVALUATION_IMAGES = 20, 8, 21  # not divisible by the batch size or the number of devices
 
@@ -60,6 +61,7 @@ def train(case):
             num_classes=3,
             **{**MODEL, **case.get("model", {})},
         )
+        choose_trained(model, Recipe(**case.get("recipe", {})))
         model.compile(
             make_optimizer(model, **case.get("optimizer", {})),
             keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),

@@ -22,9 +22,11 @@ LAYERWISE = {
     "optimizer": {"layerwise": True, "global_clipnorm": 0.5},
     "model": {"stem": "linear", "qkv_bias": False},
 }
+LORA = {"recipe": {"tune": "lora"}, "model": {"qkv_bias": False}, **CLIPPED}
 ON_ONE = {
     "one": {"distribute": {"kind": "none"}, **CLIPPED},
     "one, layer by layer": {"distribute": {"kind": "none"}, **LAYERWISE},
+    "one, lora": {"distribute": {"kind": "none"}, **LORA},
 }
 if BACKEND == "tensorflow":  # there, Keras clips before the sum
     ON_ONE["one, clipped by value"] = {"distribute": {"kind": "none"}, **BY_VALUE}
@@ -35,6 +37,7 @@ IN_ONE_PROCESS = {
         "two": {"distribute": {"devices": 2}, **CLIPPED},
         "two, clipped by value": {"distribute": {"devices": 2}, **BY_VALUE},
         "two, layer by layer": {"distribute": {"devices": 2}, **LAYERWISE},
+        "two, lora": {"distribute": {"devices": 2}, **LORA},
     },
     "jax": {
         # Four devices come first: JAX keeps the number of devices of the first case.
@@ -42,6 +45,7 @@ IN_ONE_PROCESS = {
         "two": {"distribute": {"devices": 2}, **CLIPPED},
         "two, other options": {"distribute": {"devices": 2}, **OTHERS},
         "two, layer by layer": {"distribute": {"devices": 2}, **LAYERWISE},
+        "two, lora": {"distribute": {"kind": "model", "devices": 2}, **LORA},
         "two, split": {"distribute": {"kind": "model", "devices": 2}, **CLIPPED},
         "four, split in pairs": {
             "distribute": {"kind": "model", "devices": 4, "model_devices": 2},
@@ -60,6 +64,7 @@ IN_TWO_PROCESSES = {
         "two processes": {"distribute": {}, **CLIPPED},
         "two processes, other options": {"distribute": {}, **OTHERS},
         "two processes, layer by layer": {"distribute": {}, **LAYERWISE},
+        "two processes, lora": {"distribute": {}, **LORA},
     },
 }[BACKEND]
 # Each of the two JAX processes has two devices.
