@@ -106,9 +106,9 @@ RECIPES = {
         epochs=6,
         augmentation=Augmentation(flip="both", crop=0.15),
     ),
-    # From published weights: Hu et al. 2021, https://arxiv.org/abs/2106.09685. On 360 validation images of NEU
-    # (112 pixels, 360 for training) rates of 1e-3 to 1.6e-2 end within one image of each other; from 8e-3 on,
-    # the first epochs spoil the head of the probe.
+    # From published weights: Hu et al. 2021, https://arxiv.org/abs/2106.09685. On 360 validation images of
+    # NEU (112 pixels, 360 for training) rates of 1e-3 to 1.6e-2 end within one image of each other; from 8e-3
+    # on, the first epochs spoil the head of the probe.
     "lora": Recipe(
         tune="lora",
         learning_rate=2e-3,
