@@ -149,8 +149,9 @@ class ViT(DistributedModel):
             >>> model.pretrained.mean
             (0.5, 0.5, 0.5)
         """
-        changes = {key: arguments.pop(key) for key in FREE if key in arguments}
-        weights = adapt(read_weights(source, **arguments), image_shape, num_classes, changes)
+        changes = {key: value for key, value in arguments.items() if key in FREE}
+        told = {key: value for key, value in arguments.items() if key not in FREE or key == "pooling"}
+        weights = adapt(read_weights(source, **told), image_shape, num_classes, changes)
         return cls.from_weights(weights, name=name, dtype=dtype)
 
     @classmethod

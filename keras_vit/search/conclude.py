@@ -101,7 +101,7 @@ def _name_of_default(config: SearchConfig) -> str:
     point = train_config_at(config.search_space().default_point(), config.train_config)
     if point.changes:
         return "the default point of the space"
-    return point.model
+    return point.size
 
 
 def _test(config: SearchConfig, record: SearchRecord, best: TrialRecord, context: Context) -> dict[str, Any]:

@@ -27,6 +27,7 @@ FIX = "restore it, or train the run again"
 
 OWN_FIELDS = (
     "num_classes",
+    "pooling",
     "head_hidden_dim",
     "head_activation",
     "dropout_rate",

@@ -139,11 +139,12 @@ def write_run(
     _save_model(plain, folder / run_folder.MODEL)
     if lora_layers(model):
         save_adapter(model, folder / run_folder.ADAPTER)
+    curves: dict[str, Any] = {name: [row.get(name) for row in history] for name in history[0]}
     report = render_report(
         config=described,
         metrics=metrics,
-        history={name: [row.get(name) for row in history] for name in history[0]},
-        layer_table=summary(model).to_dict(),
+        history=curves,
+        layer_table=summary(plain).to_dict(),
         audit=audit.to_dict(),
         mistake_images=[
             original_pixels(data.image_set.original(data.split.test[mistake["index"]]))

@@ -27,6 +27,7 @@ from keras_vit.training.outputs import describe, finish
 from keras_vit.training.prepare import prepare_data
 from keras_vit.training.probe import begin_with_probe, probe_run
 from keras_vit.training.start import begin, check_recipe, choose_recipe, choose_weights
+from keras_vit.training.unfreezing import check_tuning
 
 
 def train(config: TrainConfig | None = None, **changes: Any) -> Run:
@@ -90,6 +91,7 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
     keras.utils.set_random_seed(config.seed)
     with distribution:
         model = start.build(config, data.class_names)
+    check_tuning(config.recipe, model.config)
     described = describe(config, start, data, model)
     _check_same_images(distribution, data)
     if unfinished:

@@ -8,9 +8,10 @@ from typing import Any
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.errors import InputError
-from keras_vit.model.config import CHANGEABLE, SIZES, ViTConfig, variant_arguments
+from keras_vit.model.config import CHANGEABLE, ViTConfig
 from keras_vit.model.vit import ViT
 from keras_vit.model.weights.adapt import FREE, adapt
+from keras_vit.model.weights.describe import architecture
 from keras_vit.model.weights.published import AUTO as PUBLISHED
 from keras_vit.model.weights.published import auto_table
 from keras_vit.model.weights.read import read_weights
@@ -31,12 +32,14 @@ class Start:
         preprocessing: of the images.
         vit: the architecture; the images decide the number of classes.
         weights: published ones, as they are in their file; `None` from scratch.
+        notes: what was converted for these images, one line each.
     """
 
     name: str
     preprocessing: Preprocessing
     vit: ViTConfig
     weights: Weights | None = None
+    notes: tuple[str, ...] = ()
 
     def build(self, config: TrainConfig, class_names: Sequence[str]) -> ViT:
         """The model with its first weights.
@@ -48,7 +51,7 @@ class Start:
         if self.weights is None:
             return build_from_scratch(config, len(class_names))
         changes = {name: value for name, value in config.changes.items() if name in FREE}
-        same_classes = self.weights.class_names == tuple(class_names)
+        same_classes = self.weights.class_names is not None and self.weights.class_names == tuple(class_names)
         if not same_classes and self.weights.config.pooling == "token":
             changes.setdefault("pooling", "token+gap")
         adapted = adapt(self.weights, self.preprocessing.image_shape, len(class_names), changes)
@@ -56,7 +59,7 @@ class Start:
 
     def has_new_head(self, model: ViT) -> bool:
         """Whether a model that `build` returned has a head that begins with zeros."""
-        return self.weights is not None and model.pretrained.class_names is None
+        return model.pretrained is not None and model.pretrained.class_names is None
 
     def describe(self) -> dict[str, Any] | None:
         """What config.json and the model card say of the published weights, ready for JSON."""
@@ -75,7 +78,7 @@ class Start:
             "image_shape": list(weights.config.image_shape),
             "told_by": dict(weights.told_by),
             "unused": list(weights.unused),
-            "notes": list(weights.notes),
+            "notes": list(self.notes),
         }
 
     def lines(self) -> list[str]:
@@ -92,7 +95,7 @@ class Start:
             f"told: {told or 'everything by the tensors'}",
             f"images: {height}x{width}x{channels}, {shown.interpolation}, mean {_numbers(shown.mean)}, "
             f"std {_numbers(shown.std)}",
-            *weights.notes,
+            *self.notes,
         ]
 
 
@@ -125,22 +128,22 @@ def begin(config: TrainConfig) -> Start:
     """
     if config.init == NONE:
         return Start(config.size, config.preprocessing, config.vit_config(num_classes=2))
-    told = {name: value for name, value in config.changes.items() if name not in FREE}
+    told = {name: value for name, value in config.changes.items() if name not in FREE or name == "pooling"}
     given = {name: getattr(config, name) for name in ("mean", "std", "interpolation")}
     told |= {name: value for name, value in given.items() if value is not None}
     weights = read_weights(config.init, **told)
-    name = name_of(weights.config)
-    if config.model is not None and config.model != name:
+    name = architecture(weights.config)
+    if config.model is not None and config.model != name.partition(" with")[0]:
         raise InputError(
             f"{config.init} is a {name}, not a {config.model}: omit --model, which the weights decide."
         )
     height, width, channels = weights.config.image_shape
     shape = config.image_shape_from((height, width), channels)
-    wanted = adapt(weights, shape, 0, {})
+    wanted = adapt(weights, shape)
     preprocessing = Preprocessing(
         shape, config.aspect, wanted.mean, wanted.std, config.interpolation or weights.interpolation
     )
-    return Start(name, preprocessing, wanted.config, weights)
+    return Start(name, preprocessing, wanted.config, weights, wanted.notes)
 
 
 def choose_weights(config: TrainConfig) -> TrainConfig:
@@ -198,17 +201,6 @@ def check_recipe(config: TrainConfig) -> None:
         )
     if config.unlabeled is not None and recipe.tune != "head":
         raise InputError("Images without labels are for --recipe probe: add it, or omit --unlabeled.")
-
-
-def name_of(vit: ViTConfig) -> str:
-    """The named size of an architecture with its patch size, or its measures."""
-    for size in SIZES:
-        arguments = variant_arguments(f"{size}/{vit.patch_size}")
-        arguments.pop("head_hidden_dim", None)
-        arguments.pop("dropout_rate", None)
-        if all(getattr(vit, name) == value for name, value in arguments.items()):
-            return f"{size}/{vit.patch_size}"
-    return f"ViT of dim {vit.dim}, depth {vit.depth}, patch {vit.patch_size}"
 
 
 def _numbers(values: Sequence[float] | None) -> str:

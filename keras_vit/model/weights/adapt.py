@@ -115,7 +115,7 @@ def _wanted(
             changed["final_norm"] = "tokens"  # its norm has the width of one token
     return dataclasses.replace(
         old,
-        image_shape=tuple(image_shape or old.image_shape),
+        image_shape=old.image_shape if image_shape is None else tuple(image_shape),  # type: ignore[arg-type]
         num_classes=old.num_classes if num_classes is None else num_classes,
         **changed,
     )

@@ -1,9 +1,12 @@
 """From a source of published weights to the weights of a `ViT`: the file is opened, its family reads it."""
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from keras_vit.errors import InputError
+from keras_vit.model.config import CHANGEABLE
 from keras_vit.model.weights.families import google, huggingface, kerashub, own, timm, vit_pytorch
 from keras_vit.model.weights.families.others import kind_of
 from keras_vit.model.weights.rules import some
@@ -12,6 +15,9 @@ from keras_vit.model.weights.weights import Weights
 
 # The first that knows the names of a file reads it.
 FAMILIES = (own, google, kerashub, timm, huggingface, vit_pytorch)
+
+ABOUT_IMAGES = ("mean", "std", "interpolation", "image_size")
+"""What a file may not tell of its images."""
 
 
 def read_weights(source: str | Path, **arguments: Any) -> Weights:
@@ -27,6 +33,7 @@ def read_weights(source: str | Path, **arguments: Any) -> Weights:
         InputError: there is no such source, it is damaged, its architecture is not that of a ViT, or it does
             not tell what the arguments would.
     """
+    _check_names(arguments)
     checkpoint = open_checkpoint(source)
     for family in FAMILIES:
         if family.recognises(checkpoint):
@@ -38,3 +45,13 @@ def read_weights(source: str | Path, **arguments: Any) -> Weights:
         f"{source} has no tensor names of a known ViT (it has {some(list(checkpoint.tensors))}): "
         "give weights of timm, Hugging Face, Google, vit-pytorch, KerasHub or keras_vit."
     )
+
+
+def _check_names(arguments: Mapping[str, Any]) -> None:
+    """Raises InputError for an argument that no reader knows, with the name that is nearest."""
+    known = (*CHANGEABLE, *ABOUT_IMAGES)
+    for name in arguments:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Perhaps you meant {near[0]}." if near else f" Known are {', '.join(known)}."
+            raise InputError(f"{name} is not an argument of published weights.{hint}")

@@ -1,0 +1,141 @@
+"""Training speed of large models on one GPU, beside timm with torch.compile, as a share of the matmul peak.
+
+    KERAS_BACKEND=torch python -m benchmarks.gpu_speed torch
+    KERAS_BACKEND=jax python -m benchmarks.gpu_speed jax
+    python -m benchmarks.gpu_speed timm
+
+Each line of the answer is JSON: images per second of whole training steps in bfloat16 (median of three times
+ten steps, after a warm-up), the seconds until the first step was done, and peak memory where torch knows it.
+"""
+
+import argparse
+import json
+import time
+
+import numpy as np
+
+from keras_vit.model.config import ViTConfig, variant_arguments
+from keras_vit.model.cost import count_mult_adds
+
+CASES = (
+    ("B/16", 64, False),
+    ("B/16", 256, False),
+    ("L/16", 64, False),
+    ("L/16", 256, False),
+    ("L/16", 256, True),
+)
+
+
+def measure(step, wait, batch: int) -> dict:
+    begin = time.perf_counter()
+    step()
+    wait()
+    first = time.perf_counter() - begin
+    for _ in range(3):
+        step()
+    wait()
+    rates = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        for _ in range(10):
+            step()
+        wait()
+        rates.append(10 * batch / (time.perf_counter() - begin))
+    return {"images_per_second": round(float(np.median(rates)), 1), "first_step_seconds": round(first, 1)}
+
+
+def flops(variant: str) -> float:
+    """Of one image and training step: two per mult-add, forward and twice as many backward."""
+    config = ViTConfig(image_shape=(224, 224, 3), num_classes=1000, **variant_arguments(variant))
+    return 6.0 * count_mult_adds(config)
+
+
+def ours(variant: str, batch: int, remat: bool) -> dict:
+    import keras
+
+    from keras_vit.model.vit import ViT
+    from keras_vit.training.optimizer import compile_model
+    from keras_vit.training.recipe import Recipe
+
+    model = ViT.from_variant(
+        variant, image_shape=(224, 224, 3), num_classes=1000, dtype="mixed_bfloat16", remat=remat
+    )
+    compile_model(model, Recipe(precision="mixed_bfloat16", epochs=100), 100)
+    x = np.random.default_rng(0).normal(size=(batch, 224, 224, 3)).astype("float32")
+    y = np.eye(1000, dtype="float32")[np.arange(batch) % 1000]
+    x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
+
+    def step():
+        model.train_on_batch(x, y)  # it returns numbers, so it waits for the device
+
+    return measure(step, lambda: None, batch)
+
+
+def theirs(variant: str, batch: int) -> dict:
+    import timm
+    import torch
+
+    name = {"B/16": "vit_base_patch16_224", "L/16": "vit_large_patch16_224"}[variant]
+    model = timm.create_model(name).cuda().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
+    compiled = torch.compile(model)
+    x = torch.randn(batch, 3, 224, 224, device="cuda")
+    y = torch.arange(batch, device="cuda") % 1000
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(compiled(x), y, label_smoothing=0.1)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return measure(step, torch.cuda.synchronize, batch)
+
+
+def peak() -> float:
+    """Products per second of bfloat16 matrices of 8192, in TFLOP/s."""
+    import torch
+
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    for _ in range(5):
+        a @ a
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(20):
+        a @ a
+    torch.cuda.synchronize()
+    return 20 * 2 * 8192**3 / (time.perf_counter() - begin) / 1e12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("who", choices=("torch", "jax", "timm", "peak"))
+    parser.add_argument("--peak", type=float, default=0.0, help="TFLOP/s, for the share")
+    options = parser.parse_args()
+    if options.who == "peak":
+        print(json.dumps({"bf16_matmul_tflops": round(peak(), 1)}), flush=True)
+        return
+    for variant, batch, remat in CASES:
+        if remat and options.who == "timm":
+            continue
+        row = dict(who=options.who, model=variant, batch=batch, remat=remat)
+        try:
+            row |= theirs(variant, batch) if options.who == "timm" else ours(variant, batch, remat)
+            if options.peak:
+                row["share_of_peak"] = round(
+                    row["images_per_second"] * flops(variant) / options.peak / 1e12, 3
+                )
+            if options.who != "jax":
+                import torch
+
+                row["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+                torch.cuda.reset_peak_memory_stats()
+                torch.cuda.empty_cache()
+        except Exception as error:
+            row["error"] = f"{type(error).__name__}: {error}"[:300]
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
