@@ -14,7 +14,7 @@ FOLDS = 5
 
 FEW = 20
 """Training images per class below which `fit_few` is used. With mirror images it was better than a fixed
-strength without them by 0.7 to 1.2 points on NEU for 2 to 20 images per class (20 draws), on X-SDD by more."""
+strength without them by 0.7 to 1.3 points on NEU for 2 to 20 images per class (20 draws), more on X-SDD."""
 
 STRENGTH_OF_FEW = 0.02
 """Inverse strength of the L2 penalty for features that vary by 1 within a class; 0.002 and 0.2 differ by at

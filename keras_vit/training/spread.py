@@ -25,8 +25,10 @@ NEIGHBOURS = 10
 ALPHA = 0.98
 """Share of an image's labels that it takes from its neighbours in each step; the rest stays what it was."""
 
-TRUSTED = 0.5
-"""A label is used if it is more likely than all others together."""
+TRUSTED = 1.3
+"""A label is used if it is so many times as likely as the next one. The heads were right more often than the
+spread labels with this (by 0.1 to 1.2 points, NEU and X-SDD, 1 and 5 labels per class). Without a limit they are
+0.1 to 1 points worse on X-SDD; a limit of 2 leaves out whole groups of images and costs 0.5 to 4 points."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Unlabeled:
 
     def line(self) -> str:
         """What is printed of the images."""
-        reasons = [f"; left out: {number} {reason}" for reason, number in self.left_out.items() if number]
-        return f"images without labels: {len(self)} in {self.folder}{''.join(reasons)}"
+        counted = ", ".join(f"{number} {reason}" for reason, number in self.left_out.items() if number)
+        left_out = f"; left out: {counted}" if counted else ""
+        return f"images without labels: {len(self)} in {self.folder}{left_out}"
 
 
 def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
@@ -108,8 +111,9 @@ def spread_labels(
 ) -> np.ndarray:
     """Probabilities of the classes for images without labels, by label spreading.
 
-    Each image is joined to the `NEIGHBOURS` images that are nearest by the cosine of their standardised
-    features, and takes `ALPHA` of its labels from them, until nothing changes. An edge weighs the more, the
+    Each image is joined to the `NEIGHBOURS` images (fewer where there are few) that are nearest by the cosine
+    of their standardised features, and takes `ALPHA` of its labels from them, until nothing changes. An edge
+    weighs the more, the
     shorter it is for the neighbourhood of its ends.
 
     References: D. Zhou et al., "Learning with local and global consistency", NIPS 2003; the weights of the
@@ -129,20 +133,21 @@ def spread_labels(
     both = np.concatenate([features, unlabeled]).astype("float64")
     both = (both - both.mean(axis=0)) / (both.std(axis=0) + 1e-6)
     known = np.concatenate([labels, np.full(len(unlabeled), -1)])
-    model = LabelSpreading(kernel=_graph, alpha=ALPHA, max_iter=2000)
+    # More neighbours than the images of a class would join the classes.
+    count = min(NEIGHBOURS, max(1, len(both) // (2 * num_classes)))
+    model = LabelSpreading(kernel=lambda rows, _: _graph(rows, count), alpha=ALPHA, max_iter=3000, tol=1e-4)
     model.fit(both, known)
     found = np.zeros((len(unlabeled), num_classes))
     found[:, model.classes_] = model.label_distributions_[len(features) :]
     return found
 
 
-def _graph(rows: np.ndarray, _: np.ndarray) -> Any:
-    """Symmetric weights of the edges between rows, a sparse (n, n) matrix."""
+def _graph(rows: np.ndarray, count: int) -> Any:
+    """Symmetric weights of the edges between each row and its `count` nearest, a sparse (n, n) matrix."""
     from scipy.sparse import csr_matrix
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import normalize
 
-    count = min(NEIGHBOURS, len(rows) - 1)
     nearest = NearestNeighbors(n_neighbors=count).fit(normalize(rows))  # of unit length: cosine
     distances, neighbours = nearest.kneighbors()  # without the row itself
     scale = distances[:, -1]
@@ -183,7 +188,8 @@ class Spread:
     @property
     def trusted(self) -> np.ndarray:
         """Which labels the head is fitted to: bool (m,)."""
-        return self.confidence > TRUSTED
+        ordered = np.sort(self.probabilities, axis=1)
+        return ordered[:, -1] > TRUSTED * ordered[:, -2]
 
     def write(self, path: Path) -> None:
         """Writes the table of the labels: path, label, confidence, trusted, and each class's probability."""
@@ -217,7 +223,7 @@ class Spread:
             "folder": self.unlabeled.folder,
             "images": len(labels),
             "trusted": int(trusted.sum()),
-            "trusted_above": TRUSTED,
+            "trusted_from": TRUSTED,
             "left_out": dict(self.unlabeled.left_out),
             "neighbours": NEIGHBOURS,
             "alpha": ALPHA,
@@ -236,7 +242,7 @@ class Spread:
     def line(self) -> str:
         """What is printed of the labels."""
         trusted = int(self.trusted.sum())
-        rule = f"more likely than all others together, {TABLE}"
+        rule = f"{TRUSTED:g} times as likely as the next class, {TABLE}"
         if not trusted:
             return (
                 f"labels: none of {len(self.labels)} spread ones is trusted ({rule}), so the head is fitted "
