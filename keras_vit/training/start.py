@@ -54,7 +54,8 @@ class Start:
         same_classes = self.weights.class_names is not None and self.weights.class_names == tuple(class_names)
         if not same_classes and self.weights.config.pooling == "token":
             changes.setdefault("pooling", "token+gap")
-        adapted = adapt(self.weights, self.preprocessing.image_shape, len(class_names), changes)
+        shape = self.preprocessing.image_shape
+        adapted = adapt(self.weights, shape, len(class_names), changes, new_head=not same_classes)
         return ViT.from_weights(adapted, dtype=config.recipe.precision)
 
     def has_new_head(self, model: ViT) -> bool:

@@ -35,6 +35,7 @@ def adapt(
     image_shape: Sequence[int] | None = None,
     num_classes: int | None = None,
     changes: Mapping[str, Any] | None = None,
+    new_head: bool = False,
 ) -> Weights:
     """The weights for other images, classes or another head.
 
@@ -47,6 +48,7 @@ def adapt(
         image_shape: (height, width, channels); `None` for that of the weights.
         num_classes: `None` for that of the weights, 0 for no head. Another number gives a new head.
         changes: other values for the arguments of `FREE`.
+        new_head: whether the head is new even where the file has one of as many classes.
 
     Returns:
         `Weights` whose config is the wanted one; `new` names the weights that the arrays lack.
@@ -60,6 +62,7 @@ def adapt(
     mean, std = weights.mean, weights.std
     if config.image_shape[2] != old.image_shape[2]:
         mean, std = _channels(arrays, notes, config, old, mean, std)
+        config = dataclasses.replace(config, patch_bias=BIAS in arrays)
     if config.patch_size != old.patch_size:
         if old.patch_norm or old.stem != "linear":
             raise InputError(
@@ -74,7 +77,8 @@ def adapt(
         arrays[TABLE] = resize_position_table(arrays[TABLE], old.grid, config.grid, prefix)
         notes.append(f"positions resized from {_by(old.grid)} to {_by(config.grid)} patches (bicubic)")
     new = list(weights.new)
-    if any(getattr(config, name) != getattr(old, name) for name in HEAD):
+    keeps_head = not new_head and all(getattr(config, name) == getattr(old, name) for name in HEAD)
+    if not keeps_head:
         _new_head(arrays, new, notes, config, old, weights)
     return dataclasses.replace(
         weights,
@@ -82,7 +86,7 @@ def adapt(
         arrays=arrays,
         mean=mean,
         std=std,
-        class_names=weights.class_names if config.num_classes == old.num_classes else None,
+        class_names=weights.class_names if keeps_head else None,
         new=tuple(new),
         notes=tuple(notes),
     )
@@ -143,8 +147,8 @@ def _channels(
     summed = scaled.sum(axis=1, keepdims=True)
     arrays[KERNEL] = np.repeat(summed / count, count, axis=1).reshape(-1, kernel.shape[2]).astype("float32")
     shift = (kernel * ((one_mean - means) / stds)[None, :, None]).sum(axis=(0, 1))
-    if BIAS in arrays:
-        arrays[BIAS] = (arrays[BIAS] + shift).astype("float32")
+    if BIAS in arrays or np.abs(shift).max() > 1e-6:  # CLIP has no bias, but a mean for each channel
+        arrays[BIAS] = (arrays.get(BIAS, 0.0) + shift).astype("float32")
     notes.append(f"patch projection summed over {before} channels for {count}")
     return (one_mean,) * count, (one_std,) * count
 
