@@ -8,7 +8,7 @@ from typing import Any
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.errors import InputError
-from keras_vit.model.config import CHANGEABLE, ViTConfig
+from keras_vit.model.config import ViTConfig
 from keras_vit.model.vit import ViT
 from keras_vit.model.weights.adapt import FREE, adapt
 from keras_vit.model.weights.describe import architecture
@@ -17,7 +17,7 @@ from keras_vit.model.weights.published import auto_table
 from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.weights import Weights
 from keras_vit.training.config import AUTO, NONE, TrainConfig
-from keras_vit.training.recipe import RECIPE_CHANGES, RECIPES, Recipe
+from keras_vit.training.recipe import PRETRAINED_RECIPES, RECIPE_CHANGES, RECIPES, Recipe
 
 FEWEST_PER_CLASS = 30
 """Training images per class below which the head alone is fitted: all weights would learn them by heart."""
@@ -166,9 +166,30 @@ def choose_weights(config: TrainConfig) -> TrainConfig:
         print(f"chosen: {row.source}, licence {row.licence}")
         return dataclasses.replace(config, init=row.source)
     print(f"None can be had, so the run begins from scratch. {reason}")
-    kept = {name: value for name, value in config.changes.items() if name in CHANGEABLE}
-    recipe = RECIPES["default"] if config.recipe.tune != "all" else config.recipe
-    return dataclasses.replace(config, init=NONE, changes=kept, recipe=recipe, unlabeled=None)
+    return _without_weights(config)
+
+
+def _without_weights(config: TrainConfig) -> TrainConfig:
+    """The settings of a run from scratch: those that a recipe for published weights has are the defaults'."""
+
+    def changed(name: str) -> dict[str, Any]:
+        fields = [field.name for field in dataclasses.fields(Recipe)]  # type: ignore[arg-type]
+        return {
+            field: getattr(config.recipe, field)
+            for field in fields
+            if getattr(config.recipe, field) != getattr(RECIPES[name], field)
+        }
+
+    nearest = min(RECIPES, key=lambda name: len(changed(name)))
+    recipe, changes = config.recipe, dict(config.changes)
+    if nearest in PRETRAINED_RECIPES:
+        only = ("tune", "layer_decay", "unfrozen_blocks", "unfreeze_every", "lora_rank", "lora_on")
+        kept = {name: value for name, value in changed(nearest).items() if name not in only}
+        recipe = dataclasses.replace(RECIPES["default"], **kept)
+        for name, value in RECIPE_CHANGES.get(nearest, {}).items():
+            if changes.get(name) == value:
+                del changes[name]
+    return dataclasses.replace(config, init=NONE, changes=changes, recipe=recipe, unlabeled=None)
 
 
 def choose_recipe(config: TrainConfig, image_set: ImageSet) -> TrainConfig:
