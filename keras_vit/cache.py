@@ -7,7 +7,7 @@ time are removed first. A lock keeps processes that share the folder apart.
 
 import contextlib
 import os
-import zipfile
+import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,7 @@ FOLDER, SIZE = "KERAS_VIT_CACHE", "KERAS_VIT_CACHE_GB"
 DEFAULT_GB = 5.0
 LOCK = "lock"
 WAIT_SECONDS = 60.0
+HASH_BYTES = 32
 
 
 def cache_folder() -> Path:
@@ -86,24 +87,29 @@ class RowCache:
     def read(self) -> dict[str, np.ndarray]:
         """All rows, float32 (width,), by hash."""
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            # Opened here, because np.load leaves a damaged file open.
+            with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 hashes, rows = file["hashes"], file["rows"]
-            os.utime(self.path)  # it was used now
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except Exception:  # zipfile and numpy raise exceptions of many types
             return {}
+        if hashes.shape != (len(rows), HASH_BYTES) or rows.ndim != 2:
+            return {}
+        with contextlib.suppress(OSError):  # a folder may be for reading only
+            os.utime(self.path)  # it was used now
         return {value.tobytes().hex(): row for value, row in zip(hashes, rows, strict=True)}
 
     def add(self, rows: dict[str, np.ndarray]) -> None:
         """Keeps more rows, and then removes the oldest files of the folder if it is too large.
 
         Args:
-            rows: float32 (width,) by hash, 64 hexadecimal digits.
+            rows: float32 (width,) by hash, 64 hexadecimal digits; one or more.
 
         Raises:
             InputError: as `cache_lock`.
         """
         with cache_lock(self.path.parent):
-            known = {**self.read(), **rows}
+            width = len(next(iter(rows.values())))
+            known = {key: row for key, row in self.read().items() if len(row) == width} | rows
             hashes = np.array([list(bytes.fromhex(key)) for key in known], "uint8")
             with whole_file(self.path, "wb") as file:
                 np.savez(file, hashes=hashes, rows=np.stack(list(known.values())).astype("float32"))
@@ -132,7 +138,7 @@ def cached_files(folder: Path) -> list[Path]:
 
     Others that may be in a folder that the user named are left alone.
     """
-    found = [path for path in folder.glob("*.npz") if len(path.stem) == 64]
+    found = [path for path in folder.glob("*.npz") if re.fullmatch("[0-9a-f]{64}", path.stem)]
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
