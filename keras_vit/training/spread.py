@@ -26,9 +26,9 @@ ALPHA = 0.98
 """Share of an image's labels that it takes from its neighbours in each step; the rest stays what it was."""
 
 TRUSTED = 1.3
-"""A label is used if it is so many times as likely as the next one. The heads were right more often than the
-spread labels with this (by 0.1 to 1.2 points, NEU and X-SDD, 1 and 5 labels per class). Without a limit they are
-0.1 to 1 points worse on X-SDD; a limit of 2 leaves out whole groups of images and costs 0.5 to 4 points."""
+"""A label is used if it is so many times as likely as the next one. The head is then right more often than
+the spread labels, by 0.1 to 1.2 points on NEU and X-SDD with 1 and 5 labels per class. Without a limit it is
+up to 1 point worse; a limit of 2 leaves out whole groups of images and costs 0.5 to 4 points."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,8 @@ class Spread:
     def describe(self) -> dict[str, Any]:
         """What metrics.json holds of the labels, ready for JSON."""
         trusted, labels = self.trusted, self.labels
-        given, used = Counter(labels.tolist()), Counter(labels[trusted].tolist())
+        reached = self.confidence > 0
+        given, used = Counter(labels[reached].tolist()), Counter(labels[trusted].tolist())
         return {
             "folder": self.unlabeled.folder,
             "images": len(labels),
@@ -233,7 +234,9 @@ class Spread:
                     "labelled": int(self.labelled[i]),
                     "images": given[i],
                     "trusted": used[i],
-                    "confidence": float(self.confidence[labels == i].mean()) if given[i] else None,
+                    "confidence": float(self.confidence[reached & (labels == i)].mean())
+                    if given[i]
+                    else None,
                 }
                 for i, name in enumerate(self.class_names)
             ],

@@ -95,41 +95,51 @@ def test_copies_and_constant_features_give_numbers():
 
 
 def unreached():
-    """The labels of 40 images, of which 20 are like no labelled one."""
-    rows = np.repeat([1.0, -1.0], 20)[:, None] + np.random.default_rng(0).normal(0, 0.2, (40, 10))
-    known = np.array([0, 1])
-    names = tuple(f"{i}.png" for i in range(38))
-    probabilities = spread_labels(rows[:2], known, rows[2:], 2)
+    """The labels of 18 images like those with the label a, 19 like that with b, and 20 like neither."""
+    rows = np.repeat(np.eye(3), 4, axis=1)[np.repeat([0, 1, 2], 20)]
+    rows = rows + np.random.default_rng(0).normal(0, 0.05, rows.shape)
+    known, rest = [0, 1, 20], np.setdiff1d(np.arange(60), [0, 1, 20])
+    probabilities = spread_labels(rows[known], np.array([0, 0, 1]), rows[rest], 2)
+    names = tuple(f"{i}.png" for i in range(57))
     images = Unlabeled("more", names, names, {"unreadable": 2})
-    return Spread(images, ("a", "b"), probabilities, np.array([1, 1]))
+    return Spread(images, ("a", "b"), probabilities, np.array([2, 1]))
 
 
 def test_an_image_that_no_label_reaches_is_not_trusted(tmp_path):
     spread = unreached()
-    assert (spread.probabilities[18:] == 0).all()
-    assert not spread.trusted[18:].any()
-    assert (spread.probabilities[:18].sum(axis=1) > 0.99).all()
+    assert spread.trusted.tolist() == [True] * 37 + [False] * 20
     spread.write(tmp_path / "unlabeled.csv")
     with open(tmp_path / "unlabeled.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "label", "confidence", "trusted", "probability_a", "probability_b"]
     assert [row["path"] for row in rows] == list(spread.unlabeled.names)
-    assert {(row["label"], row["trusted"]) for row in rows[18:]} == {("", "no")}
-    for row in rows[:18]:
-        low, high = sorted([float(row["probability_a"]), float(row["probability_b"])])
-        assert row["trusted"] == ("yes" if high > 1.3 * low else "no")
+    assert [(row["label"], row["trusted"]) for row in rows] == (
+        [("a", "yes")] * 18 + [("b", "yes")] * 19 + [("", "no")] * 20
+    )
+    for row in rows:
+        assert row["confidence"] == max(row["probability_a"], row["probability_b"])
+
+
+def test_a_label_is_trusted_if_it_is_likelier_than_the_next():
+    rows = np.array([[0.4, 0.3, 0.3], [0.38, 0.31, 0.31], [0.5, 0.5, 0.0], [0.0, 0.4, 0.6], [0, 0, 0]])
+    names = ("1", "2", "3", "4", "5")
+    spread = Spread(Unlabeled("more", names, names, {}), ("a", "b", "c"), rows, np.ones(3))
+    assert spread.trusted.tolist() == [True, False, False, True, False]
 
 
 def test_what_is_said_counts_the_images():
     spread = unreached()
+    assert spread.line() == (
+        "labels: 37 of 57 spread ones are trusted (1.3 times as likely as the next class, unlabeled.csv)"
+    )
     told = spread.describe()
-    assert told["images"] == 38
-    assert told["trusted"] == int(spread.trusted.sum())
-    assert sum(row["images"] for row in told["classes"]) == 38
-    assert sum(row["trusted"] for row in told["classes"]) == told["trusted"]
-    assert spread.line().startswith(f"labels: {told['trusted']} of 38 spread ones are trusted")
-    nothing = Spread(spread.unlabeled, ("a", "b"), np.full((38, 2), 0.5), np.array([1, 1]))
-    assert "none of 38 spread ones is trusted" in nothing.line()
+    assert (told["images"], told["trusted"], told["left_out"]) == (57, 37, {"unreadable": 2})
+    first, second = told["classes"]
+    assert (first["name"], first["labelled"], first["trusted"]) == ("a", 2, 18)
+    assert (second["name"], second["labelled"], second["images"], second["trusted"]) == ("b", 1, 19, 19)
+    assert second["confidence"] == pytest.approx(1)
+    nothing = Spread(spread.unlabeled, ("a", "b"), np.full((57, 2), 0.5), np.array([1, 1]))
+    assert "none of 57 spread ones is trusted" in nothing.line()
     assert "labels alone" in nothing.line()
 
 
