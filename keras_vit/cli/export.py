@@ -23,6 +23,7 @@ class Export:
       keras-vit export runs/first --to models
       keras-vit export runs/first --to models --name steel --version 7
       keras-vit export runs/first --to models --format litert --int8
+      keras-vit export runs/first --to weights --format huggingface
     """
 
     run: Positional[Path]
@@ -34,7 +35,8 @@ class Export:
     version: int | None = None
     """by default the one after the newest"""
     format: Format = "savedmodel"
-    """savedmodel takes image files; the others take pixels of the model's size"""
+    """savedmodel takes image files, onnx, litert and openvino pixels of the model's size; timm and huggingface
+    are weights for these libraries"""
     int8: bool = False
     """8 bits for the fully connected layers, with litert"""
     flips_at_test: bool = False

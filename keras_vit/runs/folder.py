@@ -14,6 +14,8 @@ from keras_vit.validation import from_plain
 if TYPE_CHECKING:
     import keras
 
+    from keras_vit.model.weights.export import Format
+
 CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION, ADAPTER = (
     "config.json",
     "model.keras",
@@ -68,6 +70,34 @@ class Run:
 
         rejection = self.rejection if "rejection" in self.metrics else None
         return answer_model(self.model, self.temperature, rejection, self.preprocessing, flips)
+
+    def export_weights(self, path: str | Path, format: "Format") -> Path:
+        """Writes the weights of the best model as timm or Hugging Face's transformers load them.
+
+        Args:
+            path: of the new folder.
+            format: `"timm"` or `"huggingface"`; see `keras_vit.model.weights.export.export_weights`.
+
+        Returns:
+            The folder, which has the class names and the normalisation too.
+
+        Raises:
+            InputError: there is such a folder, or the library has no place for an option of the model.
+        """
+        from keras_vit.model.weights.export import export_weights
+
+        shown = self.preprocessing
+        return export_weights(
+            self.model,
+            path,
+            format,
+            class_names=self.class_names,
+            mean=shown.mean,
+            std=shown.std,
+            interpolation=shown.interpolation,
+            aspect=shown.aspect,
+            licence=(self.config.get("weights") or {}).get("licence"),
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-Format = Literal["savedmodel", "onnx", "litert", "openvino"]
+Format = Literal["savedmodel", "onnx", "litert", "openvino", "timm", "huggingface"]
 """What a run can be exported as."""

@@ -28,6 +28,9 @@ from keras_vit.serving.warmup import require_serving_api, write_warmup
 QUANTISED_BY = {"onnx": "onnxruntime.quantization", "openvino": "NNCF"}
 """What makes an int8 file of the float32 file of a format."""
 
+WEIGHTS = ("timm", "huggingface")
+"""Formats of weights, which other libraries load into models of their own."""
+
 COMPARED_IMAGES = 360
 CARD = "model_card.md"
 
@@ -67,7 +70,8 @@ def export(
         name: of the model; `None` means `"vit"`, or `"vit-FORMAT"` for a format other than a SavedModel.
         version: 1 or more; `None` takes the one after the newest.
         format: `"savedmodel"` for TensorFlow Serving, with its configuration files; `"onnx"`, `"litert"` or
-            `"openvino"`, whose input are pixels of the model's size.
+            `"openvino"`, whose input are pixels of the model's size; `"timm"` or `"huggingface"`, the weights
+            as these libraries load them.
         int8: whether the fully connected layers are quantised to 8 bits; LiteRT only.
         flips: whether the exported model answers with the mean over each image and its three mirror images,
             which takes four times as long: see `keras_vit.runs.answer.answer_model`.
@@ -92,6 +96,8 @@ def export(
     if name is None:
         name = "vit" if format == "savedmodel" else f"vit-{format}"
     check_name(name)
+    if flips and format in WEIGHTS:
+        raise InputError(f"--flips-at-test is for models that answer: leave it out of --format {format}.")
     run = run if isinstance(run, Run) else load_run(run)
     if keras.backend.backend() != "tensorflow":
         return _export_with_tensorflow(run, to, name, version, format, int8, flips, data)
@@ -104,6 +110,10 @@ def export(
     with new_version(Path(to), name, version) as new:
         if format == "savedmodel":
             comparison = write_bundle(run, new.folder, name, images, flips)
+        elif format in WEIGHTS:
+            from keras_vit.serving.weights import write_weights
+
+            comparison = write_weights(run, new.folder, format, images)
         else:
             from keras_vit.serving.formats import write_format
 
