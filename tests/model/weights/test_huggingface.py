@@ -195,7 +195,16 @@ def test_a_bias_that_only_keys_lack_is_zero(tmp_path):
     bias = weights.arrays["block_1/attention/qkv/bias"]
     np.testing.assert_array_equal(bias[32:64], 0.0)
     np.testing.assert_array_equal(bias[:32], tensors["vit.encoder.layer.1.attention.attention.query.bias"])
-    assert any("zeros" in note for note in weights.notes)
+    assert any("which no block has, is zero" in note for note in weights.notes)
+
+
+@same_on_every_backend
+def test_a_bias_that_one_block_lacks_is_missing(tmp_path):
+    tensors = tensors_of(CASES["ViT"])
+    del tensors["vit.encoder.layer.0.attention.attention.key.bias"]
+
+    with pytest.raises(InputError, match=r"lacks encoder\.layer\.0\.attention\.attention\.key\.bias"):
+        read(tmp_path, tensors, CASES["ViT"]["config"], PROCESSOR)
 
 
 ViT = CASES["ViT"]["shapes"]
@@ -210,8 +219,8 @@ ViT = CASES["ViT"]["shapes"]
         (ViT, {}, dict(num_heads=5), "width 32, which 5 heads do not divide"),
         (ViT, {}, dict(depth=3), "model with depth=2: leave out depth=3"),
         (ViT, dict(hidden_act="mish"), {}, "has the activation 'mish'"),
-        (ViT | {"vit.embeddings.position_embeddings": [1, 8, 32]}, {}, {}, "has 8 positions, which no"),
-        ({name: ViT[name] for name in ViT if "cls_token" not in name}, {}, {}, "a token is missing"),
+        (ViT | {"vit.embeddings.position_embeddings": [1, 8, 32]}, {}, {}, "has 8 positions, and images"),
+        ({x: ViT[x] for x in ViT if "cls_token" not in x}, {}, {}, "does not fit 0 first tokens"),
         (ViT | {"vit.encoder.layer.1.output.dense.weight": [32, 60]}, {}, {}, "kernel of shape (60, 32)"),
         (ViT | {"vit.embeddings.patch_embeddings.projection.weight": [32, 3, 8, 4]}, {}, {}, "8x4 pixels"),
         (ViT | {"vit.encoder.layer.0.attention.relative_position_bias_table": [9, 4]}, {}, {},

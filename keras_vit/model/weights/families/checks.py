@@ -114,16 +114,37 @@ def count_blocks(names: Iterable[str], prefix: str) -> int:
 def check_shapes(arrays: Mapping[str, np.ndarray], config: ViTConfig, what: str) -> None:
     """Raises InputError for an array that does not have the shape that the config gives it.
 
-    Norms, biases, kernels of the blocks, tokens, positions and the head; not those of a conv stem.
+    Those of a conv stem are left to the model.
     """
     dim, heads = config.dim, config.num_heads * head_dim(config)
     hidden = config.mlp_width * (2 if config.activation == "swiglu" else 1)
     width = config.head_hidden_dim or config.feature_width
     patch = config.patch_size**2 * config.image_shape[2]
+    rows = (config.use_cls + config.use_distilled) * config.class_position + math.prod(config.grid)
+    vector, square, pooled = (dim,), (dim, dim), config.mlp_width
     exact = {
         "patch_embed/projection/kernel": (patch, dim),
+        "patch_embed/projection/bias": vector,
         "patch_embed/patch_norm/gamma": (patch,),
         "patch_embed/patch_norm/beta": (patch,),
+        "patch_embed/embedding_norm/gamma": vector,
+        "patch_embed/embedding_norm/beta": vector,
+        "pre_norm/gamma": vector,
+        "pre_norm/beta": vector,
+        "position_embedding/table": (1, rows, dim),
+        "pool/probe": (1, 1, dim),
+        "pool/query/kernel": square,
+        "pool/query/bias": vector,
+        "pool/key_value/kernel": (dim, 2 * dim),
+        "pool/key_value/bias": (2 * dim,),
+        "pool/projection/kernel": square,
+        "pool/projection/bias": vector,
+        "pool/norm/gamma": vector,
+        "pool/norm/beta": vector,
+        "pool/mlp/expand/kernel": (dim, pooled),
+        "pool/mlp/expand/bias": (pooled,),
+        "pool/mlp/contract/kernel": (pooled, dim),
+        "pool/mlp/contract/bias": vector,
         "add_cls/tokens": (1, config.num_first_tokens, dim),
         "head_hidden/kernel": (config.feature_width, config.head_hidden_dim),
         "head_hidden/bias": (config.head_hidden_dim,),

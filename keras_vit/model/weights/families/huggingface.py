@@ -6,13 +6,12 @@ both are read, and those of 4 are written. `config.json` has the heads, the acti
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_vit.errors import InputError
-from keras_vit.model.config import ViTConfig
 from keras_vit.model.weights import published
 from keras_vit.model.weights.checkpoint import Checkpoint
 from keras_vit.model.weights.families.checks import (
@@ -33,7 +32,16 @@ from keras_vit.model.weights.families.huggingface_names import (
     Style,
     rules_of,
 )
-from keras_vit.model.weights.families.shapes import axes, class_names_of, grid_of, heads_of
+from keras_vit.model.weights.families.shapes import (
+    axes,
+    check_registers,
+    class_names_of,
+    converting,
+    grid_of,
+    has,
+    heads_of,
+    made,
+)
 from keras_vit.model.weights.families.timm import HEADS, IMAGENET
 from keras_vit.model.weights.rules import apply
 from keras_vit.model.weights.told import Told
@@ -101,27 +109,28 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
         found = next((name for name in checkpoint.tensors if re.search(pattern, name)), None)
         if found:
             raise InputError(f"{what} is of a model with {architecture}, which ViT does not have ({found}).")
-    tensors, original = _names_of_4(checkpoint.tensors)
-    style = _style(tensors)
     told = Told(arguments, settings, published.lookup(checkpoint.name) or {}, what)
-    config = _config(tensors, style, told, notes)
+    with converting(what):
+        tensors, original = _names_of_4(checkpoint.tensors)
+        style = _style(tensors)
+        config = _config(tensors, style, told, notes)
     dinov2 = style in (DINOV2, GATED) and config["patch_size"] == 14
     pixels = IMAGENET if dinov2 or DISTILLATION in tensors else {}
     scaling = preprocessing(told, config["image_shape"][2], "bicubic", pixels)
     told.require()
-    made = ViTConfig(**config)
-    check_arguments(arguments, made, what)
+    vit = made(config, what)
+    check_arguments(arguments, vit, what)
 
-    rules = rules_of(made, style)
+    rules = rules_of(vit, style)
     check_used(rules, tensors, style.block, what)
     arrays, unused = apply(rules, tensors, what)
-    check_shapes(arrays, made, what)
+    check_shapes(arrays, vit, what)
     return Weights(
         family=FAMILY,
-        config=made,
+        config=vit,
         arrays=arrays,
         origin=checkpoint.origin,
-        class_names=class_names_of(settings["id2label"], made.num_classes),
+        class_names=class_names_of(settings["id2label"], vit.num_classes),
         unused=tuple(original.get(name, name) for name in unused),
         told_by=dict(told.by),
         notes=tuple(notes),
@@ -141,6 +150,7 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
         "activation": ACTIVATIONS.get(act or ""),
         "norm_epsilon": model.get("layer_norm_eps"),
         "image_size": model.get("image_size"),
+        "registers": model.get("num_register_tokens"),
         "interpolation": INTERPOLATIONS.get(images.get("resample") or -1),
         "id2label": config.get("id2label"),
         **_pixels(images),
@@ -207,16 +217,19 @@ def _config(tensors: dict[str, np.ndarray], style: Style, told: Told, notes: lis
             if name in tensors:
                 tensors[name] = tensors[name].reshape(1, -1, tensors[name].shape[-1])
     rows = axes(tensors, style.positions, 3, what)[1]
-    grid, _ = grid_of(rows, (cls + distilled,), patch_size, told)
+    grid, _ = grid_of(rows, (cls + distilled,), patch_size, told, strict=True)
     registers = axes(tensors, REGISTERS, 3, what)[1] if REGISTERS in tensors else 0
-    if distilled and "classifier.weight" in tensors:
+    check_registers(told.sources[1][1].get("registers"), registers, what)
+    if distilled and has(tensors, "classifier"):
         _distillation_as_register(tensors, style, notes)
         distilled, registers = False, 1
     biases = [f"{block}{name}.bias" in tensors for name in style.qkv]
     if any(biases) and not all(biases):
-        _fill_biases(tensors, style, depth, notes)
-    classes = "cls_classifier.weight" if distilled else "classifier.weight"
-    num_classes, seen = axes(tensors, classes, 2, what) if classes in tensors else (0, dim)
+        lacking = [name for name, there in zip(style.qkv, biases, strict=True) if not there]
+        _fill_biases(tensors, style.block, lacking, notes)
+    classes = "cls_classifier" if distilled else "classifier"
+    head = has(tensors, classes)
+    num_classes, seen = axes(tensors, f"{classes}.weight", 2, what) if head else (0, dim)
     pooling, final_norm = _pooling(tensors, style, cls, distilled, seen == 2 * dim)
     published_size = HEADS.get((dim, depth)) if style in (VIT, CLIP) else DINOV2_HEADS.get((dim, depth))
     known = published_size is not None  # only then is the rest of these families
@@ -236,9 +249,9 @@ def _config(tensors: dict[str, np.ndarray], style: Style, told: Told, notes: lis
         "activation": "swiglu" if gated else told.get("activation", activation if known else None),
         "layer_scale": 1e-5 if f"{block}{SCALES[0]}" in tensors else None,
         "norm_epsilon": told.get("norm_epsilon", epsilon if known else None) or 1e-6,
-        "pre_norm": "pre_layrnorm.weight" in tensors,
+        "pre_norm": has(tensors, "pre_layrnorm"),
         "final_norm": final_norm,
-        "patch_bias": f"{style.patch}.bias" in tensors,
+        "patch_bias": not has(tensors, "pre_layrnorm") or f"{style.patch}.bias" in tensors,
         "class_token": None if cls == pooling.startswith("token") else cls,
         **heads_of(told, dim, inner, None, published_size),
     }
@@ -252,7 +265,7 @@ def _pooling(tensors: Tensors, style: Style, cls: bool, distilled: bool, both: b
         return "token+gap", "tokens"
     if style is not CLIP:
         return "token" if cls else "gap", "tokens"
-    if "classifier.weight" in tensors:  # CLIPForImageClassification takes the mean before the norm
+    if has(tensors, "classifier"):  # CLIPForImageClassification takes the mean before the norm
         return "gap", "none" if cls else "tokens"
     if "head.probe" in tensors:
         return "map", "tokens"
@@ -262,16 +275,18 @@ def _pooling(tensors: Tensors, style: Style, cls: bool, distilled: bool, both: b
 def _distillation_as_register(tensors: dict[str, np.ndarray], style: Style, notes: list[str]) -> None:
     """DeiTForImageClassification has a distillation token that its head does not see: a register."""
     table = tensors[style.positions]
-    tensors[REGISTERS] = tensors.pop(DISTILLATION) + table[:, 1:2]
+    tensors[REGISTERS] = np.add.reduce([tensors.pop(DISTILLATION), table[:, 1:2]])
     tensors[style.positions] = np.delete(table, 1, axis=1)
     notes.append("the distillation token, which the head does not see, is a register with its position in it")
 
 
-def _fill_biases(tensors: dict[str, np.ndarray], style: Style, depth: int, notes: list[str]) -> None:
-    for i in range(depth):
-        for name in style.qkv:
-            weight = tensors.get(f"{style.block}{i}.{name}.weight")
-            if weight is not None:
-                zeros = np.zeros(len(weight), "float32")
-                tensors.setdefault(f"{style.block}{i}.{name}.bias", zeros)
-    notes.append("biases that queries, keys or values lack are zeros here")
+def _fill_biases(tensors: dict[str, np.ndarray], block: str, names: Sequence[str], notes: list[str]) -> None:
+    """Zeros for the biases that no block has, of queries, keys or values."""
+    for name in names:
+        pattern = re.compile(rf"{re.escape(block)}\d+\.{re.escape(name)}\.(weight|bias)")
+        found = [match for match in map(pattern.fullmatch, tensors) if match]
+        if not any(match[1] == "bias" for match in found):
+            for match in found:
+                zeros = np.zeros(len(tensors[match[0]]), "float32")
+                tensors[match[0].removesuffix("weight") + "bias"] = zeros
+            notes.append(f"the bias of {name}, which no block has, is zero")

@@ -1,12 +1,14 @@
 """What shapes of tensors tell, for the families that name each part of a block alike."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, first_line
+from keras_vit.model.config import ViTConfig
 from keras_vit.model.weights.told import Told
 
 
@@ -32,6 +34,35 @@ def axes(tensors: Mapping[str, np.ndarray], name: str, count: int, what: str) ->
     return shape
 
 
+@contextlib.contextmanager
+def converting(what: str) -> Iterator[None]:
+    """Makes one sentence of what NumPy raises for tensors whose shapes do not fit each other."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{what} has tensors of a wrong shape ({first_line(error)}).") from error
+
+
+def made(config: Mapping[str, Any], what: str) -> ViTConfig:
+    """A `ViTConfig`, whose errors then name the file.
+
+    Args:
+        config: its arguments.
+        what: the file, for messages.
+    """
+    try:
+        return ViTConfig(**config)
+    except InputError as error:
+        raise InputError(f"{what} has tensors that do not fit together: {error}") from error
+
+
+def has(tensors: Mapping[str, np.ndarray], layer: str) -> bool:
+    """Whether there is a layer, be it with one of its two tensors only: that the other lacks is then said."""
+    return f"{layer}.weight" in tensors or f"{layer}.bias" in tensors
+
+
 def heads_of(told: Told, dim: int, inner: int, head_dim: int | None, heads: int | None) -> dict[str, Any]:
     """`num_heads` and `head_dim` of `ViTConfig`.
 
@@ -54,7 +85,9 @@ def heads_of(told: Told, dim: int, inner: int, head_dim: int | None, heads: int 
     return {"num_heads": count, "head_dim": None if inner == dim else inner // count}
 
 
-def grid_of(rows: int, possible: Iterable[int], patch_size: int, told: Told) -> tuple[tuple[int, int], int]:
+def grid_of(
+    rows: int, possible: Iterable[int], patch_size: int, told: Told, strict: bool = False
+) -> tuple[tuple[int, int], int]:
     """(rows, columns) of the patches, from the length of a position table.
 
     Args:
@@ -62,6 +95,7 @@ def grid_of(rows: int, possible: Iterable[int], patch_size: int, told: Told) -> 
         possible: how many of them may stand before those of the patches, for class token and registers.
         patch_size: side of a patch in pixels.
         told: may know `image_size`, the side or (height, width); else the images are taken as square.
+        strict: whether a size that does not fit the table is an error, not of other images.
 
     Returns:
         The grid, and how many rows of the table stand before those of the patches.
@@ -75,6 +109,11 @@ def grid_of(rows: int, possible: Iterable[int], patch_size: int, told: Told) -> 
         grid = (sizes[0] // patch_size, sizes[-1] // patch_size)
         if rows - grid[0] * grid[1] in counts:
             return grid, rows - grid[0] * grid[1]
+        if strict:
+            raise InputError(
+                f"{told.what} has {rows} positions, and images of {sizes[0]}x{sizes[-1]} have "
+                f"{math.prod(grid)} patches: this does not fit {' or '.join(map(str, counts))} first tokens."
+            )
     told.by.pop("image_size", None)  # it is of other images than the table
     for count in counts:
         side = math.isqrt(max(rows - count, 0))
@@ -85,6 +124,12 @@ def grid_of(rows: int, possible: Iterable[int], patch_size: int, told: Told) -> 
         f"{told.what} has {rows} positions, which no square image with {first} first tokens gives: a token "
         "is missing, or the images are not square, so give image_size=(height, width)."
     )
+
+
+def check_registers(wanted: int | None, found: int, what: str) -> None:
+    """Raises InputError if the config tells other registers than there are: no shape would tell that."""
+    if wanted is not None and wanted != found:
+        raise InputError(f"{what} has {found} registers, and its config says {wanted}: it is incomplete.")
 
 
 def class_names_of(names: Mapping[Any, str] | None, count: int) -> tuple[str, ...] | None:

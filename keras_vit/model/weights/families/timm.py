@@ -28,7 +28,16 @@ from keras_vit.model.weights.families.checks import (
     count_blocks,
     preprocessing,
 )
-from keras_vit.model.weights.families.shapes import axes, class_names_of, grid_of, heads_of
+from keras_vit.model.weights.families.shapes import (
+    axes,
+    check_registers,
+    class_names_of,
+    converting,
+    grid_of,
+    has,
+    heads_of,
+    made,
+)
 from keras_vit.model.weights.rules import Rule, apply, linear, norm, patch_kernel, same, tokens, two_heads
 from keras_vit.model.weights.told import SHAPES, Told
 from keras_vit.model.weights.weights import Weights
@@ -109,10 +118,12 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
         InputError: something is missing, has a wrong shape, is not told, or is of another architecture.
     """
     what, settings, notes = checkpoint.origin.source, _settings(checkpoint), list(checkpoint.notes)
-    tensors = _today(checkpoint.tensors, notes)
-    _refuse_others(tensors, settings, what)
     told = Told(arguments, settings, _row(checkpoint, settings), what)
-    config, tensors = _config(tensors, told, notes, what)
+    with converting(what):
+        tensors = _today(checkpoint.tensors, notes)
+        _refuse_others(tensors, settings, what)
+        config, tensors = _config(tensors, told, notes, what)
+        check_registers(settings["registers"], config["num_registers"], what)
     pixels = _pixels(tensors, config)
     scaling = preprocessing(told, config["image_shape"][2], "bicubic", pixels)
     if pixels is ASSUMED and told.by.get("mean") == SHAPES:
@@ -123,19 +134,19 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
             "of them"
         )
     told.require()
-    made = ViTConfig(**config)
-    check_arguments(arguments, made, what)
+    vit = made(config, what)
+    check_arguments(arguments, vit, what)
 
-    rules = rules_of(made)
+    rules = rules_of(vit)
     check_used(rules, tensors, "blocks.", what)
     arrays, unused = apply(rules, tensors, what)
-    check_shapes(arrays, made, what)
+    check_shapes(arrays, vit, what)
     return Weights(
         family=FAMILY,
-        config=made,
+        config=vit,
         arrays=arrays,
         origin=checkpoint.origin,
-        class_names=class_names_of(settings["class_names"], made.num_classes),
+        class_names=class_names_of(settings["class_names"], vit.num_classes),
         unused=unused,
         told_by=dict(told.by),
         notes=tuple(notes),
@@ -163,6 +174,7 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     architecture = config.get("architecture") or ""
     activation, epsilon = of_architecture(architecture)
     epsilon = 1e-6 if args.get("norm_layer") else epsilon  # of timm's layers where a model names another
+    registers = re.search(r"_reg(\d+)_", architecture)  # they are a part of the names of architectures
     interpolation = images.get("interpolation")
     labels = config.get("label_names") or images.get("label_names") or {}
     return {
@@ -172,6 +184,7 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
         "activation": ACTIVATIONS.get(act or "") or activation,
         "norm_epsilon": epsilon,
         "pooling": POOLINGS.get(pool or "", pool),
+        "registers": args.get("reg_tokens") or (int(registers[1]) if registers else None),
         "image_size": args.get("img_size") or size[1:] or None,
         "mean": images.get("mean"),
         "std": images.get("std"),
@@ -251,14 +264,14 @@ def _config(
     expand = axes(tensors, f"{block}mlp.fc1.weight", 2, what)[0]
     mlp_dim = axes(tensors, f"{block}mlp.fc2.weight", 2, what)[1]
     depth = count_blocks(tensors, "blocks.")
-    attention_pool, pre_norm = "attn_pool.latent" in tensors, "norm_pre.weight" in tensors
-    pooled = "fc_norm.weight" in tensors
+    attention_pool, pre_norm = "attn_pool.latent" in tensors, has(tensors, "norm_pre")
+    pooled = has(tensors, "fc_norm")
     # CLIP and SigLIP were published with two activations each, under the same tensors.
     plain = not pre_norm and not attention_pool and (cls or registers > 0 or pooled)
     swiglu = expand == 2 * mlp_dim
     pooling = _pooling(cls, distilled, attention_pool, pooled, told)
-    head = "head.weight" in tensors
-    hidden = head and "pre_logits.fc.weight" in tensors
+    head = has(tensors, "head")
+    hidden = head and has(tensors, "pre_logits.fc")
     config = {
         "image_shape": (grid[0] * patch_size, grid[1] * patch_size, channels),
         "num_classes": axes(tensors, "head.weight", 2, what)[0] if head else 0,
@@ -276,8 +289,8 @@ def _config(
         "layer_scale": 1e-5 if f"{block}ls1.gamma" in tensors else None,
         "norm_epsilon": told.get("norm_epsilon", 1e-5 if pre_norm else 1e-6),
         "pre_norm": pre_norm,
-        "final_norm": "pooled" if pooled else "tokens" if "norm.weight" in tensors else "none",
-        "patch_bias": "patch_embed.proj.bias" in tensors,
+        "final_norm": "pooled" if pooled else "tokens" if has(tensors, "norm") else "none",
+        "patch_bias": not pre_norm or "patch_embed.proj.bias" in tensors,
         "projection_bias": f"{block}attn.proj.bias" in tensors,
         "mlp_bias": f"{block}mlp.fc1.bias" in tensors,
         "class_token": None if cls == pooling.startswith("token") else cls,
@@ -303,10 +316,12 @@ def _pooling(cls: bool, distilled: bool, attention_pool: bool, pooled: bool, tol
         return "map"
     if distilled:
         return "token+distilled"
-    if cls and pooled:  # MAE's fine-tuned models pool by the mean, but the tensors do not tell
-        return told.get("pooling", "gap")
     found = told.sources[1][1].get("pooling")  # of config.json
-    return found or ("token" if cls else "gap")
+    if found is not None:
+        return found
+    if cls and pooled:  # as MAE's fine-tuned models, which pool by the mean; but the tensors do not tell
+        return told.get("pooling", "gap")
+    return "token" if cls else "gap"
 
 
 def _pixels(tensors: Tensors, config: Mapping[str, Any]) -> dict[str, Any]:
