@@ -127,10 +127,11 @@ def probe_run(
     }
     if spread is not None:
         metrics["unlabeled"] = spread.describe()
+    how = f"chosen on {head.judged_on}".replace("chosen on nothing: ", "not chosen, since ")
     print(
         f"features: {reader.computed} images computed, {reader.found} from the cache, "
-        f"{feature_seconds:.1f} s; head: {head.seconds:.1f} s, strength {head.strength:g}, chosen on "
-        f"{head.judged_on}"
+        f"{feature_seconds:.1f} s; head: fitted to {len(inputs)} rows in {head.seconds:.1f} s, "
+        f"strength {head.strength:g}, {how}"
     )
     seconds = round(feature_seconds + head.seconds, 2)
     row: dict[str, Any] = {"epoch": 1}
