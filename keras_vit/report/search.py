@@ -55,6 +55,18 @@ WHY = {
         "Small weights make smoother functions, which generalise better; with too much of it, the model "
         "underfits."
     ),
+    "layer_decay": (
+        "The lower blocks of published weights find edges and textures, which serve other images too: they "
+        "need smaller changes than the upper ones. At 1, all blocks have the same learning rate."
+    ),
+    "unfrozen_share": (
+        "Frozen blocks keep what they have learned from many images; blocks that are trained adapt to these. "
+        "With few or familiar images, fewer blocks suffice."
+    ),
+    "lora_rank": (
+        "A higher rank lets the kernels change in more directions, and costs as many more weights to store; "
+        "small ranks suffice if the images are like those of the published weights."
+    ),
     "augmentation": (
         "Transformed copies stand in for missing images; transformations that hide the differences between "
         "classes do harm, and short trainings profit less."
@@ -219,7 +231,8 @@ def study(
     names = [h.name for h in searched]
     fields = record.config.get("space_fields") or {}
     rows = []
-    for name in [*STUDY, *(name for name in names if name not in STUDY)]:
+    of_space = [name for name in STUDY if not fields or name in fields or name == "epochs"]
+    for name in [*of_space, *(name for name in names if name not in STUDY)]:
         if name == "epochs":
             found = value(best.epochs) if best else UNKNOWN
             effect = gain_lines(record.trials)
@@ -304,6 +317,8 @@ def pareto_parts(
         "time": [seconds[trial.trial_id] for trial in trials],
     }
     costs = {name: [c if c and known(c) else None for c in column] for name, column in costs.items()}
+    if "recipe" in record.config:  # published weights: all trials have the same model
+        del costs["parameters"], costs["mult-adds"]
     scores = [trial.accuracy for trial in trials]
     fronts = {name: analysis.pareto_front(column, scores) for name, column in costs.items()}
     drawn = [

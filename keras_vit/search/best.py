@@ -13,7 +13,7 @@ from keras_vit.files import write_text
 from keras_vit.model.config import CHANGEABLE, SIZES
 from keras_vit.search.config import SearchConfig, from_dict
 from keras_vit.search.point import recipe_at, vit_arguments
-from keras_vit.training.config import TrainConfig, to_dict
+from keras_vit.training.config import NONE, TrainConfig, to_dict
 from keras_vit.training.config_file import FOUND
 
 BEST = "best.json"
@@ -25,9 +25,14 @@ def train_config_at(values: dict[str, Any], base: TrainConfig) -> TrainConfig:
     """The run that trains what a search tried at a point.
 
     Args:
-        values: a whole point, from `SearchSpace.point`.
-        base: the settings that a point does not have: images, seed, and the rest of the recipe.
+        values: a whole point, from `point` of the space.
+        base: the settings that a point does not have: images, published weights, seed, and the rest of the
+            recipe.
     """
+    recipe = recipe_at(values, base.recipe)
+    if base.init != NONE:
+        changes = {**base.changes, "drop_path_rate": values["drop_path_rate"]}
+        return dataclasses.replace(base, changes=changes, recipe=recipe)
     arguments = vit_arguments(values)
     own = {**UNNAMED, **SIZES[values["model"]].arguments}
     changed = {
@@ -41,7 +46,7 @@ def train_config_at(values: dict[str, Any], base: TrainConfig) -> TrainConfig:
         image_size=height if height == width else (height, width),
         channels=channels,  # type: ignore[arg-type]  # 1 or 3
         changes=changed,
-        recipe=recipe_at(values, base.recipe),
+        recipe=recipe,
     )
 
 

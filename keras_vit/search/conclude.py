@@ -17,6 +17,8 @@ from keras_vit.search.folder import logs
 from keras_vit.search.progress import minutes
 from keras_vit.search.results import read_search
 from keras_vit.search.worker import Images, Job, train_default, train_run
+from keras_vit.training.config import NONE
+from keras_vit.training.recipe import RECIPE_CHANGES
 
 BASELINE, REPORT = "baseline.json", "report.html"
 
@@ -66,8 +68,13 @@ def _trials(record: SearchRecord, wall_seconds: float) -> str:
 
 
 def _best(best: TrialRecord, count: int) -> str:
-    names = ("depth", "num_heads", "dim", "patch_size", "mlp_ratio", "stem", "batch_size")
-    values = ", ".join(f"{name} {best.values[name]}" for name in names)
+    names = [
+        *("depth", "num_heads", "dim", "patch_size", "mlp_ratio", "stem"),
+        *("layer_decay", "unfrozen_share", "lora_rank", "batch_size"),
+    ]
+    if "model" not in best.values:
+        names = names[1:]  # the weights decide the depth
+    values = ", ".join(f"{name} {best.values[name]}" for name in names if name in best.values)
     return (
         f"{best.score:.1%} of {count} images, trial {best.trial_id}, {best.epochs} epochs: {values}, "
         f"learning_rate {best.values['learning_rate']:.2g}"
@@ -99,6 +106,11 @@ def _baseline(config: SearchConfig, images: Images, context: Context) -> dict[st
 def _name_of_default(config: SearchConfig) -> str:
     """The name of the default point: that of a size if it is one, such as defect-conv/4."""
     point = train_config_at(config.search_space().default_point(), config.train_config)
+    if config.init != NONE:
+        standard = dataclasses.replace(config.base_recipe, epochs=point.recipe.epochs)
+        changes = RECIPE_CHANGES.get(config.recipe or "", {})
+        same = point.recipe == standard and {"drop_path_rate": 0.0, **changes} == point.changes
+        return f"the recipe {config.recipe}" if same else "the default point of the space"
     if point.changes:
         return "the default point of the space"
     return point.size

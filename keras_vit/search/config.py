@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from keras_vit.errors import InputError
+from keras_vit.search.base_space import Space
+from keras_vit.search.finetune_space import EPOCHS, TUNING, PublishedWeights
 from keras_vit.search.ranges import all_values
 from keras_vit.search.space import BUDGETS, SearchSpace, describe, freeze
 from keras_vit.search.spaces import NAMED, NamedSpace, OwnSpace, load_space
-from keras_vit.training.config import TrainConfig
+from keras_vit.training.config import AUTO, NONE, TrainConfig
 from keras_vit.training.options import Option
 from keras_vit.training.recipe import RECIPES, Precision, Recipe
 from keras_vit.validation import (
@@ -41,6 +43,9 @@ WHERE = (
 )
 """Settings of where and how far a search is run, not of what it is: they may differ when it is continued."""
 
+INTERNAL = ("own_space", "weights")
+"""Fields that hold what was read, so that it need not be read again. They are no options."""
+
 Fraction = Annotated[float, Field(gt=0.0, le=0.9)]
 
 
@@ -54,14 +59,19 @@ class SearchConfig:
         InputError: a value cannot be used.
     """
 
-    space: Text = "defect28"
-    """what is searched: defect28, small images around the study's model; small, sizes from Ti to S; or a
-    Python file that defines SPACE = SearchSpace(...)"""
+    space: Text = None  # type: ignore[assignment]  # __post_init__ decides it
+    """what is searched: defect28 (the default), small images around the study's model; small, sizes from Ti
+    to S; or a Python file that defines SPACE = SearchSpace(...). With --init, the recipe decides it"""
+    init: Text = NONE
+    """begin each trial with published weights, and search how they are fine-tuned: a file, a folder with
+    config.json, a run folder, timm:NAME, or hf:REPO[@REVISION]"""
+    recipe: Literal["finetune", "lora"] | None = None
+    """with --init, the recipe whose settings are searched; by default finetune"""
     data: Text | None = None
     out: Folder | None = None
     """the folder of the search; by default searches/ and the space's name. A search in it is continued"""
-    max_epochs: Count = 27
-    """of the longest trials"""
+    max_epochs: Count = None  # type: ignore[assignment]  # __post_init__ decides it
+    """of the longest trials; by default 27, and 9 with --init"""
     factor: Annotated[int, Field(ge=2)] = 3
     """one trial of so many is promoted to so many times the epochs"""
     iterations: Count = 1
@@ -77,9 +87,9 @@ class SearchConfig:
     freeze: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """values that are not searched, such as depth=6 stem=conv"""
     image_size: Count | None = None
-    """side in pixels; by default that of the space"""
+    """side in pixels; by default that of the space or of the weights"""
     channels: Channels | None = None
-    """1 reads images as gray, 3 as RGB; by default those of the space"""
+    """1 reads images as gray, 3 as RGB; by default as the space or the weights have it"""
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     test_fraction: Fraction = 0.2
     """share of each class that is the test part, if the data have none; the search never sees it"""
@@ -108,9 +118,12 @@ class SearchConfig:
     """continue a search that is in the folder; --no-resume refuses to"""
     own_space: OwnSpace | None = None
     """what the file given as space defines; by default it is read from there"""
+    weights: PublishedWeights | None = None
+    """what the search knows of its published weights; `None` before they are read"""
 
     def __post_init__(self):
-        if self.space not in NAMED and self.own_space is None:
+        self._settle_space()
+        if self.space not in NAMED and self.own_space is None and self.init == NONE:
             if not self.space.endswith(".py"):
                 raise InputError(
                     f"space must be one of {', '.join(NAMED)}, or a Python file such as my_space.py. "
@@ -121,13 +134,15 @@ class SearchConfig:
             raise InputError("devices goes with distribute: add --distribute data, or omit --devices.")
         if self.workers == 0 and self.host is None:
             raise InputError("workers=0 is a chief that waits for others: give its address with --host.")
-        if self._named.space.epochs not in (self.max_epochs, SearchSpace().epochs):
+        epochs = self._space.epochs
+        if epochs not in (self.max_epochs, SearchSpace().epochs) and self.init == NONE:
             raise InputError(
-                f"Hyperband sets the epochs: omit epochs={self._named.space.epochs} in {self.space}, and use "
-                "--max-epochs."
+                f"Hyperband sets the epochs: omit epochs={epochs} in {self.space}, and use --max-epochs."
             )
         if not self.search_space().searched():
             raise InputError("--freeze leaves nothing to search: omit some of its values.")
+        if self.init != NONE:
+            return
         height, width, _ = self.image_shape
         for size in self.patch_sizes:
             if height % size or width % size:
@@ -136,8 +151,49 @@ class SearchConfig:
                     "--image-size, or --freeze patch_size at one that does."
                 )
 
-    def search_space(self) -> SearchSpace:
-        """The named space with this search's length, budgets and frozen values."""
+    def _settle_space(self):
+        """Gives space, recipe and max_epochs the values that follow from each other."""
+        space, recipe = self.space, self.recipe  # None if they are not given
+        if self.init == NONE:
+            if recipe is not None:
+                raise InputError(
+                    "recipe chooses how published weights are fine-tuned: add --init, or omit --recipe."
+                )
+            if space in TUNING:
+                raise InputError(f"space={space} begins with published weights: add --init SOURCE.")
+            space = space or "defect28"
+        else:
+            self._check_space_of_weights()
+            recipe = recipe or ("lora" if space == "lora" else "finetune")
+            space = recipe
+        object.__setattr__(self, "space", space)
+        object.__setattr__(self, "recipe", recipe)
+        if self.max_epochs is None:
+            object.__setattr__(self, "max_epochs", EPOCHS if recipe else SearchSpace().epochs)
+
+    def _check_space_of_weights(self):
+        """Raises InputError for settings that contradict published weights."""
+        if self.init == AUTO:
+            raise InputError(
+                "A search may be continued, so its weights must be named: instead of --init auto, give "
+                "--init one of the names that keras-vit train --init auto prints."
+            )
+        if self.space is not None and self.space not in TUNING:
+            raise InputError(
+                f"The weights of --init decide the architecture, which --space {self.space} searches: omit "
+                "one of the two."
+            )
+        if self.space and self.recipe and self.space != self.recipe:
+            raise InputError(f"--space {self.space} contradicts --recipe {self.recipe}: omit one of the two.")
+        for name in BUDGETS:
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"{name} chooses among architectures, and the weights of --init decide that: omit "
+                    f"--{name.replace('_', '-')}."
+                )
+
+    def search_space(self) -> Space:
+        """The space with this search's length, budgets and frozen values."""
         given = [word.partition("=") for word in self.freeze]
         for name, equals, value in given:
             if not (name and equals and value):
@@ -151,8 +207,14 @@ class SearchConfig:
             if names.count(name) > 1:
                 raise InputError(f"--freeze has {name} more than once: omit all but one.")
         budgets = {name: limit for name in BUDGETS if (limit := getattr(self, name)) is not None}
-        space = dataclasses.replace(self._named.space, epochs=self.max_epochs, **budgets)
+        if self.weights is not None:
+            budgets = {"depth": self.weights.depth}
+        space = dataclasses.replace(self._space, epochs=self.max_epochs, **budgets)  # type: ignore[type-var]
         return freeze(space, {name: value for name, _, value in given})
+
+    @property
+    def _space(self) -> Space:
+        return TUNING[self.space] if self.init != NONE else self._named.space
 
     @property
     def _named(self) -> NamedSpace | OwnSpace:
@@ -167,58 +229,72 @@ class SearchConfig:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of what the models get."""
+        """(height, width, channels) of what the models get. Published weights must have been read."""
+        if self.init != NONE:
+            assert self.weights is not None
+            return self.weights.image_shape
         height, width, channels = self._named.image_shape
         return (self.image_size or height, self.image_size or width, self.channels or channels)
 
     @property
     def patch_sizes(self) -> tuple[int, ...]:
         """Those that are tried; the first is the default."""
-        return all_values(self.search_space().patch_size)
+        space = self.search_space()
+        assert isinstance(space, SearchSpace)
+        return all_values(space.patch_size)
 
     @property
     def train_config(self) -> TrainConfig:
         """The run that the space is laid out around: which images there are, and how they are read."""
-        height, width, channels = self.image_shape
+        model: dict[str, Any] = dict(init=self.init, image_size=self.image_size, channels=self.channels)
+        if self.init == NONE:
+            height, width, channels = self.image_shape
+            model = dict(
+                model=f"{self._named.space.model}/{self.patch_sizes[0]}",
+                image_size=height if height == width else (height, width),
+                channels=channels,
+            )
         return TrainConfig(
             data=self.data,
-            model=f"{self._named.space.model}/{self.patch_sizes[0]}",
-            image_size=height if height == width else (height, width),
-            channels=channels,  # type: ignore[arg-type]  # 1 or 3
+            **model,
             aspect=self.aspect,
             test_fraction=self.test_fraction,
             validation_fraction=self.validation_fraction,
             skip_unreadable=self.skip_unreadable,
             # The largest batch, so that a lack of images for it is found while they are read.
-            recipe=dataclasses.replace(self.recipe, batch_size=max(self.search_space().batch_sizes())),
+            recipe=dataclasses.replace(self.base_recipe, batch_size=max(self.search_space().batch_sizes())),
             seed=self.seed,
         )
 
     @property
-    def recipe(self) -> Recipe:
+    def base_recipe(self) -> Recipe:
         """What the space does not set."""
-        return dataclasses.replace(RECIPES["default"], precision=self.precision, xla=self.xla)
+        return dataclasses.replace(RECIPES[self.recipe or "default"], precision=self.precision, xla=self.xla)
 
 
 def options() -> dict[str, Option]:
     """The options of `keras-vit search` by name."""
+    default = SearchConfig()
     texts = {**helps(Recipe), **helps(TrainConfig)}
     texts |= {name: text for name, text in helps(SearchConfig).items() if text}
     return {
         field.name: Option(
-            hints(SearchConfig)[field.name], " ".join(texts[field.name].split()), str(field.default or None)
+            hints(SearchConfig)[field.name],
+            " ".join(texts[field.name].split()),
+            str(getattr(default, field.name) or None),
         )
         for field in dataclasses.fields(SearchConfig)
-        if field.name != "own_space"
+        if field.name not in INTERNAL
     }
 
 
 def to_dict(config: SearchConfig) -> dict[str, Any]:
     """What the search is, ready for JSON, without the settings of `WHERE`."""
     plain = {name: value for name, value in to_plain(config).items() if name not in WHERE}
-    if config.own_space is None:
-        del plain["own_space"]
-    return plain
+    absent = [name for name in INTERNAL if plain[name] is None]
+    if config.init == NONE:
+        absent += ["init", "recipe"]  # as earlier versions wrote it
+    return {name: value for name, value in plain.items() if name not in absent}
 
 
 def where(config: SearchConfig) -> dict[str, Any]:
@@ -260,8 +336,13 @@ def _check_same_search(stored: SearchConfig, asked: SearchConfig) -> None:
                 "--space to continue with the space as it was, or start another search with another --out."
             )
         del then["space"]  # the same file may be given by another path
-    then.pop("own_space", None)
+    if asked.init != NONE:
+        default |= {"init": NONE, "recipe": "finetune", "max_epochs": EPOCHS}
+        then = {"init": stored.init, **then}
+        del then["space"]  # that of the recipe
     for name, value in then.items():
+        if name not in now or name in INTERNAL:
+            continue
         same = sorted(now[name]) == sorted(value) if name == "freeze" else now[name] == value
         if not same and now[name] != default[name]:
             option = name.replace("_", "-")
@@ -278,6 +359,7 @@ def describe_search(config: SearchConfig) -> dict[str, Any]:
         "space": config.space,
         "searched": space.searched(),
         "space_fields": describe(space),
+        **({"init": config.init, "recipe": config.recipe} if config.init != NONE else {}),
         "frozen": {name: value for name, value in space.point({}).items() if name not in space.searched()},
         "image_shape": list(config.image_shape),
         "max_epochs": config.max_epochs,

@@ -11,9 +11,10 @@ from keras_vit.errors import InputError
 from keras_vit.files import read_json, write_json
 from keras_vit.process.command import repeat_command
 from keras_vit.process.versions import installed_versions
-from keras_vit.search.config import SearchConfig, describe_search, from_dict, to_dict
+from keras_vit.search.config import INTERNAL, SearchConfig, describe_search, from_dict, to_dict
 from keras_vit.search.results import SEARCH, read_settings
 from keras_vit.search.worker import Images
+from keras_vit.training.config import NONE
 
 WALL = "wall_seconds.json"
 PACKAGES = ("keras", "keras-tuner", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
@@ -120,6 +121,7 @@ def write_or_check_images(config: SearchConfig, images: Images) -> None:
                 "counts": images.counts,
             },
             "validation_images": images.counts["validation"],
+            **({"weights": images.first.described} if config.init != NONE and images.first else {}),
             "fingerprint": images.fingerprint,
             "backend": images.backend,
             "versions": installed_versions(*PACKAGES),
@@ -131,5 +133,7 @@ def write_or_check_images(config: SearchConfig, images: Images) -> None:
 def command_of(config: SearchConfig) -> str:
     """The shell command that repeats a search."""
     options = {**to_dict(config), "out": config.folder}
-    options.pop("own_space", None)  # the file has it
+    if config.init != NONE:
+        del options["space"]  # that of the recipe
+    options = {name: value for name, value in options.items() if name not in INTERNAL}
     return repeat_command(["keras-vit", "search"], options, to_dict(SearchConfig()))

@@ -1,7 +1,7 @@
 """A ViT and its training at a point of a space, for any tuner of KerasTuner."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import keras_tuner
@@ -11,11 +11,15 @@ from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
 from keras_vit.model.config import check_grid
 from keras_vit.model.vit import ViT
+from keras_vit.search.base_space import Space
 from keras_vit.search.point import recipe_at, vit_arguments
 from keras_vit.search.ranges import all_values
 from keras_vit.search.space import SearchSpace
 from keras_vit.training.optimizer import compile_model
 from keras_vit.training.recipe import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from keras_vit.search.published import Beginning
 
 
 class ViTHyperModel(keras_tuner.HyperModel):
@@ -26,6 +30,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         space: what is searched.
         recipe: what the space does not set: optimizer, loss, precision.
         seed: of the first weights; the order of the images depends on `data.seed`.
+        beginning: published weights to begin with, for a space of fine-tuning; `None` from scratch.
 
     Raises:
         InputError: a patch size does not divide the image, a batch size exceeds the number of images or
@@ -40,17 +45,22 @@ class ViTHyperModel(keras_tuner.HyperModel):
     def __init__(
         self,
         data: ImageData,
-        space: SearchSpace | None = None,
+        space: Space | None = None,
         recipe: Recipe = RECIPES["default"],
         seed: int = 0,
+        beginning: "Beginning | None" = None,
     ):
         super().__init__(name="vit")
         self.data = data
-        self.space = space or SearchSpace()
+        self.space: Space = space or SearchSpace()
+        self.beginning = beginning
+        if isinstance(self.space, SearchSpace) != (beginning is None):
+            raise InputError("A space of fine-tuning and published weights go together.")
         self.recipe = recipe
         self.seed = seed
-        for size in all_values(self.space.patch_size):
-            check_grid(data.image_shape, size)
+        if isinstance(self.space, SearchSpace):
+            for size in all_values(self.space.patch_size):
+                check_grid(data.image_shape, size)
         for size in self.space.batch_sizes():
             data.with_batches(size, data.augmentation)  # refuses a batch of more images than there are
             current_distribution().check_batch_size(size)
@@ -72,12 +82,15 @@ class ViTHyperModel(keras_tuner.HyperModel):
             raise keras_tuner.errors.FailedTrialError(f"The model of this point has {excess}.")
         keras.utils.set_random_seed(self.seed)
         with current_distribution().scope():  # KerasTuner's clear_session has closed that of JAX
-            model = ViT(
-                image_shape=self.data.image_shape,
-                num_classes=self.data.num_classes,
-                dtype=self.recipe.precision,
-                **vit_arguments(values),
-            )
+            if self.beginning is None:
+                model = ViT(
+                    image_shape=self.data.image_shape,
+                    num_classes=self.data.num_classes,
+                    dtype=self.recipe.precision,
+                    **vit_arguments(values),
+                )
+            else:
+                model = self.beginning.build(values, self.data.class_names)
             compile_model(model, recipe_at(values, self.recipe), self.data_at(values).steps_per_epoch)
             # KerasTuner's own Hyperband loads the optimizer that it saved with the weights.
             model.optimizer.build(model.trainable_variables)

@@ -1,5 +1,6 @@
 """What a point of a space means: a model, its cost, and a recipe."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,9 @@ from keras_vit.training.recipe import Recipe
 
 CROP = 0.2
 """the largest shift by an augmentation of strength 1, as a fraction of the side"""
+
+LIKE_RECIPE = ("layer_decay", "lora_rank")
+"""Fields of spaces of fine-tuning that are those of the recipe."""
 
 
 def vit_arguments(values: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +42,11 @@ def vit_config(values: dict[str, Any], image_shape: tuple[int, int, int], num_cl
 def recipe_at(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     """The recipe at a point; what a space does not set is that of `base`."""
     strength = values["augmentation"]
-    augmentation = Augmentation(flip="both", crop=CROP * strength) if strength else Augmentation()
+    # Rounded: 0.2 * 0.75 is 0.15000000000000002.
+    augmentation = Augmentation(flip="both", crop=round(CROP * strength, 12)) if strength else Augmentation()
+    changes: dict[str, Any] = {name: values[name] for name in LIKE_RECIPE if name in values}
+    if "unfrozen_share" in values:
+        changes["unfrozen_blocks"] = unfrozen_blocks(values["unfrozen_share"], values["depth"])
     return replace(
         base or Recipe(),
         learning_rate=values["learning_rate"],
@@ -46,7 +54,22 @@ def recipe_at(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
         batch_size=values["batch_size"],
         augmentation=augmentation,
         epochs=values["epochs"],
+        **changes,
     )
+
+
+def unfrozen_blocks(share: float, depth: int) -> int | None:
+    """The number of blocks that a share of them is; `None`, which is everything, for all of them."""
+    # A part is taken off: 0.3 * 10 must not become 4.
+    return None if share == 1.0 else math.ceil(share * depth - 1e-9)
+
+
+def in_words(values: dict[str, Any]) -> str:
+    """What is particular to a point, in a few words."""
+    if "num_heads" in values:
+        return f"depth {values['depth']}, heads {values['num_heads']}, dim {values['dim']}"
+    names = ("layer_decay", "unfrozen_share", "lora_rank")
+    return ", ".join(f"{name.replace('_', ' ')} {values[name]:g}" for name in names if name in values)
 
 
 def count_parameters(values: dict[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> int:

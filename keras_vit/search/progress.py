@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from keras_vit.evaluation.trials import SearchRecord, TrialRecord
+from keras_vit.search.point import in_words
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,12 @@ def seconds_left(record: SearchRecord, rungs: list[Rung], workers: int) -> float
 
 def trial_line(trial: TrialRecord) -> str:
     """One line for a trial that has ended."""
-    values = trial.values
-    how = f"depth {values['depth']}, heads {values['num_heads']}, dim {values['dim']}"
-    rate = f"learning rate {values['learning_rate']:.1e}"
+    rate = f"learning rate {trial.values['learning_rate']:.1e}"
     first = trial.initial_epoch + 1
     where = f"epochs {first} to {trial.epochs}" if trial.epochs > first else f"epoch {first}"
     result = f"{trial.score:.1%}" if trial.score is not None else f"failed: {trial.error}"
     from_ = f", from {trial.promoted_from}" if trial.promoted_from else ""
-    return f"{trial.trial_id}  {result:>6}  {where}{from_}; {how}, {rate}"
+    return f"{trial.trial_id}  {result:>6}  {where}{from_}; {in_words(trial.values)}, {rate}"
 
 
 def state_line(

@@ -70,6 +70,12 @@ def _read_trial(file: Path, config: dict[str, Any], earlier: dict[str, TrialReco
     values = {**config["frozen"], **{name: drawn[name] for name in config["searched"]}}
     height, width, channels = config["image_shape"]
     shape, classes = (height, width, channels), len(config["data"]["class_names"])
+    weights = config["asked"].get("weights")
+    if weights:
+        parameters, mult_adds = weights["parameters"], weights["mult_adds"]
+    else:
+        parameters = count_parameters(values, shape, classes)
+        mult_adds = count_mult_adds(values, shape, classes)
     return TrialRecord(
         trial_id=state["trial_id"],
         status=state["status"],
@@ -82,8 +88,8 @@ def _read_trial(file: Path, config: dict[str, Any], earlier: dict[str, TrialReco
         epochs=drawn["tuner/epochs"],
         promoted_from=promoted_from,
         seconds=measured.get("seconds"),
-        parameters=count_parameters(values, shape, classes),
-        mult_adds=count_mult_adds(values, shape, classes),
+        parameters=parameters,
+        mult_adds=mult_adds,
         error=_last_line(error) if state["status"] in ("FAILED", "INVALID") else None,
         history=measured.get("history", []),
     )

@@ -1,5 +1,6 @@
 """search(): starts the processes of a search, keeps them alive, and draws the conclusion."""
 
+import dataclasses
 import gc
 import tempfile
 import time
@@ -62,7 +63,7 @@ def search(config: SearchConfig) -> SearchRecord:
         share_compilations(cache)
         config = begin_or_continue(config)
         stop_at = time.time() + 60 * config.max_minutes if config.max_minutes else None
-        images, context = _run(config, make_slots(config), stop_at, Bookkeeper().update)
+        config, images, context = _run(config, make_slots(config), stop_at, Bookkeeper().update)
         conclude(config, images, context, wall_seconds(config.folder))
     return read_search(config.folder)
 
@@ -80,7 +81,7 @@ def _run(
     slots: list[Slot],
     stop_at: float | None,
     read: Callable[[Path], SearchRecord],
-) -> tuple[Images, Context]:
+) -> tuple[SearchConfig, Images, Context]:
     """Prepares the images, then runs the slots until they are done.
 
     Args:
@@ -88,6 +89,9 @@ def _run(
         slots: its processes on this machine.
         stop_at: `time.time()` after which no trial is begun.
         read: from the folder to what is in it; it may also write files that depend on it.
+
+    Returns:
+        The search, which now knows its weights, if it has some; the images; and how processes start.
     """
     use_fork = not children.gpus() and not str(config.data).startswith("tfds:")
     context = children.make_context(use_fork)
@@ -97,6 +101,8 @@ def _run(
         gc.collect()
         gc.freeze()  # copies need not scan what was imported, at each trial
     images = children.call(context, prepare_images, config, log=logs(config.folder) / "images.log")
+    if images.first is not None:
+        config = dataclasses.replace(config, weights=images.first.known)
     write_or_check_images(config, images)
     print(images.audit, flush=True)
     gc.freeze()  # nor the images
@@ -109,7 +115,7 @@ def _run(
     finally:
         children.end(slot.process for slot in slots if slot.process is not None)
         display.end()
-    return images, context
+    return config, images, context
 
 
 def _keep_alive(slots: list[Slot], context: Context, job: Job, show: Callable[[], None]) -> None:

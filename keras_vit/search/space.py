@@ -1,21 +1,29 @@
 """What is searched, as plain values: ranges, choices, and budgets. Nothing here imports Keras."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from keras_vit.errors import InputError
 from keras_vit.model import cost
 from keras_vit.model.config import SIZES, Stem, ViTConfig, check_conv_stem
+from keras_vit.search.base_space import Space
 from keras_vit.search.point import vit_arguments, vit_config
 from keras_vit.search.ranges import Choice, Each, Range, all_values
 from keras_vit.validation import Count, from_plain, hints, to_plain, validated
 
 BUDGETS = ("max_parameters", "max_mult_adds")
+
+# Fields that spaces share.
+DropPathRate = Annotated[Range | Choice | float, Each(Annotated[float, Field(ge=0.0, le=0.99)])]
+LearningRate = Annotated[Range | Choice | float, Each(Annotated[float, Field(gt=0.0, le=10.0)])]
+WeightDecay = Annotated[Range | Choice | float, Each(Annotated[float, Field(ge=0.0, le=1.0)])]
+Counts = Annotated[Range | Choice | int, Each(Count)]
+Strength = Annotated[Range | Choice | float, Each(Annotated[float, Field(ge=0.0, le=1.0)])]
 
 
 def _known_size(model: str) -> str:
@@ -25,7 +33,7 @@ def _known_size(model: str) -> str:
 
 
 @validated
-class SearchSpace:
+class SearchSpace(Space):
     """What a search may change. A field that holds a plain value is frozen at it.
 
     Every point of the space can be built: `dim` is restricted to widths that all head counts, stems and patch
@@ -35,39 +43,34 @@ class SearchSpace:
         InputError: a field holds a wrong type or is out of its limits, or no `dim` is left.
     """
 
+    GIVEN: ClassVar = ("model",)
+    BUDGETS: ClassVar = BUDGETS
+
     model: Annotated[str, AfterValidator(_known_size)] = "defect-conv"
     """the size in keras_vit.model.config that the points take their other arguments from"""
-    depth: Annotated[Range | Choice | int, Each(Count)] = Range(2, 8, default=6)
+    depth: Counts = Range(2, 8, default=6)
     """number of encoder blocks"""
     num_heads: Annotated[Choice | int, Each(Count)] = Choice((4, 2, 8))
     """attention heads per block"""
-    dim: Annotated[Range | Choice | int, Each(Count)] = Range(32, 128, default=64)
+    dim: Counts = Range(32, 128, default=64)
     """width of a token"""
     patch_size: Annotated[Choice | int, Each(Count)] = 4
     """side of a patch in pixels; it must divide the image"""
-    mlp_ratio: Annotated[Range | Choice | int, Each(Count)] = Choice((2, 4))
+    mlp_ratio: Counts = Choice((2, 4))
     """width of the MLP as a multiple of dim"""
     stem: Annotated[Choice | str, Each(Stem)] = Choice(("conv", "linear"))
     """conv or linear"""
-    drop_path_rate: Annotated[Range | Choice | float, Each(Annotated[float, Field(ge=0.0, le=0.99)])] = Range(
-        0.0, 0.2, default=0.0, step=0.05
-    )
+    drop_path_rate: DropPathRate = Range(0.0, 0.2, default=0.0, step=0.05)
     """stochastic depth of the last block"""
-    learning_rate: Annotated[Range | Choice | float, Each(Annotated[float, Field(gt=0.0, le=10.0)])] = Range(
-        3e-4, 6e-3, default=2e-3, log=True
-    )
+    learning_rate: LearningRate = Range(3e-4, 6e-3, default=2e-3, log=True)
     """the highest one of the schedule"""
-    weight_decay: Annotated[Range | Choice | float, Each(Annotated[float, Field(ge=0.0, le=1.0)])] = Range(
-        1e-3, 0.3, default=0.05, log=True
-    )
+    weight_decay: WeightDecay = Range(1e-3, 0.3, default=0.05, log=True)
     """of AdamW"""
-    batch_size: Annotated[Range | Choice | int, Each(Count)] = Choice((32, 64))
+    batch_size: Counts = Choice((32, 64))
     """images per step"""
-    augmentation: Annotated[Range | Choice | float, Each(Annotated[float, Field(ge=0.0, le=1.0)])] = Range(
-        0.0, 1.0, default=0.5, step=0.25
-    )
+    augmentation: Strength = Range(0.0, 1.0, default=0.5, step=0.25)
     """strength: 0 for none; otherwise flips, and shifts by up to 0.2 times this fraction of the side"""
-    epochs: Annotated[Range | Choice | int, Each(Count)] = 27
+    epochs: Counts = 27
     """of a trial, over which its schedule is laid out; with Hyperband a number, that of its longest trial"""
     max_parameters: Count | None = None
     """larger models are not drawn"""
@@ -92,32 +95,10 @@ class SearchSpace:
         """The widths that all other choices allow, from small to large."""
         return list(_dim_values(self))
 
-    def batch_sizes(self) -> list[int]:
-        """All batch sizes that a point may have."""
-        sizes = self.batch_size
-        return [int(size) for size in (sizes.values() if isinstance(sizes, Range) else all_values(sizes))]
-
-    def searched(self) -> list[str]:
-        """The names of the fields that are not frozen."""
-        return [name for name in NAMES if isinstance(getattr(self, name), Range | Choice)]
-
-    def declare(self, hp: Any) -> dict[str, Any]:
-        """Takes a point from KerasTuner.
-
-        Args:
-            hp: a `keras_tuner.HyperParameters`, to which the fields of the space are added.
-
-        Returns:
-            The point: values by the names of the fields, `model` and frozen fields included.
-        """
-        found: dict[str, Any] = {"model": self.model}
-        for name in NAMES:
-            field = getattr(self, name)
-            if name == "dim" and isinstance(field, Range):
-                found[name] = hp.Int(name, **self._dim_range(field))
-            else:
-                found[name] = field.declare(hp, name) if isinstance(field, Range | Choice) else field
-        return found
+    def declare_field(self, hp: Any, name: str) -> Any:
+        if name == "dim" and isinstance(self.dim, Range):
+            return hp.Int(name, **self._dim_range(self.dim))
+        return super().declare_field(hp, name)
 
     def _dim_range(self, dim: Range) -> dict[str, int]:
         widths = self.dim_values()
@@ -125,27 +106,9 @@ class SearchSpace:
         default = min(widths, key=lambda width: abs(width - dim.default))
         return dict(min_value=widths[0], max_value=widths[-1], step=step, default=default)
 
-    def point(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole point of these values by name, which hold at least the searched fields.
-
-        Other names are ignored.
-        """
-        return {name: values.get(name, getattr(self, name)) for name in ("model", *NAMES)}
-
-    def default_point(self) -> dict[str, Any]:
-        """The point that a search tries first."""
-        return self.declare(_Defaults())
-
     def excess(
         self, values: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int
     ) -> str | None:
-        """What the model at a point has too much of, in words; `None` if it is within the budgets.
-
-        Args:
-            values: as for `point`.
-            image_shape: (height, width, channels).
-            num_classes: number of logits.
-        """
         if self.max_parameters is None and self.max_mult_adds is None:
             return None
         model = vit_config(self.point(values), image_shape, num_classes)
@@ -181,20 +144,13 @@ def _check_dim(space: SearchSpace, dim: int) -> None:
         ViTConfig(image_shape=(patch_size, patch_size, 1), num_classes=1, **vit_arguments(values))
 
 
-class _Defaults:
-    """Stands in for KerasTuner's HyperParameters if that is not imported: every value is the default."""
-
-    def _default(self, name: str, *limits: Any, default: Any, **options: Any) -> Any:
-        return default
-
-    Int = Float = Choice = _default
-
-
-NAMES = [field.name for field in fields(SearchSpace) if field.name not in ("model", *BUDGETS)]  # type: ignore[arg-type]
+NAMES = SearchSpace.names()
 """The fields that can be searched."""
 
+S = TypeVar("S", bound=Space)
 
-def freeze(space: SearchSpace, values: Mapping[str, Any]) -> SearchSpace:
+
+def freeze(space: S, values: Mapping[str, Any]) -> S:
     """A space with some fields frozen.
 
     Args:
@@ -208,20 +164,27 @@ def freeze(space: SearchSpace, values: Mapping[str, Any]) -> SearchSpace:
         >>> freeze(SearchSpace(), {"depth": 6, "stem": "conv"}).depth
         6
     """
+    names = space.names()
     for name in values:
-        if name not in NAMES:
-            raise InputError(f"There is no {name} to freeze: the fields are {', '.join(NAMES)}.")
-    return replace(space, **{name: _read(name, value) for name, value in values.items()})  # type: ignore[type-var]
+        if name in names:
+            continue
+        if name in NAMES:  # of an architecture, in a space of fine-tuning
+            raise InputError(
+                f"The weights of --init decide {name}: omit it from --freeze, which takes {', '.join(names)}."
+            )
+        raise InputError(f"There is no {name} to freeze: the fields are {', '.join(names)}.")
+    read = {name: _read(type(space), name, value) for name, value in values.items()}
+    return replace(space, **read)  # type: ignore[type-var]
 
 
-def _read(name: str, value: Any) -> Any:
+def _read(cls: type, name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    (each,) = (extra for extra in hints(SearchSpace)[name].__metadata__ if isinstance(extra, Each))
+    (each,) = (extra for extra in hints(cls)[name].__metadata__ if isinstance(extra, Each))
     return each.read_text(name, value)
 
 
-def describe(space: SearchSpace) -> dict[str, Any]:
+def describe(space: Space) -> dict[str, Any]:
     """A space as plain values for JSON, from which `space_from_dict` makes it again.
 
     Returns:

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_vit.data.image_set import ImageSet
+from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.split import Split
 from keras_vit.files import read_json
 from keras_vit.process.children import end_with
 from keras_vit.process.exit_codes import FINE, GIVEN_UP, ONCE_MORE
 from keras_vit.process.torchrun import continue_as_torchrun
 from keras_vit.search.config import SearchConfig, from_dict, where
-from keras_vit.training.config import TrainConfig
+from keras_vit.search.finetune_space import FirstWeights
+from keras_vit.training.config import NONE, TrainConfig
 
 if TYPE_CHECKING:
     from keras_vit.search.hyperband import ViTHyperband
@@ -41,6 +43,8 @@ class Images:
         fingerprint: of all images, test included.
         audit: the audit of the images, as text.
         backend: of Keras.
+        preprocessing: of the images.
+        first: what the trials begin with, if that is published weights.
     """
 
     image_set: ImageSet
@@ -49,20 +53,36 @@ class Images:
     fingerprint: str
     audit: str
     backend: str
+    preprocessing: Preprocessing
+    first: FirstWeights | None = None
 
 
 def prepare_images(config: SearchConfig) -> Images:
-    """Reads the images, once for all trials.
+    """Reads the images, once for all trials, and fits the head that published weights begin with.
 
     Raises:
-        InputError: the source cannot be used, or images are unreadable and are not to be skipped.
+        InputError: the source or the weights cannot be used, or images are unreadable and are not to be
+            skipped.
     """
     import keras
 
     from keras_vit.data.pipeline import counts_by_part, fits_in_memory, read_pixels
+    from keras_vit.data.sources import load_image_set
     from keras_vit.training.prepare import prepare_data
 
-    data, audit = prepare_data(config.train_config, keep_originals=False)
+    start, image_set, first = None, None, None
+    if config.init != NONE:
+        from keras_vit.search.published import fit_head, read_start
+
+        start, image_set = read_start(config), load_image_set(config.data)
+    data, audit = prepare_data(
+        config.train_config,
+        keep_originals=False,
+        preprocessing=start.preprocessing if start else None,
+        image_set=image_set,
+    )
+    if start and image_set:
+        first = fit_head(config, start, data, image_set)
     seen = np.concatenate([data.split.train, data.split.validation])
     images = data.image_set.take(seen)
     if fits_in_memory(len(seen), data.preprocessing):
@@ -78,6 +98,8 @@ def prepare_images(config: SearchConfig) -> Images:
         fingerprint=data.image_set.fingerprint(),
         audit=str(audit),
         backend=keras.backend.backend(),
+        preprocessing=data.preprocessing,
+        first=first,
     )
 
 
@@ -99,19 +121,18 @@ class Job:
 def make_hypermodel(job: Job) -> "ViTHyperModel":
     """The hypermodel of the search, on the images that it may see."""
     from keras_vit.data.pipeline import ImageData
-    from keras_vit.data.preprocess import Preprocessing
     from keras_vit.search import ViTHyperModel
 
     config = job.config
     images = job.images or prepare_images(config)
-    data = ImageData(
-        images.image_set,
-        images.split,
-        Preprocessing(config.image_shape, config.aspect),
-        batch_size=1,
-        seed=config.seed,
-    )
-    return ViTHyperModel(data, config.search_space(), config.recipe, config.seed)
+    data = ImageData(images.image_set, images.split, images.preprocessing, batch_size=1, seed=config.seed)
+    beginning = None
+    if images.first is not None:
+        from keras_vit.search.published import Beginning, read_start
+
+        config = dataclasses.replace(config, weights=images.first.known)
+        beginning = Beginning(read_start(config), config.train_config, images.first.head)
+    return ViTHyperModel(data, config.search_space(), config.base_recipe, config.seed, beginning)
 
 
 def work(job: Job) -> int:

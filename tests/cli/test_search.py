@@ -13,7 +13,7 @@ from keras_vit.cli.main import main, parse
 from keras_vit.cli.search import Search
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
-from keras_vit.search.config import SearchConfig
+from keras_vit.search.config import INTERNAL, SearchConfig
 from keras_vit.search.folder import locked, write_or_check_images
 from keras_vit.search.run import SearchFailed
 from tests.helpers import tiny
@@ -65,7 +65,7 @@ def test_help_does_not_import_keras():
     assert process.stderr.splitlines()[-1] == "imported: []"
     assert "Examples:" in process.stdout
     for field in dataclasses.fields(SearchConfig):
-        if field.name == "own_space":
+        if field.name in INTERNAL:
             continue
         assert re.search(rf"--{field.name.replace('_', '-')}[ ,]", process.stdout), field.name
 

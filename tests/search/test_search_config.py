@@ -8,7 +8,7 @@ import pytest
 
 from keras_vit.cli.main import parse
 from keras_vit.errors import InputError
-from keras_vit.search.config import WHERE, SearchConfig, describe_search, from_dict, to_dict, where
+from keras_vit.search.config import INTERNAL, WHERE, SearchConfig, describe_search, from_dict, to_dict, where
 from keras_vit.search.spaces import SPACES
 from keras_vit.training.config import DEVICES
 from keras_vit.training.prepare import prepare_data
@@ -46,15 +46,16 @@ FULL = SearchConfig(
     retrain=False,
     resume=False,
 )
-FIELDS = [field.name for field in dataclasses.fields(SearchConfig) if field.name != "own_space"]
+OF_WEIGHTS = ("init", "recipe")  # see test_finetune_config.py
+FIELDS = [
+    field.name for field in dataclasses.fields(SearchConfig) if field.name not in (*INTERNAL, *OF_WEIGHTS)
+]
 SEARCH_FIELDS = [name for name in FIELDS if name not in WHERE]
 
 
 def test_every_field_is_given_and_none_is_a_default():
-    for field in dataclasses.fields(SearchConfig):
-        if field.name == "own_space":
-            continue
-        assert getattr(FULL, field.name) != getattr(SearchConfig(), field.name), field.name
+    for name in FIELDS:
+        assert getattr(FULL, name) != getattr(SearchConfig(), name), name
 
 
 @pytest.mark.parametrize(
