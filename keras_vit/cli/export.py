@@ -35,8 +35,8 @@ class Export:
     version: int | None = None
     """by default the one after the newest"""
     format: Format = "savedmodel"
-    """savedmodel takes image files, onnx, litert and openvino pixels of the model's size; timm and huggingface
-    are weights for these libraries"""
+    """savedmodel takes image files; onnx, litert and openvino take pixels of the model's size; timm and
+    huggingface are weights for these libraries"""
     int8: bool = False
     """8 bits for the fully connected layers, with litert"""
     flips_at_test: bool = False

@@ -1,4 +1,4 @@
-"""The weights of a run for timm or Hugging Face's transformers, compared with the model before they appear."""
+"""The weights of a run for timm or transformers, compared with its model before they appear."""
 
 import os
 from pathlib import Path

@@ -140,7 +140,7 @@ REFUSED = [
     (lambda run, folder: {"name": ""}, "A model's name is made of letters"),
     (
         lambda run, folder: {"format": "caffe"},
-        "format must be one of 'savedmodel', 'onnx', 'litert', 'openvino'",
+        "format must be one of 'savedmodel', 'onnx', 'litert', 'openvino', 'timm', 'huggingface'",
     ),
     (lambda run, folder: {"int8": True}, "--int8 is for litert: leave it out of --format savedmodel."),
     (
