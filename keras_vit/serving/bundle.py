@@ -110,7 +110,7 @@ def export(
     with new_version(Path(to), name, version) as new:
         if format == "savedmodel":
             comparison = write_bundle(run, new.folder, name, images, flips)
-        elif format in WEIGHTS:
+        elif format == "timm" or format == "huggingface":  # not `in`, which mypy does not follow
             from keras_vit.serving.weights import write_weights
 
             comparison = write_weights(run, new.folder, format, images)

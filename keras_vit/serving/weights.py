@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -50,5 +51,5 @@ def write_weights(run: Run, folder: Path, format: Format, images: ImageSet) -> C
     return Comparison(len(images), difference, same)
 
 
-def _logits(model, pixels) -> np.ndarray:
+def _logits(model: Any, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(model.predict_on_batch(pixels), "float64")

@@ -13,8 +13,8 @@ from keras_vit.errors import InputError
 from keras_vit.model.config import CHANGEABLE
 from keras_vit.training.config import TrainConfig, default_folder, from_dict, to_dict
 from keras_vit.training.options import PARTS, command_of, differences, with_options
-from keras_vit.training.start import build_from_scratch
 from keras_vit.training.recipe import RECIPES, Recipe
+from keras_vit.training.start import build_from_scratch
 
 pytestmark = pytest.mark.same_on_every_backend
 
