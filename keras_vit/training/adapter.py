@@ -28,6 +28,8 @@ FIX = "restore it, or train the run again"
 OWN_FIELDS = (
     "num_classes",
     "pooling",
+    "class_token",
+    "final_norm",
     "head_hidden_dim",
     "head_activation",
     "dropout_rate",
@@ -35,7 +37,9 @@ OWN_FIELDS = (
     "drop_path_rate",
     "remat",
 )
-"""Arguments of `ViTConfig` that an adapter brings itself: those of the head and of training."""
+"""Arguments of `ViTConfig` that an adapter brings itself: those of the head and of training.
+
+The tokens and the norm follow from the pooling; whether the base has them, its hash tells."""
 
 
 def save_adapter(model: ViT, path: Path) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from safetensors.numpy import save_file
 
+from tests.helpers import tiny
 from tests.helpers.published import recorded, tensors_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,4 +43,16 @@ def timm_folder(
     }
     (folder / "config.json").write_text(json.dumps(config))
     save_file(tensors(name), folder / "model.safetensors")
+    return folder
+
+
+def draw_colours(folder: Path, each: int = 12, size: tuple[int, int] = (16, 16)) -> Path:
+    """A folder of class folders of images whose three channels differ."""
+    rng = np.random.default_rng(0)
+    for name in tiny.CLASSES:
+        (folder / name).mkdir(parents=True)
+        for i in range(each):
+            gray = tiny.pixels(name, rng, size)
+            colours = np.stack([gray, gray // 2, 255 - gray // 3], axis=-1)
+            Image.fromarray(colours).save(folder / name / f"{i}.png")
     return folder
