@@ -33,7 +33,7 @@ HEAD_FIELDS = ("num_classes", "dropout_rate", "attention_dropout_rate", "drop_pa
 class FeatureReader:
     """Gives the features of images, from the cache where it has them.
 
-    The features are those of `ood_features`, whose last `width` columns are the input of the head.
+    The features are those of `ood_features`, whose last columns are the input of the layers that classify.
 
     Args:
         model: a `ViT` with the weights.
@@ -54,12 +54,6 @@ class FeatureReader:
         self._cache = RowCache(self._key()) if self.weights_hash else None
         self._known: dict[str, np.ndarray] = self._cache.read() if self._cache else {}
         self._extract: keras.Model | None = None
-
-    @property
-    def width(self) -> int:
-        """Width of the input of the head."""
-        config = self.model.config
-        return config.head_hidden_dim or config.feature_width
 
     def __call__(self, images: Sequence[Image], sources: Sequence[Image] | None = None) -> np.ndarray:
         """The features of images that can be read: float32 (n, features).
@@ -88,8 +82,16 @@ class FeatureReader:
         return np.stack([self._known[key] for key in hashes])
 
     def of_head(self, features: np.ndarray) -> np.ndarray:
-        """What the head sees of features: float32 (n, width)."""
-        return features[:, -self.width :]
+        """What the head sees of features: float32 (n, width). A hidden layer before it is computed here."""
+        import keras
+
+        config = self.model.config
+        inputs = features[:, -config.feature_width :]
+        if not config.head_hidden_dim:
+            return inputs
+        hidden = self.model.get_layer("head_hidden")(inputs)
+        hidden = self.model.get_layer(f"head_{config.head_activation}")(hidden)
+        return keras.ops.convert_to_numpy(keras.ops.cast(hidden, "float32"))
 
     def _compute(self, images: Sequence[Image]) -> np.ndarray:
         import keras

@@ -41,8 +41,6 @@ def begin_with_probe(start: Start, model: ViT, data: ImageData, image_set: Image
         image_set: the images as they came.
     """
     reader = feature_reader(start, model, data)
-    if model.config.head_hidden_dim:
-        return  # the features are those before a hidden layer that is new itself
     as_it_came = dict(zip(image_set.names, image_set.images, strict=True))
     images = data.image_set.take(data.split.train).images
     features = reader.of_head(reader(images, [as_it_came[name] for name in data.names("train")]))

@@ -65,7 +65,18 @@ def test_the_features_are_those_of_a_direct_forward_pass(model, pixels, paths):
         np.testing.assert_allclose(found, expected, atol=1e-4)
     inputs = answers(model.extractor("features"), scaled)
     np.testing.assert_allclose(reader.of_head(expected), inputs, atol=1e-5)
-    assert reader.width == inputs.shape[1]
+
+
+@pytest.mark.parametrize("options", [dict(pooling="token+gap"), dict(pooling="map")], ids=str)
+@pytest.mark.parametrize("hidden", [{}, dict(head_hidden_dim=7, head_activation="tanh")], ids=str)
+def test_what_the_head_sees_is_told_from_the_other_features(options, hidden, pixels):
+    """The kernel and the bias of the last layer make the model's answers of it."""
+    model = random_vit({**SMALL, **options, **hidden})
+    reader = FeatureReader(model, IMAGES, WEIGHTS)
+    kernel, bias = model.get_layer("head").get_weights()
+    scaled = ((pixels / 255 - np.array(MEAN)) / np.array(STD)).astype("float32")
+    found = reader.of_head(reader(list(pixels))) @ kernel + bias
+    np.testing.assert_allclose(found, answers(model, scaled), atol=1e-4)
 
 
 def test_more_images_than_a_batch(model, monkeypatch):
