@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit.model.weights.describe import told_in_words
 from keras_vit.report import run_plots as plots
 from keras_vit.report.kit import BLUE, ORANGE, decimal, groups, picture, render, shape, words
 
@@ -79,7 +80,7 @@ def render_report(
         chosen=calibration["validation_images"] > 0,
         most_frequent=max(row["support"] for row in metrics["best"]["per_class"]) / metrics["best"]["images"],
         settings=settings(config),
-        curves=learning_curves(history, metrics["best"]["epoch"]),
+        curves=[] if metrics.get("probe") else learning_curves(history, metrics["best"]["epoch"]),
         cells=None if many else cell_styles(matrix),
         confusion_map=plots.confusion_map(matrix) if many else None,
         confusions=frequent_confusions(matrix),
@@ -108,7 +109,7 @@ def weights_rows(weights: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """What is known of published weights as (name, text); empty for a run from scratch."""
     if not weights:
         return []
-    told = [f"{name} by {who}" for name, who in weights.get("told_by", {}).items()]
+    told = told_in_words(weights.get("told_by", {}))
     shown = {
         **weights,
         "licence": weights.get("licence") or "not stated in the file",

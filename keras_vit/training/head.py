@@ -59,8 +59,10 @@ def fit_head(
 
     Each feature is standardised first. The strength with the least log loss over `FOLDS` folds is taken, each
     at its best temperature, since the answers of a run are calibrated. Without that, the log loss would judge
-    how large the logits are. Where a class has one image only, the middle of the grid is taken. The
-    validation part of a run, which calibrates the answers, is not needed for this choice and stays unseen.
+    how large the logits are. The head is divided by the temperature of its strength, so that its answers are
+    calibrated where there is no validation part, and a training that begins with it does not begin by
+    shrinking it. Where a class has one image only, the middle of the grid is taken. The validation part of a
+    run, which calibrates the answers, is not needed for this choice and stays unseen.
 
     Args:
         features: (n, width).
@@ -105,6 +107,9 @@ def _fit_head(
         strength = min(grid, key=lambda row: row["log_loss"])["strength"]
         judged_on = f"{len(parts)} folds of the {len(labels)} training images"
     kernel, bias = _fit(features, labels, num_classes, strength, sample_weight)
+    chosen = next((row for row in grid if row["strength"] == strength), None)
+    if chosen and chosen["accuracy"] < 1:  # otherwise no temperature is the best
+        kernel, bias = kernel / chosen["temperature"], bias / chosen["temperature"]
     return Head(
         kernel.astype("float32"),
         bias.astype("float32"),

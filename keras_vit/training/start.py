@@ -11,7 +11,7 @@ from keras_vit.errors import InputError
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.vit import ViT
 from keras_vit.model.weights.adapt import FREE, adapt
-from keras_vit.model.weights.describe import architecture
+from keras_vit.model.weights.describe import architecture, told_in_words
 from keras_vit.model.weights.published import AUTO as PUBLISHED
 from keras_vit.model.weights.published import auto_table
 from keras_vit.model.weights.read import read_weights
@@ -45,14 +45,15 @@ class Start:
         """The model with its first weights.
 
         Published weights keep their head if it is for the same classes. Another head is new; it sees the
-        class token beside the mean of the patch tokens, where the weights have both and the settings do not
-        say otherwise.
+        class token beside the mean of the patch tokens, where the weights have both, no hidden layer stands
+        between them and the head, and the settings do not say otherwise.
         """
         if self.weights is None:
             return build_from_scratch(config, len(class_names))
         changes = {name: value for name, value in config.changes.items() if name in FREE}
         same_classes = self.weights.class_names is not None and self.weights.class_names == tuple(class_names)
-        if not same_classes and self.weights.config.pooling == "token":
+        only_token = self.weights.config.pooling == "token" and not self.weights.config.head_hidden_dim
+        if not same_classes and only_token:
             changes.setdefault("pooling", "token+gap")
         shape = self.preprocessing.image_shape
         adapted = adapt(self.weights, shape, len(class_names), changes, new_head=not same_classes)
@@ -87,7 +88,7 @@ class Start:
         if self.weights is None:
             return []
         weights, shown = self.weights, self.preprocessing
-        told = ", ".join(f"{name} by {who}" for name, who in weights.told_by.items())
+        told = told_in_words(weights.told_by)
         unused = f"; unused: {', '.join(weights.unused)}" if weights.unused else ""
         height, width, channels = shown.image_shape
         return [

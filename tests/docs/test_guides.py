@@ -13,7 +13,8 @@ from tests.helpers.paths import ROOT
 pytestmark = pytest.mark.same_on_every_backend
 
 PAGES = {
-    name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("index.md", "start.md", "data.md")
+    name: (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("index.md", "start.md", "data.md", "pretrained.md")
 }
 TEXT = "\n".join(PAGES.values())
 COMMANDS = re.findall(r"^(?:KERAS_BACKEND=\w+ )?(?:\.venv/bin/)?keras-vit (.*)$", TEXT, re.MULTILINE)
@@ -28,7 +29,7 @@ def test_commands_are_understood(command):
 def test_options_without_a_command_exist():
     owners = (keras_vit.TrainConfig, keras_vit.Recipe, keras_vit.Augmentation)
     fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
-    fields |= {"recipe", "config", "help", "logdir", "extra_index_url"}
+    fields |= {"recipe", "config", "help", "logdir", "extra_index_url", "flips_at_test", "clear"}
     named = {name.replace("-", "_") for name in re.findall(r"`[^`]*?--([a-z][\w-]*)", TEXT)}
     assert len(named) >= 15
     assert not named - fields

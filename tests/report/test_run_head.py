@@ -85,7 +85,7 @@ def test_the_published_weights_are_described():
         "0.5, 0.25, 0.5",
         "bicubic",
         "224 \u00d7 224 \u00d7 3",
-        "num_heads by the table, mean by you",
+        "the table: num_heads; you: mean",
         "head.weight, head.bias",
         "the positions were resized",
     ):

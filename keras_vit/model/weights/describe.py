@@ -85,6 +85,14 @@ def to_text(weights: Weights) -> str:
     )
 
 
+def told_in_words(told_by: Mapping[str, str]) -> str:
+    """Who told what tensors cannot: `"config: mean, std; tensor names and shapes: num_heads"`."""
+    names: dict[str, list[str]] = {}
+    for name, who in told_by.items():
+        names.setdefault(who, []).append(name)
+    return "; ".join(f"{who}: {', '.join(found)}" for who, found in names.items())
+
+
 def architecture(config: ViTConfig) -> str:
     """The named size and patch size of a model, and in what it differs: `"S/14 with layer_scale=1e-05"`.
 
