@@ -17,7 +17,7 @@ else:
 
 @dataclass
 class Search:
-    """Search depth, heads, dim and the training of a ViT with Hyperband.
+    """Search sizes and training of a ViT, or how published weights are fine-tuned, with Hyperband.
 
     The same command continues a search that was cut off. At the end the best point is trained on train and
     validation images, evaluated once on the test images, and described in a report.
@@ -27,6 +27,7 @@ class Search:
       keras-vit search --space defect28 --data images --max-epochs 27 --out searches/steel
       keras-vit search --data images --freeze depth=6 stem=conv --max-minutes 480 --workers 4
       keras-vit search --space my_space.py --data images
+      keras-vit search --init vit.safetensors --recipe lora --data images
     """
 
     search: SearchOptions

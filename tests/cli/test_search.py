@@ -72,7 +72,7 @@ def test_help_does_not_import_keras():
 
 def test_the_examples_in_the_help_are_valid(tmp_path):
     examples = re.findall(r"^ +keras-vit (search.*)$", Search.__doc__, re.MULTILINE)
-    assert len(examples) == 4
+    assert len(examples) == 5
     (tmp_path / "my_space.py").write_text((ROOT / "tuning" / "my_space.py").read_text())
     for arguments in examples:
         assert isinstance(parse(arguments.split()).config, SearchConfig)

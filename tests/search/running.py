@@ -20,7 +20,12 @@ XLA = () if tiny.BACKEND == "jax" else ("--xla", "False")
 
 
 def command(images, out, *more):
-    arguments = [*FIFTEEN, "--freeze", *FROZEN, *XLA, "--no-retrain", "--data", images, "--out", out, *more]
+    return command_of_words(images, out, *FIFTEEN, "--freeze", *FROZEN, "--no-retrain", *more)
+
+
+def command_of_words(images, out, *words):
+    """The command with these words alone."""
+    arguments = [*XLA, "--data", images, "--out", out, *words]
     return [sys.executable, "-W", "ignore", "-m", "keras_vit", "search", *map(str, arguments)]
 
 
@@ -30,8 +35,17 @@ def environment(**more):
 
 def start(images, out, *more, **variables):
     """Starts a search. `finish` returns its output."""
+    return _start(command(images, out, *more), **variables)
+
+
+def start_words(images, out, *words, **variables):
+    """Starts a search with these words alone."""
+    return _start(command_of_words(images, out, *words), **variables)
+
+
+def _start(words, **variables):
     return subprocess.Popen(
-        command(images, out, *more),
+        words,
         env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
