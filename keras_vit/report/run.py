@@ -80,7 +80,7 @@ def render_report(
         chosen=calibration["validation_images"] > 0,
         most_frequent=max(row["support"] for row in metrics["best"]["per_class"]) / metrics["best"]["images"],
         settings=settings(config),
-        curves=[] if metrics.get("probe") else learning_curves(history, metrics["best"]["epoch"]),
+        curves=None if metrics.get("probe") else learning_curves(history, metrics["best"]["epoch"]),
         cells=None if many else cell_styles(matrix),
         confusion_map=plots.confusion_map(matrix) if many else None,
         confusions=frequent_confusions(matrix),

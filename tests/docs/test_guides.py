@@ -8,6 +8,7 @@ import pytest
 
 import keras_vit
 from keras_vit.cli.main import parse
+from keras_vit.model.config import CHANGEABLE
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.same_on_every_backend
@@ -22,7 +23,7 @@ COMMANDS = re.findall(r"^(?:KERAS_BACKEND=\w+ )?(?:\.venv/bin/)?keras-vit (.*)$"
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command):
-    arguments = shlex.split(command)
+    arguments = shlex.split(command, comments=True)
     assert type(parse(arguments)).__name__.lower() == arguments[0]
 
 
@@ -30,6 +31,7 @@ def test_options_without_a_command_exist():
     owners = (keras_vit.TrainConfig, keras_vit.Recipe, keras_vit.Augmentation)
     fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
     fields |= {"recipe", "config", "help", "logdir", "extra_index_url", "flips_at_test", "clear"}
+    fields |= {"to", *CHANGEABLE}
     named = {name.replace("-", "_") for name in re.findall(r"`[^`]*?--([a-z][\w-]*)", TEXT)}
     assert len(named) >= 15
     assert not named - fields

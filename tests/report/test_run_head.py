@@ -137,4 +137,4 @@ def test_texts_from_outside_are_escaped():
     weights = {**WEIGHTS, "source": EVIL, "notes": [EVIL], "licence": EVIL}
     probe = {**PROBE, "judged_on": EVIL}
     found = page(weights, probe=probe, unlabeled={**UNLABELED, "classes": classes})
-    check_escaped(found, pictures=len(page().all("img")), mentions=6)
+    check_escaped(found, pictures=len(page(probe=PROBE).all("img")), mentions=6)
