@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from keras_vit.errors import InputError
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.weights.rules import Rule, some
 from keras_vit.model.weights.told import Told
+from keras_vit.model.weights.weights import Interpolation
 
 OF_THE_FILE = (
     "dim",
@@ -197,15 +198,30 @@ def preprocessing(
     """
     found = {name: told.get(name, (shapes or {}).get(name)) for name in ("mean", "std")}
     made: dict[str, Any] = {
-        name: tuple(float(x) for x in np.atleast_1d(value)) if value is not None else None
+        name: None if value is None else _per_channel(name, value, channels, told.what)
         for name, value in found.items()
     }
-    for name, value in made.items():
-        if value is not None and len(value) == 1:
-            made[name] = value * channels
-        elif value is not None and len(value) != channels:
-            raise InputError(
-                f"{name} must be one number, or {channels}, one for each channel of {told.what}. "
-                f"Received: {name}={value}"
-            )
-    return {**made, "interpolation": told.get("interpolation", shapes=default)}
+    interpolation = told.get("interpolation", shapes=default)
+    if interpolation not in get_args(Interpolation):
+        raise InputError(
+            f"interpolation must be {' or '.join(get_args(Interpolation))} for {told.what}. "
+            f"Received: interpolation={interpolation!r}"
+        )
+    return {**made, "interpolation": interpolation}
+
+
+def _per_channel(name: str, value: Any, channels: int, what: str) -> tuple[float, ...]:
+    """The mean or the standard deviation of pixels in 0..1, for each channel."""
+    wanted = "above 0 and at most 1" if name == "std" else "in 0..1"
+    try:
+        numbers = tuple(float(x) for x in np.atleast_1d(value))
+    except (TypeError, ValueError):
+        numbers = (math.nan,)
+    if not all(0 < x <= 1 or (x == 0 and name == "mean") for x in numbers):
+        raise InputError(f"{name} must be {wanted}, since pixels are, for {what}. Received: {name}={value!r}")
+    if len(numbers) not in (1, channels):
+        raise InputError(
+            f"{name} must be one number, or {channels}, one for each channel of {what}. "
+            f"Received: {name}={numbers}"
+        )
+    return numbers * channels if len(numbers) == 1 else numbers
