@@ -102,11 +102,13 @@ class FirstWeights:
     Args:
         known: what the search keeps of its weights.
         described: what config.json and the model card say of them.
+        lines: what is printed of them.
         head: kernel and bias of the head that a probe has found; `None` if the weights keep their own.
     """
 
     known: PublishedWeights
     described: dict[str, Any]
+    lines: list[str]
     head: list[np.ndarray] | None
 
 

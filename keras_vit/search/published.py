@@ -89,6 +89,6 @@ def fit_head(config: SearchConfig, start: Start, data: ImageData, image_set: Ima
     ranks = all_values(getattr(config.search_space(), "lora_rank", run.recipe.lora_rank))
     check_tuning(dataclasses.replace(run.recipe, lora_rank=max(ranks)), model.config)
     if not start.has_new_head(model):
-        return FirstWeights(known, described, head=None)
+        return FirstWeights(known, described, start.lines(), head=None)
     begin_with_probe(start, model, data, image_set)
-    return FirstWeights(known, described, head=model.get_layer("head").get_weights())
+    return FirstWeights(known, described, start.lines(), head=model.get_layer("head").get_weights())

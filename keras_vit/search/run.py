@@ -104,7 +104,7 @@ def _run(
     if images.first is not None:
         config = dataclasses.replace(config, weights=images.first.known)
     write_or_check_images(config, images)
-    print(images.audit, flush=True)
+    print(images.audit, *(images.first.lines if images.first else ()), sep="\n", flush=True)
     gc.freeze()  # nor the images
     job = Job(config, images, stop_at)
     rungs = plan(config.max_epochs, config.factor, config.iterations)

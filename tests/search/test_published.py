@@ -137,7 +137,8 @@ def test_other_weights_under_the_same_name_are_refused(weights, images):
 def test_a_search_by_the_command(recipe, weights, images, tmp_path):
     out = tmp_path / "search"
     words = ["--init", weights, "--recipe", recipe, "--max-epochs", "2", "--factor", "2", "--max-trials", "3"]
-    finish(start_words(images, out, *words, "--freeze", "batch_size=8"))
+    printed = finish(start_words(images, out, *words, "--freeze", "batch_size=8"))
+    assert "images: 16x16x3, bicubic, mean 0.4 0.5 0.6, std 0.2 0.25 0.3" in printed.splitlines()
     record = read_search(out)
     assert [trial.status for trial in record.trials] == ["COMPLETED"] * 3
     assert record.trials[2].promoted_from in ("0000", "0001")
