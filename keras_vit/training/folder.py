@@ -86,9 +86,15 @@ def stored_config(unfinished: dict, config: TrainConfig) -> TrainConfig:
 
 
 def check_same_data(unfinished: dict, described: dict, partial: Path) -> None:
-    """Raises InputError if the images are not those that a run was started with."""
+    """Raises InputError if the images or the published weights are not those that a run was started with."""
     if unfinished.get("data") != described["data"]:
         raise InputError(
             f"{described['data']['source']} has changed since {partial} was started: restore the images to "
+            "resume it, or begin a new run with another --out."
+        )
+    before, now = (record.get("weights") or {} for record in (unfinished, described))
+    if before.get("sha256") != now.get("sha256"):
+        raise InputError(
+            f"{now.get('source')} holds other weights than when {partial} was started: restore them to "
             "resume it, or begin a new run with another --out."
         )

@@ -277,9 +277,7 @@ def test_damaged_files_are_refused_in_one_sentence(damage, tmp_path):
 def test_more_tensors_are_named_as_unused(folder, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     save_file({**tensors, "teacher_temperature": np.ones(1, "float32")}, tmp_path / "mine.safetensors")
-    try:
-        model = ViT.from_pretrained(tmp_path / "mine.safetensors", **LONE)
-    except InputError as error:
-        assert "teacher_temperature" in str(error)  # noqa: PT017
-    else:
-        assert model.pretrained.unused == ("teacher_temperature",)
+    model = ViT.from_pretrained(tmp_path / "mine.safetensors", **LONE)
+    assert model.pretrained.unused == ("teacher_temperature",)
+    images = images_of(TOKEN)
+    np.testing.assert_allclose(answers(model, images), TOKEN["outputs"], atol=1e-5)

@@ -9,6 +9,7 @@ import shlex
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from keras_vit import ViT, files
 from keras_vit.cache import FOLDER
@@ -25,7 +26,7 @@ from keras_vit.training.config import from_dict
 from tests.helpers import tiny
 from tests.helpers.published import answers
 from tests.helpers.random_tensors import random_images
-from tests.helpers.sources import LICENCE, MEAN, STD
+from tests.helpers.sources import LICENCE, MEAN, STD, tensors, timm_folder
 
 pytestmark = pytest.mark.long
 
@@ -191,6 +192,42 @@ def test_a_probe_that_was_cut_off_leaves_nothing(source, colours, tmp_path, monk
     with pytest.raises(CutOff):
         main([str(word) for word in words])
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_probe_that_was_killed_is_made_again_with_resume(from_source, tmp_path, capsys):
+    """A killed process leaves the folder with the settings of the run."""
+    uncut, _ = from_source("probe")
+    out = tmp_path / "run"
+    files.partial_of(out).mkdir()
+    settings = (uncut.path / "config.json").read_text()
+    (files.partial_of(out) / "config.json").write_text(settings)
+    train = json.loads(settings)["train"]
+    words = ["train", "--init", train["init"], "--data", train["data"], "--out", str(out)]
+    assert main(words) == WRONG_USAGE
+    assert "holds a run that was cut off: add --resume to continue it" in capsys.readouterr().err
+
+    assert main(["train", "--out", str(out), "--resume"]) == FINE
+
+    run = load_run(out)
+    for ours, theirs in zip(run.model.get_weights(), uncut.model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert not files.partial_of(out).exists()
+    assert main(["train", "--out", str(out), "--resume"]) == FINE  # nothing is left to do
+
+
+def test_other_weights_under_the_same_name_are_not_resumed(from_source, tmp_path, capsys):
+    uncut, _ = from_source("finetune")
+    config = json.loads((uncut.path / "config.json").read_text())
+    folder = timm_folder(tmp_path / "source")
+    changed = {name: tensor + 0.01 for name, tensor in tensors().items()}
+    save_file(changed, folder / "model.safetensors")
+    config["train"]["init"] = config["weights"]["source"] = str(folder)
+    out = tmp_path / "run"
+    files.partial_of(out).mkdir()
+    (files.partial_of(out) / "config.json").write_text(json.dumps(config))
+    assert main(["train", "--out", str(out), "--resume"]) == WRONG_USAGE
+    assert f"{folder} holds other weights than when {files.partial_of(out)} was" in capsys.readouterr().err
+    assert [path.name for path in files.partial_of(out).iterdir()] == ["config.json"]
 
 
 # LoRA
