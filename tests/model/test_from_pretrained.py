@@ -10,6 +10,9 @@ from safetensors.numpy import load_file, save_file
 
 from keras_vit import ViT
 from keras_vit.errors import InputError
+from keras_vit.model.config import CHANGEABLE
+from keras_vit.model.weights.adapt import FREE
+from keras_vit.model.weights.families.checks import OF_THE_FILE
 from keras_vit.runs.folder import load_model
 from tests.helpers.checks import layer_norm
 from tests.helpers.published import answers, images_of, random_vit, recorded, tensors_of
@@ -203,6 +206,13 @@ def test_an_argument_is_believed_before_the_config(folder):
     assert np.abs(answers(model, images_of(TOKEN)) - TOKEN["outputs"]).max() > 1e-3
 
 
+@pytest.mark.same_on_every_backend
+def test_every_argument_is_of_the_weights_or_free():
+    """So that none is silently without effect."""
+    assert set(CHANGEABLE) <= {*OF_THE_FILE, *FREE, "layer_scale"}
+    assert not set(OF_THE_FILE) & set(FREE)
+
+
 # What is refused
 
 
@@ -213,6 +223,7 @@ REFUSED = {
     ),
     "a name of nothing": (dict(zzz=1), "zzz is not an argument of published weights. Known are "),
     "another width": (dict(dim=64), "dim=32"),
+    "scales that the file has not": (dict(layer_scale=0.1), "is of a model without LayerScale: leave out"),
     "heads that do not divide the width": (dict(num_heads=5), "which 5 heads do not divide"),
     "an unknown activation": (dict(activation="step"), "activation"),
     "a pooling that the file has no token for": (dict(pooling="token+distilled"), "no distillation token"),

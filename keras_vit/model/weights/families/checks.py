@@ -50,6 +50,11 @@ def check_arguments(arguments: Mapping[str, Any], config: ViTConfig, what: str) 
         given, real = arguments.get(name), found.get(name, getattr(config, name))
         if given is not None and given != real:
             raise InputError(f"{what} is of a model with {name}={real!r}: leave out {name}={given!r}.")
+    scale = arguments.get("layer_scale")
+    if (
+        scale is not None and config.layer_scale is None
+    ):  # where the file has scales, their first value is lost
+        raise InputError(f"{what} is of a model without LayerScale: leave out layer_scale={scale!r}.")
 
 
 def head_dim(config: ViTConfig) -> int:
