@@ -74,7 +74,8 @@ def known_to(old: dict, new: dict) -> dict:
 @pytest.mark.same_on_every_backend
 def test_its_settings_are_read(run):
     config = parse(["train", "--config", str(FIXTURE / "run" / "config.json")]).run
-    assert config == TrainConfig(data="images.npz", changes=CHANGES, recipe=config.recipe)
+    named = TrainConfig(data="images.npz", model="defect-conv/4", changes=CHANGES, recipe=config.recipe)
+    assert config == named
     assert (config.recipe.epochs, config.recipe.batch_size) == (2, 24)
     # As in the command that the run prints to repeat it.
     command = parse(shlex.split(run.config["command"])[1:]).run
