@@ -44,7 +44,7 @@ def begin_with_probe(start: Start, model: ViT, data: ImageData, image_set: Image
     as_it_came = dict(zip(image_set.names, image_set.images, strict=True))
     images = data.image_set.take(data.split.train).images
     features = reader.of_head(reader(images, [as_it_came[name] for name in data.names("train")]))
-    head = fit_head(features, data.labels("train"), data.num_classes)
+    head, _ = _fit_to_training(features, reader, data)
     _set_head(model, head)
     print(
         f"head: fitted to the features of {len(features)} training images ({reader.computed} computed, "
@@ -92,12 +92,8 @@ def probe_run(
     if spread is not None and spread.trusted.any():
         inputs, targets, weight = _with_spread(found["train"], labels["train"], reader, features, spread)
         head = fit_spread(inputs, targets, weight, data.num_classes)
-    elif len(labels["train"]) < FEW * data.num_classes:
-        inputs, targets = _with_mirrored(found["train"], labels["train"], reader, data)
-        head = fit_few(inputs, targets, data.num_classes)
     else:
-        inputs = found["train"]
-        head = fit_head(inputs, labels["train"], data.num_classes)
+        head, inputs = _fit_to_training(found["train"], reader, data)
     feature_seconds = time.perf_counter() - begin - head.seconds
     _set_head(model, head)
     logits = {part: head.logits(values) for part, values in found.items()}
@@ -141,6 +137,15 @@ def probe_run(
             row[f"{prefix}loss"] = float(-log_p[np.arange(len(log_p)), labels[part]].mean())
     history = [{**row, "seconds": seconds}]
     write_run(folder, {**described, "seconds": seconds}, model, data, audit, history, metrics, reader)
+
+
+def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData) -> tuple[Head, np.ndarray]:
+    """The head, and the inputs that it was fitted to: those of mirror images too where images are few."""
+    labels = data.labels("train")
+    if len(labels) >= FEW * data.num_classes:
+        return fit_head(inputs, labels, data.num_classes), inputs
+    inputs, labels = _with_mirrored(inputs, labels, reader, data)
+    return fit_few(inputs, labels, data.num_classes), inputs
 
 
 def _features_by_part(reader: FeatureReader, data: ImageData) -> dict[Part, np.ndarray]:
