@@ -133,7 +133,13 @@ def begin(config: TrainConfig) -> Start:
     told = {name: value for name, value in config.changes.items() if name not in FREE or name == "pooling"}
     given = {name: getattr(config, name) for name in ("mean", "std", "interpolation")}
     told |= {name: value for name, value in given.items() if value is not None}
-    weights = read_weights(config.init, **told)
+    try:
+        weights = read_weights(config.init, **told)
+    except InputError as error:
+        if config.image_size is None or "image_size" not in str(error):
+            raise
+        # A file with fixed positions does not tell the size of its images; another file's size is its own.
+        weights = read_weights(config.init, **told, image_size=config.image_size)
     name = architecture(weights.config)
     if config.model is not None and config.model != name.partition(" with")[0]:
         raise InputError(
