@@ -14,6 +14,7 @@ from tests.helpers import tiny
 FORMATS = {"timm": {"config.json"}, "huggingface": {"config.json", "preprocessor_config.json"}}
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.long
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_exported_run_answers_as_before(rejecting, format, tmp_path):

@@ -295,6 +295,7 @@ def test_auto_without_any_weights_is_a_run_from_scratch(recipe, changes, monkeyp
     )
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.long
 def test_auto_without_a_network_trains_from_scratch(images, tmp_path):
     script = (
