@@ -130,10 +130,9 @@ def test_other_weights_under_the_same_name_are_refused(weights, images):
         prepare_images(other)
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "recipe", [pytest.param("finetune", marks=pytest.mark.same_on_every_backend), "lora"]
-)
+@pytest.mark.parametrize("recipe", ["finetune", "lora"])
 def test_a_search_by_the_command(recipe, weights, images, tmp_path):
     out = tmp_path / "search"
     words = ["--init", weights, "--recipe", recipe, "--max-epochs", "2", "--factor", "2", "--max-trials", "3"]

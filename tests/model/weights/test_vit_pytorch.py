@@ -283,7 +283,7 @@ def test_vit_mnist_by_arguments_or_from_the_table(arguments, teller):
 
 @shared
 @pytest.mark.long
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="takes over a minute on torch's CPU")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the other backends read 1,000 digits")
 def test_vit_mnist_knows_as_many_digits_as_published():
     found, _ = hits({}, 10_000)
 
