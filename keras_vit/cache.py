@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 
 from keras_vit.errors import InputError
 from keras_vit.files import make_folder, whole_file
@@ -29,8 +30,7 @@ def cache_folder() -> Path:
     named = os.environ.get(FOLDER)
     if named:
         return Path(named).expanduser()
-    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "keras_vit"
+    return platformdirs.user_cache_path("keras_vit", appauthor=False)
 
 
 def largest_bytes() -> int:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from keras_vit.validation import validated
 
+Flip = Literal["none", "horizontal", "vertical", "both"]
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -13,7 +14,7 @@ Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 class Augmentation:
     """Random changes of the training images. The defaults leave them as they are."""
 
-    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    flip: Flip = "none"
     """mirror images, in each direction with probability 1/2"""
     transpose: bool = False
     """swap rows and columns with probability 1/2; with flip "both", all eight symmetries of a square"""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from keras_vit.data.augmentation import Flip
 from keras_vit.search.base_space import Space
 from keras_vit.search.ranges import Choice, Each, Range
 from keras_vit.search.space import Counts, DropPathRate, LearningRate, Strength, WeightDecay
@@ -103,13 +104,14 @@ class FirstWeights:
         known: what the search keeps of its weights.
         described: what config.json and the model card say of them.
         lines: what is printed of them.
-        head: kernel and bias of the head that a probe has found; `None` if the weights keep their own.
+        heads: kernel and bias of the head that a probe has found, by the flips of the training images, since
+            the probe of few images sees these too; `None` if the weights keep their own.
     """
 
     known: PublishedWeights
     described: dict[str, Any]
     lines: list[str]
-    head: list[np.ndarray] | None
+    heads: dict[Flip, list[np.ndarray]] | None
 
 
 TUNING: dict[str, Space] = {"finetune": FinetuneSpace(), "lora": LoraSpace()}

@@ -41,9 +41,6 @@ def vit_config(values: dict[str, Any], image_shape: tuple[int, int, int], num_cl
 
 def recipe_at(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     """The recipe at a point; what a space does not set is that of `base`."""
-    strength = values["augmentation"]
-    # Rounded: 0.2 * 0.75 is 0.15000000000000002.
-    augmentation = Augmentation(flip="both", crop=round(CROP * strength, 12)) if strength else Augmentation()
     changes: dict[str, Any] = {name: values[name] for name in LIKE_RECIPE if name in values}
     if "unfrozen_share" in values:
         changes["unfrozen_blocks"] = unfrozen_blocks(values["unfrozen_share"], values["depth"])
@@ -52,10 +49,16 @@ def recipe_at(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
         learning_rate=values["learning_rate"],
         weight_decay=values["weight_decay"],
         batch_size=values["batch_size"],
-        augmentation=augmentation,
+        augmentation=augmentation_at(values["augmentation"]),
         epochs=values["epochs"],
         **changes,
     )
+
+
+def augmentation_at(strength: float) -> Augmentation:
+    """The random changes to training images that a strength of 0 to 1 stands for."""
+    # Rounded: 0.2 * 0.75 is 0.15000000000000002.
+    return Augmentation(flip="both", crop=round(CROP * strength, 12)) if strength else Augmentation()
 
 
 def unfrozen_blocks(share: float, depth: int) -> int | None:

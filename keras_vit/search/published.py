@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit.data.augmentation import Flip
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.pipeline import ImageData
 from keras_vit.errors import InputError
@@ -16,9 +17,10 @@ from keras_vit.model.vit import ViT
 from keras_vit.search.best import train_config_at
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.finetune_space import FirstWeights, PublishedWeights
+from keras_vit.search.point import augmentation_at
 from keras_vit.search.ranges import all_values
 from keras_vit.training.config import TrainConfig
-from keras_vit.training.probe import begin_with_probe
+from keras_vit.training.probe import begin_with_probe, is_few
 from keras_vit.training.start import Start, begin
 from keras_vit.training.unfreezing import check_tuning
 
@@ -30,18 +32,20 @@ class Beginning:
     Args:
         start: with published weights.
         run: the run that the space is laid out around.
-        head: kernel and bias of the head that a probe has found; `None` if the weights keep their own.
+        heads: kernel and bias of the head that a probe has found, by the flips of the training images;
+            `None` if the weights keep their own.
     """
 
     start: Start
     run: TrainConfig
-    head: list[np.ndarray] | None
+    heads: dict[Flip, list[np.ndarray]] | None
 
     def build(self, values: dict[str, Any], class_names: Sequence[str]) -> ViT:
         """The model at a point, before it is compiled: the one that `keras-vit train` begins with."""
-        model = self.start.build(train_config_at(values, self.run), class_names)
-        if self.head is not None:
-            model.get_layer("head").set_weights(self.head)
+        config = train_config_at(values, self.run)
+        model = self.start.build(config, class_names)
+        if self.heads is not None:
+            model.get_layer("head").set_weights(self.heads[config.recipe.augmentation.flip])
         return model
 
 
@@ -61,8 +65,8 @@ def read_start(config: SearchConfig) -> Start:
     return start
 
 
-def fit_head(config: SearchConfig, start: Start, data: ImageData, image_set: ImageSet) -> FirstWeights:
-    """Fits the head that all trials begin with, as `keras-vit train` does.
+def fit_heads(config: SearchConfig, start: Start, data: ImageData, image_set: ImageSet) -> FirstWeights:
+    """Fits the heads that the trials begin with, as `keras-vit train` does.
 
     Args:
         config: the search.
@@ -89,6 +93,12 @@ def fit_head(config: SearchConfig, start: Start, data: ImageData, image_set: Ima
     ranks = all_values(getattr(config.search_space(), "lora_rank", run.recipe.lora_rank))
     check_tuning(dataclasses.replace(run.recipe, lora_rank=max(ranks)), model.config)
     if not start.has_new_head(model):
-        return FirstWeights(known, described, start.lines(), head=None)
-    begin_with_probe(start, model, data, image_set)
-    return FirstWeights(known, described, start.lines(), head=model.get_layer("head").get_weights())
+        return FirstWeights(known, described, start.lines(), heads=None)
+    heads: dict[Flip, list[np.ndarray]] = {}
+    for strength in all_values(config.search_space().augmentation):
+        augmentation = augmentation_at(strength)
+        if augmentation.flip not in heads:
+            if not heads or is_few(data):
+                begin_with_probe(start, model, data.with_batches(data.batch_size, augmentation), image_set)
+            heads[augmentation.flip] = model.get_layer("head").get_weights()
+    return FirstWeights(known, described, start.lines(), heads)

@@ -72,7 +72,7 @@ def prepare_images(config: SearchConfig) -> Images:
 
     start, image_set, first = None, None, None
     if config.init != NONE:
-        from keras_vit.search.published import fit_head, read_start
+        from keras_vit.search.published import fit_heads, read_start
 
         start, image_set = read_start(config), load_image_set(config.data)
     data, audit = prepare_data(
@@ -82,7 +82,7 @@ def prepare_images(config: SearchConfig) -> Images:
         image_set=image_set,
     )
     if start and image_set:
-        first = fit_head(config, start, data, image_set)
+        first = fit_heads(config, start, data, image_set)
     seen = np.concatenate([data.split.train, data.split.validation])
     images = data.image_set.take(seen)
     if fits_in_memory(len(seen), data.preprocessing):
@@ -131,7 +131,7 @@ def make_hypermodel(job: Job) -> "ViTHyperModel":
         from keras_vit.search.published import Beginning, read_start
 
         config = dataclasses.replace(config, weights=images.first.known)
-        beginning = Beginning(read_start(config), config.train_config, images.first.head)
+        beginning = Beginning(read_start(config), config.train_config, images.first.heads)
     return ViTHyperModel(data, config.search_space(), config.base_recipe, config.seed, beginning)
 
 

@@ -52,6 +52,11 @@ def begin_with_probe(start: Start, model: ViT, data: ImageData, image_set: Image
     )
 
 
+def is_few(data: ImageData) -> bool:
+    """Whether the training images are so few that the head is fitted to their mirror images too."""
+    return len(data.split.train) < FEW * data.num_classes
+
+
 def probe_run(
     folder: Path,
     described: dict[str, Any],
@@ -142,7 +147,7 @@ def probe_run(
 def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData) -> tuple[Head, np.ndarray]:
     """The head, and the inputs that it was fitted to: those of mirror images too where images are few."""
     labels = data.labels("train")
-    if len(labels) >= FEW * data.num_classes:
+    if not is_few(data):
         return fit_head(inputs, labels, data.num_classes), inputs
     inputs, labels = _with_mirrored(inputs, labels, reader, data)
     return fit_few(inputs, labels, data.num_classes), inputs

@@ -15,6 +15,7 @@ from keras_vit.model.weights.describe import architecture, told_in_words
 from keras_vit.model.weights.published import AUTO as PUBLISHED
 from keras_vit.model.weights.published import auto_table
 from keras_vit.model.weights.read import read_weights
+from keras_vit.model.weights.told import NotTold
 from keras_vit.model.weights.weights import Weights
 from keras_vit.training.config import AUTO, NONE, TrainConfig
 from keras_vit.training.recipe import PRETRAINED_RECIPES, RECIPE_CHANGES, RECIPES, Recipe
@@ -135,8 +136,8 @@ def begin(config: TrainConfig) -> Start:
     told |= {name: value for name, value in given.items() if value is not None}
     try:
         weights = read_weights(config.init, **told)
-    except InputError as error:
-        if config.image_size is None or "image_size" not in str(error):
+    except NotTold as error:
+        if config.image_size is None or "image_size" not in error.names:
             raise
         # A file with fixed positions does not tell the size of its images; another file's size is its own.
         weights = read_weights(config.init, **told, image_size=config.image_size)

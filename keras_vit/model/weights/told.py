@@ -8,6 +8,19 @@ from keras_vit.errors import InputError
 ARGUMENT, CONFIG, TABLE, SHAPES = "argument", "config", "table of published names", "tensor names and shapes"
 
 
+class NotTold(InputError):
+    """Weights whose file does not tell what the arguments would.
+
+    Args:
+        message: one sentence.
+        names: of the arguments.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]):
+        super().__init__(message)
+        self.names = tuple(names)
+
+
 class Told:
     """Values by argument name from several sources, and who told each that was asked for.
 
@@ -48,13 +61,14 @@ class Told:
         return shapes
 
     def require(self) -> None:
-        """Raises InputError with every argument that nobody told."""
+        """Raises NotTold with every argument that nobody told."""
         if self.lacking:
-            raise InputError(
+            raise NotTold(
                 f"{self.what} does not tell {_listed(self.lacking)}: give "
                 f"{'it' if len(self.lacking) == 1 else 'them'} as arguments (on the command line "
                 f"{_listed([option(name) for name in self.lacking])}), or put the config.json of the model "
-                "beside the file."
+                "beside the file.",
+                self.lacking,
             )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_vit.errors import InputError, first_line
 from keras_vit.model.config import ViTConfig
-from keras_vit.model.weights.told import Told
+from keras_vit.model.weights.told import NotTold, Told
 
 
 def axes(tensors: Mapping[str, np.ndarray], name: str, count: int, what: str) -> tuple[int, ...]:
@@ -101,7 +101,7 @@ def grid_of(
         The grid, and how many rows of the table stand before those of the patches.
 
     Raises:
-        InputError: no grid has as many patches.
+        InputError: no grid has as many patches; `NotTold` where images that are not square may have.
     """
     counts = sorted(set(possible), reverse=True)
     sizes = [int(x) for x in np.atleast_1d(told.get("image_size", ()))]
@@ -120,9 +120,10 @@ def grid_of(
         if side and side * side == rows - count:
             return (side, side), count
     first = " or ".join(map(str, reversed(counts)))
-    raise InputError(
+    raise NotTold(
         f"{told.what} has {rows} positions, which no square image with {first} first tokens gives: a token "
-        "is missing, or the images are not square, so give image_size=(height, width)."
+        "is missing, or the images are not square, so give image_size=(height, width).",
+        ["image_size"],
     )
 
 
