@@ -1,7 +1,16 @@
-"""The exceptions of the package."""
+"""The exceptions of the package, whose messages can be printed: see `keras_vit.text`."""
+
+from keras_vit.text import shown_lines
 
 
-class InputError(ValueError):
+class _Told(Exception):
+    """An exception whose message is escaped: it may hold names that others have chosen."""
+
+    def __init__(self, message: object = ""):
+        super().__init__(shown_lines(message))
+
+
+class InputError(_Told, ValueError):
     """An input cannot be used: a path, a file, an argument.
 
     The message is one sentence or two that name the input and the fix. The command line prints it without a
@@ -9,14 +18,14 @@ class InputError(ValueError):
     """
 
 
-class DistributionError(RuntimeError):
+class DistributionError(_Told, RuntimeError):
     """Another process of a run on several processes has ended or cannot be reached.
 
     The input is not wrong: the command line ends with exit code 1.
     """
 
 
-class ServerError(RuntimeError):
+class ServerError(_Told, RuntimeError):
     """A server cannot be reached, refuses a request, or gives an invalid answer.
 
     The input may be right: the command line ends with exit code 1.
@@ -35,7 +44,7 @@ class ServerError(RuntimeError):
         self.answers: list = []
 
 
-class ProcessFailed(RuntimeError):
+class ProcessFailed(_Told, RuntimeError):
     """A process that this one started ended without a result, or failed again and again.
 
     Not a mistake in what was given: the command line ends with exit code 1. The message names the log.

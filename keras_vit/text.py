@@ -1,0 +1,101 @@
+"""Text that leaves the program: file names, class names and answers of servers are written by others.
+
+Such text can hold terminal escapes, characters that reverse or hide other text, line breaks that begin a line
+of their own, and bytes that are not UTF-8. It is escaped at four doors: `say`, which prints; the exceptions of
+`keras_vit.errors`; the streams of the command line (`Shown`); and the writers of CSV, labels, model card and
+report. What is not printable is replaced by the escape that Python writes, such as `\\x1b`.
+"""
+
+import re
+import sys
+from typing import Any, TextIO
+
+_HIDDEN = (
+    "\x00-\x1f\x7f-\x9f"  # C0 and C1: line breaks, tabs, terminal escapes
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"  # bidirectional, of no width, blank letters, ends of lines, no characters
+    "\ud800-\udfff"  # surrogates: a byte that is not UTF-8, or half a character
+    "\U000110bd\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e00ff"  # controls of other scripts and of music, tags
+)
+_HIDDEN_CHARACTER = re.compile(f"[{_HIDDEN}]")
+_HIDDEN_IN_LINES = re.compile(rf"(?!\n  )[{_HIDDEN}]")
+_HIDDEN_IN_PARAGRAPHS = re.compile(rf"(?![\n\t])[{_HIDDEN}]")
+# What Keras's progress bar and ours write: colours, bold, to the end of the line; back to its beginning.
+_HIDDEN_ON_SCREEN = re.compile(rf"(?!\x1b\[(?:0|1|32|37)?m|\x1b\[K|[\n\t\r\b])[{_HIDDEN}]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def shown(value: object) -> str:
+    """Text on one line, with an escape for each character that is hidden or changes how others are shown.
+
+    Example:
+        >>> shown("strip\\x1b[2J\\n.png")
+        'strip\\\\x1b[2J\\\\n.png'
+    """
+    return _HIDDEN_CHARACTER.sub(_escape, str(value))
+
+
+def shown_lines(value: object) -> str:
+    """Like `shown`, for a message: a line break stays where the next line is indented by two spaces or more.
+
+    A name with a line break in it cannot begin a line that looks like one of ours.
+    """
+    return _HIDDEN_IN_LINES.sub(_escape, str(value))
+
+
+def shown_paragraphs(value: object) -> str:
+    """Like `shown`, but line breaks and tabs stay."""
+    return _HIDDEN_IN_PARAGRAPHS.sub(_escape, str(value))
+
+
+def _escape(found: re.Match) -> str:
+    character = found[0]
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x100:
+        return _SHORT.get(character, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def say(*lines: object, flush: bool = False) -> None:
+    """Prints each of these on a line of its own, with what is not printable escaped.
+
+    The package prints with nothing else. A message of several lines is given as several arguments.
+    """
+    for line in lines:
+        print(encodable(shown(line)), flush=flush)  # sys.stdout may have been replaced since the import
+
+
+def encodable(text: str) -> str:
+    """The text with escapes for what the standard output cannot encode, such as `\\u2192` in cp1252."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class Shown:
+    """A stream of the command line that escapes what libraries write: the last door.
+
+    What Keras's progress bar writes on a terminal passes.
+
+    Args:
+        stream: the standard output or the error output.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._hidden = _HIDDEN_ON_SCREEN if stream.isatty() else _HIDDEN_IN_PARAGRAPHS
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._hidden.sub(_escape, text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
