@@ -22,7 +22,7 @@ from keras_vit.serving.model_card import model_card
 from keras_vit.serving.saved_model import Comparison, compare_saved_model, encoded_image, write_saved_model
 from keras_vit.serving.server_files import MODELS, add_model, batching_config, compose_file, read_models
 from keras_vit.serving.serving_json import write_serving_json
-from keras_vit.serving.version_folder import SAVED_MODEL, check_name, new_version, versions_of
+from keras_vit.serving.version_folder import SAVED_MODEL, check_name, check_version, new_version, versions_of
 from keras_vit.serving.warmup import require_serving_api, write_warmup
 
 QUANTISED_BY = {"onnx": "onnxruntime.quantization", "openvino": "NNCF"}
@@ -96,6 +96,7 @@ def export(
     if name is None:
         name = "vit" if format == "savedmodel" else f"vit-{format}"
     check_name(name)
+    check_version(Path(to) / name, version)
     if flips and format in WEIGHTS:
         raise InputError(f"--flips-at-test is for models that answer: leave it out of --format {format}.")
     run = run if isinstance(run, Run) else load_run(run)

@@ -8,11 +8,23 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from keras_vit.errors import InputError, first_line
 from keras_vit.files import make_folder, remove_made
+from keras_vit.validation import validated
 
 SAVED_MODEL = "saved_model.pb"
+LARGEST_VERSION = 2**63 - 1  # TensorFlow Serving reads versions as int64, and passes over larger ones
+
+
+@validated
+class _Version:
+    """The version of an export."""
+
+    version: Annotated[int, Field(ge=1, le=LARGEST_VERSION)] | None
 
 
 @contextlib.contextmanager
@@ -71,12 +83,7 @@ def new_version(models: Path, name: str, version: int | None = None) -> Iterator
     """
     check_name(name)
     folder = models / name
-    if version is not None and version < 1:
-        raise InputError(f"version must be 1 or more. Received: version={version}")
-    if version in versions_of(folder):
-        raise InputError(
-            f"{folder / str(version)} exists: leave --version out for the next one, or choose another."
-        )
+    check_version(folder, version)
     made = make_folder(folder, "--to")
     temporary = folder / f".exporting-{os.getpid()}"
     try:
@@ -96,6 +103,28 @@ def check_name(name: str) -> None:
         raise InputError(
             "A model's name is made of letters, digits, _, . and -, and begins with a letter or a digit. "
             f"Received: name={name!r}"
+        )
+
+
+def check_version(folder: Path, version: int | None) -> None:
+    """Checks the version of a new export before any work is done for it.
+
+    Args:
+        folder: of the model.
+        version: `None` for the one after the newest.
+
+    Raises:
+        InputError: no server would serve it, or it exists.
+    """
+    _Version(version)
+    found = versions_of(folder)
+    if version in found:
+        raise InputError(
+            f"{folder / str(version)} exists: leave --version out for the next one, or choose another."
+        )
+    if version is None and found and found[-1] >= LARGEST_VERSION:
+        raise InputError(
+            f"{folder / str(found[-1])} is the largest version that there can be: give a --version below it."
         )
 
 

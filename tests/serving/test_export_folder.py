@@ -135,7 +135,7 @@ REFUSED = [
     (other_format, "holds models of another format: give another --name"),
     (file_as_target, "cannot be made (Not a directory): choose another --to"),
     (broken_config, "models.config is not a ModelServerConfig"),
-    (lambda run, folder: {"version": 0}, "version must be 1 or more. Received: version=0"),
+    (lambda run, folder: {"version": 0}, "version must be 1 or more and 9223372036854775807 at most"),
     (lambda run, folder: {"name": "../up"}, "A model's name is made of letters"),
     (lambda run, folder: {"name": ""}, "A model's name is made of letters"),
     (
@@ -151,6 +151,39 @@ REFUSED = [
     (lambda run, folder: {"run": folder / "none"}, "There is no run folder"),
     (lambda run, folder: {"data": "nowhere"}, "No such file or folder: nowhere"),
 ]
+
+
+WRONG_VERSIONS = [
+    (
+        2**63,
+        "version must be 1 or more and 9223372036854775807 at most. Received: version=9223372036854775808",
+    ),
+    (10**30, "version must be 1 or more and 9223372036854775807 at most"),
+    (-1, "version must be 1 or more and 9223372036854775807 at most. Received: version=-1"),
+    (True, "version must be a whole number or None. Received: version=True"),
+    ("2", "version must be a whole number or None. Received: version='2'"),
+    (1.5, "version must be a whole number or None. Received: version=1.5"),
+]
+
+
+@pytest.mark.same_on_every_backend
+@pytest.mark.parametrize("format", ["savedmodel", "onnx", "timm"])
+@pytest.mark.parametrize(("version", "message"), WRONG_VERSIONS, ids=[str(one[0]) for one in WRONG_VERSIONS])
+def test_a_version_that_no_server_reads_is_refused_before_the_run_is_opened(
+    tmp_path, format, version, message
+):
+    with pytest.raises(InputError) as refusal:
+        export(tmp_path / "no run", tmp_path / "models", format=format, version=version)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.same_on_every_backend
+def test_the_largest_version_has_no_next_one(tmp_path):
+    (tmp_path / "models/vit" / str(2**63 - 1)).mkdir(parents=True)
+    with pytest.raises(InputError, match="is the largest version that there can be: give a --version below"):
+        export(tmp_path / "no run", tmp_path / "models")
+    with pytest.raises(InputError, match="There is no run folder"):
+        export(tmp_path / "no run", tmp_path / "models", version=7)
 
 
 @pytest.mark.usefixtures("without_model")
