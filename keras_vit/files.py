@@ -2,8 +2,10 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +38,68 @@ def whole_file(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]
         raise
 
 
+JSON_BYTES = 256 * 1024**2
+"""The most that a JSON file may have: the trials of a search have a few megabytes."""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def require_regular(path: str | Path, most: int | None = None) -> None:
+    """Raises OSError for what is not a file on a disk, which may block whoever opens it or never end.
+
+    Args:
+        path: links are followed.
+        most: bytes that the file may have; `None` for any number.
+
+    Raises:
+        OSError: it is not a regular file, is larger, or does not exist; `strerror` says which.
+    """
+    _check_regular(os.stat(path), path, most)
+
+
+def read_bytes(path: str | Path, most: int, first: int | None = None) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        path: links are followed.
+        most: bytes that the file may have.
+        first: how many to read from its beginning, of a file of any size; `None` reads the whole file.
+
+    Raises:
+        OSError: as `require_regular`, or it cannot be read.
+    """
+    limit = most if first is None else None
+    require_regular(path, limit)  # opening a device can already change it
+    # Without blocking: another process may have put a pipe in its place.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK)) as file:
+        _check_regular(os.fstat(file.fileno()), path, limit)
+        content = file.read(most + 1 if first is None else first)
+    if len(content) > most:  # it grows, or its system does not know its size
+        raise _too_large(path, most)
+    return content
+
+
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+
+
+def _check_regular(found: os.stat_result, path: str | Path, most: int | None) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something special")
+        raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+    if most is not None and found.st_size > most:
+        raise _too_large(path, most)
+
+
+def _too_large(path: str | Path, most: int) -> OSError:
+    return OSError(errno.EFBIG, f"more than the {most // 1024**2} MiB allowed", str(path))
+
+
 def read_json(path: Path, fix: str = "restore it, or make it again") -> Any:
     """The content of a JSON file.
 
@@ -47,14 +111,14 @@ def read_json(path: Path, fix: str = "restore it, or make it again") -> Any:
         InputError: the file is missing, cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path, JSON_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise InputError(f"There is no file {path}: {fix}.") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder: {fix}.") from None
     except OSError as error:
+        if os.path.isdir(path):
+            raise InputError(f"{path} is a folder: {fix}.") from None
         raise InputError(f"{path} cannot be read ({error.strerror}): {fix}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}): {fix}.") from error
 
 
