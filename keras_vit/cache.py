@@ -16,13 +16,15 @@ import numpy as np
 import platformdirs
 
 from keras_vit.errors import InputError
-from keras_vit.files import make_folder, whole_file
+from keras_vit.files import make_folder, read_bytes, whole_file
 
 FOLDER, SIZE = "KERAS_VIT_CACHE", "KERAS_VIT_CACHE_GB"
 DEFAULT_GB = 5.0
 LOCK = "lock"
 WAIT_SECONDS = 60.0
 HASH_BYTES = 32
+IMAGE_BYTES = 512 * 1024**2
+"""The most that one image file may have: far above what the largest image of the package takes."""
 
 
 def cache_folder() -> Path:
@@ -177,6 +179,6 @@ def _image_hash(image: Path | bytes | np.ndarray) -> str:
     if isinstance(image, bytes):
         return hash_of("file", image)
     try:
-        return hash_of("file", Path(image).read_bytes())
+        return hash_of("file", read_bytes(image, IMAGE_BYTES))
     except OSError as error:
         raise InputError(f"{image} cannot be read ({error.strerror}): restore it.") from error

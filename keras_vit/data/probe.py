@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit.cache import IMAGE_BYTES
 from keras_vit.data.image_set import Image
+from keras_vit.files import read_bytes
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 100_000_000
-MAX_BYTES = 512 * 1024**2  # of one file: far above what MAX_PIXELS of photographs take
+MAX_BYTES = IMAGE_BYTES  # of one file: far above what MAX_PIXELS of photographs take
 THUMBNAIL = 32  # pixels per side
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
@@ -104,11 +106,9 @@ def _info(kind, pixels):
 def _read(image):
     if isinstance(image, Path):
         try:
-            if image.stat().st_size > MAX_BYTES:
-                raise UnreadableImage(f"more than the {MAX_BYTES // 1024**2} MiB allowed; scale it down")
-            image = image.read_bytes()
-        except OSError as error:
-            raise UnreadableImage(f"cannot be opened ({error.strerror})") from error
+            image = read_bytes(image, MAX_BYTES)
+        except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+            raise UnreadableImage(f"cannot be opened ({getattr(error, 'strerror', error)})") from error
     if not image:
         raise UnreadableImage("empty, 0 bytes")
     return image
