@@ -12,6 +12,7 @@ import numpy as np
 from keras_vit.distribution import guards
 from keras_vit.distribution.cluster import Cluster
 from keras_vit.distribution.engine import Distribution, lost_process
+from keras_vit.distribution.loopback import is_loopback
 from keras_vit.errors import InputError
 
 # How the kernels of a ViT are split: by columns at the start of a branch, by rows at its end, so that nothing
@@ -178,6 +179,8 @@ def _host_devices(count: int | None) -> None:
 def _join(cluster: Cluster) -> None:
     address = cluster.addresses[0] if cluster.addresses else None
     known = (cluster.num_processes, cluster.process_id) if address else (None, None)
+    if address and is_loopback(address):  # JAX would listen on all addresses of the machine
+        os.environ.setdefault("JAX_COORDINATOR_BIND_ADDRESS", address)
     try:
         keras.distribution.initialize(address, *known)
     except RuntimeError as error:

@@ -3,7 +3,10 @@
 import atexit
 import contextlib
 import os
+import socket
 import sys
+import tempfile
+import uuid
 from datetime import timedelta
 
 import keras
@@ -14,6 +17,7 @@ import torch.distributed as dist
 from keras_vit.distribution import guards
 from keras_vit.distribution.cluster import Cluster
 from keras_vit.distribution.engine import Distribution, lost_process
+from keras_vit.distribution.loopback import HOST, keep_collectives_on_loopback
 from keras_vit.errors import InputError
 
 # A process that is alive but does not answer for this long counts as lost.
@@ -30,7 +34,7 @@ class Processes(Distribution):
         if not dist.is_initialized():
             try:
                 _join()
-            except (ValueError, RuntimeError) as error:  # dist.DistError is a RuntimeError
+            except (OSError, ValueError, RuntimeError) as error:  # dist.DistError is a RuntimeError
                 raise InputError(
                     f"The processes of this run could not join ({str(error).splitlines()[0]}): start all of "
                     "them with torchrun and the same arguments."
@@ -142,8 +146,27 @@ def _join():
     if torch.cuda.is_available():
         # "cuda" in Keras is the current device.
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    # Other launchers than torchrun may not say how many processes are on this machine.
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+        keep_collectives_on_loopback()
+        dist.init_process_group(backend, timeout=TIMEOUT, **_meeting_on_loopback())
+    else:
+        dist.init_process_group(backend, timeout=TIMEOUT)
     atexit.register(dist.destroy_process_group)  # otherwise its threads abort the process at its end
+
+
+def _meeting_on_loopback():
+    """Where the processes of one machine find each other, as arguments of `init_process_group`."""
+    names = ("RANK", "WORLD_SIZE", "MASTER_PORT")
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" or not os.environ.keys() >= set(names):
+        return {}  # torchrun itself listens; or torch says what is missing
+    rank, count, port = (int(os.environ[name]) for name in names)
+    own = {}
+    if rank == 0:  # torch would bind it to all addresses of the machine
+        own["master_listen_fd"] = socket.create_server((HOST, port)).detach()
+    store = dist.TCPStore(HOST, port, count, is_master=rank == 0, timeout=TIMEOUT, **own)
+    return {"store": store, "rank": rank, "world_size": count}
 
 
 def torch_distribution(kind: str, devices: int | None, cluster: Cluster) -> Distribution:
@@ -186,5 +209,21 @@ def torchrun_command(kind: str, devices: int | None, arguments: list[str]) -> li
     count = devices or torch.cuda.device_count()
     if count < 2:
         return None
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    return [*run, *arguments]
+    # Like --standalone, which would listen on all addresses of the machine: the launcher meets itself in a
+    # file, and leaves it to the processes how they meet.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    meeting = {"rdzv-backend": "c10d", "rdzv-conf": "store_type=file", "rdzv-endpoint": _meeting_file()}
+    options = {"nnodes": 1, "nproc-per-node": count, **meeting, "rdzv-id": uuid.uuid4()}
+    run = [sys.executable, "-m", "torch.distributed.run"]
+    return [*run, *(f"--{name}={value}" for name, value in options.items()), *arguments]
+
+
+def _meeting_file() -> str:
+    """The path of an empty file for the command that replaces this process; in memory, where that works."""
+    if sys.platform != "linux":
+        handle, path = tempfile.mkstemp(prefix="keras-vit-")
+        os.close(handle)
+        return path
+    handle = os.memfd_create("torchrun")
+    os.set_inheritable(handle, True)
+    return f"/proc/self/fd/{handle}"

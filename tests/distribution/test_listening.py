@@ -1,0 +1,54 @@
+"""Runs on one machine listen on loopback, where no other machine can reach them."""
+
+import re
+import sys
+
+import pytest
+
+from keras_vit.distribution.loopback import is_loopback
+from tests.distribution.processes import BACKEND, finish, start
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
+
+
+def addresses(printed):
+    return [line.split() for text in printed for line in re.findall(r"listens: (.*)", text)]
+
+
+@linux
+@pytest.mark.long
+@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere the devices of a machine share a process")
+def test_devices_that_the_command_starts_listen_on_loopback():
+    found = addresses(finish(start("listening", "--start")))
+    assert len(found) == 2
+    assert {one for line in found for one in line} == {"127.0.0.1"}
+    assert any(len(line) > 2 for line in found)  # the store and gloo, beside the socket of the test
+
+
+@linux
+@pytest.mark.long
+@pytest.mark.skipif(
+    BACKEND != "jax", reason="TensorFlow listens on all addresses (docs/cluster.md); torch is above"
+)
+def test_processes_on_loopback_listen_there():
+    found = addresses(finish(start("listening", count=2)))
+    assert len(found) == 2
+    assert {one for line in found for one in line} == {"127.0.0.1"}
+
+
+@pytest.mark.same_on_every_backend
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:1234", True),
+        ("127.8.0.1:1234", True),
+        ("localhost:1234", True),
+        ("[::1]:1234", True),
+        ("one:1234", False),
+        ("10.0.0.1:1234", False),
+        ("0.0.0.0:1234", False),
+        ("localhost.example.org:1234", False),
+    ],
+)
+def test_an_address_of_loopback(address, expected):
+    assert is_loopback(address) is expected
