@@ -1,9 +1,9 @@
 """Text that leaves the program: file names, class names and answers of servers are written by others.
 
-Such text can hold terminal escapes, characters that reverse or hide other text, line breaks that begin a line
-of their own, and bytes that are not UTF-8. It is escaped at four doors: `say`, which prints; the exceptions of
-`keras_vit.errors`; the streams of the command line (`Shown`); and the writers of CSV, labels, model card and
-report. What is not printable is replaced by the escape that Python writes, such as `\\x1b`.
+Such text can hold terminal escapes, characters that reverse or hide other text, line breaks that begin a
+line of their own, and bytes that are not UTF-8. It is escaped at four doors: `say`, which prints; the
+exceptions of `keras_vit.errors`; the streams of the command line (`Shown`); and the writers of CSV, labels,
+model card and report. What is not printable is replaced by the escape that Python writes, such as `\\x1b`.
 """
 
 import re
@@ -12,8 +12,10 @@ from typing import Any, TextIO
 
 _HIDDEN = (
     "\x00-\x1f\x7f-\x9f"  # C0 and C1: line breaks, tabs, terminal escapes
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
-    "\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"  # bidirectional, of no width, blank letters, ends of lines, no characters
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f"  # bidirectional, ends of lines
+    "\u00ad\u034f\u180b-\u180f\u200b-\u200d\u2060-\u2065\ufeff"  # of no width
+    "\u115f\u1160\u17b4\u17b5\u3164\uffa0"  # letters that are blank
+    "\ufff0-\ufffb\ufffe\uffff"  # notes between the lines, no characters
     "\ud800-\udfff"  # surrogates: a byte that is not UTF-8, or half a character
     "\U000110bd\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e00ff"  # controls of other scripts and of music, tags
@@ -65,12 +67,12 @@ def say(*lines: object, flush: bool = False) -> None:
     The package prints with nothing else. A message of several lines is given as several arguments.
     """
     for line in lines:
-        print(encodable(shown(line)), flush=flush)  # sys.stdout may have been replaced since the import
+        print(encodable(shown(line), sys.stdout), flush=flush)
 
 
-def encodable(text: str) -> str:
-    """The text with escapes for what the standard output cannot encode, such as `\\u2192` in cp1252."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+def encodable(text: str, stream: TextIO | None) -> str:
+    """The text with escapes for what a stream cannot encode, such as `\\u2192` in cp1252."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 

@@ -1,25 +1,19 @@
 """The command keras-vit: one subcommand per file of this folder, none with logic of its own.
 
-Nothing here imports Keras before a subcommand runs: `--help` answers at once.
+Nothing here imports Keras before a subcommand runs: `--help` answers at once. What takes memory is imported
+where it is used, so that an import that fails is told in a sentence too.
 """
 
 import sys
 from inspect import getdoc
 from typing import Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, subcommand
+from keras_vit.cli.failures import debugging, exit_code_of, shown_streams
+from keras_vit.text import say
 
-from keras_vit.cli.cache import Cache
-from keras_vit.cli.evaluate import Evaluate
-from keras_vit.cli.export import Export
-from keras_vit.cli.inspect import Inspect
-from keras_vit.cli.predict import Predict
-from keras_vit.cli.request import Request
-from keras_vit.cli.search import Search
-from keras_vit.cli.shell import exit_code_of, parse_words
-from keras_vit.cli.summary import Summary
-from keras_vit.cli.train import Train
-from keras_vit.cli.weights import Weights
+DESCRIPTION = """Vision Transformers for your own images: train, evaluate, predict, export.
+
+With --debug, anywhere, an error also prints its traceback. keras-vit --version prints the versions."""
 
 
 def parse(arguments: list[str]) -> Any:
@@ -29,6 +23,20 @@ def parse(arguments: list[str]) -> Any:
         SystemExit: 0 after --help, 2 for arguments that do not fit.
         InputError: a value is out of its range.
     """
+    from tyro.conf import OmitArgPrefixes, subcommand
+
+    from keras_vit.cli.cache import Cache
+    from keras_vit.cli.evaluate import Evaluate
+    from keras_vit.cli.export import Export
+    from keras_vit.cli.inspect import Inspect
+    from keras_vit.cli.predict import Predict
+    from keras_vit.cli.request import Request
+    from keras_vit.cli.search import Search
+    from keras_vit.cli.shell import parse_words
+    from keras_vit.cli.summary import Summary
+    from keras_vit.cli.train import Train
+    from keras_vit.cli.weights import Weights
+
     subcommands = (
         Annotated[Train, subcommand("train", description=getdoc(Train))]
         | Annotated[Evaluate, subcommand("evaluate", description=getdoc(Evaluate))]
@@ -45,7 +53,7 @@ def parse(arguments: list[str]) -> Any:
         subcommands,
         arguments,
         prog="keras-vit",
-        description="Vision Transformers for your own images: train, evaluate, predict, export.",
+        description=DESCRIPTION,
         config=(OmitArgPrefixes,),
     )
 
@@ -59,15 +67,23 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code, of `keras_vit.process.exit_codes`.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
+    given = [word for word in words if word != "--debug"]
 
     def run() -> int | None:
-        command = parse(arguments)
-        if isinstance(command, Train):
-            command.on_all_devices(arguments)
-        return command()
+        if given[:1] in (["--version"], ["-V"]):
+            from keras_vit.cli.versions import versions
 
-    return exit_code_of(run)
+            say(*versions())
+            return None
+        command = parse(given)
+        with shown_streams():
+            if hasattr(command, "on_all_devices"):
+                command.on_all_devices(given)
+            return command()
+
+    with debugging(len(given) < len(words)):
+        return exit_code_of(run)
 
 
 if __name__ == "__main__":

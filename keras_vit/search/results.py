@@ -4,7 +4,6 @@ Nothing here imports Keras.
 """
 
 import contextlib
-import csv
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from keras_vit import files
 from keras_vit.errors import InputError
 from keras_vit.evaluation.trials import SearchRecord, TrialRecord
-from keras_vit.files import whole_file
 from keras_vit.search.point import count_mult_adds, count_parameters
 from keras_vit.search.trial_files import ERROR, RESULT
 
@@ -108,9 +106,8 @@ def write_trials(record: SearchRecord) -> None:
     """
     names = [field.name for field in fields(TrialRecord) if field.name not in ("values", "history")]
     columns = [name for name in record.trials[0].values if name not in names] if record.trials else []
-    with whole_file(record.folder / "trials.csv", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*names, *columns])
-        for trial in record.trials:
-            values = [getattr(trial, name) for name in names]
-            writer.writerow([*values, *(trial.values[name] for name in columns)])
+    rows = [
+        {**{name: getattr(trial, name) for name in names}, **{name: trial.values[name] for name in columns}}
+        for trial in record.trials
+    ]
+    files.write_csv(record.folder / "trials.csv", rows, [*names, *columns])
