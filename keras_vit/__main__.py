@@ -1,5 +1,9 @@
 import sys
 
-from keras_vit.cli.main import main
+from keras_vit.process.children import end_with_starter
 
-sys.exit(main())
+if __name__ == "__main__":
+    end_with_starter()
+    from keras_vit.cli.main import main
+
+    sys.exit(main())

@@ -1,16 +1,48 @@
-"""What is left on the disk: files and folders that are there whole or not at all, and locks."""
+"""What is left on the disk: files and folders that are there whole or not at all."""
 
 import contextlib
 import csv
 import errno
 import json
+import numbers
 import os
+import re
+import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from keras_vit.errors import InputError
+from keras_vit.text import shown
+
+
+def work_name(name: str) -> str:
+    """The name of a file or folder while it is written: a random one, so that no two processes share it."""
+    return f"{name}.{secrets.token_hex(4)}.new"
+
+
+def is_work_name(found: str, name: str | None = None) -> bool:
+    """Whether a name is one that `work_name` gave to `name`, or to anything; earlier versions wrote NAME.new."""
+    wanted = ".+" if name is None else re.escape(name)
+    return bool(re.fullmatch(rf"{wanted}(\.[0-9a-f]{{8}})?\.new", found, re.DOTALL))
+
+
+@contextlib.contextmanager
+def work_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A new folder for the time of the block, unless the block renames it; its maker alone removes it.
+
+    Args:
+        parent: the folder that it is in.
+        name: what its name begins with.
+    """
+    folder = parent / work_name(name)
+    folder.mkdir()  # not tempfile.mkdtemp, whose folders no other user could read once they are published
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -22,13 +54,14 @@ def whole_file(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]
     Args:
         path: of the file.
         mode: `"w"` or `"wb"`.
-        **options: of `open`; the default encoding of text is UTF-8.
+        **options: of `open`; the default encoding of text is UTF-8, with escapes for what it cannot encode.
     """
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(work_name(path.name))
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
+        options.setdefault("errors", "backslashreplace")  # half characters, in file names that are not UTF-8
     try:
-        with open(new, mode, **options) as file:
+        with open(new, mode.replace("w", "x"), **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # without it, a power cut can leave an empty file under the new name
@@ -134,7 +167,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Writes a CSV file, whole or not at all.
+    """Writes a CSV file, whole or not at all, whose cells no spreadsheet takes for a formula: see `cell`.
 
     Args:
         path: of the file.
@@ -142,16 +175,66 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
         columns: names in the order of the file; `None` takes those of the first row.
     """
     rows = list(rows)
+    names = list(rows[0] if rows else ()) if columns is None else list(columns)
     with whole_file(path, newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if columns is None else columns)
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow(map(cell, names))
+        for row in rows:
+            unknown = row.keys() - set(names)
+            if unknown:
+                raise ValueError(f"a row has columns that the file lacks: {sorted(unknown)}")
+            writer.writerow([cell(row.get(name, "")) for name in names])
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file that `write_csv` wrote: column name -> text.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a row has more cells than the first one, or the file is not UTF-8.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = [[text_of_cell(text) for text in row] for row in csv.reader(file)]
+    if not rows:
+        return []
+    if any(len(row) > len(rows[0]) for row in rows):
+        raise ValueError("a row has more cells than there are columns")
+    return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
+
+
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the beginning of a formula, from Japanese and Chinese keyboards too."""
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def cell(value: Any) -> Any:
+    """A value as a cell of a CSV file: a text that could be a formula gets an apostrophe before it.
+
+    A number, and a text that is one, stays as it is. What is not printable is escaped: a tab or the end of a
+    line too. A text that begins with an apostrophe gets another one, so that `text_of_cell` gives it back.
+    """
+    if value is None or isinstance(value, numbers.Number):
+        return value
+    text = shown(value)
+    is_formula = text.lstrip().startswith(FORMULA) and not NUMBER.fullmatch(text)
+    return "'" + text if is_formula or text.startswith("'") else text
+
+
+def text_of_cell(text: str) -> str:
+    """The text that `cell` made a cell of; escapes stay."""
+    return text[1:] if text.startswith("'") else text
 
 
 def partial_of(folder: Path) -> Path:
     """The sibling folder that a run is written to until it is finished: the last step is a rename."""
     folder = folder if folder.name else folder.absolute()  # `.` has no name of its own
     return folder.with_name(folder.name + ".partial")
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether something is at a path where a new folder is to be; an empty folder does not count."""
+    return os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
 
 
 def make_folder(folder: Path, option: str = "--out") -> list[Path]:
@@ -183,7 +266,7 @@ def make_folder(folder: Path, option: str = "--out") -> list[Path]:
 
 
 def remove_made(made: Iterable[Path]) -> None:
-    """Removes what `make_folder` or `locked` has made; a folder that holds something stays.
+    """Removes what `make_folder` has made; a folder that holds something stays.
 
     Args:
         made: as these return it, deepest first.
@@ -191,38 +274,3 @@ def remove_made(made: Iterable[Path]) -> None:
     for path in made:
         with contextlib.suppress(OSError):
             path.rmdir() if path.is_dir() else path.unlink()
-
-
-@contextlib.contextmanager
-def locked(folder: Path, busy: str, option: str = "--out") -> Iterator[list[Path]]:
-    """Makes a folder and keeps it for this process alone, by a lock on the file `lock` in it.
-
-    Args:
-        folder: the folder.
-        busy: the beginning of the error message if another process has the lock.
-        option: the command's option that names the folder, for the error messages.
-
-    Yields:
-        What did not exist before, deepest first, as `remove_made` takes it.
-
-    Raises:
-        InputError: the folder cannot be made or written to, or another process has the lock.
-    """
-    made, lock = make_folder(folder, option), folder / "lock"
-    if not lock.exists():
-        made.insert(0, lock)
-    try:
-        file = open(lock, "a")  # noqa: SIM115
-    except OSError as error:
-        remove_made(made)
-        raise InputError(f"{lock} cannot be written ({error.strerror}): choose another {option}.") from error
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{busy}: wait for it, or choose another {option}.") from error
-        except (ImportError, OSError):
-            pass  # this system, or this disk, has no such locks
-        yield made

@@ -1,16 +1,13 @@
-"""Files and folders that are written completely or not at all, and locks."""
+"""Files and folders that are written completely or not at all."""
 
 import csv
 import os
 import stat
-import subprocess
-import sys
 
 import pytest
 
 from keras_vit.errors import InputError
 from keras_vit.files import (
-    locked,
     make_folder,
     partial_of,
     read_json,
@@ -147,60 +144,3 @@ def test_a_partial_folder_is_a_sibling(tmp_path, monkeypatch):
     assert partial_of(tmp_path / "run") == tmp_path / "run.partial"
     monkeypatch.chdir(tmp_path)
     assert partial_of(tmp_path.__class__()) == tmp_path.with_name(tmp_path.name + ".partial")
-
-
-# Locks
-
-HOLD_LOCK = """
-import sys
-from pathlib import Path
-from keras_vit.files import locked
-
-with locked(Path(sys.argv[1]), "busy"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_lock_is_held_by_one_process(tmp_path):
-    folder = tmp_path / "new" / "folder"
-    command = [sys.executable, "-c", HOLD_LOCK, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError) as caught, locked(folder, "It is busy", "--to"):
-            pass
-        assert str(caught.value) == "It is busy: wait for it, or choose another --to."
-        assert (folder / "lock").is_file()
-        other.kill()
-    with locked(folder, "It is busy") as made:
-        assert made == []
-
-
-def test_a_lock_returns_the_folders_it_made(tmp_path):
-    with locked(tmp_path / "a" / "b", "busy") as made:
-        assert made == [tmp_path / "a" / "b" / "lock", tmp_path / "a" / "b", tmp_path / "a"]
-        remove_made(made)
-    assert tiny.tree(tmp_path) == {}
-
-
-def test_a_lock_that_cannot_be_written_leaves_nothing(tmp_path):
-    (tmp_path / "lock").mkdir()
-    with pytest.raises(InputError) as caught, locked(tmp_path, "busy"):
-        pass
-    assert (
-        str(caught.value) == f"{tmp_path / 'lock'} cannot be written (Is a directory): choose another --out."
-    )
-    assert tiny.tree(tmp_path) == {"lock": None}
-
-
-@pytest.mark.parametrize("errno_of", ["ENOLCK", "ENOTSUP"])
-def test_a_disk_without_locks_is_used(errno_of, tmp_path, monkeypatch):
-    import errno
-    import fcntl
-
-    def refuse(*_):
-        raise OSError(getattr(errno, errno_of), "no locks")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with locked(tmp_path / "folder", "busy"):
-        assert (tmp_path / "folder").is_dir()

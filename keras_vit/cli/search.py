@@ -1,12 +1,10 @@
 """`keras-vit search`"""
 
-import signal
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from keras_vit.cli.options import option_group
-from keras_vit.process.exit_codes import FAILED
+from keras_vit.process.children import stop_on_signals
 from keras_vit.search.config import SearchConfig, options
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ class Search:
 
     def __call__(self) -> None:
         config = self.config
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # so that the search ends its processes
+        stop_on_signals()
         from keras_vit.search.run import search
 
         try:

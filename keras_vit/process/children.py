@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
 from multiprocessing.process import BaseProcess
@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 
+STARTER = "KERAS_VIT_STARTER"  # tells a command of `run_command` which process it belongs to
+SECONDS_TO_END = 5.0  # of its own will, before a process is killed
 STARTED = "started: process"  # followed by its number: the first line that each process writes into its log
 Context = Any  # of multiprocessing, which has no one type for its contexts
 _DEVICE = re.compile(r"\d+|(GPU|MIG)-\S+")
@@ -113,13 +115,41 @@ def call(context: Context, target: Callable[..., Any], *arguments: Any, log: Pat
     return value
 
 
+def run_command(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command of this package, which ends with this process, and returns what it printed.
+
+    Args:
+        words: of the command; it must call `end_with_starter` first.
+        environment: all its variables.
+    """
+    process = subprocess.Popen(
+        words,
+        env={**environment, STARTER: str(os.getpid())},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            output, errors = process.communicate()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+
 def end(processes: Iterable[BaseProcess]) -> None:
     """Ends processes, by force if they do not end within five seconds."""
     running = [process for process in processes if process.is_alive()]
     for process in running:
         process.terminate()
     for process in running:
-        process.join(5)
+        process.join(SECONDS_TO_END)
         if process.is_alive():
             process.kill()
             process.join()
@@ -193,3 +223,31 @@ def end_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     threading.Thread(target=watch, daemon=True, name="parent").start()
+
+
+def end_with_starter() -> None:
+    """Ends this command with the one that started it: `run_command`, or torchrun; otherwise does nothing.
+
+    It is called before anything is imported that takes time: the starter may end at once.
+    """
+    starter = os.environ.pop(STARTER, None)
+    if starter is not None:
+        end_with(int(starter))
+    elif "TORCHELASTIC_RUN_ID" in os.environ:  # a torchrun that is killed leaves its workers training
+        end_with(os.getppid())
+
+
+def stop_on_signals() -> None:
+    """Makes SIGTERM and SIGHUP what Ctrl-C is: an exception, so that what was begun is ended and removed.
+
+    A signal that is ignored, as SIGHUP under nohup, stays so. Training needs none of it: it can be killed at
+    any moment, and several processes that wait for each other would not notice the exception.
+    """
+
+    def stop(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, stop)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from keras_vit import files
+from keras_vit import locks
 from keras_vit.errors import InputError
 from keras_vit.files import read_json, write_json
 from keras_vit.process.command import repeat_command
@@ -17,6 +17,7 @@ from keras_vit.search.worker import Images
 from keras_vit.training.config import NONE
 
 WALL = "wall_seconds.json"
+LOCK = "lock"  # inside, not beside: the folder itself is worked in, and may be `.` in one that is not ours
 PACKAGES = ("keras", "keras-tuner", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
 
 
@@ -28,23 +29,29 @@ def logs(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, is_shared: bool = False) -> Iterator[None]:
     """Keeps a search's folder, which is made if it does not exist, for this process alone.
 
-    An `InputError` before the search has begun leaves the disk as it was.
+    What an earlier process left that was killed is removed. An `InputError` before the search has begun
+    leaves the disk as it was.
+
+    Args:
+        folder: of the search.
+        is_shared: whether workers on other machines may be at work in it: their files stay.
 
     Raises:
         InputError: the folder cannot be made or written to, or another process has it.
     """
-    with files.locked(folder, f"Another search is running in {folder}") as made:
+    with locks.locked(folder / LOCK, f"Another search is running in {folder}") as lock:
+        if (folder / SEARCH).is_file():  # otherwise the folder may be of another program
+            for below in (folder,) if is_shared else (folder, *folder.glob("trial_*")):
+                lock.clear(below)
         has_logs = (folder / "logs").exists()
         try:
             yield
         except InputError:
-            if not (folder / SEARCH).is_file():
-                if not has_logs:
-                    shutil.rmtree(folder / "logs", ignore_errors=True)
-                files.remove_made(made)
+            if not (folder / SEARCH).is_file() and not has_logs:
+                shutil.rmtree(folder / "logs", ignore_errors=True)
             raise
 
 
@@ -61,7 +68,7 @@ def begin_or_continue(config: SearchConfig) -> SearchConfig:
                 f"{config.folder} holds a search: omit --no-resume to continue it, or choose another --out."
             )
         return from_dict(read_settings(file)["asked"], config)
-    others = [one.name for one in config.folder.iterdir() if one.name not in ("lock", "logs")]
+    others = [one.name for one in config.folder.iterdir() if one.name not in (LOCK, "logs")]
     if others:
         raise InputError(f"{config.folder} holds other things ({others[0]}): choose another --out.")
     return config

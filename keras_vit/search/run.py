@@ -2,7 +2,7 @@
 
 import dataclasses
 import gc
-import tempfile
+import os
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.evaluation.trials import SearchRecord
+from keras_vit.files import work_folder
 from keras_vit.process import children
 from keras_vit.process.backend import import_quietly, share_compilations
 from keras_vit.process.children import Context
@@ -27,7 +28,7 @@ from keras_vit.search.folder import (
 )
 from keras_vit.search.progress import Display, plan
 from keras_vit.search.results import read_search, write_trials
-from keras_vit.search.slots import Slot, joins_another, make_slots
+from keras_vit.search.slots import TUNER_ID, Slot, joins_another, make_slots
 from keras_vit.search.worker import Images, Job, prepare_images, work
 
 MOST_DEATHS = 8  # of one process in a row, without a trial that ends, before the search gives up
@@ -59,12 +60,13 @@ def search(config: SearchConfig) -> SearchRecord:
         config = _stored(config)
         _run(config, make_slots(config), None, read_search)  # the chief's machine keeps the files up to date
         return read_search(config.folder)
-    with locked(config.folder), tempfile.TemporaryDirectory(prefix="keras-vit-") as cache:
-        share_compilations(cache)
+    with locked(config.folder, is_shared=config.host is not None or TUNER_ID in os.environ):
         config = begin_or_continue(config)
-        stop_at = time.time() + 60 * config.max_minutes if config.max_minutes else None
-        config, images, context = _run(config, make_slots(config), stop_at, Bookkeeper().update)
-        conclude(config, images, context, wall_seconds(config.folder))
+        with work_folder(config.folder, ".compiled") as compiled:
+            share_compilations(compiled.absolute())
+            stop_at = time.time() + 60 * config.max_minutes if config.max_minutes else None
+            config, images, context = _run(config, make_slots(config), stop_at, Bookkeeper().update)
+            conclude(config, images, context, wall_seconds(config.folder))
     return read_search(config.folder)
 
 

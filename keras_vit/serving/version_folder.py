@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import Annotated
 from pydantic import Field
 
 from keras_vit.errors import InputError, first_line
-from keras_vit.files import make_folder, remove_made
+from keras_vit.files import make_folder, remove_made, work_folder
+from keras_vit.locks import Lock, lock_beside, locked, remove
 from keras_vit.validation import validated
 
 SAVED_MODEL = "saved_model.pb"
+EXPORTING = ".exporting"  # how the name of a version begins while it is written
 LARGEST_VERSION = 2**63 - 1  # TensorFlow Serving reads versions as int64, and passes over larger ones
 
 
@@ -68,7 +69,8 @@ class NewVersion:
 def new_version(models: Path, name: str, version: int | None = None) -> Iterator[NewVersion]:
     """An empty folder to write an export into; after the block it is renamed to `models/name/VERSION`.
 
-    If the block fails, the folder is removed, and so are its parents that were made for it.
+    One export at a time writes versions of a model: it holds a lock from before the first check. If the block
+    fails, the folder is removed, and so are its parents that were made for it.
 
     Args:
         models: the folder of all models, made if it does not exist.
@@ -79,22 +81,32 @@ def new_version(models: Path, name: str, version: int | None = None) -> Iterator
         A `NewVersion` whose `path` is valid after the block.
 
     Raises:
-        InputError: the name is not valid, the version exists, or the folder cannot be written.
+        InputError: the name is not valid, the version exists, another export writes versions of this model,
+            or the folder cannot be written.
     """
     check_name(name)
     folder = models / name
-    check_version(folder, version)
-    made = make_folder(folder, "--to")
-    temporary = folder / f".exporting-{os.getpid()}"
-    try:
-        temporary.mkdir()
-        new = NewVersion(temporary, temporary)
-        yield new
-        new.path = _rename(temporary, folder, version)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        remove_made(made)
-        raise
+    with locked(lock_beside(folder), f"Another export writes {folder}", "--to") as lock:
+        check_version(folder, version)
+        made = make_folder(folder, "--to")
+        _remove_dead(folder, lock)
+        try:
+            with work_folder(folder, EXPORTING) as temporary:
+                new = NewVersion(temporary, temporary)
+                yield new
+                new.path = _rename(temporary, folder, version)
+        except BaseException:
+            remove_made(made)
+            raise
+
+
+def _remove_dead(folder: Path, lock: Lock) -> None:
+    """Removes what killed exports have left, those of earlier versions too."""
+    lock.clear(folder, EXPORTING)
+    if lock.is_held:
+        for path in folder.iterdir():
+            if re.fullmatch(rf"\{EXPORTING}-\d+", path.name):
+                remove(path)
 
 
 def check_name(name: str) -> None:

@@ -1,7 +1,6 @@
 """Weights out: a `ViT` as files that timm or Hugging Face's transformers load."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -9,8 +8,9 @@ from typing import Literal, get_args
 import keras
 import numpy as np
 
-from keras_vit.errors import InputError
-from keras_vit.files import make_folder, partial_of, remove_made, write_json
+from keras_vit.errors import InputError, first_line
+from keras_vit.files import is_taken, work_folder, write_json
+from keras_vit.locks import lock_beside, locked
 from keras_vit.model.weights.families.huggingface_export import to_huggingface
 from keras_vit.model.weights.families.timm_export import to_timm
 from keras_vit.model.weights.images import Images
@@ -65,7 +65,7 @@ def export_weights(
         raise InputError(
             f"format must be one of {', '.join(map(repr, FORMATS))}. Received: format={format!r}"
         )
-    if path.exists():
+    if is_taken(path):
         raise InputError(f"{path} exists: choose another folder.")
     config = model.config
     if class_names and len(class_names) != config.num_classes:
@@ -112,18 +112,23 @@ def _arrays(model: keras.Model) -> dict[str, np.ndarray]:
 
 def _write(path: Path, tensors: dict[str, np.ndarray], texts: dict[str, dict], licence: str | None) -> None:
     """Writes the folder whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    partial = partial_of(path)
-    made = make_folder(partial, "folder")
-    try:
-        for name, content in texts.items():
-            write_json(partial / name, content)
-        # transformers 4 asks which library the tensors are of.
-        metadata = {"format": "pt", **({"license": licence} if licence else {})}
-        save_file(tensors, partial / "model.safetensors", metadata)
-        os.rename(partial, path)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        remove_made(made)
-        raise InputError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error
+    path = path if path.name else path.absolute()
+    hidden = f".{path.name}"  # no library takes it for weights while it is written
+    with locked(lock_beside(path), f"Another command writes {path}", "folder") as lock:
+        if is_taken(path):
+            raise InputError(f"{path} exists: choose another folder.")
+        lock.clear(path.parent, hidden)
+        try:
+            with work_folder(path.parent, hidden) as new:
+                for name, content in texts.items():
+                    write_json(new / name, content)
+                # transformers 4 asks which library the tensors are of.
+                metadata = {"format": "pt", **({"license": licence} if licence else {})}
+                save_file(tensors, new / "model.safetensors", metadata)
+                os.rename(new, path)
+        except (OSError, SafetensorError) as error:
+            reason = error.strerror if isinstance(error, OSError) else first_line(error)
+            raise InputError(f"{path} cannot be written ({reason}): choose another folder.") from error
