@@ -34,7 +34,7 @@ class Request:
     protocol: Literal["grpc", "rest"] | None = None
     """by default grpc at port 8500, else rest; grpc needs the extra serving"""
     timeout: float = 30.0
-    """seconds to wait for the answer to a request"""
+    """seconds that an attempt may take, from connecting to the last byte; each retry has as many again"""
     retries: int = 3
     """how often a request is repeated if the server does not answer or is busy, after growing pauses"""
     batch_size: int = 32
@@ -64,8 +64,9 @@ class Request:
             answers = client.request(self.address, self.images, batch_size=self.batch_size, **options)
         except ServerError as error:
             answers, failure = error.answers, error
+        found = client.to_json(answers, class_names)  # checks the labels, also for a table
         if self.json:
-            print(json.dumps(client.to_json(answers, class_names)))
+            print(json.dumps(found))
         elif answers:
             print(client.table(answers))
         if failure:

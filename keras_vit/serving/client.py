@@ -7,7 +7,6 @@ from pathlib import Path
 from time import sleep
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 from tenacity import (
     Retrying,
@@ -18,6 +17,7 @@ from tenacity import (
 )
 
 from keras_vit.errors import InputError, ServerError
+from keras_vit.serving.answers import Reader
 from keras_vit.serving.protocols import PORTS, Grpc, Rest
 from keras_vit.validation import Count, validated
 
@@ -29,7 +29,6 @@ GRPC_PORT = 8500
 BATCH_BYTES = 3_000_000
 MAX_FILE_BYTES = 512 * 1024**2
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds
-OUTPUTS = ("probabilities", "label", "confidence", "reject")
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,8 @@ def request(
         version: of the model; `None` for the latest.
         protocol: `"grpc"`, which needs the extra `serving`, or `"rest"`; `None` takes gRPC at port 8500, else
             REST.
-        timeout: seconds to wait for the answer to one request.
+        timeout: seconds that one attempt of a request may take as a whole, from finding the host to the last
+            byte of the answer.
         retries: how often a request is repeated after a failure that may be temporary: no server listens, no
             answer in time, or the server is busy. The waits double from half a second up, with jitter.
         batch_size: images per request; fewer if their files are large.
@@ -105,15 +105,16 @@ def request(
 
     Raises:
         InputError: an argument cannot be used.
-        ServerError: the server cannot be reached, refuses the request, or gives an answer that cannot be
-            used; the error's `answers` are those for the images before.
+        ServerError: the server cannot be reached, refuses or redirects the request, or gives an answer that
+            cannot be used or contradicts itself: see `keras_vit.serving.answers`. The error's `answers` are
+            those for the images before.
     """
     settings = Settings(name, version, protocol, timeout, retries, batch_size)
     server = settings.server(address)
-    answers: list[Answer] = []
+    reader, answers = Reader(address), list[Answer]()
     for batch in _batches([Path(image) for image in images], batch_size):
         try:
-            answers += _answers(server, batch, retries)
+            answers += _answers(server, reader, batch, retries)
         except ServerError as error:
             error.answers = answers
             raise
@@ -297,10 +298,10 @@ def _read(path: Path) -> _File:
         return _File(str(path), None, f"cannot be read: {reason}")
 
 
-def _answers(server: Rest | Grpc, batch: list[_File], retries: int) -> list[Answer]:
+def _answers(server: Rest | Grpc, reader: Reader, batch: list[_File], retries: int) -> list[Answer]:
     contents = [file.content for file in batch if file.content is not None]
     outputs = _patiently(lambda: server.predict(contents), retries) if contents else {}
-    rows = iter(_rows(outputs, len(contents), server.address) if contents else ())
+    rows = iter(reader.rows(outputs, len(contents)) if contents else ())
     return [
         Answer(file.name, error=file.error) if file.content is None else _answer(file.name, *next(rows))
         for file in batch
@@ -311,43 +312,6 @@ def _answer(name: str, probabilities: list[float], label: str, confidence: float
     if not label:
         return Answer(name, reject=bool(reject), error="the server cannot decode it as an image")
     return Answer(name, label, confidence, bool(reject), tuple(probabilities))
-
-
-def _rows(outputs: dict[str, Any], count: int, address: str) -> Iterator[tuple]:
-    """The outputs image by image, after a check that they are those of an exported model."""
-    missing = [name for name in OUTPUTS if name not in outputs]
-    if missing:
-        raise ServerError(
-            f"{address} does not serve a model that `keras-vit export` made: its outputs are "
-            f"{', '.join(sorted(outputs)) or 'none'}, without {', '.join(missing)}."
-        )
-    try:
-        # JSON may hold more digits than a float32: this makes REST and gRPC return the same number.
-        numbers = {name: np.asarray(outputs[name], np.float32) for name in OUTPUTS if name != "label"}
-        labels = [_text(label) for label in outputs["label"]]
-    except (TypeError, ValueError) as error:
-        raise _nonsense(address, str(error)) from error
-    found = {"label": (len(labels),), **{name: value.shape for name, value in numbers.items()}}
-    classes = found["probabilities"][1:2]
-    wanted = {name: (count, *(classes if name == "probabilities" else ())) for name in OUTPUTS}
-    if found != wanted or not classes:
-        raise _nonsense(address, f"{count} images were sent, the shapes of the answer are {found}")
-    if not all(((value >= 0) & (value <= 1)).all() for value in numbers.values()):
-        raise _nonsense(address, "its numbers are not all in 0..1")
-    columns = {**{name: value.tolist() for name, value in numbers.items()}, "label": labels}
-    return zip(*(columns[name] for name in OUTPUTS), strict=True)
-
-
-def _text(label: Any) -> str:
-    if isinstance(label, bytes):
-        return label.decode()
-    if not isinstance(label, str):
-        raise TypeError(f"{label!r} is not a label")
-    return label
-
-
-def _nonsense(address: str, what: str) -> ServerError:
-    return ServerError(f"{address} does not answer as a model that `keras-vit export` made: {what}.")
 
 
 def _patiently(call: Callable[[], Any], retries: int) -> Any:

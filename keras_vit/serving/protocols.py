@@ -12,15 +12,20 @@ import socket
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from keras_vit.errors import InputError, ServerError
+from keras_vit.serving.answers import OUTPUTS, check_shapes, most_bytes
+from keras_vit.serving.timed_http import Unfinished, open_url
 
 INPUT = "image_bytes"
 PASSING_CODES = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 PASSING_STATUSES = (429, 502, 503, 504)
-# gRPC's own limit, 4 MiB, is too small for 1024 images with 1000 classes.
-MAX_ANSWER_BYTES = 64 * 1024**2
+# Of an answer as JSON, per image: lists, objects and their entries. Python's take far more memory than bytes.
+PARTS_PER_IMAGE = 1000
 PORTS = "TensorFlow Serving has gRPC at port 8500 and REST at 8501"
 
 
@@ -34,7 +39,7 @@ class Rest:
         address: "HOST:PORT".
         name: of the model.
         version: of the model; `None` for the latest.
-        timeout: seconds to wait for data from the server.
+        timeout: seconds that a call may take, from finding the host to the last byte of the answer.
     """
 
     address: str
@@ -45,7 +50,7 @@ class Rest:
     def predict(self, images: list[bytes]) -> dict[str, list]:
         """Output name -> one value per image."""
         instances = [{"b64": base64.b64encode(image).decode()} for image in images]
-        answer = self._call(":predict", json.dumps({"instances": instances}).encode())
+        answer = self._call(":predict", json.dumps({"instances": instances}).encode(), len(images))
         try:
             rows = answer["predictions"]
             return {name: [row[name] for row in rows] for name in rows[0]}
@@ -60,36 +65,47 @@ class Rest:
         except (KeyError, TypeError) as error:
             raise _unusable(self.address, answer) from error
 
-    def _call(self, method, body=None):
+    def _call(self, method, body=None, images=None):
         version = "" if self.version is None else f"/versions/{self.version}"
         url = f"http://{self.address}/v1/models/{quote(self.name, safe='')}{version}{method}"
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        most = most_bytes(images or 1)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                return self._parse(response.read(MAX_ANSWER_BYTES + 1))
+            with open_url(request, self.timeout) as response:
+                content = response.read(most + 1)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(error) from error
         except (OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             raise self._failure(reason) from error
-
-    def _parse(self, content):
-        if len(content) > MAX_ANSWER_BYTES:
-            raise _unusable(self.address, f"more than {MAX_ANSWER_BYTES:,} bytes")
+        if len(content) > most:
+            raise _unusable(self.address, f"more than {most:,} bytes")
+        if images and sum(map(content.count, (b"[", b"{", b":"))) > PARTS_PER_IMAGE * images:
+            raise _unusable(self.address, "more lists and objects than an answer has")
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
             raise _unusable(self.address, content.decode(errors="replace")) from error
 
     def _refusal(self, error):
+        if 300 <= error.code < 400:
+            where = _short(error.headers.get("Location", "nowhere"))
+            return ServerError(
+                f"{self.address} redirects the request to {where}, which is not followed: give the address "
+                "of the server itself."
+            )
         try:
-            reason = json.loads(error.read(MAX_ANSWER_BYTES))["error"]
-        except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+            reason = json.loads(error.read(most_bytes(1)))["error"]
+        except (ValueError, KeyError, TypeError, RecursionError, OSError, http.client.HTTPException):
             reason = ""  # the answer is not TensorFlow Serving's, but that of a proxy
         return _refusal(self.address, f"{error.code} {error.reason}", reason, error.code in PASSING_STATUSES)
 
     def _failure(self, reason):
+        if isinstance(reason, Unfinished):
+            return ServerError(
+                f"{self.address} did not finish its answer within {self.timeout:g} s: raise the timeout."
+            )
         if isinstance(reason, TimeoutError):
             return _silence(self.address, self.timeout)
         if isinstance(reason, socket.gaierror):
@@ -129,16 +145,20 @@ class Grpc:
                 f"REST (protocol rest). ({error})"
             ) from error
 
-    def predict(self, images: list[bytes]) -> dict[str, list]:
+    def predict(self, images: list[bytes]) -> dict[str, np.ndarray]:
         """Output name -> one value per image."""
         import tensorflow as tf
         from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
         request = PredictRequest()
         request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(images, tf.string))
-        answer = self._call("Predict", request)
+        answer = self._call("Predict", request, len(images))
+        # A tensor may claim far more values than it holds, which make_ndarray would fill up.
+        check_shapes(
+            self.address, {name: _shape(value) for name, value in answer.outputs.items()}, len(images)
+        )
         try:
-            return {name: tf.make_ndarray(value).tolist() for name, value in answer.outputs.items()}
+            return {name: tf.make_ndarray(answer.outputs[name]) for name in OUTPUTS}
         except (TypeError, ValueError) as error:
             raise _unusable(self.address, error) from error
 
@@ -153,7 +173,7 @@ class Grpc:
             raise _unusable(self.address, answer)
         return MessageToDict(found, preserving_proto_field_name=True).get("signature_def", {})
 
-    def _call(self, method, request):
+    def _call(self, method, request, images=1):
         import grpc
         from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
@@ -162,7 +182,7 @@ class Grpc:
             request.model_spec.version.value = self.version
         options = {
             "grpc.max_send_message_length": -1,
-            "grpc.max_receive_message_length": MAX_ANSWER_BYTES,
+            "grpc.max_receive_message_length": most_bytes(images),
         }
         try:
             with grpc.insecure_channel(self.address, options=list(options.items())) as channel:
@@ -176,7 +196,15 @@ class Grpc:
         # A server whose queue is full has the same code; only the text differs.
         if code == "UNAVAILABLE" and re.search("failed to connect|resol(ution|ving)", details):
             return _unreachable(self.address, details.rsplit(": ", 1)[-1], True)
-        return _refusal(self.address, code, details, code in PASSING_CODES)
+        too_large = "larger than max" in details  # the code is that of a busy server
+        return _refusal(self.address, code, details, code in PASSING_CODES and not too_large)
+
+
+def _shape(tensor: Any) -> tuple[int, ...] | None:
+    """The shape that a TensorProto claims; `None` if it has no number of axes."""
+    if tensor.tensor_shape.unknown_rank:
+        return None
+    return tuple(axis.size for axis in tensor.tensor_shape.dim)
 
 
 def _unreachable(address, reason, may_pass=False):

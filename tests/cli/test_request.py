@@ -125,6 +125,11 @@ MISTAKES = {
         WRONG_USAGE,
         "dark.png cannot be read (not UTF-8 text): give the labels.txt",
     ),
+    "other labels, for a table": (
+        ["{rest}", "dark.png", "--labels", "other.txt"],
+        WRONG_USAGE,
+        "The labels are not those of the model",
+    ),
     "other labels": (
         ["{rest}", "dark.png", "--json", "--labels", "other.txt"],
         WRONG_USAGE,

@@ -139,8 +139,8 @@ def test_a_large_answer(double, bright_files):
     many = 300_000
 
     def change(outputs):
-        count = len(outputs["label"])
-        return {**outputs, "probabilities": np.full((count, many), 1 / many, "float32")}
+        found = outputs["probabilities"]
+        return {**outputs, "probabilities": np.pad(found, ((0, 0), (0, many - found.shape[1])))}
 
     double.change = change
     assert [len(answer.probabilities) for answer in ask(double, "grpc", bright_files)] == [many] * len(

@@ -80,9 +80,53 @@ WRONG_OUTPUTS = {
     "logits": (with_output("probabilities", lambda value: value - 2), "not all in 0..1"),
     "labels for numbers": (
         with_output("confidence", lambda value: np.array([b"x"] * 5, object)),
-        "could not",
+        "x' is not a number",
     ),
     "numbers for labels": (with_output("label", lambda value: np.zeros(5, "int32")), "0 is not a label"),
+    "text for numbers": (
+        with_output("reject", lambda value: np.array([b"1"] * 5, object)),
+        "1' is not a number",
+    ),
+    "true for 1": (with_output("reject", lambda value: value > 0), "(True|False) is not a number"),
+    "half rejected": (with_output("reject", lambda value: value + np.float32(0.5)), "not all in 0..1|is 0.5"),
+    "another label": (
+        with_output("label", lambda value: np.array([b"light", *value[1:]], object)),
+        "the label 'light' does not belong to one class alone",
+    ),
+    "one label for all": (
+        with_output("label", lambda value: np.array([b"dark"] * 5, object)),
+        "the label 'dark' does not belong to one class alone",
+    ),
+    "no label of a decoded image": (
+        with_output("label", lambda value: np.array([*value[:4], b""], object)),
+        "an image without a label has probabilities",
+    ),
+    "another confidence": (
+        with_output("confidence", lambda value: value * np.float32(0.5)),
+        "a confidence is .*, and the largest probability",
+    ),
+    "a sum above 1": (
+        lambda outputs: {
+            **outputs,
+            "probabilities": np.ones_like(outputs["probabilities"]),
+            "confidence": np.ones_like(outputs["confidence"]),
+        },
+        "the probabilities of an image sum to 3, not to 1",
+    ),
+    "a sum below 1": (
+        lambda outputs: {
+            **outputs,
+            "probabilities": outputs["probabilities"] * np.float32(0.9),
+            "confidence": outputs["confidence"] * np.float32(0.9),
+        },
+        "the probabilities of an image sum to 0.9, not to 1",
+    ),
+    "infinite": (with_output("confidence", lambda value: value * np.inf), "not all in 0..1"),
+    "no classes": (with_output("probabilities", lambda value: value[:, :0]), "5 images were sent"),
+    "an answer too many": (
+        lambda outputs: {name: np.concatenate([value, value[:1]]) for name, value in outputs.items()},
+        "5 images were sent",
+    ),
 }
 
 

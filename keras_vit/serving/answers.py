@@ -1,0 +1,164 @@
+"""What the answer of a server must be: the outputs of an exported model, for each image, that agree."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_vit.errors import ServerError
+
+OUTPUTS = ("probabilities", "label", "confidence", "reject")
+# Of an answer per image: more than 100,000 classes as JSON. What a server claims is checked before it is
+# expanded, so an answer takes at most some multiples of its bytes.
+BYTES_PER_IMAGE = 2 * 1024**2
+# gRPC's own limit, 4 MiB, is too small for 1024 images with 1000 classes.
+MAX_ANSWER_BYTES = 64 * 1024**2
+TOLERANCE = 1e-3  # of sums and maxima: the served model may compute with less precision
+
+Row = tuple[list[float], str, float, int]
+
+
+def most_bytes(images: int) -> int:
+    """The most bytes that an answer about so many images may have."""
+    return min(MAX_ANSWER_BYTES, BYTES_PER_IMAGE * max(images, 1))
+
+
+def check_shapes(address: str, shapes: Mapping[str, tuple[int, ...] | None], images: int) -> None:
+    """Checks what an answer claims to hold, before it is expanded.
+
+    Args:
+        address: of the server.
+        shapes: output name -> its shape; `None` if it has no number of axes.
+        images: how many were sent.
+
+    Raises:
+        ServerError: an output is missing, or a shape is not that of so many images and some classes.
+    """
+    missing = [name for name in OUTPUTS if name not in shapes]
+    if missing:
+        raise ServerError(
+            f"{address} does not serve a model that `keras-vit export` made: its outputs are "
+            f"{', '.join(sorted(shapes)) or 'none'}, without {', '.join(missing)}."
+        )
+    found = {name: shapes[name] for name in OUTPUTS}
+    classes = (found["probabilities"] or ())[1:2]
+    wanted = {name: (images, *(classes if name == "probabilities" else ())) for name in OUTPUTS}
+    if found != wanted or not classes or classes[0] < 1:
+        raise nonsense(address, f"{images} images were sent, the shapes of the answer are {found}")
+    if 4 * images * classes[0] > most_bytes(images):
+        raise nonsense(address, f"it claims {classes[0]:,} classes, more than are read for {images} images")
+
+
+class Reader:
+    """Reads answers of one model, whose classes are the same in each.
+
+    Args:
+        address: of the server.
+    """
+
+    def __init__(self, address: str):
+        self.address = address
+        self._classes: int | None = None
+        self._label_of: dict[int, str] = {}  # index of the largest probability -> label
+
+    def rows(self, outputs: Mapping[str, Any], images: int) -> Iterator[Row]:
+        """Probabilities, label, confidence and reject, image by image.
+
+        Args:
+            outputs: output name -> one value per image; those that are not in `OUTPUTS` are not looked at.
+            images: how many were sent.
+
+        Raises:
+            ServerError: the answer is not that of an exported model, or it contradicts itself.
+        """
+        shapes = {name: _shape(value) for name, value in outputs.items()}
+        check_shapes(self.address, shapes, images)
+        labels = outputs["label"]
+        labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
+        try:
+            # JSON may hold more digits than a float32: this makes REST and gRPC return the same number.
+            numbers = {name: _numbers(outputs[name]) for name in OUTPUTS if name != "label"}
+            labels = [_text(label) for label in labels]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise nonsense(self.address, str(error)) from error
+        if not all(((value >= 0) & (value <= 1)).all() for value in numbers.values()):
+            raise nonsense(self.address, "its numbers are not all in 0..1")
+        self._check_same_model(numbers["probabilities"], labels)
+        for row, label in enumerate(labels):
+            contradiction = _contradiction(
+                label, *(numbers[name][row] for name in OUTPUTS if name != "label")
+            )
+            if contradiction:
+                raise nonsense(self.address, contradiction)
+        columns = {**{name: value.tolist() for name, value in numbers.items()}, "label": labels}
+        return zip(*(columns[name] for name in OUTPUTS), strict=True)
+
+    def _check_same_model(self, probabilities: np.ndarray, labels: Sequence[str]) -> None:
+        """Raises ServerError if the label of a class is not always the same."""
+        classes = probabilities.shape[1]
+        if self._classes not in (None, classes):
+            raise ServerError(
+                f"{self.address} has changed its model between two requests, from {self._classes} to "
+                f"{classes} classes: send the images again."
+            )
+        self._classes = classes
+        for row, label in zip(probabilities, labels, strict=True):
+            best = np.flatnonzero(row == row.max())
+            if not label or len(best) > 1:  # not decoded, or a tie
+                continue
+            known = self._label_of.setdefault(int(best[0]), label)
+            if known != label or sum(label == other for other in self._label_of.values()) > 1:
+                raise nonsense(self.address, f"the label {label!r} does not belong to one class alone")
+
+
+def _contradiction(label: str, probabilities: np.ndarray, confidence: float, reject: float) -> str | None:
+    """What is wrong with the answer about one image; `None` if nothing is."""
+    if reject not in (0, 1):
+        return f"reject is {reject:g}, neither 0 nor 1"
+    if not label:  # of an image that cannot be decoded
+        if probabilities.any() or confidence or not reject:
+            return "an image without a label has probabilities, or is not rejected"
+        return None
+    total, largest = float(probabilities.sum(dtype=np.float64)), float(probabilities.max())
+    if abs(total - 1) > TOLERANCE:
+        return f"the probabilities of an image sum to {total:.4g}, not to 1"
+    if abs(confidence - largest) > TOLERANCE:
+        return f"a confidence is {confidence:.4g}, and the largest probability {largest:.4g}"
+    return None
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array, or of lists in lists as far as the first elements tell."""
+    if isinstance(value, np.ndarray):
+        return value.shape
+    if not isinstance(value, list):
+        return None
+    rows = [len(row) if isinstance(row, list) else None for row in value]
+    if not any(length is not None for length in rows):
+        return (len(value),)
+    return (len(value), rows[0]) if rows[0] is not None and len(set(rows)) == 1 else None
+
+
+def _numbers(values: Any) -> np.ndarray:
+    if not isinstance(values, np.ndarray):
+        for row in values:
+            for one in row if isinstance(row, list) else (row,):
+                if type(one) not in (int, float):  # True is an int, and numpy reads numbers from text
+                    raise TypeError(f"{one!r} is not a number")
+        values = np.asarray(values, np.float64)
+    if values.dtype.kind not in "fiu":
+        raise TypeError(f"{values.ravel()[:1].tolist()[0]!r} is not a number")
+    return values.astype(np.float32)
+
+
+def _text(label: Any) -> str:
+    if isinstance(label, bytes):
+        return label.decode()
+    if not isinstance(label, str):
+        raise TypeError(f"{label!r} is not a label")
+    return label
+
+
+def nonsense(address: str, what: str) -> ServerError:
+    """The error for an answer that no exported model gives."""
+    return ServerError(f"{address} does not answer as a model that `keras-vit export` made: {what}.")
