@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_vit.text import shown, shown_paragraphs
+
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
@@ -27,9 +29,11 @@ def render(page: str, **parts: Any) -> str:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible,
     )
     environment.filters |= {
         "breakable": breakable,
+        "shown": shown,
         "percent": percent,
         "decimal": decimal,
         "count": count,
@@ -37,6 +41,13 @@ def render(page: str, **parts: Any) -> str:
         "output_shape": output_shape,
     }
     return environment.get_template(f"{page}.html.jinja").render(**parts)
+
+
+def _visible(value: Any) -> Any:
+    """What the page shows of a value: names that others have written cannot hide or turn the text."""
+    if not isinstance(value, str):
+        return value
+    return type(value)(shown_paragraphs(value))  # Markup, which is escaped already, stays Markup
 
 
 # Numbers in words. The space before a unit does not break (U+00A0); an en dash stands for an unknown value.
@@ -126,7 +137,61 @@ def breakable(name: str) -> "Markup":
     return escape(name).replace("_", Markup("_<wbr>")).replace("/", Markup("/<wbr>"))
 
 
-NAMES = {"seconds": "duration", "model_config": "model settings"}
+NAMES = {
+    "activation": "activation",
+    "attention_dropout_rate": "dropout of the attention",
+    "class_position": "position of the class token",
+    "clip_norm": "largest norm of the gradients",
+    "cutmix": "CutMix",
+    "dim": "width of a token",
+    "drop_path_rate": "stochastic depth",
+    "dropout_rate": "dropout",
+    "dtype": "numbers",
+    "ema_decay": "moving average of the weights",
+    "final_norm": "last normalisation",
+    "flips_at_test": "mirror images at the test",
+    "global_batch_size": "batch size on all devices",
+    "head_dim": "width of a head",
+    "head_hidden_dim": "hidden width of the classifier",
+    "head_activation": "activation of the classifier",
+    "init": "begins with",
+    "layer_decay": "decay of the learning rate by layer",
+    "lora_on": "LoRA on",
+    "lora_rank": "rank of LoRA",
+    "lr": "learning rate",
+    "mixup": "Mixup",
+    "mlp_bias": "bias of the MLP",
+    "mlp_dim": "width of the MLP",
+    "model_config": "model settings",
+    "norm_epsilon": "epsilon of the normalisation",
+    "num_classes": "classes",
+    "num_heads": "heads",
+    "num_registers": "registers",
+    "patch_bias": "bias of the patches",
+    "patch_norm": "normalised patches",
+    "pre_norm": "normalisation before the blocks",
+    "projection_bias": "bias after the attention",
+    "python": "Python",
+    "qk_norm": "normalised queries and keys",
+    "qkv_bias": "bias of queries, keys and values",
+    "rand_augment": "RandAugment",
+    "remat": "blocks computed again to save memory",
+    "seconds": "duration",
+    "sha256": "SHA-256",
+    "std": "standard deviation",
+    "tune": "trained weights",
+    "unfreeze_every": "epochs between unfreezing",
+    "url": "address",
+    "xla": "XLA",
+}
+"""Labels of settings whose key is not a label by itself."""
+
+
+def name_of(key: str) -> str:
+    """The label of a setting."""
+    return NAMES.get(key, str(key).replace("_", " "))
+
+
 READ_AS: dict[str, Callable[[Any], str]] = {"image_shape": shape, "seconds": duration}
 
 
@@ -137,7 +202,7 @@ def groups(settings: Mapping[str, Any], title: str = "") -> list[tuple[str, list
     """
     plain, nested = [], []
     for key, value in settings.items():
-        name = NAMES.get(key, str(key).replace("_", " "))
+        name = name_of(key)
         if isinstance(value, Mapping):
             nested += groups(value, f"{title}, {name}" if title else name)
         else:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from keras_vit.model.weights.describe import told_in_words
+from keras_vit.report import findings
 from keras_vit.report import run_plots as plots
-from keras_vit.report.kit import BLUE, ORANGE, decimal, groups, picture, render, shape, words
+from keras_vit.report.kit import BLUE, ORANGE, decimal, groups, name_of, picture, render, shape, words
 
 MATRIX_WITH_NUMBERS = 20  # with more classes than this, the confusion matrix becomes a picture
 FREQUENT_CONFUSIONS = 10
@@ -92,7 +93,8 @@ def render_report(
             (mistake, picture(pixels)) for mistake, pixels in zip(mistakes, mistake_images, strict=True)
         ],
         layer_table=layer_table,
-        audit=[(key, lines(value)) for key, value in audit.items()] if audit else None,
+        audit=findings.rows(audit) if audit else None,
+        warnings=findings.warnings(audit, metrics["best"]["images"]),
         listed=LISTED,
         many=many,
     )
@@ -116,9 +118,7 @@ def weights_rows(weights: Mapping[str, Any] | None) -> list[tuple[str, str]]:
         "image_shape": shape(weights["image_shape"]) if weights.get("image_shape") else None,
         "told_by": told or "everything by the tensors",
     }
-    return [
-        (name.replace("_", " "), words(value)) for name, value in shown.items() if value not in (None, [], ())
-    ]
+    return [(name_of(name), words(value)) for name, value in shown.items() if value not in (None, [], ())]
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> list[tuple[str, str]]:
@@ -174,27 +174,3 @@ def frequent_confusions(matrix: Sequence[Sequence[int]]) -> list[tuple[int, int,
         (i, j, number) for i, row in enumerate(matrix) for j, number in enumerate(row) if i != j and number
     ]
     return sorted(wrong, key=lambda confusion: -confusion[2])[:FREQUENT_CONFUSIONS]
-
-
-def lines(value: Any) -> list[str]:
-    """A result of the audit as lines: one per item of a nested list or mapping, otherwise a single line."""
-    if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
-        return [f"{k} ({words(v)})" for k, v in value.items()]
-    if isinstance(value, (list, tuple)) and any(isinstance(v, (Mapping, list, tuple)) for v in value):
-        return [duplicate_line(v) if is_duplicate(v) else words(v) for v in value]
-    return [words(value)]
-
-
-def is_duplicate(value: Any) -> bool:
-    """Whether this is one of the audit's pairs of images that show the same."""
-    return isinstance(value, Mapping) and {"first", "second", "exact"} <= value.keys()
-
-
-def duplicate_line(pair: Mapping[str, Any]) -> str:
-    """A pair of images that show the same, each with its part of the split."""
-    first, second = (
-        f"{pair[which]} ({part})" if part else str(pair[which])
-        for which in ("first", "second")
-        for part in [pair.get(f"{which}_part")]
-    )
-    return f"{first} = {second}" if pair["exact"] else f"{first} ~ {second}, {pair['likeness']:.2f}"

@@ -100,7 +100,7 @@ def test_nested_settings_become_titled_groups():
     settings = {"seed": 1, "model_config": {"dim": 64, "a_b": {"c": True}}, "seconds": 61.0, "name": None}
     assert kit.groups(settings) == [
         ("", [("seed", "1"), ("duration", "1\u00a0min 1\u00a0s"), ("name", "none")]),
-        ("model settings", [("dim", "64")]),
+        ("model settings", [("width of a token", "64")]),
         ("model settings, a b", [("c", "yes")]),
     ]
 

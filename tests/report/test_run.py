@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from keras_vit.evaluation import judge
-from keras_vit.report import run as report
-from keras_vit.report import run_plots
+from keras_vit.report import findings, run_plots
 from keras_vit.report.kit import BLUE, ORANGE, percent
-from keras_vit.report.run import render_report
+from keras_vit.report.run import cell_style, render_report
 from tests.report.pages import (
     EVIL,
     Page,
@@ -196,12 +195,13 @@ def test_the_settings_are_shown(usual):
         "49 \u00d7 64",
         "508,166",
         "32.32 M mult-adds for a batch of 64",
-        "pitted_surface (all: 300, train: 240)",
+        "pitted_surface: 300 (train 240)",
         "200 x 200: 1800",
         "train: c.jpg, test: d9.jpg",
-        "patches/a.jpg, patches/b.jpg",
+        "patches/a.jpg = patches/b.jpg",
         "and 15 more",
-        "exact duplicates",
+        "equal images",
+        "most frequent sizes",
     ):
         assert shown in text.replace("\u00a0", " "), shown
 
@@ -377,7 +377,7 @@ def test_importing_evaluation_and_report_imports_nothing_heavy():
 @pytest.mark.parametrize("share", [0, *np.linspace(0.001, 1, 101)])
 def test_every_cell_can_be_read(colour, share):
     """Contrast of 4.5 to 1, as the Web Content Accessibility Guidelines ask of text."""
-    style = dict(part.split(": ") for part in report.cell_style(colour, share).split("; "))
+    style = dict(part.split(": ") for part in cell_style(colour, share).split("; "))
     background = re.findall(r"\d+", style.get("background", "rgb(255, 255, 255)"))
     text = style["color"].removeprefix("#")
     text = text if len(text) == 6 else "".join(2 * digit for digit in text)
@@ -401,14 +401,17 @@ def channel(value):
         (3, ["3"]),
         ([], ["none"]),
         (["a", "b"], ["a, b"]),
-        ([["a", "b"], ["c", "d"]], ["a, b", "c, d"]),
+        ([["a", "b"], ["c", "d"]], ["a = b", "c = d"]),
         ([{"name": "a"}], ["name: a"]),
+        ([{"name": "a.png", "reason": "empty"}], ["a.png: empty"]),
         ({"a": 1, "b": 2}, ["a: 1, b: 2"]),
-        ({"a": {"all": 1}, "b": {}}, ["a (all: 1)", "b (none)"]),
+        ({"min": 40, "median": 41.5, "max": 44}, ["40 to 44, median 41.5"]),
+        ({"a": {"all": 1}, "b": {}}, ["a: 1", "b: none"]),
+        ({"a": {"all": 3, "train": 2, "test": 1}}, ["a: 3 (train 2, test 1)"]),
     ],
 )
 def test_lines(value, expected):
-    assert report.lines(value) == expected
+    assert findings.lines(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -427,4 +430,4 @@ def test_lines(value, expected):
     ],
 )
 def test_pairs_of_the_audit_are_one_short_line(pair, line):
-    assert report.lines([pair]) == [line]
+    assert findings.lines([pair]) == [line]
