@@ -25,7 +25,7 @@ from typing import (
 )
 
 import annotated_types
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -128,6 +128,46 @@ def from_plain(cls: type[T], plain: Any) -> T:
         raise InputError(sentence(error, cls, plain, from_json=True)) from None
 
 
+class Record(BaseModel):
+    """The schema of a JSON object: what of it is read, with its limits. Other entries may be there too.
+
+    Nothing is converted, and numbers are finite. See `check_plain`.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+
+def check_plain(kind: Any, plain: Any) -> None:
+    """Checks what JSON or a table holds against its schema.
+
+    Args:
+        kind: a `Record`, or a type of such, as `list[...]`.
+        plain: dicts, lists, texts and numbers.
+
+    Raises:
+        InputError: a value is missing, of another type, or out of its range: half a sentence that names it,
+            such as `calibration.temperature should be greater than 0, not -1.0`.
+    """
+    try:
+        _adapter(kind).validate_python(plain)
+    except ValidationError as error:
+        first = _most_exact(error.errors(include_url=False))
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] in MISSING:
+            raise InputError(f"{where} is missing") from None
+        if first["type"] == "value_error":
+            raise InputError(": ".join(filter(None, (where, str(first["ctx"]["error"]))))) from None
+        if first["type"] in ("model_type", "model_attributes_type"):
+            raise InputError(f"{where or 'it'} is not a JSON object") from None
+        said = first["msg"].removeprefix("Input ").lower().replace("valid ", "", 1)
+        raise InputError(f"{where} {said}, not {_short(first['input'])}") from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def sentence(error: ValidationError, cls: type, given: Mapping[str, Any], from_json: bool = False) -> str:
     """The first of pydantic's complaints as one sentence.
 
@@ -220,7 +260,7 @@ def words(hint: Any, from_json: bool = False) -> str:
     if origin is Annotated:
         return words(options[0], from_json)
     if origin is Literal:
-        return f"one of {', '.join(map(repr, options))}"
+        return f"one of {', '.join(map(repr, options))}" if len(options) > 1 else repr(options[0])
     if origin in (Union, types.UnionType):
         options = tuple(option for option in options if option is not int or float not in options)
         return " or ".join(dict.fromkeys(words(option, from_json) for option in options))

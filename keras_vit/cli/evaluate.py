@@ -16,13 +16,15 @@ class Evaluate:
 
     Examples:
       keras-vit evaluate runs/first
-      keras-vit evaluate runs/first --data more_images --json
+      keras-vit evaluate runs/first --data more_images --leave-out-known
     """
 
     run: Positional[Path]
     """a run folder"""
     data: str | None = None
     """other images, all of them evaluated; by default the run's own test images"""
+    leave_out_known: bool = False
+    """with --data, leave out images that trained the run or chose its epoch"""
     flips_at_test: bool = False
     """average over each image and its three mirror images, which takes four times as long"""
     json: bool = False
@@ -32,10 +34,12 @@ class Evaluate:
         import_quietly(find_devices=True)
         from keras_vit.runs.evaluate import evaluate
 
-        found = evaluate(self.run, self.data, self.flips_at_test)
+        found = evaluate(self.run, self.data, self.flips_at_test, self.leave_out_known)
         if self.json:
             print(json.dumps(found))
             return
+        for note in found["notes"]:
+            print(note)
         how = ", mean over mirror images" if self.flips_at_test else ""
         print(f"{found['source']}: accuracy {accuracy_in_words(found)}{how}")
         width = max(len(row["name"]) for row in found["per_class"])

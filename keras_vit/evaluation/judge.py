@@ -18,6 +18,9 @@ from keras_vit.evaluation.metrics import (
     most_confident_mistakes,
 )
 
+UNCALIBRATED = "log_loss_uncalibrated"
+"""The log loss without the temperature. `log_loss` is always that of the probabilities that a run answers."""
+
 
 def judge(
     *,
@@ -48,7 +51,8 @@ def judge(
         last_epoch: Counted from 1.
 
     Returns:
-        A dict: `class_names`; `best` and `last`, each an `epoch` with its `classification_metrics`;
+        A dict: `class_names`; `best` and `last`, each an `epoch` with its `classification_metrics`, those of
+        `best` at the temperature, and `log_loss_uncalibrated`, which `last` has in place of `log_loss`;
         `calibration` of the best model on the test images (`temperature`, `fitted_on`, `validation_images`,
         `ece_before`, `ece_after`, `reliability_before`, `reliability_after`); `mistakes`, the most confident
         mistakes of the best model at that temperature. `fitted_on` is `"validation"`, or the reason why the
@@ -68,13 +72,16 @@ def judge(
     validation_labels = np.asarray(validation_labels)
     temperature, fitted_on = _temperature(validation_logits_best, validation_labels)
     before, after = softmax(logits), softmax(logits / temperature)
+    last = classification_metrics(labels, softmax(test_logits_last), class_names)
+    last[UNCALIBRATED] = last.pop("log_loss")  # no temperature was fitted to this model
     return {
         "class_names": [str(name) for name in class_names],
-        "best": {"epoch": int(best_epoch), **classification_metrics(labels, before, class_names)},
-        "last": {
-            "epoch": int(last_epoch),
-            **classification_metrics(labels, softmax(test_logits_last), class_names),
+        "best": {
+            "epoch": int(best_epoch),
+            **classification_metrics(labels, after, class_names),
+            UNCALIBRATED: classification_metrics(labels, before, class_names)["log_loss"],
         },
+        "last": {"epoch": int(last_epoch), **last},
         "calibration": {
             "temperature": temperature,
             "fitted_on": fitted_on,

@@ -16,6 +16,7 @@ order statistic whose exact rank `numpy.quantile` does not promise.
 
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,10 @@ from keras_vit.files import whole_file
 
 METHOD = "Mahalanobis distance to the nearest class centre"
 SHARE = 0.05  # of images like the training images, the largest fraction that may be rejected on average
+
+GAP = 1e-3
+"""A gap between distances, as a fraction of them, in whose middle rounding errors decide about no image. In
+float32 the distances of one image differ by 1e-5 between backends, devices and formats."""
 
 # Below this fraction of the mean variance a direction is rounding error: half precision keeps 3 digits.
 LEAST_VARIANCE = 1e-4
@@ -46,6 +51,19 @@ class OODDetector:
     projection: np.ndarray
     centers: np.ndarray
     threshold: float
+
+    def check(self) -> None:
+        """Raises ValueError if the shapes do not fit together, or a number is not finite."""
+        both = (self.projection, self.centers)
+        if any(values.ndim != 2 or not values.size or values.dtype != np.float32 for values in both) or (
+            self.projection.shape[1] != self.centers.shape[1]
+        ):
+            shapes = " and ".join(f"{values.shape} {values.dtype}" for values in both)
+            raise ValueError(f"projection and centers of {shapes}")
+        if not all(np.isfinite(values).all() for values in both):
+            raise ValueError("numbers that are not finite")
+        if not 0 < self.threshold < np.inf:
+            raise ValueError(f"a threshold of {self.threshold}")
 
     def distances(self, features: ArrayLike) -> np.ndarray:
         """The distance of each image to the nearest class centre.
@@ -94,10 +112,13 @@ class OODDetector:
         """
         try:
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                found = cls(file["projection"], file["centers"], float(file["threshold"]))
-            fits = found.projection.ndim == found.centers.ndim == 2
-            if not fits or found.projection.shape[1] != found.centers.shape[1]:
-                raise ValueError(f"shapes {found.projection.shape} and {found.centers.shape}")
+                if set(file.files) != {"projection", "centers", "threshold"}:
+                    raise ValueError(f"it holds {', '.join(sorted(file.files)) or 'nothing'}")
+                threshold = file["threshold"]
+                if threshold.shape != () or threshold.dtype.kind != "f":
+                    raise ValueError(f"a threshold of shape {threshold.shape}, {threshold.dtype}")
+                found = cls(file["projection"], file["centers"], float(threshold))
+            found.check()
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} cannot be read ({error}): train the run again.") from error
         return found
@@ -193,17 +214,39 @@ def conformal_threshold(distances: ArrayLike, share: float) -> float:
     2005. The guarantee holds on average over validation sets; with one set, the share may be off by about
     sqrt(share / n).
 
+    Any larger number keeps the guarantee too. The threshold is the middle of the first gap above that
+    distance which is wider than the rounding errors of another device or format (see `GAP`): on a data point,
+    they would decide about the image.
+
     Args:
         distances: (n,), of validation images; n is at least `least_images(share)`.
         share: Above 0, below 1.
 
     Raises:
-        ValueError: There are too few images for the guarantee.
+        ValueError: There are too few images for the guarantee, or a distance is not finite.
     """
     distances = np.sort(np.asarray(distances, dtype=np.float64))
     if len(distances) < least_images(share):
         raise ValueError(
             f"A share of {share} needs {least_images(share)} images or more. Received: {len(distances)}"
         )
+    if not np.isfinite(distances).all():
+        raise ValueError("distances must be finite.")
     rank = int(np.ceil((len(distances) + 1) * (1 - share) - 1e-9))
-    return float(distances[rank - 1])
+    return between(distances[rank - 1 :])
+
+
+def between(scores: np.ndarray) -> float:
+    """A threshold above the first of some sorted scores that does not lie on one of them.
+
+    Args:
+        scores: sorted, one or more. The first must not be above the threshold.
+
+    Returns:
+        The middle of the first gap that is wider than `GAP`; above all scores if there is none.
+    """
+    for low, high in pairwise([*scores.tolist(), np.inf]):
+        width = GAP * max(abs(low), np.finfo(np.float32).tiny)
+        if high - low > width:
+            return float(low + width if high == np.inf else (low + high) / 2)
+    raise AssertionError("the last gap has no end")

@@ -1,84 +1,212 @@
 """Judges a finished run again, on its own test images or on other images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_vit.data.image_set import ImageSet
-from keras_vit.data.reading import read_images
+from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
+from keras_vit.data.pipeline import counts_by_part
+from keras_vit.data.reading import ReadImages, read_images
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.errors import InputError
 from keras_vit.evaluation.metrics import classification_metrics
 from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run, load_run
+from keras_vit.runs.images import NAMED, Found, find_root
+from keras_vit.runs.known import Known, known_images
+
+CHANGED = (
+    "Restore them, or evaluate the images as they are with --data; --leave-out-known then leaves out those "
+    "that the run has learned from."
+)
 
 
-def evaluate(run: Run | str | Path, data: str | None = None, flips: bool = False) -> dict[str, Any]:
+def evaluate(
+    run: Run | str | Path, data: str | None = None, flips: bool = False, leave_out_known: bool = False
+) -> dict[str, Any]:
     """Judges the best model of a run on its test images, or on all images of other data.
 
     Args:
         run: a run or its folder.
         data: what `load_image_set` takes, with classes that the run knows; `None` for the run's own test
-            images, which must be where they were.
+            images, which are found by their content where they were.
         flips: whether the answers are the mean over each image and its three mirror images, which takes four
             times as long: see `keras_vit.runs.answer.answer_model`.
+        leave_out_known: whether images of `data` that trained the run, or chose its epoch, are left out.
 
     Returns:
-        The result of `keras_vit.evaluation.metrics.classification_metrics`, and `source`.
+        The result of `keras_vit.evaluation.metrics.classification_metrics`; `source`; `flips_at_test`;
+        `notes`, what is to be known of the images, one line each; and `known_images`: how many of the images
+        `trained` the run, `chose_epoch` or `tested` it, and how many are `left_out`. That is `None` for a
+        run of an earlier version, which did not record its images.
 
     Raises:
-        InputError: the run or the images cannot be used, or the classes differ.
+        InputError: the run or the images cannot be used, the test images have changed, the classes differ,
+            or the model gives no finite probabilities.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    image_set = images_to_judge(run, data)
+    judged = judged_images(run, data, leave_out_known)
+    image_set = judged.images
     label_of = {name: i for i, name in enumerate(run.class_names)}
     labels = np.array([label_of[image_set.class_names[label]] for label in image_set.labels])
     answers = answer_images(run.answers(flips), image_set.images, run.preprocessing)
+    _require_finite(run, image_set, answers["probabilities"])
     return {
         "source": image_set.source,
+        "flips_at_test": flips,
+        "notes": list(judged.notes),
+        "known_images": judged.known,
         **classification_metrics(labels, answers["probabilities"], run.class_names),
     }
 
 
 @dataclass(frozen=True)
+class ToJudge:
+    """Readable images that a run is judged on, prepared for its model.
+
+    Args:
+        images: one or more.
+        notes: what is to be known of them, one line each.
+        known: how many of them the run has seen, and as what; `None` if that is not known.
+    """
+
+    images: ImageSet
+    notes: Sequence[str]
+    known: dict[str, int] | None
+
+
 class OwnImages:
     """The readable images that a run was trained and tested on, prepared for its model.
 
+    They are found where they were, each part when it is asked for: by their content, whatever their names are
+    now. Those of a run of an earlier version are split once more as they were.
+
     Args:
-        train: the training images.
-        test: the test images.
+        run: the run.
+
+    Raises:
+        InputError: the images are gone; or, when a part is asked for, images of that part have changed.
     """
 
-    train: ImageSet
-    test: ImageSet
+    def __init__(self, run: Run):
+        self.run = run
+        # Where the run knows its images, their layout and parts need not be those to train on.
+        image_set = load_image_set(find_root(run.config, run.path), run.class_names if run.images else None)
+        self._found: Found | None = run.images.find(image_set) if run.images else None
+        self._all = image_set
+
+    @property
+    def train(self) -> ImageSet:
+        return self.of_part("train")
+
+    @property
+    def test(self) -> ImageSet:
+        return self.of_part("test")
+
+    def of_part(self, *parts: str) -> ImageSet:
+        """The images of some parts, in the order of the run; those of an empty part are none."""
+        if self._found is None:
+            image_set, split = self._split_again
+            return image_set.take(np.concatenate([getattr(split, part) for part in parts]))
+        self._found.check(parts, CHANGED)
+        return _readable(self.run, self._found.restored(parts), skip=False)
+
+    def notes(self, *parts: str) -> list[str]:
+        """What has changed without an effect on these parts, one line each."""
+        if self._found is not None:
+            return self._found.notes(parts)
+        return [f"{self.run.path} has no images.csv: its test images are drawn again by its seed."]
+
+    @cached_property
+    def _split_again(self) -> tuple[ImageSet, Split]:
+        """All images and their split, which only the number of test images is compared with."""
+        settings = self.run.config["train"]
+        image_set = _readable(self.run, _of_classes(self.run, self._all), settings["skip_unreadable"])
+        split = split_image_set(
+            image_set,
+            seed=settings["seed"],
+            test_fraction=settings["test_fraction"],
+            validation_fraction=settings["validation_fraction"],
+            merge_validation=settings.get("merge_validation", False),
+        )
+        found, known = counts_by_part(split), self.run.config["data"]["counts"]
+        for part in ("test", *SPLIT_PARTS):
+            if found[part] != known[part]:
+                name = "training" if part == "train" else part
+                raise InputError(
+                    f"{image_set.source} gives {found[part]} {name} images, the run had {known[part]}: the "
+                    "data have changed. Train again, or evaluate them as other data with --data."
+                )
+        return image_set, split
 
 
 def own_images(run: Run) -> OwnImages:
-    """Reads the images of a run, which must be where they were, each once.
+    """The images of a run, which must be where they were.
 
     Raises:
-        InputError: they are gone or have changed.
+        InputError: they are gone.
     """
-    image_set = _known(run, load_image_set(run.config["train"]["data"]))
-    image_set = _readable(run, image_set, skip=run.config["train"]["skip_unreadable"])
-    split = _own_split(run, image_set)
-    return OwnImages(image_set.take(split.train), image_set.take(split.test))
+    return OwnImages(run)
 
 
 def images_to_judge(run: Run, data: str | None = None) -> ImageSet:
+    """The images of `judged_images`."""
+    return judged_images(run, data).images
+
+
+def judged_images(run: Run, data: str | None = None, leave_out_known: bool = False) -> ToJudge:
     """The readable test images of a run, or all images of other data, prepared for the run's model.
 
     Arguments and errors as `evaluate`.
     """
     if data is None:
-        return own_images(run).test
-    return _readable(run, _known(run, load_image_set(data)), skip=False)
+        if leave_out_known:
+            raise InputError(
+                "The run has not learned from its own test images: omit --leave-out-known, or give other "
+                "images with --data."
+            )
+        own = own_images(run)
+        test = own.test
+        counts = {"trained": 0, "chose_epoch": 0, "tested": len(test), "left_out": 0}
+        return ToJudge(test, own.notes("test"), counts if run.images else None)
+    came = _of_classes(run, load_image_set(data, run.class_names))
+    read = _read(run, came, skip=False)
+    image_set = read.put_into(came)
+    if run.images is None:
+        if leave_out_known:
+            raise InputError(
+                f"{run.path} has no images.csv, so it is not known which images it has learned from: omit "
+                "--leave-out-known, or train the run again."
+            )
+        return ToJudge(image_set, [f"Which of these images {run.path} has learned from is not known."], None)
+    known = known_images(run.images, came.images, read)
+    return _without_known(image_set, known) if leave_out_known else _with_known(image_set, known)
 
 
-def _known(run: Run, image_set: ImageSet) -> ImageSet:
+def _with_known(image_set: ImageSet, known: Known) -> ToJudge:
+    line = known.line(image_set.source, left_out=False)
+    return ToJudge(image_set, [line] if line else [], {**known.counts(), "left_out": 0})
+
+
+def _without_known(image_set: ImageSet, known: Known) -> ToJudge:
+    kept = known.judged_by
+    line = known.line(image_set.source, left_out=True)
+    if not kept:
+        raise InputError(
+            f"The run has learned from all {len(image_set)} images in {image_set.source}: give others, or "
+            "omit --leave-out-known."
+        )
+    counts = {**known.counts(), "left_out": len(image_set) - len(kept)}
+    return ToJudge(image_set.take(kept), [line] if line else [], counts)
+
+
+def _of_classes(run: Run, image_set: ImageSet) -> ImageSet:
+    image_set = image_set.in_classes(run.class_names)
     unknown = sorted(set(image_set.class_names) - set(run.class_names))
     if unknown:
         raise InputError(
@@ -88,7 +216,7 @@ def _known(run: Run, image_set: ImageSet) -> ImageSet:
     return image_set
 
 
-def _readable(run: Run, image_set: ImageSet, skip: bool) -> ImageSet:
+def _read(run: Run, image_set: ImageSet, skip: bool) -> ReadImages:
     read = read_images(image_set.images, run.preprocessing)
     unreadable = [name for name, reason in zip(image_set.names, read.reasons, strict=True) if reason]
     if unreadable and not skip:
@@ -96,21 +224,21 @@ def _readable(run: Run, image_set: ImageSet, skip: bool) -> ImageSet:
             f"{image_set.source} has {len(unreadable)} unreadable images ({', '.join(unreadable[:10])}): "
             "remove them."
         )
+    return read
+
+
+def _readable(run: Run, image_set: ImageSet, skip: bool) -> ImageSet:
+    read = _read(run, image_set, skip)
     return read.put_into(image_set).take(read.readable)
 
 
-def _own_split(run: Run, image_set: ImageSet) -> Split:
-    settings = run.config["train"]
-    split = split_image_set(
-        image_set,
-        seed=settings["seed"],
-        test_fraction=settings["test_fraction"],
-        validation_fraction=settings["validation_fraction"],
-    )
-    found, known = len(split.test), run.config["data"]["counts"]["test"]
-    if found != known:
+def _require_finite(run: Run, image_set: ImageSet, probabilities: np.ndarray) -> None:
+    """Raises InputError if a model gives no probabilities for an image, which would have a label."""
+    broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if len(broken):
+        names = ", ".join(image_set.names[i] for i in broken[:NAMED])
+        more = f", and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
         raise InputError(
-            f"{image_set.source} gives {found} test images, the run had {known}: the data have changed. "
-            "Train again, or evaluate them as other data with --data."
+            f"The model of {run.path} gives no finite probabilities for {len(broken)} of {len(image_set)} "
+            f"images ({names}{more}): its weights are damaged, or its training has diverged. Train it again."
         )
-    return split

@@ -1,5 +1,7 @@
 """The folder that a training run leaves, and that every other command takes."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +11,11 @@ from keras_vit.data.preprocess import Preprocessing
 from keras_vit.errors import InputError, first_line
 from keras_vit.evaluation.ood import OODDetector
 from keras_vit.files import partial_of, read_json
-from keras_vit.validation import from_plain
+from keras_vit.runs.images import IMAGES, ImageRecord, read_record
+from keras_vit.runs.schema import Config, Metrics, check_history
+from keras_vit.sealed import check_file, check_seal
+from keras_vit.text import shown
+from keras_vit.validation import check_plain, from_plain
 
 if TYPE_CHECKING:
     import keras
@@ -25,7 +31,15 @@ CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION, ADAPTER = (
     "rejection.npz",
     "adapter.safetensors",
 )
+BOUND = (IMAGES, HISTORY, METRICS, MODEL, REJECTION, ADAPTER)
+"""The files whose hashes config.json holds. What is only for people to read is not among them."""
+
 TRAIN_AGAIN = "train the run again"
+EARLIER = (
+    "an earlier version of keras_vit trained this run. Whether its files belong together, and whether its "
+    "images have changed, cannot be checked."
+)
+RESTORE = f"restore the files of the run, or {TRAIN_AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -45,9 +59,12 @@ class Run:
         """The best model by validation, a `ViT` that returns logits.
 
         Raises:
-            InputError: the file is damaged or holds code.
+            InputError: the file is damaged, holds code, or is of another run.
         """
-        return load_model(self.path / MODEL)
+        check_file(self.path / MODEL, self.config, RESTORE)
+        found = load_model(self.path / MODEL)
+        _check_model(found, self)
+        return found
 
     @cached_property
     def answer_model(self) -> "keras.Model":
@@ -116,8 +133,28 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The content of `metrics.json`: see `keras_vit.evaluation.judge`."""
-        return read_json(self.path / METRICS, fix=TRAIN_AGAIN)
+        """The content of `metrics.json`: see `keras_vit.evaluation.judge`.
+
+        Raises:
+            InputError: the file is damaged, or of another run.
+        """
+        path = self.path / METRICS
+        check_file(path, self.config, RESTORE)
+        found = read_json(path, fix=TRAIN_AGAIN)
+        _checked(path, lambda: check_plain(Metrics, found))
+        if tuple(found["class_names"]) != self.class_names:
+            raise InputError(f"{path} has other class names than {CONFIG} beside it: {RESTORE}.")
+        return found
+
+    @cached_property
+    def images(self) -> ImageRecord | None:
+        """Which images the run has seen, and as what; `None` for a run of an earlier version.
+
+        Raises:
+            InputError: `images.csv` is damaged, or of another run.
+        """
+        check_file(self.path / IMAGES, self.config, RESTORE)
+        return read_record(self.path, self.class_names)
 
     @property
     def temperature(self) -> float:
@@ -141,7 +178,12 @@ class Run:
             )
         if self.metrics["rejection"]["fitted_on"] != "validation":
             return None
-        return OODDetector.load(self.path / REJECTION)
+        path = self.path / REJECTION
+        check_file(path, self.config, RESTORE)
+        found = OODDetector.load(path)
+        if found.threshold != self.metrics["rejection"]["threshold"]:
+            raise InputError(f"{path} has another threshold than {METRICS} beside it: {RESTORE}.")
+        return found
 
 
 def load_run(path: str | Path) -> Run:
@@ -165,30 +207,74 @@ def load_run(path: str | Path) -> Run:
             raise InputError(
                 f"{path} is not a run folder, it has no {name}: give one that `keras-vit train` made."
             )
-    run = Run(path, read_json(path / CONFIG, fix=TRAIN_AGAIN))
+    config = read_json(path / CONFIG, fix=TRAIN_AGAIN)
+    sealed = check_config(path / CONFIG, config, TRAIN_AGAIN)
+    run = Run(path, config)
     try:
-        _ = run.class_names, run.preprocessing, run.temperature
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} has a damaged {CONFIG} or {METRICS} (no {error}): {TRAIN_AGAIN}."
-        ) from error
+        _ = run.preprocessing
     except InputError as error:
         raise InputError(
             f"{path} has a damaged {CONFIG} ({str(error).rstrip('.')}): {TRAIN_AGAIN}."
         ) from error
+    last_epoch, history = run.metrics["last"]["epoch"], path / HISTORY
+    for name in (HISTORY, IMAGES):
+        check_file(path / name, config, RESTORE)
+    if history.exists():
+        _checked(history, lambda: check_history(history, last_epoch))
+    if not sealed:
+        print(shown(f"{path}: {EARLIER}"), file=sys.stderr)
     return run
+
+
+def check_config(path: Path, config: Any, fix: str) -> bool:
+    """Checks the `config.json` of a run, finished or not.
+
+    Args:
+        path: of the file.
+        config: its content.
+        fix: what to do if it is damaged, for the error message.
+
+    Returns:
+        Whether it is bound to the other files; an earlier version wrote one that is not.
+
+    Raises:
+        InputError: a value is missing or of another kind, or the file has changed since it was written.
+    """
+    _checked(path, lambda: check_plain(Config, config), fix)
+    return check_seal(path, config, fix)
+
+
+def _checked(path: Path, check: Callable[[], Any], fix: str = TRAIN_AGAIN) -> None:
+    """Raises InputError that names the file if its check raises one."""
+    try:
+        check()
+    except InputError as error:
+        raise InputError(f"{path} is damaged ({str(error).rstrip('.')}): {fix}.") from error
+
+
+def _check_model(model: Any, run: Run) -> None:
+    """Raises InputError if a model is not the one that its config.json describes."""
+    config, described = model.get_config(), run.config["model_config"]
+    for name in described.keys() & config.keys() - {"name", "dtype", "trainable"}:
+        ours, wanted = config[name], described[name]
+        if (list(ours) if isinstance(ours, tuple) else ours) != wanted:
+            raise InputError(
+                f"{run.path / MODEL} has {name}={ours!r}, and {CONFIG} says {wanted!r}: {RESTORE}."
+            )
 
 
 def load_model(path: str | Path) -> "keras.Model":
     """Reads a `.keras` file of this package, with Keras's safe mode on.
 
     Raises:
-        InputError: the file is missing, damaged, or holds code (a Lambda layer).
+        InputError: the file is missing, damaged, claims more than it holds, or holds code (a Lambda layer).
     """
     import keras
 
     import keras_vit.model.vit  # noqa: F401  (registers ViT and its layers)
+    from keras_vit.model.keras_file import check_keras_file
 
+    check_keras_file(Path(path))
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises exceptions of many types

@@ -18,16 +18,21 @@ READ_BYTES = 2**28
 """The most prepared images that are held in memory at once."""
 
 
+NOT_FINITE = (
+    "the model gives no finite probabilities for it; its weights are damaged or its training diverged"
+)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a run predicts for one image.
 
     Args:
         image: its path, as it was given.
-        label: the likeliest class; `None` if the image cannot be read.
+        label: the likeliest class; `None` if there is an error.
         confidence: the calibrated probability of `label`.
         probabilities: class name -> calibrated probability.
-        error: why the image cannot be read, or `None`.
+        error: why the image has no answer: it cannot be read, or its probabilities are not finite; or `None`.
         reject: whether the prediction should not be used: the image is unlike the training images, as far as
             the run has learned to recognise that (see `Run.rejection`), or it cannot be read.
     """
@@ -82,6 +87,9 @@ def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Itera
             yield Prediction(str(path), None, None, {}, reason, reject=True)
             continue
         row = next(rows)
+        if not np.isfinite(answers["probabilities"][row]).all():
+            yield Prediction(str(path), None, None, {}, NOT_FINITE, reject=True)
+            continue
         probabilities = answers["probabilities"][row].tolist()
         yield Prediction(
             image=str(path),

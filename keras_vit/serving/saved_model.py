@@ -1,20 +1,38 @@
 """The SavedModel of a run: written, and compared with the Keras model."""
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
+from keras_vit.data.pipeline import read_pixels
 from keras_vit.errors import InputError
 from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run
+from keras_vit.serving.comparison import Comparison, Tolerance, compare_answers, join
 from keras_vit.serving.version_folder import clear_errors
 
 BATCH_SIZE = 32
-TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
-"""How much a probability may differ from the Keras model's, by the precision that the run computes in."""
+PIXEL_IMAGES = 32
+REPORT = "please report it with the run's config.json"
+TOLERANCE = {
+    dtype: Tolerance(
+        probability=probability,
+        features=relative,
+        margin=2 * probability,
+        distance=relative,
+        changed=1.0,
+        fix=REPORT,
+        who="the exported model",
+    )
+    for dtype, probability, relative in (
+        ("float32", 1e-5, 1e-3),
+        ("float16", 2e-2, 5e-2),
+        ("bfloat16", 1e-1, 2e-1),
+    )
+}
+"""How much the answers may differ from the Keras model's, by the precision that the run computes in."""
 
 
 def write_saved_model(run: Run, folder: Path, flips: bool = False) -> None:
@@ -52,23 +70,10 @@ def encoded_image(image: Image) -> bytes:
     return file.getvalue()
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How much the answers of an exported model differ from those of the Keras model.
-
-    Args:
-        images: how many were compared.
-        difference: the largest difference of a probability.
-        same_class: for how many images the likeliest class is the same.
-    """
-
-    images: int
-    difference: float
-    same_class: int
-
-
 def compare_saved_model(run: Run, folder: Path, images: ImageSet, flips: bool = False) -> Comparison:
-    """Compares a written SavedModel with the Keras model of its run.
+    """Compares a written SavedModel with the Keras model of its run, in every output of every signature.
+
+    The signatures that take pixels get the first `PIXEL_IMAGES` images, at the size of the model.
 
     Args:
         run: the run.
@@ -79,32 +84,68 @@ def compare_saved_model(run: Run, folder: Path, images: ImageSet, flips: bool = 
     Raises:
         InputError: the difference is above the `TOLERANCE`, or an image that Keras reads is not decoded.
     """
-    expected = answer_images(run.answers(flips), images.images, run.preprocessing)["probabilities"]
-    found = served_probabilities(folder, [encoded_image(images.original(i)) for i in range(len(images))])
-    blank = [name for name, row in zip(images.names, found, strict=True) if not row.any()]
+    expected = expected_answers(run, images, flips)
+    signatures = SavedModelFile(folder)
+    files = [encoded_image(images.original(i)) for i in range(len(images))]
+    found = signatures.of_files("serving_default", files)
+    blank = [name for name, row in zip(images.names, found["probabilities"], strict=True) if not row.any()]
     if blank:
         raise InputError(
             f"The exported model does not decode {blank[0]}, one of {len(blank)} images that Keras reads: "
             "scale them down to 33 million pixels."
         )
-    same_class = int((found.argmax(axis=1) == expected.argmax(axis=1)).sum())
-    comparison = Comparison(len(found), float(np.abs(found - expected).max()), same_class)
-    allowed = TOLERANCE[run.model.get_layer("patch_embed").compute_dtype]
-    if not comparison.difference <= allowed:
-        raise InputError(
-            "The answers of the exported model differ from those of Keras: a probability by "
-            f"{comparison.difference:.1e}, {allowed:.0e} is allowed. So nothing is written: please report it "
-            "with the run's config.json."
-        )
+    features = signatures.of_files("features", files)
+    tolerance = TOLERANCE[run.model.get_layer("patch_embed").compute_dtype]
+    if (features["reject"] != found["reject"]).any():
+        raise tolerance.refusal("the signature features rejects other images than serving_default")
+    number = {name.encode(): i for i, name in enumerate(run.class_names)}
+    label = np.array([number.get(name, -1) for name in found["label"]])
+    found = {**found, "features": features["features"], "label": label}
+    comparison = compare_answers(expected, found, tolerance)
+
+    pixels = read_pixels(images.images[:PIXEL_IMAGES], run.preprocessing)
+    rounded = np.clip(np.rint(pixels), 0, 255)
+    for name, given, dtype in (("images", pixels, "float32"), ("images_uint8", rounded, "uint8")):
+        of_keras = _as_multiple(run, answer_images(run.answers(flips), list(given), run.preprocessing))
+        answers = signatures(name, given.astype(dtype))
+        label = np.array([number.get(one, -1) for one in answers["label"]])
+        answers = {**answers, "features": of_keras["features"], "label": label}
+        compare_answers(of_keras, answers, tolerance)
     return comparison
 
 
-def served_probabilities(folder: Path, files: list[bytes]) -> np.ndarray:
-    """The probabilities of the signature `serving_default` of a SavedModel: float32 (n, classes)."""
-    import tensorflow as tf
+def expected_answers(run: Run, images: ImageSet, flips: bool = False) -> dict[str, np.ndarray]:
+    """What Keras answers, as `compare_answers` takes it."""
+    return _as_multiple(run, answer_images(run.answers(flips), images.images, run.preprocessing))
 
-    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    batches = [files[start : start + BATCH_SIZE] for start in range(0, len(files), BATCH_SIZE)]
-    return np.concatenate(
-        [serve(image_bytes=tf.constant(batch))["probabilities"].numpy() for batch in batches]
-    )
+
+def _as_multiple(run: Run, answers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    rejects = "rejection" in run.metrics and run.rejection is not None
+    threshold = run.rejection.threshold if rejects and run.rejection else 1.0
+    return {**answers, "distance": answers["distance"] / threshold}
+
+
+class SavedModelFile:
+    """The signatures of a SavedModel on the disk.
+
+    Args:
+        folder: of the SavedModel.
+    """
+
+    def __init__(self, folder: Path):
+        import tensorflow as tf
+
+        self._signatures = tf.saved_model.load(str(folder)).signatures
+
+    def __call__(self, signature: str, batch: np.ndarray | list[bytes]) -> dict[str, np.ndarray]:
+        """The outputs of a signature for one batch."""
+        import tensorflow as tf
+
+        serve = self._signatures[signature]
+        name = "image_bytes" if isinstance(batch, list) else "images"
+        return {key: value.numpy() for key, value in serve(**{name: tf.constant(batch)}).items()}
+
+    def of_files(self, signature: str, files: list[bytes]) -> dict[str, np.ndarray]:
+        """The outputs of a signature that takes image files, in batches of `BATCH_SIZE`."""
+        starts = range(0, len(files), BATCH_SIZE)
+        return join([self(signature, files[start : start + BATCH_SIZE]) for start in starts])

@@ -14,7 +14,7 @@ from keras_vit.errors import InputError
 from keras_vit.model.vit import ViT
 from keras_vit.model.weights.export import Format
 from keras_vit.runs.folder import Run
-from keras_vit.serving.saved_model import Comparison
+from keras_vit.serving.comparison import Comparison
 
 TOLERANCE = 1e-4
 

@@ -9,9 +9,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -21,6 +22,7 @@ from keras_vit.model.config import ViTConfig
 from keras_vit.model.vit import ViT
 from keras_vit.training.lora import A, B, lora_layers, merged, scale, values_by_path
 from keras_vit.training.unfreezing import HEAD
+from keras_vit.validation import check_plain
 
 FORMAT = "keras_vit.lora.1"
 FIX = "restore it, or train the run again"
@@ -88,6 +90,7 @@ def load_adapter(vit: ViT, path: Path) -> ViT:
     try:
         config = json.loads(metadata["vit_config"])
         scales = json.loads(metadata["scales"])
+        check_plain(dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]], scales)
         model = ViT.from_config({**config, "name": vit.name, "dtype": vit.get_config()["dtype"]})
         wanted = metadata["base_sha256"]
     except (KeyError, ValueError, TypeError) as error:
@@ -148,6 +151,12 @@ def _check_tensors(
     missing = (shapes.keys() | factors) - values.keys()
     if missing:
         raise InputError(f"{path} is damaged, it lacks {min(missing)}: {FIX}.")
+    unknown = values.keys() - shapes.keys() - factors
+    if unknown:
+        raise InputError(f"{path} is damaged, it has an unknown {min(unknown)}: {FIX}.")
+    broken = [name for name, value in values.items() if not np.isfinite(value).all()]
+    if broken:
+        raise InputError(f"{path} is damaged, {min(broken)} is not finite: {FIX}.")
     for name, shape in shapes.items():
         if values[name].shape != shape:
             raise InputError(

@@ -12,7 +12,7 @@ from keras_vit import files
 from keras_vit.data.audit import Audit
 from keras_vit.data.image_set import Image
 from keras_vit.data.pipeline import ImageData, counts_by_part
-from keras_vit.data.preprocess import decode_image, to_channels
+from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.judge import judge
 from keras_vit.model.summary import summary
 from keras_vit.model.vit import ViT
@@ -20,7 +20,9 @@ from keras_vit.process.versions import installed_versions
 from keras_vit.report.run import render_report
 from keras_vit.runs import folder as run_folder
 from keras_vit.runs.features import FeatureReader
+from keras_vit.runs.images import ImageRecord, roots
 from keras_vit.runs.ood import judge_ood
+from keras_vit.sealed import seal
 from keras_vit.training.adapter import save_adapter
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
 from keras_vit.training.config import TrainConfig, to_dict
@@ -35,17 +37,19 @@ PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn")
 def describe(config: TrainConfig, start: Start, data: ImageData, model: ViT) -> dict[str, Any]:
     """What config.json holds: all that is needed to repeat the run."""
     weights = start.describe()
+    assert config.out is not None
     return {
         "model": start.name,
         **({"model_changes": config.changes} if config.changes else {}),
         "model_config": model.get_config(),
         "image_shape": list(start.preprocessing.image_shape),
-        "preprocessing": to_plain(start.preprocessing),
+        "preprocessing": to_plain(data.preprocessing),
         **({"weights": weights} if weights else {}),
         "data": {
             "source": data.image_set.source,
             "class_names": list(data.class_names),
             "counts": counts_by_part(data.split),
+            **roots(config.data, config.out),
         },
         "recipe": to_plain(config.recipe),
         "seed": config.seed,
@@ -116,6 +120,7 @@ def write_run(
     history: list[dict],
     metrics: dict[str, Any],
     features: FeatureReader | None = None,
+    record: ImageRecord | None = None,
 ) -> None:
     """Writes the files of a run; the checkpoints are removed last, when all else is there.
 
@@ -128,17 +133,22 @@ def write_run(
         history: one dict per epoch.
         metrics: of `judge`; gets the entry `rejection`.
         features: gives the features of images, where they need not be computed from the model.
+        record: of the images, if it has changed since the beginning of the run.
     """
     plain = _plain(model)
     rejection, metrics["rejection"] = judge_ood(plain, data, features)
     if rejection:
         rejection.save(folder / run_folder.REJECTION)
-    files.write_json(folder / run_folder.CONFIG, described)
     files.write_csv(folder / run_folder.HISTORY, history)
     files.write_json(folder / run_folder.METRICS, metrics)
     _save_model(plain, folder / run_folder.MODEL)
     if lora_layers(model):
         save_adapter(model, folder / run_folder.ADAPTER)
+    if record is not None:
+        record.write(folder)
+    # After all files whose hashes it holds.
+    described = seal(described, folder, run_folder.BOUND)
+    files.write_json(folder / run_folder.CONFIG, described)
     curves: dict[str, Any] = {name: [row.get(name) for row in history] for name in history[0]}
     report = render_report(
         config=described,
@@ -147,7 +157,9 @@ def write_run(
         layer_table=summary(plain).to_dict(),
         audit=audit.to_dict(),
         mistake_images=[
-            original_pixels(data.image_set.original(data.split.test[mistake["index"]]))
+            shown_pixels(
+                data.image_set.original(data.split.test[mistake["index"]]), data.preprocessing.decoding
+            )
             for mistake in metrics["mistakes"]
         ],
     )
@@ -165,12 +177,3 @@ def _save_model(plain: ViT, path: Path) -> None:
     new = path.with_name(f"new-{path.name}")
     plain.save(new)
     os.replace(new, path)
-
-
-def original_pixels(image: Image) -> np.ndarray:
-    """An image in its original size, for people to see: uint8 (height, width, 1 or 3)."""
-    if isinstance(image, Path):
-        image = image.read_bytes()
-    pixels = decode_image(image) if isinstance(image, bytes) else image
-    channels = 1 if pixels.shape[-1] < 3 else 3  # two are gray with alpha, four RGB with alpha
-    return to_channels(pixels, channels).numpy().astype("uint8")

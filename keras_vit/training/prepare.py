@@ -1,23 +1,68 @@
 """The images of a run, split and audited."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from keras_vit.data.audit import Audit, audit_images, drop_unreadable, require_readable
-from keras_vit.data.image_set import ImageSet
+from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.pipeline import ImageData
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.reading import read_images
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
+from keras_vit.runs.images import ImageRecord, record_images
 from keras_vit.training.config import TrainConfig
+from keras_vit.training.defaults import cut_batch
+
+CHANGED = "Restore them to continue, or begin anew with another --out."
 
 
-def prepare_data(
+def same_images(record: ImageRecord, image_set: ImageSet) -> tuple[ImageSet, list[str]]:
+    """The images that a run or a search has seen before, in their order; and what to say of the others.
+
+    Args:
+        record: what it remembers of them.
+        image_set: the source as it is now.
+
+    Raises:
+        InputError: images have been replaced or removed, or have another label.
+    """
+    found = record.find(image_set)
+    found.check(SPLIT_PARTS, CHANGED)
+    return found.restored(), found.notes()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The images of a run.
+
+    Args:
+        data: them, split.
+        audit: what was found in them.
+        record: what the run remembers of them: `images.csv`.
+    """
+
+    data: ImageData
+    audit: Audit
+    record: ImageRecord
+
+
+def prepare_data(config: TrainConfig, keep_originals: bool = True, **given: Any) -> tuple[ImageData, Audit]:
+    """The images of a run, and what the audit found; arguments and errors as `prepare`."""
+    prepared = prepare(config, keep_originals, **given)
+    return prepared.data, prepared.audit
+
+
+def prepare(
     config: TrainConfig,
     keep_originals: bool = True,
     *,
     preprocessing: Preprocessing | None = None,
     image_set: ImageSet | None = None,
     keep_prepared: bool = True,
-) -> tuple[ImageData, Audit]:
+    record: ImageRecord | None = None,
+    replicas: int = 1,
+) -> Prepared:
     """The images of a run, each decoded once, split, and what the audit found.
 
     Args:
@@ -27,6 +72,9 @@ def prepare_data(
         image_set: what `config.data` names, if it is loaded already.
         keep_prepared: whether the images are prepared for the model now. Otherwise that is done where they
             are needed.
+        record: of the same run, or of the search that it belongs to, whose split is used again; `image_set`
+            is then what `same_images` returns. `None` draws the split.
+        replicas: copies of the model that share each batch equally.
 
     Raises:
         InputError: the source cannot be used, or there are unreadable images and the settings do not skip
@@ -36,16 +84,16 @@ def prepare_data(
         image_set = load_image_set(config.data)
     if preprocessing is None:
         preprocessing = config.preprocessing
-    split = _split(config, image_set)
+    came, split = image_set, _split(config, image_set, record)
     images = read_images(image_set.images, preprocessing if keep_prepared else None, keep_originals)
     audit = audit_images(image_set, split, images)
     image_set = images.put_into(image_set)
-    if audit.unreadable and config.skip_unreadable:
+    if audit.unreadable and config.skip_unreadable and record is None:
         image_set = drop_unreadable(image_set, audit)
         split = _split(config, image_set)
     else:
         require_readable(audit)
-    batch_size = config.recipe.batch_size
+    batch_size = cut_batch(config, len(split.train), replicas)
     if config.recipe.tune == "head":  # it is fitted to all images at once: fewer than a batch are enough
         batch_size = min(batch_size, len(split.train))
     data = ImageData(
@@ -56,10 +104,18 @@ def prepare_data(
         config.seed,
         config.recipe.augmentation,
     )
-    return data, audit
+    if record is None:
+        unreadable = [i for i, reason in enumerate(images.reasons) if reason is not None]
+        readable = images.take(images.readable)
+        record = record_images(came.take(images.readable), split, came.take(unreadable), readable)
+    elif config.merge_validation:
+        record = record.merged()
+    return Prepared(data, audit, record)
 
 
-def _split(config: TrainConfig, image_set: ImageSet) -> Split:
+def _split(config: TrainConfig, image_set: ImageSet, record: ImageRecord | None = None) -> Split:
+    if record is not None:
+        return record.split(config.merge_validation)
     return split_image_set(
         image_set,
         seed=config.seed,

@@ -6,14 +6,15 @@ from typing import Any, get_args
 
 import numpy as np
 
-from keras_vit.data.audit import Audit
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.pipeline import ImageData, Part, read_pixels
 from keras_vit.evaluation.judge import judge
 from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
+from keras_vit.runs.images import with_unlabeled
 from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
 from keras_vit.training.outputs import write_run
+from keras_vit.training.prepare import Prepared
 from keras_vit.training.spread import TABLE, Spread, Unlabeled, read_unlabeled, spread_labels
 from keras_vit.training.start import Start
 
@@ -62,8 +63,7 @@ def probe_run(
     described: dict[str, Any],
     start: Start,
     model: ViT,
-    data: ImageData,
-    audit: Audit,
+    prepared: Prepared,
     unlabeled: str | None = None,
 ) -> None:
     """Fits the head of a run with frozen weights, judges it and writes the files of the run.
@@ -73,16 +73,17 @@ def probe_run(
         described: of `describe`.
         start: with published weights.
         model: with these weights.
-        data: the images, as they came.
-        audit: of the images.
+        prepared: the images, as they came.
         unlabeled: a folder of images without labels; `None` for none.
 
     Raises:
         InputError: the folder without labels cannot be used.
     """
+    data, record = prepared.data, None
     more = None if unlabeled is None else read_unlabeled(unlabeled, data.image_set, data.split)
     if more is not None:
         print(more.line())
+        record = with_unlabeled(prepared.record, more.names, more.images, more.digests)
     reader = feature_reader(start, model, data)
     begin = time.perf_counter()
     full = _features_by_part(reader, data)
@@ -141,7 +142,8 @@ def probe_run(
             row[f"{prefix}accuracy"] = float((log_p.argmax(axis=1) == labels[part]).mean())
             row[f"{prefix}loss"] = float(-log_p[np.arange(len(log_p)), labels[part]].mean())
     history = [{**row, "seconds": seconds}]
-    write_run(folder, {**described, "seconds": seconds}, model, data, audit, history, metrics, reader)
+    described = {**described, "seconds": seconds}
+    write_run(folder, described, model, data, prepared.audit, history, metrics, reader, record)
 
 
 def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData) -> tuple[Head, np.ndarray]:

@@ -1,7 +1,6 @@
 """train(): images, a model and a recipe in; a run folder out."""
 
 import dataclasses
-import os
 import shlex
 import shutil
 from pathlib import Path
@@ -10,21 +9,34 @@ from typing import Any
 import keras
 
 from keras_vit import files
+from keras_vit.data.overview import Overview
 from keras_vit.data.pipeline import ImageData
 from keras_vit.data.sources import load_image_set
 from keras_vit.distribution import Distribution, distribute
+from keras_vit.distribution.accelerators import has_accelerator
 from keras_vit.errors import InputError
 from keras_vit.files import partial_of
 from keras_vit.runs import folder as run_folder
-from keras_vit.runs.folder import Run, load_run
+from keras_vit.runs.folder import Run
+from keras_vit.runs.images import IMAGES
+from keras_vit.sealed import seal
 from keras_vit.training.checkpoint import CHECKPOINT
 from keras_vit.training.config import NONE, TrainConfig, default_folder
-from keras_vit.training.folder import begin_or_resume, check_same_data, stored_config
+from keras_vit.training.defaults import choose_by_images, line_of_images, with_batch_of
+from keras_vit.training.folder import (
+    begin_or_resume,
+    check_same_data,
+    images_of,
+    make_unfinished,
+    owned,
+    publish,
+    stored_config,
+)
 from keras_vit.training.loop import fit
 from keras_vit.training.optimizer import compile_model
 from keras_vit.training.options import command_of
 from keras_vit.training.outputs import describe, finish
-from keras_vit.training.prepare import prepare_data
+from keras_vit.training.prepare import prepare, same_images
 from keras_vit.training.probe import begin_with_probe, probe_run
 from keras_vit.training.start import begin, check_recipe, choose_recipe, choose_weights
 from keras_vit.training.unfreezing import check_tuning
@@ -55,7 +67,9 @@ def train(config: TrainConfig | None = None, **changes: Any) -> Run:
         config.distribute, config.devices, model_devices=config.model_devices, nodes=config.nodes
     )
     try:
-        return _train(config, distribution)
+        folder = Path(distribution.from_chief(lambda: str(config.out or default_folder(config))))
+        with owned(folder, distribution) as is_owned:
+            return _train(dataclasses.replace(config, out=folder), distribution, is_owned)
     except Exception as error:
         lost = distribution.lost(error)
         if lost is None:
@@ -63,41 +77,57 @@ def train(config: TrainConfig | None = None, **changes: Any) -> Run:
         raise lost from error
 
 
-def _train(config: TrainConfig, distribution: Distribution) -> Run:
+def _train(config: TrainConfig, distribution: Distribution, is_owned: bool) -> Run:
     distribution.check_batch_size(config.recipe.batch_size)
-    folder = Path(distribution.from_chief(lambda: str(config.out or default_folder(config))))
-    config, partial = dataclasses.replace(config, out=folder), partial_of(folder)
+    folder = Path(str(config.out))
+    partial = partial_of(folder)
     restarted = distribution.num_processes > 1
-    found = distribution.from_chief(lambda: begin_or_resume(config, folder, restarted))
+    found = distribution.from_chief(lambda: begin_or_resume(config, folder, restarted, is_owned))
     if "finished" in found:
         return Run(folder, found["finished"])
     unfinished = found["unfinished"]
-    if unfinished:
+    if unfinished is not None:
         config = stored_config(unfinished, config)
 
     config = choose_weights(config)
+    record = images_of(unfinished, partial, distribution)
+    notes: list[str] = []
+    image_set = load_image_set(config.data)
+    if record is not None:
+        image_set, notes = same_images(record, image_set)
+    overview = Overview(image_set.images)
+    chosen = distribution.from_chief(lambda: choose_by_images(config, image_set, overview, has_accelerator()))
+    config = dataclasses.replace(config, **chosen)
     start = begin(config)
     if config.init == NONE:
         config = dataclasses.replace(config, model=config.size)
-    image_set = load_image_set(config.data)
     config = choose_recipe(config, image_set)
     check_recipe(config)
-    data, audit = prepare_data(
+    prepared = prepare(
         config,
         preprocessing=start.preprocessing,
         image_set=image_set,
         keep_prepared=config.recipe.tune != "head",
+        record=record,
+        replicas=distribution.num_replicas,
     )
+    data, audit = prepared.data, prepared.audit
+    config, cut = with_batch_of(config, data)
+    notes += cut
     keras.utils.set_random_seed(config.seed)
     with distribution:
         model = start.build(config, data.class_names)
     check_tuning(config.recipe, model.config)
     described = describe(config, start, data, model)
     _check_same_images(distribution, data)
-    if unfinished:
-        check_same_data(unfinished, described, partial)
+    if unfinished is not None:
+        notes += check_same_data(unfinished, described, partial)
     if distribution.is_chief:
+        for line in notes:
+            print(line)
         print(audit)
+        if unfinished is None and (line := line_of_images(config, chosen, overview, data.image_shape)):
+            print(line)
         for line in start.lines():
             print(line)
         print(
@@ -106,13 +136,14 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
         )
         if config.recipe.tune != "head":
             print(_progress_line(config, distribution))
-    made = files.make_folder(partial) if distribution.is_chief else []
+    is_new = distribution.is_chief and make_unfinished(partial, **found)
     try:
         if distribution.is_chief:
-            files.write_json(partial / run_folder.CONFIG, described)
+            prepared.record.write(partial)
+            files.write_json(partial / run_folder.CONFIG, seal(described, partial, [IMAGES]))
         if config.recipe.tune == "head":
             distribution.from_chief(
-                lambda: probe_run(partial, described, start, model, data, audit, config.unlabeled)
+                lambda: probe_run(partial, described, start, model, prepared, config.unlabeled)
             )
         else:
             with distribution:
@@ -122,22 +153,15 @@ def _train(config: TrainConfig, distribution: Distribution) -> Run:
             history, best, last_weights = fit(model, data, config.recipe, partial)
             finish(partial, described, model, data, audit, history, best, last_weights)
     except BaseException as error:
-        if made and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
+        if is_new and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
             # It has diverged, or no epoch was kept: there is nothing to resume.
             shutil.rmtree(partial, ignore_errors=True)
-            files.remove_made(made)
         elif distribution.num_processes == 1:
             error.add_note(
                 f"The run continues with: keras-vit train --out {shlex.quote(str(folder))} --resume"
             )
         raise
-    return Run(folder, distribution.from_chief(lambda: _publish(partial, folder)))
-
-
-def _publish(partial: Path, folder: Path) -> dict:
-    """Gives a finished run its own folder; its config.json."""
-    os.replace(partial, folder)
-    return load_run(folder).config
+    return Run(folder, distribution.from_chief(lambda: publish(partial, folder)))
 
 
 def _progress_line(config: TrainConfig, distribution: Distribution) -> str:

@@ -40,12 +40,14 @@ class Unlabeled:
         names: of the images, relative to the folder.
         images: their files; each can be decoded.
         left_out: reason -> number of images.
+        digests: of the decoded pixels of each image.
     """
 
     folder: str
     names: tuple[str, ...]
     images: Sequence[Image]
     left_out: dict[str, int]
+    digests: Sequence[bytes] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -71,7 +73,9 @@ def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
     Raises:
         InputError: the folder cannot be read, or it holds no image that is left.
     """
-    found = list_images(folder)
+    found, notes = list_images(folder)
+    for note in notes:
+        print(f"{folder}: {note}.")
     read = read_images(list(found.values()))
     known: dict[bytes, str] = {}
     for part in SPLIT_PARTS:
@@ -86,6 +90,7 @@ def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
     left_out = dict.fromkeys(("unreadable", *reasons.values()), 0)
     kept: dict[str, Image] = {}
     unreadable: list[str] = []
+    digests: list[bytes] = []
     for (name, path), info, why in zip(found.items(), read.infos, read.reasons, strict=True):
         if info is None:
             unreadable.append(f"{name}: {why}")
@@ -93,6 +98,7 @@ def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
             left_out[reasons[known[info.digest]]] += 1
         else:
             kept[name] = path
+            digests.append(info.digest)
     left_out["unreadable"] = len(unreadable)
     if unreadable:
         more = f"; and {len(unreadable) - LISTED} more" if len(unreadable) > LISTED else ""
@@ -103,7 +109,7 @@ def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
             f"{folder} has no image to learn from ({counted}): give a folder of other images, or omit "
             "--unlabeled."
         )
-    return Unlabeled(folder, tuple(kept), list(kept.values()), left_out)
+    return Unlabeled(folder, tuple(kept), list(kept.values()), left_out, digests)
 
 
 def spread_labels(

@@ -17,7 +17,7 @@ from keras_vit.runs.folder import Run
 from keras_vit.serving.formats import to_litert, to_onnx, to_openvino
 from keras_vit.serving.formats.check import FLOAT32, INT8, compare
 from keras_vit.serving.formats.portable import PortableGraph
-from keras_vit.serving.saved_model import Comparison
+from keras_vit.serving.comparison import Comparison
 from keras_vit.serving.serving_json import write_serving_json
 from keras_vit.serving.version_folder import clear_errors
 
@@ -78,7 +78,7 @@ def write_format(
         for path in new.iterdir():
             if path.is_file():
                 os.replace(path, folder / path.name)
-    return Comparison(found.images, found.difference, found.same_class)
+    return found
 
 
 def require_packages(format: str) -> None:

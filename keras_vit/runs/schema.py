@@ -1,0 +1,249 @@
+"""What the files of a run hold: one schema per file, checked where the file is read."""
+
+import csv
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from keras_vit.data.image_set import SPLIT_PARTS
+from keras_vit.errors import InputError
+from keras_vit.files import read_csv
+from keras_vit.text import shown
+from keras_vit.validation import Count, Record, Seed, check_plain
+
+UNLABELED, UNREADABLE = "unlabeled", "unreadable"
+"""Parts of images.csv beside those of the split: trained on without a label; left out."""
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Number = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[list[Name], Field(min_length=2)]
+Shape = Annotated[list[Count], Field(min_length=3, max_length=3)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _check_classes(names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError("class_names has a name twice")
+
+
+class Counts(Record):
+    train: Count
+    validation: Number
+    test: Count
+
+
+class Data(Record):
+    source: str
+    class_names: Names
+    counts: Counts
+    root: str | None = None
+    root_from_run: str | None = None
+
+
+class Train(Record):
+    """What of the settings is needed to find the images again."""
+
+    data: str | None
+    seed: Seed
+    test_fraction: Annotated[float, Field(gt=0.0, le=0.9)]
+    validation_fraction: Annotated[float, Field(ge=0.0, le=0.9)]
+    aspect: str
+    skip_unreadable: bool
+    merge_validation: bool = False
+
+
+class VitConfig(Record):
+    num_classes: Count
+    image_shape: Shape
+
+
+class Shown(Record):
+    image_shape: Shape
+
+
+class Config(Record):
+    """`config.json`"""
+
+    data: Data
+    train: Train
+    image_shape: Shape
+    vit: VitConfig = Field(alias="model_config")
+    preprocessing: Shown | None = None
+    weights: dict[str, Any] | None = None
+    command: str
+    versions: dict[str, str | None]
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        _check_classes(self.data.class_names)
+        if len(self.data.class_names) != self.vit.num_classes:
+            raise ValueError(
+                f"data.class_names has {len(self.data.class_names)} names, and the model "
+                f"{self.vit.num_classes} classes"
+            )
+        shapes = [self.vit.image_shape, self.preprocessing.image_shape if self.preprocessing else None]
+        for shape in filter(None, shapes):
+            if shape != self.image_shape:
+                raise ValueError(f"image_shape is {self.image_shape} in one place and {shape} in another")
+        return self
+
+
+class ClassRow(Record):
+    name: Name
+    precision: Share | None
+    recall: Share | None
+    f1: Share | None
+    support: Number
+
+
+class Judged(Record):
+    epoch: Count
+    images: Count
+    correct: Number
+    accuracy: Share
+    accuracy_interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    balanced_accuracy: Share
+    macro_f1: Share
+    log_loss: NotNegative | None = None
+    log_loss_uncalibrated: NotNegative | None = None
+    per_class: list[ClassRow]
+    confusion_matrix: list[list[Number]]
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        rows, matrix = self.per_class, self.confusion_matrix
+        if len(matrix) != len(rows) or any(len(row) != len(rows) for row in matrix):
+            raise ValueError("confusion_matrix does not have a row and a column per class")
+        if [sum(row) for row in matrix] != [row.support for row in rows]:
+            raise ValueError("confusion_matrix contradicts the support of the classes")
+        right = sum(matrix[i][i] for i in range(len(rows)))
+        if (self.images, self.correct) != (sum(map(sum, matrix)), right):
+            raise ValueError("images and correct contradict the confusion_matrix")
+        if abs(self.accuracy - self.correct / self.images) > 1e-9:
+            raise ValueError("accuracy is not correct / images")
+        return self
+
+
+class Calibration(Record):
+    temperature: Annotated[float, Field(gt=0.0)]
+    fitted_on: str
+    validation_images: Number
+    ece_before: Share
+    ece_after: Share
+
+
+class Rate(Record):
+    name: Name
+    images: Number
+    rejected: Number
+    share: Share | None
+
+
+class Rejected(Record):
+    threshold: Annotated[float, Field(gt=0.0)] | None
+    share_allowed: Share
+    fitted_on: str
+    rates: list[Rate]
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        if (self.threshold is None) == (self.fitted_on == "validation"):
+            raise ValueError("threshold and fitted_on contradict each other")
+        return self
+
+
+class Metrics(Record):
+    """`metrics.json`"""
+
+    class_names: Names
+    best: Judged
+    last: Judged
+    calibration: Calibration
+    rejection: Rejected | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        _check_classes(self.class_names)
+        for judged in (self.best, self.last):
+            if [row.name for row in judged.per_class] != self.class_names:
+                raise ValueError("per_class has other names than class_names")
+        if self.best.epoch > self.last.epoch:
+            raise ValueError("best.epoch is after last.epoch")
+        return self
+
+
+class ImageRow(Record):
+    """A row of `images.csv`: one image.
+
+    Args:
+        path: in the root of the data, or the name that the source gives the image.
+        sha256: of the bytes of the file, or of the pixels of an array; empty if the file cannot be read.
+        pixels: a fingerprint of the decoded pixels; empty if they cannot be decoded.
+        label: the name of the class; empty for images without one.
+        part: `"train"`, `"validation"`, `"test"`, `"unlabeled"` or `"unreadable"`.
+    """
+
+    path: Name
+    sha256: Sha256 | Literal[""]
+    pixels: Annotated[str, Field(pattern="^([0-9a-f]{32})?$")]
+    label: str
+    part: Literal["train", "validation", "test", "unlabeled", "unreadable"]
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        if (self.label == "") != (self.part == UNLABELED):
+            raise ValueError("only images of the part unlabeled have no label")
+        if self.part in SPLIT_PARTS and not self.sha256:
+            raise ValueError("sha256 is missing")
+        return self
+
+
+def check_history(path: Path, last_epoch: int) -> None:
+    """Checks `history.csv`: one row per epoch, and numbers in all cells that are filled.
+
+    Raises:
+        InputError: half a sentence that says what is wrong.
+    """
+    rows = read_table(path)
+    try:
+        epochs = [int(row["epoch"]) for row in rows]
+        for row in rows:
+            [float(cell) for cell in row.values() if cell]
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"a cell is not a number ({error})") from None
+    if epochs != list(range(1, last_epoch + 1)):
+        raise InputError(f"it does not have one row for each of {last_epoch} epochs")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file.
+
+    Raises:
+        InputError: half a sentence that says why it cannot be read.
+    """
+    try:
+        rows = read_csv(path)
+    except OSError as error:
+        raise InputError(f"it cannot be read: {error.strerror}") from error
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"it is not a CSV file: {error}") from error
+    if any(len(row) < len(rows[0]) for row in rows):
+        raise InputError("a row has fewer cells than another")
+    return rows
+
+
+def check_rows(rows: list[dict[str, str]], class_names: tuple[str, ...]) -> None:
+    """Checks the rows of `images.csv`.
+
+    Raises:
+        InputError: half a sentence that says what is wrong.
+    """
+    if not rows:
+        raise InputError("it has no images")
+    check_plain(list[ImageRow], rows)
+    unknown = {row["label"] for row in rows} - {"", *map(shown, class_names)}
+    if unknown:
+        raise InputError(f"it has labels that are not classes of the run ({', '.join(sorted(unknown)[:5])})")

@@ -1,0 +1,154 @@
+"""How much the answers of an exported model may differ from those of Keras, in every output."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_vit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much the answers of an exported model differ from those of the Keras model.
+
+    Args:
+        images: how many were compared.
+        difference: the largest difference of a probability.
+        same_class: for how many images the likeliest class is the same.
+        same_reject: how many images are accepted by both or rejected by both; `None` if the format does not
+            answer that.
+        feature_difference: the largest difference of a feature; `None` if the format has none.
+    """
+
+    images: int
+    difference: float
+    same_class: int
+    same_reject: int | None = None
+    feature_difference: float | None = None
+
+    def line(self) -> str:
+        """It in one line."""
+        rejected = "" if self.same_reject is None else f", the same reject for {self.same_reject}"
+        return (
+            f"compared with Keras on {self.images} images: probabilities differ by {self.difference:.1e} at "
+            f"most, the same class for {self.same_class}{rejected}"
+        )
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much the answers of a file may differ from those of Keras.
+
+    Args:
+        probability: the largest difference of a probability.
+        features: the largest difference of a feature, as a fraction of the largest feature (or of 1).
+        margin: only ties may change their class: images whose two highest probabilities differ by at most
+            this for Keras.
+        distance: only ties may change between accepted and rejected: images whose distance differs from the
+            threshold by at most this fraction of it.
+        changed: the largest fraction of the images that may change, even if they are ties (rounded up).
+        fix: what to do if the answers differ more.
+        who: whose answers differ, for the message.
+    """
+
+    probability: float
+    features: float
+    margin: float
+    distance: float
+    changed: float
+    fix: str
+    who: str = "the file"
+
+    def refusal(self, how: str) -> InputError:
+        """The error for answers that differ too much."""
+        return InputError(
+            f"The answers of {self.who} differ from those of Keras, so nothing is written: {how}: {self.fix}."
+        )
+
+
+def compare_answers(
+    expected: Mapping[str, np.ndarray],
+    found: Mapping[str, np.ndarray],
+    tolerance: Tolerance,
+    images: int | None = None,
+) -> Comparison:
+    """Compares all outputs of an exported model with those of Keras.
+
+    Args:
+        expected: `probabilities` (n, classes), `features` (n, dim), and `distance` (n,), as a multiple of the
+            threshold, of Keras.
+        found: `probabilities`, `features` and `reject` (n,) of the exported model; `label` (n,), a class
+            number, and `confidence` (n,) if it answers these too.
+        tolerance: what is allowed.
+        images: how many different images there are; the others repeat them. `None` for all.
+
+    Raises:
+        InputError: the answers differ more.
+    """
+    images = len(expected["distance"]) if images is None else images
+    right = expected["probabilities"].argmax(axis=1)
+    new_class = found["probabilities"].argmax(axis=1) != right
+    if "label" in found:
+        new_class |= found["label"] != right
+    new_reject = (found["reject"] != 0) != ~(expected["distance"] <= 1)  # NaN is rejected
+    differences = Comparison(
+        images=images,
+        difference=_largest(found["probabilities"], expected["probabilities"]),
+        same_class=int((~new_class)[:images].sum()),
+        same_reject=int((~new_reject)[:images].sum()),
+        feature_difference=_largest(found["features"], expected["features"]),
+    )
+    assert differences.feature_difference is not None
+    checks = [
+        ("probability", differences.difference, tolerance.probability),
+        (
+            "feature",
+            differences.feature_difference,
+            tolerance.features * max(1.0, float(np.abs(expected["features"]).max())),
+        ),
+    ]
+    if "confidence" in found:
+        confidence = _largest(found["confidence"], expected["probabilities"].max(axis=1))
+        checks.append(("confidence", confidence, tolerance.probability))
+    for name, difference, allowed in checks:
+        if not difference <= allowed:  # also if it is NaN
+            raise tolerance.refusal(f"a {name} differs by {difference:.1e}, {allowed:.0e} is allowed")
+    _check_ties(
+        "get another class",
+        new_class[:images],
+        new_class & (margins(expected["probabilities"]) > tolerance.margin),
+        f"where their two likeliest classes are within {tolerance.margin:g}",
+        tolerance,
+    )
+    _check_ties(
+        "are rejected by one and accepted by the other",
+        new_reject[:images],
+        new_reject & ~(np.abs(expected["distance"] - 1) <= tolerance.distance),
+        f"within {tolerance.distance:.1%} of the threshold",
+        tolerance,
+    )
+    return differences
+
+
+def _check_ties(what: str, changed: np.ndarray, clear: np.ndarray, tie: str, tolerance: Tolerance) -> None:
+    """Raises InputError if images that are no ties have changed, or too many that are."""
+    few, count = math.ceil(tolerance.changed * len(changed)), int(changed.sum())
+    if clear.any() or count > few:
+        raise tolerance.refusal(f"{count} of {len(changed)} images {what}, {few} may, {tie}")
+
+
+def margins(probabilities: np.ndarray) -> np.ndarray:
+    """The differences between the two highest probabilities of each image."""
+    second, first = np.sort(probabilities, axis=1)[:, -2:].T
+    return first - second
+
+
+def _largest(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found.astype("float64") - expected).max())
+
+
+def join(batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The outputs of several batches as one."""
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
