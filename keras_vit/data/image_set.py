@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vit.data.class_names import same_names
+
 Image = Path | bytes | np.ndarray
 """A file, its encoded bytes, or pixels: uint8 (height, width, channels), or float32 if they are prepared."""
 
@@ -30,6 +32,7 @@ class ImageSet:
         labels: int64 (n,).
         parts: for a source with its own split, one of `"train"`, `"validation"`, `"test"` per image; `None`
             if the split is still to be drawn.
+        notes: what the user must know of how the source was read, one line each.
         originals: where `images` are prepared pixels, the images that these were made from, for people to
             see; arrays of any size. `None` if `images` are the originals.
     """
@@ -41,6 +44,7 @@ class ImageSet:
     labels: np.ndarray
     parts: tuple[str, ...] | None = None
     originals: Sequence[Image] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not len(self.images) == len(self.names) == len(self.labels):
@@ -59,7 +63,29 @@ class ImageSet:
     def fingerprint(self) -> str:
         """A hash of classes, names and labels: equal for the same images in the same order."""
         words = "\n".join([*self.class_names, *self.names, *map(str, self.labels)])
-        return sha256(words.encode()).hexdigest()
+        return sha256(words.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def in_classes(self, class_names: Sequence[str]) -> "ImageSet":
+        """The same images with the classes of a run, in its order and spelling.
+
+        Runs of earlier versions have their classes in another order, 1, 10, 2, in which a split drawn again
+        is the one that they had.
+
+        Args:
+            class_names: of the run. Classes of images that it does not know come after these.
+
+        Returns:
+            An image set whose images are ordered by part and class, and as before in each class.
+        """
+        known = same_names(self.class_names, class_names)
+        found = [self.class_names[label] for label in np.unique(self.labels)]
+        names = list(class_names) + [name for name in found if name not in known]
+        named = [known.get(name, name) for name in self.class_names]
+        place = np.array([names.index(name) if name in names else -1 for name in named], dtype=np.int64)
+        labels = place[self.labels]
+        part = [SPLIT_PARTS.index(name) for name in self.parts or ["train"] * len(self)]
+        ordered = self.take(np.lexsort((labels, part)))
+        return replace(ordered, class_names=tuple(names), labels=place[ordered.labels])
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The image set of these positions, in this order."""

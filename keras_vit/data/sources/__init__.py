@@ -4,52 +4,74 @@ To add a kind, write its reader in a new file and add one line to `BY_SUFFIX`, f
 `BY_PREFIX`, for a name.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.sources.archive import read_zip
 from keras_vit.data.sources.arrays import read_npz
 from keras_vit.data.sources.folder import read_folder
-from keras_vit.data.sources.layout import IMAGE_SUFFIXES
+from keras_vit.data.sources.kinds import IMAGE_SUFFIXES
 from keras_vit.data.sources.steel import draw_steel_defects
 from keras_vit.data.sources.tfds import read_tfds
 from keras_vit.errors import InputError
+from keras_vit.files import require_regular
+from keras_vit.text import shown
 
-BY_SUFFIX: dict[str, Callable[[Path], ImageSet]] = {".zip": read_zip, ".npz": read_npz}
+LOGGER = logging.getLogger(__name__)
+
+Classes = Sequence[str] | None
+
+BY_SUFFIX: dict[str, Callable[[Path, Classes], ImageSet]] = {".zip": read_zip, ".npz": read_npz}
 """The suffix of a file, in lower case -> its reader. A folder has `read_folder`."""
 
-BY_PREFIX: dict[str, Callable[[str], ImageSet]] = {"tfds:": read_tfds}
+BY_PREFIX: dict[str, Callable[[str, Classes], ImageSet]] = {"tfds:": read_tfds}
 """The beginning of a name that is not a path -> the reader, which gets the rest of the name."""
 
 
-def load_image_set(data: str | Path | None = None) -> ImageSet:
+def load_image_set(data: str | Path | None = None, classes: Classes = None) -> ImageSet:
     """The labelled images of any source that this package reads.
 
     | `data` | images |
     |---|---|
     | nothing | the drawn steel defects of `keras_vit.data.sources.steel`, always the same ones |
     | a folder of class folders | the folder's name is the class: `scratches/7.jpg` |
-    | a folder of train, validation (val, valid) and test folders of class folders | `parts` follows them |
+    | a folder of train, validation and test folders of class folders | `parts` follows them |
     | a folder of files whose names give the class | `scratches_7.jpg`, or NEU's short names: `Sc_7.bmp` |
     | a `.zip` of any of these | read into memory: at most 2 GiB |
     | an `.npz` file | arrays x and y, images and labels, or x_train, y_train, ...: `arrays.read_npz` |
     | `tfds:NAME` or `tfds:NAME/CONFIG` | a data set of TensorFlow Datasets, downloaded at first use |
 
-    Image files are JPEG, PNG, BMP, GIF or WebP by their suffix; other files and hidden ones are skipped. No
-    image is decoded: `keras_vit.data.audit.audit_images` says whether each can be.
+    Files are images by their suffix or by their first bytes, whatever their suffix; those of the system are
+    left out. Parts have the usual names: `training_set`, `val`, `seg_test`. No image is decoded:
+    `keras_vit.data.audit.audit_images` says whether each can be.
+
+    What is skipped, not used or read in one of several ways is in `notes`, and in the log, one line each.
 
     Args:
         data: a path or a `tfds:` name.
+        classes: of a run that the images are to judge; `None` for images to train on. One class is then
+            enough, or a test part, and class names are those of the run where they are the same.
 
     Raises:
-        InputError: the source is missing, of an unknown kind, damaged, unsafe, empty, or of one class only.
+        InputError: the source is missing, of an unknown kind, damaged, unsafe, empty, of one class only, or
+            can be read in two ways.
     """
+    image_set = _load(data, classes)
+    if classes is not None:
+        image_set = image_set.in_classes(classes)
+    for note in image_set.notes:
+        LOGGER.warning("%s: %s.", image_set.source, shown(note))
+    return image_set
+
+
+def _load(data: str | Path | None, classes: Classes) -> ImageSet:
     if data is None:
         return draw_steel_defects(seed=0)
     for prefix, read_name in BY_PREFIX.items():
         if isinstance(data, str) and data.startswith(prefix):
-            return read_name(data.removeprefix(prefix))
+            return read_name(data.removeprefix(prefix), classes)
     path = Path(data).expanduser()
     try:
         exists, is_folder = path.exists(), path.is_dir()
@@ -61,9 +83,13 @@ def load_image_set(data: str | Path | None = None) -> ImageSet:
         )
     suffix = path.suffix.lower()
     if is_folder:
-        return read_folder(path)
+        return read_folder(path, classes)
+    try:
+        require_regular(path)  # a pipe would block whatever opens it
+    except OSError as error:
+        raise InputError(f"{data} cannot be read: {error.strerror}. Give a folder or a file.") from error
     if suffix in BY_SUFFIX:
-        return BY_SUFFIX[suffix](path)
+        return BY_SUFFIX[suffix](path, classes)
     if suffix in IMAGE_SUFFIXES:
         raise InputError(f"{data} is one image. Give the folder that holds the folders of the classes.")
     raise InputError(

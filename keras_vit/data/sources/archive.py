@@ -1,12 +1,16 @@
 """The images of a zip, read into memory and never written to disk; the tricks of hostile zips are refused."""
 
 import re
+import stat
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from keras_vit.data.image_set import ImageSet
-from keras_vit.data.sources.layout import IMAGE_SUFFIXES, arrange, is_hidden
+from keras_vit.data.sources.kinds import HEAD_BYTES, SourceFiles, is_hidden
+from keras_vit.data.sources.layout import arrange
+from keras_vit.data.sources.member_names import member_names
 from keras_vit.errors import InputError
 
 TOTAL_LIMIT = 2 * 1024**3  # bytes, uncompressed
@@ -17,72 +21,99 @@ RATIO_FREE = 10 * 1024**2  # bytes: a smaller member may have any ratio
 FIX = "unpack it yourself and give the folder."
 
 
-def read_zip(path: Path) -> ImageSet:
+def read_zip(path: Path, classes: Sequence[str] | None = None) -> ImageSet:
     """The images of a zip as an image set of encoded bytes.
+
+    Args:
+        path: of the zip.
+        classes: as `load_image_set` takes them.
 
     Raises:
         InputError: the file is not a zip, is damaged, encrypted, has unsafe names or the marks of a zip bomb,
             or `layout.arrange` finds no classes.
     """
+    files = SourceFiles(str(path))
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if not info.is_dir()]
-            _check(path, members)
-            files: dict[PurePosixPath, bytes] = {}
-            for info in members:
-                name = PurePosixPath(info.filename)
-                if name in files:
-                    raise InputError(f"{path} holds {info.filename} twice: {FIX}")
-                wanted = name.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
-                files[name] = _read(path, archive, info) if wanted else b""
-    except zipfile.BadZipFile as error:
+            seen: set[PurePosixPath] = set()
+            for text, info in _checked(path, archive, files.notes):
+                name, is_folder = PurePosixPath(text), text.endswith("/")
+                folders = [name, *name.parents] if is_folder else name.parents
+                files.folders |= {folder for folder in folders if folder.parts and not is_hidden(folder)}
+                if is_folder:
+                    continue
+                if name in seen:
+                    raise InputError(f"{path} holds {name} twice: {FIX}")
+                seen.add(name)
+                if _is_special(info):
+                    files.skipped["link or device"].append(name)
+                else:
+                    _add(files, path, archive, name, info)
+    except (zipfile.BadZipFile, UnicodeDecodeError) as error:  # a name that is not the UTF-8 it claims to be
         raise InputError(
             f"{path} is not a zip file, or it was cut short: pack or download it again."
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return arrange(str(path), files, is_archive=True)
+    return arrange(files, is_archive=True, classes=classes, name=path.stem)
 
 
-def _check(path, members):
+def _checked(path: Path, archive: zipfile.ZipFile, notes: list[str]) -> list[tuple[str, zipfile.ZipInfo]]:
+    """The members of a zip with their names, after a check of all of them."""
+    members = archive.infolist()
+    names, told = member_names(members)
+    notes += told
     total = 0
-    for info in members:
-        name = info.filename.replace("\\", "/")
-        if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+    for name, info in zip(names, members, strict=True):
+        parts = name.replace("\\", "/").split("/")
+        if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in parts:
             raise InputError(
-                f"{path} holds {info.filename}, a name that leads out of the zip; it may be an attack. If "
-                f"you trust it, {FIX}"
+                f"{path} holds {name}, a name that leads out of the zip; it may be an attack. If you trust "
+                f"it, {FIX}"
             )
         if info.flag_bits & 0x1:
-            raise InputError(f"{path} is encrypted, {info.filename} needs a password: {FIX}")
+            raise InputError(f"{path} is encrypted, {name} needs a password: {FIX}")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InputError(
-                f"{path} holds {info.filename}, packed by a method that is not read ({info.compress_type}): "
-                f"{FIX}"
+                f"{path} holds {name}, packed by a method that is not read ({info.compress_type}): {FIX}"
             )
         if info.file_size > RATIO_FREE and info.file_size > RATIO_LIMIT * max(info.compress_size, 1):
             raise InputError(
-                f"{path} holds {info.filename}, which would grow from {info.compress_size:,} to "
-                f"{info.file_size:,} bytes; it may be a zip bomb. If you trust it, {FIX}"
+                f"{path} holds {name}, which would grow from {info.compress_size:,} to {info.file_size:,} "
+                f"bytes; it may be a zip bomb. If you trust it, {FIX}"
             )
         total += info.file_size
         if total > TOTAL_LIMIT:
             raise InputError(
                 f"{path} would grow to more than {TOTAL_LIMIT // 1024**3} GiB in memory (counted up to "
-                f"{info.filename}): {FIX}"
+                f"{name}): {FIX}"
             )
+    return list(zip(names, members, strict=True))
 
 
-def _read(path, archive, info):
-    """The bytes of one member. Its header may lie: no more than it says is inflated."""
+def _is_special(info: zipfile.ZipInfo) -> bool:
+    """Whether a member is a link, a pipe or a device of the system that packed it."""
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    return kind not in (0, stat.S_IFREG, stat.S_IFDIR)
+
+
+def _add(files, path, archive, name, info):
+    def head() -> bytes:
+        return _read(path, archive, info, HEAD_BYTES)
+
+    files.add(name, lambda: _read(path, archive, info), head)
+
+
+def _read(path, archive, info, first=None):
+    """The bytes of one member, or its first ones. Its header may lie: no more than it says is inflated."""
     try:
         with archive.open(info) as member:
-            content = member.read(info.file_size + 1)
+            content = member.read(info.file_size + 1 if first is None else first)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(
             f"{path} is damaged at {info.filename} ({error}). Pack or download it again."
         ) from error
-    if len(content) != info.file_size:
+    if first is None and len(content) != info.file_size:
         raise InputError(
             f"{path} is damaged at {info.filename}: {len(content):,} bytes, but its header says "
             f"{info.file_size:,}. Pack or download it again."

@@ -1,18 +1,27 @@
 """The classes and parts of images by their folders and file names: the same rules for a folder and a zip."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
+from keras_vit.data.class_names import class_name, in_order, natural_key, notes_on, same_names
+from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
+from keras_vit.data.sources.kinds import IMAGE_KINDS, SourceFiles, images_in_words
+from keras_vit.data.sources.part_names import part_name
+from keras_vit.data.sources.parts import (
+    LAYOUTS,
+    NEUTRAL_FOLDERS,
+    Paths,
+    below,
+    find_parts,
+    name_prefix,
+    settle_roles,
+    without_unlabeled,
+)
 from keras_vit.errors import InputError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp"})
-IMAGE_KINDS = "JPEG, PNG, BMP, GIF and WebP"
-# Images that cannot be decoded here. Skipping them silently could lose half a class.
-UNREAD_SUFFIXES = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".dng"})
+from keras_vit.text import shown
 
 # The prefixes of the original file names of NEU (Cr_1.bmp).
 NEU_PREFIXES = {
@@ -25,186 +34,282 @@ NEU_PREFIXES = {
 }
 NEU_CLASSES = tuple(sorted(NEU_PREFIXES.values()))
 
-PART_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-# A folder with this name between a part and its classes has no meaning: train/images/scratches/1.jpg.
-NEUTRAL_FOLDERS = frozenset({"images", "image", "imgs", "img"})
+FURNITURE = frozenset(
+    {
+        "annotations", "annotation", "labels", "label", "xml", "json", "txt", "csv", "meta", "metadata",
+        "docs", "doc", "license", "licenses", "scripts", "code", "src", "notebooks", "__pycache__", "models",
+        "logs", "splits", "imagesets",
+    }
+)  # fmt: skip
+"""Folders that may be beside class folders without images in them, in lower case."""
 
-Files = Mapping[PurePosixPath, Image]
-Paths = dict[PurePosixPath, PurePosixPath]
-"""The path in the source -> the part of it that the rules see."""
+MASKS = frozenset({"masks", "mask", "labels", "label", "annotations", "groundtruth", "ground_truth", "gt"})
+TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".json", ".jsonl", ".parquet", ".txt", ".xml", ".mat", ".pkl")
+"""Suffixes of files that may hold labels, the likeliest first."""
 
-
-def is_hidden(path: PurePosixPath) -> bool:
-    """Whether a path belongs to the system or a file manager, not to the images."""
-    return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db") for part in path.parts)
+Texts = dict[PurePosixPath, str]
+"""The path in the source -> text."""
 
 
-def natural_key(text: str) -> tuple:
-    """A sort key that puts `a_2` before `a_10`."""
-    pieces = re.split(r"([0-9]+)", text)
-    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], text
-
-
-def printable(path: PurePosixPath) -> str:
-    """A path as text, also of a file whose name is not UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def check_kinds(source: str, files: Files) -> None:
-    """Raises InputError where there are images of a kind that cannot be decoded here."""
-    unread = [path for path in files if path.suffix.lower() in UNREAD_SUFFIXES and not is_hidden(path)]
-    if unread:
-        raise InputError(
-            f"{source} holds {_images(len(unread))} of a kind that is not read, the first {min(unread)}. "
-            f"{IMAGE_KINDS} are read: convert the others to PNG, or remove them."
-        )
-
-
-def arrange(source: str, files: Files, *, is_archive: bool = False) -> ImageSet:
+def arrange(
+    files: SourceFiles, *, is_archive: bool = False, classes: Sequence[str] | None = None, name: str = ""
+) -> ImageSet:
     """Gives each image its class, its part and its position, by its path alone.
 
-    The order: train, validation, test; in a part the classes by name; in a class the paths in natural order.
+    The order: train, validation, test; in a part the classes in natural order; in a class the paths in
+    natural order.
 
     Args:
-        source: what the user asked for, for messages.
-        files: path relative to the source -> image. Hidden files and files that are not images are skipped.
+        files: of the source.
         is_archive: whether the source is a zip: its single top folder is skipped even if only the file names
             give the classes.
+        classes: of a run that the images are to judge: one class, or a test part, is then enough.
+        name: of the source itself, which may be a class of the run.
 
     Raises:
-        InputError: there is no image, only one class, or the paths do not give the classes.
+        InputError: there is no image, only one class, the paths do not give the classes, or do so in two
+            ways.
     """
-    check_kinds(source, files)
-    paths = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path)]
-    if not paths:
+    files.finish()
+    if not files.images:
+        skipped = f" It holds {files.hold_only(PurePosixPath())}." if files.skipped else ""
         raise InputError(
-            f"{source} holds no images ({IMAGE_KINDS} are read). Put the images of each class in a folder of "
-            "their own, named after the class."
+            f"{files.source} holds no images ({IMAGE_KINDS} are read).{skipped} Put the images of each class "
+            "in a folder of their own, named after the class."
         )
-    inner = _unwrap({path: path for path in paths}, is_archive)
-    part_of = _parts(source, inner)
-    class_of: dict[PurePosixPath, str] = {}
-    for part in dict.fromkeys(part_of.values()):
-        members = {path: short for path, short in inner.items() if part_of[path] == part}
-        class_of |= _classes(source, _inside_part(members) if part else members)
-
-    class_names = tuple(sorted(set(class_of.values())))
-    _check_classes(source, class_names, class_of, part_of)
+    found = None if classes is None else _known_classes(files, classes, name)
+    if found is None:
+        raw, part_of = _by_layout(files, is_archive, judging=classes is not None)
+    else:
+        raw, part_of = found, dict.fromkeys(found, "")
+    names = {text: class_name(text, f'The folder or file name "{text}"') for text in set(raw.values())}
+    files.notes += notes_on(names)
+    class_of = {path: names[text] for path, text in raw.items()}
+    class_names = in_order(class_of.values())
+    if classes is None:
+        _check_classes(files, class_names, class_of, part_of)
+    elif len(set(part_of.values())) > 1:
+        counts = Counter(part_of.values())
+        told = ", ".join(f"{part} ({counts[part]:,})" for part in SPLIT_PARTS if part in counts)
+        files.notes.append(f"all parts are judged: {told}")
+    place = {text: i for i, text in enumerate(class_names)}
     ordered = sorted(
-        paths, key=lambda p: (SPLIT_PARTS.index(part_of[p] or "train"), class_of[p], natural_key(str(p)))
+        class_of,
+        key=lambda p: (SPLIT_PARTS.index(part_of[p] or "train"), place[class_of[p]], natural_key(str(p))),
     )
     parts = tuple(part_of[path] or "train" for path in ordered)
     return ImageSet(
-        source=source,
+        source=shown(files.source),
         class_names=class_names,
-        images=[files[path] for path in ordered],
-        names=tuple(printable(path) for path in ordered),
-        labels=np.array([class_names.index(class_of[path]) for path in ordered], dtype=np.int64),
-        parts=parts if len(set(parts)) > 1 else None,
+        images=[files.images[path] for path in ordered],
+        names=_unique(tuple(shown(path) for path in ordered)),
+        labels=np.array([place[class_of[path]] for path in ordered], dtype=np.int64),
+        parts=parts if len(set(parts)) > 1 and classes is None else None,
+        notes=tuple(files.notes),
     )
 
 
-def _unwrap(paths: Paths, is_archive: bool) -> Paths:
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Two names that are escaped to the same text are numbered."""
+    if len(set(names)) == len(names):
+        return names
+    counts = Counter(names)
+    return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
+
+
+def _by_layout(files: SourceFiles, is_archive: bool, judging: bool) -> tuple[Texts, Texts]:
+    """path -> name of the class as written; path -> part, empty where there are no parts."""
+    inner = _unwrap(files, {path: path for path in files.images}, is_archive)
+    parts = find_parts(files, inner, judging)
+    known = _folder_classes(parts.get("train", {}))
+    parts = settle_roles(files, without_unlabeled(files, parts, known))
+    class_of: Texts = {}
+    for found in parts.values():
+        class_of |= _classes(files, found)
+    _note_deeper(files, parts)
+    folded = {text.lower() for text in class_of.values()}
+    if folded & MASKS and folded <= MASKS | NEUTRAL_FOLDERS:
+        raise InputError(
+            f"{files.source} has images in {_list(class_of.values())}: this looks like images with masks or "
+            f"annotations, not like classes. {LAYOUTS}."
+        )
+    if not judging:
+        _check_empty(files, parts)
+    return class_of, {path: role for role, found in parts.items() for path in found}
+
+
+def _unwrap(files: SourceFiles, paths: Paths, is_archive: bool) -> Paths:
     """Removes the top folders that hold everything and therefore have no meaning."""
+    where = PurePosixPath()
     while True:
         tops = {short.parts[0] for short in paths.values() if len(short.parts) > 1}
-        inner = {path: _below(short) for path, short in paths.items() if len(short.parts) > 1}
-        if len(tops) != 1 or len(inner) < len(paths) or tops.pop().lower() in PART_FOLDERS:
+        inner = {path: below(short) for path, short in paths.items() if len(short.parts) > 1}
+        if len(tops) != 1 or len(inner) < len(paths):
+            return paths
+        top = tops.pop()
+        beside = {path.name for path in files.folders if path.parent == where} - {top}
+        if any(name.lower() not in FURNITURE for name in beside):
+            return paths  # an empty folder beside it is a class too
+        seconds = {short.parts[0] for short in inner.values() if len(short.parts) > 1}
+        if _is_part(top) and not (len(seconds) > 1 and all(map(_is_part, seconds))):
             return paths
         depths = {len(short.parts) for short in inner.values()}
+        if depths == {1} and top.lower() in NEUTRAL_FOLDERS:
+            return inner
         if 1 in depths:
             # The images are in this one folder: it is a class, unless the file names give the classes.
-            prefixes = {_prefix(short) for short in inner.values()}
+            prefixes = {name_prefix(short) for short in inner.values()}
             names_tell = None not in prefixes and len(prefixes) > 1
             is_neu = prefixes <= {*NEU_PREFIXES, *NEU_CLASSES}
             return inner if depths == {1} and names_tell and (is_archive or is_neu) else paths
-        paths = inner
+        paths, where = inner, where / top
 
 
-def _below(path: PurePosixPath) -> PurePosixPath:
-    """The path below its first folder."""
-    return PurePosixPath(*path.parts[1:])
+def _is_part(folder: str) -> bool:
+    found = part_name(folder)
+    return found is not None and found.is_sure
 
 
-def _parts(source: str, paths: Paths) -> dict[PurePosixPath, str | None]:
-    """path -> "train", "validation" or "test"; all `None` if the top folders are not parts."""
-    tops = {short.parts[0] if len(short.parts) > 1 else "" for short in paths.values()}
-    named = {top for top in tops if top.lower() in PART_FOLDERS}
-    has_train = any(PART_FOLDERS[top.lower()] == "train" for top in named)
-    if named == tops and not has_train:
-        raise InputError(
-            f'{source} has the folders {_list(tops)} and no folder "train". Add it, or, if these are '
-            "classes, give them other names."
-        )
-    if named != tops and has_train:
-        raise InputError(
-            f"{source} has the folders {_list(named)}, and also {_list(tops - named)}. Keep only train, "
-            "validation and test folders, or only class folders."
-        )
-    if named != tops:
-        return dict.fromkeys(paths)
-    return {path: PART_FOLDERS[short.parts[0].lower()] for path, short in paths.items()}
+def _folder_classes(paths: Paths) -> frozenset[str]:
+    """The names of class folders, and NEU's short names for them."""
+    folders = {short.parts[0] for short in paths.values() if len(short.parts) > 1}
+    return frozenset(folders | {short for short, name in NEU_PREFIXES.items() if name in folders})
 
 
-def _inside_part(paths: Paths) -> Paths:
-    """The paths below the folder of the part, and below a neutral folder under it."""
-    inner = {path: _below(short) for path, short in paths.items()}
-    while all(len(short.parts) > 1 and short.parts[0].lower() in NEUTRAL_FOLDERS for short in inner.values()):
-        inner = {path: _below(short) for path, short in inner.items()}
-    return inner
-
-
-def _prefix(path: PurePosixPath) -> str | None:
-    """`scratches` of `scratches_7.jpg`."""
-    found = re.fullmatch(r"(.+)_[0-9]+", path.stem)
-    return found[1] if found else None
-
-
-def _classes(source: str, paths: Paths) -> dict[PurePosixPath, str]:
+def _classes(files: SourceFiles, paths: Paths) -> Texts:
     """path -> class name, by the first folder or else by the file name."""
+    source = files.source
     loose = [path for path, short in paths.items() if len(short.parts) == 1]
     if not loose:
         return {path: short.parts[0] for path, short in paths.items()}
     if len(loose) < len(paths):
         raise InputError(
-            f"{source} has {_images(len(loose))} outside its class folders, the first {min(loose)}. Move "
-            "each into the folder of its class, or remove it."
+            f"{source} has {images_in_words(len(loose))} outside its class folders, the first {min(loose)}. "
+            "Move each into the folder of its class, or remove it."
         )
-    class_of = {}
-    for path, short in paths.items():
-        if prefix := _prefix(short):
-            class_of[path] = prefix
+    class_of = {path: prefix for path, short in paths.items() if (prefix := name_prefix(short))}
     if len(class_of) < len(paths):
         raise InputError(
             f"{source} has no class folders, and the file name {min(paths.keys() - class_of.keys())} gives "
             "no class. Put the images of each class in a separate folder, or name the files like "
-            "scratches_1.jpg."
+            f"scratches_1.jpg.{_likely_labels(files)}"
         )
     if set(class_of.values()) <= set(NEU_PREFIXES):
-        class_of = {path: NEU_PREFIXES[name] for path, name in class_of.items()}
+        return {path: NEU_PREFIXES[name] for path, name in class_of.items()}
+    if not set(class_of.values()) <= set(NEU_CLASSES):
+        files.notes.append(f"the file names give the classes: {_list(class_of.values())}")
     return class_of
 
 
+def _likely_labels(files: SourceFiles) -> str:
+    """A sentence on where the labels of images without class folders may be."""
+    for suffix in TABLES:
+        if found := files.skipped.get(suffix):
+            name = min(found, key=lambda path: (len(path.parts), str(path)))
+            return (
+                f" {name} may hold the labels, but only folders and file names are read: move each image "
+                "into the folder of its class. docs/data.md has the lines of Python that do this."
+            )
+    return " Images without labels are for keras-vit predict, or for --unlabeled of keras-vit train."
+
+
+def _note_deeper(files: SourceFiles, parts: Mapping[str, Paths]) -> None:
+    deeper = [path for found in parts.values() for path, short in found.items() if len(short.parts) > 2]
+    if deeper:
+        files.notes.append(
+            f"{images_in_words(len(deeper))} in folders below the class folders count for the class above "
+            f"them, such as {min(deeper)}"
+        )
+
+
+def _check_empty(files: SourceFiles, parts: Mapping[str, Paths]) -> None:
+    """Raises InputError where no image is read in a class folder."""
+    full = {
+        PurePosixPath(*path.parts[: len(path.parts) - len(short.parts) + 1])
+        for found in parts.values()
+        for path, short in found.items()
+        # Not where parts are inside the class folders, whose folders are in another order.
+        if len(short.parts) > 1 and path.parts[-len(short.parts) :] == short.parts
+    }
+    names, parents = {folder.name for folder in full}, {folder.parent for folder in full}
+    holds_images = {folder for path in files.images for folder in path.parents}
+    empty = [
+        folder
+        for folder in files.folders
+        if folder.parent in parents and folder not in holds_images and folder.name.lower() not in FURNITURE
+    ]
+    lost = sorted(folder for folder in empty if folder.name not in names)
+    if lost:
+        told = ", ".join(f"{folder} ({files.hold_only(folder)})" for folder in lost[:5])
+        more = f", and {len(lost) - 5} more" if len(lost) > 5 else ""
+        raise InputError(
+            f"{files.source} has folders in which no image can be read: {told}{more}. Add images of the "
+            f"class ({IMAGE_KINDS} are read), or remove the folder."
+        )
+    part_folders = [
+        folder
+        for folder in files.folders
+        if _is_part(folder.name)
+        and folder not in holds_images
+        and any(folder.parent == parent.parent and _is_part(parent.name) for parent in parents)
+    ]
+    for folder in sorted([*empty, *part_folders]):
+        files.notes.append(f"no images in the folder {folder}")
+
+
+def _known_classes(files: SourceFiles, classes: Sequence[str], name: str) -> Texts | None:
+    """path -> class that a run knows, by any folder above the image; `None` if some have none."""
+    folders = {part for path in files.images for part in path.parts[:-1]}
+    known = same_names(folders, classes)
+    hits = {
+        path: {part for part in path.parts[:-1] if part in known and not _is_part(part)}
+        or {part for part in path.parts[:-1] if part in known}
+        for path in files.images
+    }
+    for path, found in hits.items():
+        if len({known[part] for part in found}) > 1:
+            raise InputError(
+                f"{files.source} can be read in two ways: {path} is in folders of two classes of the run "
+                f"({_list(found)}). {LAYOUTS}."
+            )
+    if all(hits.values()):
+        _note_without_images(files, known, classes)
+        return {path: known[min(found)] for path, found in hits.items()}
+    if any(hits.values()):
+        return None
+    prefixes = {path: name_prefix(path) for path in files.images}
+    texts = {NEU_PREFIXES.get(prefix, prefix) for prefix in prefixes.values() if prefix}
+    if None not in prefixes.values() and texts <= same_names(texts, classes).keys():
+        return None  # by the file names
+    own = same_names([name], classes)
+    if own and all(len(path.parts) == 1 for path in files.images):
+        files.notes.append(f'all images are judged as "{own[name]}", the name of what holds them')
+        return dict.fromkeys(files.images, own[name])
+    return None
+
+
+def _note_without_images(files: SourceFiles, known: Mapping[str, str], classes: Sequence[str]) -> None:
+    lacking = [text for text in classes if text not in known.values()]
+    if lacking:
+        files.notes.append(f"no images of {len(lacking)} of the {len(classes)} classes: {_list(lacking)}")
+
+
 def _check_classes(
-    source: str,
-    class_names: tuple[str, ...],
-    class_of: dict[PurePosixPath, str],
-    part_of: dict[PurePosixPath, str | None],
+    files: SourceFiles, class_names: tuple[str, ...], class_of: Mapping[PurePosixPath, str], part_of: Texts
 ) -> None:
+    source = files.source
     if len(class_names) < 2:
+        inside = {path.parent.name for path in class_of}
+        deeper = (
+            f" If the folders in it are the classes ({_list(inside)}), move them up."
+            if len(inside) > 1
+            else ""
+        )
         raise InputError(
             f'{source} holds only one class, "{class_names[0]}". A classifier needs two or more: add a '
-            "folder with images of another class."
+            f"folder with images of another class.{deeper}"
         )
-    learned = {class_of[path] for path, part in part_of.items() if part in (None, "train")}
+    learned = {class_of[path] for path, part in part_of.items() if part in ("", "train")}
     for path, part in part_of.items():
         if class_of[path] not in learned:
             raise InputError(
@@ -213,9 +318,7 @@ def _check_classes(
             )
 
 
-def _images(number: int) -> str:
-    return f"{number} image{'s' * (number != 1)}"
-
-
 def _list(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' if name else "loose images" for name in sorted(names))
+    found = sorted(set(names), key=natural_key)
+    more = [f"and {len(found) - 10} more"] if len(found) > 10 else []
+    return ", ".join([f'"{name}"' for name in found[:10]] + more)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from keras_vit.data.class_names import natural_key
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.sources.archive import read_zip
 from keras_vit.data.sources.folder import read_folder
-from keras_vit.data.sources.layout import NEU_CLASSES, natural_key
+from keras_vit.data.sources.layout import NEU_CLASSES
 from keras_vit.errors import InputError
 
 CITATION = """\

@@ -2,11 +2,13 @@
 
 import logging
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
+from keras_vit.data.class_names import class_name, notes_on
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
-from keras_vit.data.sources.layout import PART_FOLDERS
+from keras_vit.data.sources.part_names import EVALUATION, part_name
 from keras_vit.errors import InputError
 
 LOGGER = logging.getLogger(__name__)
@@ -14,17 +16,18 @@ SIZE_LIMIT = 8 * 1024**3  # bytes: an image set is held in memory
 NAME_FEATURES = ("file_name", "image/filename", "filename")
 
 
-def read_tfds(name: str) -> ImageSet:
+def read_tfds(name: str, classes: Sequence[str] | None = None) -> ImageSet:
     """The images of a TFDS data set as an image set of encoded bytes.
 
     A data set that is not prepared yet is downloaded to `TFDS_DATA_DIR`, or `~/tensorflow_datasets`, after a
     line in the log that says so. The splits train, validation and test, in their usual spellings, become
-    parts; splits with other names and images without a label are left out. A data set with one split has no
-    parts.
+    parts; splits with other names and images without a label are left out, which `notes` says. A data set
+    with one split has no parts.
 
     Args:
         name: `"mnist"`, `"NAME/CONFIG"`, `"NAME:VERSION"`; `"neu_det"` is
             `keras_vit.data.sources.neu_det.NeuDet`.
+        classes: as `load_image_set` takes them.
 
     Raises:
         InputError: TFDS is not installed, the name is unknown, the data set cannot be prepared, is larger
@@ -46,7 +49,7 @@ def read_tfds(name: str) -> ImageSet:
             f"tfds:{name} has {builder.info.dataset_size / 1024**3:.0f} GiB, more than the "
             f"{SIZE_LIMIT // 1024**3} that are held in memory. Choose a smaller data set or configuration."
         )
-    return _read(tfds, builder, name)
+    return _read(tfds, builder, name, judging=classes is not None)
 
 
 def _builder(tfds, name):
@@ -111,29 +114,33 @@ def _features(tfds, builder, name):
     return images[0], labels[0], names[0] if names else None
 
 
-def _read(tfds, builder, name):
+def _read(tfds, builder, name, judging):
     image_key, label_key, name_key = _features(tfds, builder, name)
     features = builder.info.features
     decoders = {
         key: tfds.decode.SkipDecoding() for key in features if isinstance(features[key], tfds.features.Image)
     }
     found = list(builder.info.splits)
-    splits = (
-        {split: PART_FOLDERS.get(split.lower()) for split in found} if len(found) > 1 else {found[0]: "train"}
-    )
-    if "train" not in splits.values():
+    splits = _parts(found) if len(found) > 1 else {found[0]: "train"}
+    if "train" not in splits.values() and not (judging and splits):
         raise InputError(f"tfds:{name} has no train split. It has: {', '.join(found)}.")
+    unused = [split for split in found if split not in splits]
+    notes = [f"splits that are not used: {', '.join(unused)}"] if unused else []
 
     rows = []
-    for split in sorted((s for s in splits if splits[s]), key=lambda s: SPLIT_PARTS.index(splits[s])):
+    for split in sorted(splits, key=lambda split: SPLIT_PARTS.index(splits[split])):
         examples = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
         for i, example in enumerate(examples.as_numpy_iterator()):
             shown = example[name_key].decode("utf-8", "backslashreplace") if name_key else f"{split}[{i}]"
             rows.append((example[image_key], shown, int(example[label_key]), splits[split]))
+    unlabeled = [row[1] for row in rows if row[2] < 0]
+    if unlabeled:
+        notes.append(f"{len(unlabeled)} images without a label are not used, such as {unlabeled[0]}")
     rows = [row for row in rows if row[2] >= 0]
     labels = np.array([row[2] for row in rows], dtype=np.int64)
-    class_names = tuple(features[label_key].names or ())
-    if len(np.unique(labels)) < 2:
+    raw = {text: class_name(text, f"tfds:{name}") for text in features[label_key].names or ()}
+    class_names = tuple(raw.values())
+    if not judging and len(np.unique(labels)) < 2:
         raise InputError(
             f"tfds:{name} holds fewer than two classes with images. A classifier needs two or more."
         )
@@ -147,5 +154,17 @@ def _read(tfds, builder, name):
         images=[row[0] for row in rows],
         names=names,
         labels=labels,
-        parts=parts if len(set(parts)) > 1 else None,
+        parts=parts if len(set(parts)) > 1 and not judging else None,
+        notes=(*notes, *notes_on(raw)),
     )
+
+
+def _parts(splits):
+    """Split -> part, for the splits that are used."""
+    roles = {split: found.role for split in splits if (found := part_name(split)) and found.is_sure}
+    parts = {split: role for split, role in roles.items() if role in SPLIT_PARTS}
+    for split, role in roles.items():
+        free = [part for part in ("test", "validation") if part not in parts.values()]
+        if role == EVALUATION and free:
+            parts[split] = free[0]
+    return parts

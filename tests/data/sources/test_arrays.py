@@ -1,5 +1,8 @@
 """Images from an .npz file, and the errors for wrong files."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -77,6 +80,99 @@ def test_npz(tmp_path, arrays, class_names, labels, names, parts):
         assert (found == expected[..., None]).all()
 
 
+SPELLINGS = {
+    "valid": ("x_train", "y_train", "x_valid", "y_valid"),
+    "capitals": ("X_train", "Y_train", "X_val", "Y_val"),
+    "MedMNIST": ("train_images", "train_labels", "val_images", "val_labels"),
+    "the other way round": ("images_train", "labels_train", "images_dev", "labels_dev"),
+    "glued": ("xtrain", "ytrain", "xvalidation", "yvalidation"),
+    "camel": ("trainX", "trainY", "validX", "validY"),
+    "data and targets": ("train_data", "train_targets", "validation_data", "validation_targets"),
+}
+
+
+@pytest.mark.parametrize("names", SPELLINGS.values(), ids=SPELLINGS.keys())
+def test_the_names_of_parts(tmp_path, names, caplog):
+    np.savez(tmp_path / "data.npz", **dict(zip(names, (X, Y, X[:2], Y[:2]), strict=True)))
+    images = load_image_set(tmp_path / "data.npz")
+    assert images.parts == ("train",) * 4 + ("validation",) * 2
+    assert images.labels.tolist() == [1, 0, 1, 0, 1, 0]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("names", [("X", "y"), ("data", "target"), ("image", "label"), ("arr_0", "arr_1")])
+def test_the_names_of_a_pair(tmp_path, names):
+    np.savez(tmp_path / "data.npz", **dict(zip(names, (X, Y), strict=True)))
+    assert load_image_set(tmp_path / "data.npz").labels.tolist() == [1, 0, 1, 0]
+
+
+def test_arrays_that_are_not_used_are_named_and_not_read(tmp_path, caplog):
+    other = np.array([{}], dtype=object)  # would run code if it were read
+    np.savez(tmp_path / "data.npz", x_train=X, y_train=Y, x_test=X, pickled=other, masks=X)
+    images = load_image_set(tmp_path / "data.npz")
+    assert images.parts is None
+    assert "arrays that are not used: x_test, pickled, masks" in caplog.text
+
+
+CONVERTED = {
+    "floats of 0 to 1": (lambda x: x / 255, "float64 pixels of 0 to 1 are multiplied by 255 and rounded"),
+    "floats of 0 to 255": (lambda x: x * 1.0, "float64 pixels of 0 to 255 are rounded to uint8"),
+    "integers": (lambda x: x.astype(">i8"), "pixels of 0 to 255 are converted to uint8"),
+    "16 bits with values of 8": (lambda x: x.astype("uint16"), "uint16 pixels of 0 to 255 are converted"),
+    "channels first": (lambda x: x[:, None], "channels first (4, 1, 5, 6) is read as channels last"),
+}
+
+
+@pytest.mark.parametrize(("change", "line"), CONVERTED.values(), ids=CONVERTED.keys())
+def test_other_pixels_are_converted_and_announced(tmp_path, caplog, change, line):
+    pixels = np.where(np.arange(6) == 5, 255, X).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", x=change(pixels), y=Y)
+    images = load_image_set(tmp_path / "data.npz")
+    for found, expected in zip(images.images, pixels, strict=True):
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected[..., None])
+    assert line in caplog.text
+    assert line in images.notes[0]
+
+
+def test_channels_first_keeps_the_colours(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", x=np.moveaxis(colours, -1, 1), y=Y)
+    np.testing.assert_array_equal(np.stack(load_image_set(tmp_path / "data.npz").images), colours)
+
+
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [
+        (np.eye(2)[Y], "one-hot rows of 2 are read as the positions of their ones"),
+        (np.eye(2, dtype=bool)[Y], "one-hot rows of 2"),
+        (Y * 1.0, "float64 labels are read as whole numbers"),
+        (Y == 1, "False is read as class 0, True as class 1"),
+    ],
+)
+def test_other_labels_are_converted_and_announced(tmp_path, caplog, labels, line):
+    np.savez(tmp_path / "data.npz", x=X, y=labels)
+    assert load_image_set(tmp_path / "data.npz").labels.tolist() == [1, 0, 1, 0]
+    assert line in caplog.text
+
+
+def test_labels_in_words_are_in_natural_order(tmp_path):
+    np.savez(tmp_path / "data.npz", x=X, y=np.array(["10", "9", "1", "b\n"]))
+    assert load_image_set(tmp_path / "data.npz").class_names == ("1", "9", "10", "b")
+
+
+def test_an_array_that_claims_more_than_it_has(tmp_path):
+    """numpy would take the memory for all of it before it reads."""
+    header = io.BytesIO()
+    claim = {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    np.savez(tmp_path / "data.npz", y=Y)
+    with zipfile.ZipFile(tmp_path / "data.npz", "a") as archive:
+        archive.writestr("x.npy", header.getvalue() + bytes(64))
+    with pytest.raises(InputError, match=r"damaged \(x claims the shape"):
+        load_image_set(tmp_path / "data.npz")
+
+
 WRONG_NPZ = [
     (
         {"a": X, "b": Y},
@@ -89,13 +185,44 @@ WRONG_NPZ = [
         "has x and y as well as arrays for train and test. Keep one",
     ),
     ({"x": X, "y": Y[:3]}, "x has 4 images, but y has 3 labels."),
-    ({"x": X / 255, "y": Y}, "x must be uint8 pixels, 0 to 255. Received: float64"),
-    ({"x": X[0], "y": Y}, "Received: (5, 6)"),
-    ({"x": X[:, None], "y": Y}, "with 1, 3 or 4 channels. Received: (4, 1, 5, 6)"),
     (
-        {"x": X, "y": np.eye(4)[Y]},
-        "y must be one integer or text per image, shape (n,). Received: float64 (4, 4)",
+        {"x": X / 127.5 - 1, "y": Y},
+        "must have uint8 pixels, 0 to 255. Received: x float64 -1 to -0.0666667. This scales them, the same "
+        "line for each array: x = ((x - -1) / 0.933333 * 255).round().astype('uint8')",
     ),
+    ({"x": X.astype("uint16") * 200, "y": Y}, "Received: x uint16 0 to 23800. This scales them"),
+    ({"x": X.astype("int64") % 2, "y": Y}, "If 1 is white: x = (x * 255).astype('uint8')"),
+    ({"x": X * np.nan, "y": Y}, "x has values that are not finite"),
+    (
+        {"x_train": X / 255, "y_train": Y, "x_test": X * 1.0, "y_test": Y},
+        "Some are of 0 to 1 and some are not: x_train = (x_train * 255).round().astype('uint8')",
+    ),
+    ({"x": X[0], "y": Y}, "Received: (5, 6)"),
+    ({"x": np.stack([X] * 2, 1), "y": Y}, "with 1, 3 or 4 channels. Received: (4, 2, 5, 6)"),
+    (
+        {"x": np.zeros((4, 784), np.uint8), "y": Y},
+        "Received: (4, 784). If each row is a square gray image: x = x.reshape(-1, 28, 28)",
+    ),
+    (
+        {"x": np.zeros((5, 6, 3, 7), np.uint8), "y": Y},
+        "If the images are counted by the last axis: x = np.moveaxis(x, -1, 0)",
+    ),
+    ({"x": X, "y": np.full((4, 2), 0.5)}, "this takes the likeliest: y = y.argmax(axis=1)"),
+    (
+        {"x": X, "y": np.ones((4, 2), int)},
+        "one integer or text per image, shape (n,). Received: int64 (4, 2)",
+    ),
+    ({"x": X, "y": Y + 0.5}, "one integer or text per image, shape (n,). Received: float64 (4,)"),
+    ({"x": X, "images": X, "y": Y}, "has x and images, which may both be the images. Keep one of them."),
+    ({"x_train": X, "y_train": Y, "x_val": X}, "has no array y_val. It must hold"),
+    (
+        {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 5},
+        "has no training images of the classes 5, 6, but images of other parts",
+    ),
+    ({"x": X, "y": np.array(["a", "", "a", "b"])}, "gives a class without a name"),
+    ({"x": X, "y": np.array(["a", " ", "a", "b"])}, "gives a class without a name"),
+    ({"x": X, "y": Y, "class_names": np.array(["", "b"])}, "gives a class without a name"),
+    ({"x": X, "y": Y, "class_names": np.array(["e\u0301", "\xe9"])}, "must be two or more different texts"),
     ({"x": X, "y": Y * 0}, 'holds only one class, "0". A classifier needs two or more.'),
     ({"x": X, "y": Y, "class_names": np.array(["a"])}, "class_names must be two or more different texts"),
     (

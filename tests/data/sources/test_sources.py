@@ -11,27 +11,33 @@ import pytest
 
 from keras_vit.data import sources
 from keras_vit.data.audit import audit_images, require_readable
+from keras_vit.data.class_names import natural_key
 from keras_vit.data.image_set import ImageSet
+from keras_vit.data.probe import KINDS
 from keras_vit.data.sources import archive, load_image_set
-from keras_vit.data.sources.layout import NEU_CLASSES, natural_key
+from keras_vit.data.sources.layout import NEU_CLASSES
 from keras_vit.errors import InputError
 from tests.helpers.image_files import PNG, encoded, rows
 
 pytestmark = pytest.mark.same_on_every_backend
 
 
+TEXTS = (".txt", ".csv", ".xml", ".db", ".cr2", ".nef")
+"""Suffixes of files that hold no image here."""
+
+
 def put(folder, *names, content=PNG):
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        path.write_bytes(b"text" if path.suffix.lower() in TEXTS else content)
     return folder
 
 
 def pack(path, *names, content=PNG, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", compression) as packed:
         for name in names:
-            packed.writestr(name, content)
+            packed.writestr(name, b"text" if name.lower().endswith(TEXTS) else content)
     return path
 
 
@@ -273,7 +279,7 @@ WRONG = {
     "a name that is too long": (lambda tmp_path: "x" * 5000, "cannot be opened: "),
     "empty folder": (
         wrong_folder(),
-        "{data} holds no images (JPEG, PNG, BMP, GIF and WebP are read). Put the",
+        "{data} holds no images (JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF are read). Put the",
     ),
     "empty class folders": (
         lambda tmp_path: (tmp_path / "data" / "a").mkdir(parents=True) or tmp_path / "data",
@@ -298,10 +304,10 @@ WRONG = {
         wrong_folder("a/1.png", "b/1.png", "preview.png"),
         "{data} has 1 image outside its class folders, the first preview.png. Move each into",
     ),
-    "TIFF files": (
-        wrong_folder("a/1.png", "b/1.tif", "b/2.tif"),
-        "{data} holds 2 images of a kind that is not read, the first b/1.tif. JPEG, PNG, BMP, GIF and WebP "
-        "are read: convert the others to PNG, or remove them.",
+    "files of cameras": (
+        wrong_folder("a/1.png", "b/1.cr2", "b/2.NEF"),
+        "{data} holds 2 images of a kind that is not read, the first b/1.cr2 (1 .cr2, 1 .nef). JPEG, PNG, "
+        "BMP, GIF, WebP, TIFF and AVIF are read: convert the others to PNG, or remove them.",
     ),
     "no train folder": (
         wrong_folder("test/a/1.png", "val/b/1.png"),
@@ -400,6 +406,6 @@ def test_unreadable_files_are_loaded_and_named_by_the_audit(tmp_path):
         require_readable(audit_images(load_image_set(folder)))
     assert str(error.value).splitlines()[1:] == [
         "    a/cut.jpg: cannot be decoded: cut short or damaged",
-        "    b/text.jpg: not a readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says",
+        f"    b/text.jpg: not a readable {KINDS} image, whatever its name says",
         "    b/zero.png: empty, 0 bytes",
     ]
