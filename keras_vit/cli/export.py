@@ -10,6 +10,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from keras_vit.process.backend import import_quietly
+from keras_vit.process.children import stop_on_signals
 from keras_vit.serving import Format
 
 
@@ -47,6 +48,7 @@ class Export:
     """print the folder and the comparison as JSON"""
 
     def __call__(self) -> None:
+        stop_on_signals()
         import_quietly(find_devices=True)
         from keras_vit.serving.bundle import export
 
@@ -66,8 +68,5 @@ class Export:
         if self.json:
             print(json.dumps({"path": str(exported.path), "comparison": dataclasses.asdict(found)}))
             return
-        print(
-            f"compared with Keras on {found.images} images: probabilities differ by {found.difference:.1e} "
-            f"at most, the same class for {found.same_class}"
-        )
+        print(found.line())
         print(f"exported: {exported.path}")

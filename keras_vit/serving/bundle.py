@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
@@ -15,15 +14,19 @@ from keras_vit.data.image_set import ImageSet, evenly
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.errors import InputError
 from keras_vit.files import write_text
+from keras_vit.locks import locked
+from keras_vit.process.children import run_command
 from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import Run, load_run
 from keras_vit.serving import Format
+from keras_vit.serving.comparison import Comparison
 from keras_vit.serving.model_card import model_card
-from keras_vit.serving.saved_model import Comparison, compare_saved_model, encoded_image, write_saved_model
+from keras_vit.serving.saved_model import compare_saved_model, encoded_image, write_saved_model
 from keras_vit.serving.server_files import MODELS, add_model, batching_config, compose_file, read_models
 from keras_vit.serving.serving_json import write_serving_json
 from keras_vit.serving.version_folder import SAVED_MODEL, check_name, check_version, new_version, versions_of
 from keras_vit.serving.warmup import require_serving_api, write_warmup
+from keras_vit.text import say
 
 QUANTISED_BY = {"onnx": "onnxruntime.quantization", "openvino": "NNCF"}
 """What makes an int8 file of the float32 file of a format."""
@@ -32,6 +35,7 @@ WEIGHTS = ("timm", "huggingface")
 """Formats of weights, which other libraries load into models of their own."""
 
 COMPARED_IMAGES = 360
+WAIT_SECONDS = 60.0  # for another export that writes the server's files, which takes milliseconds
 CARD = "model_card.md"
 
 
@@ -102,13 +106,13 @@ def export(
     run = run if isinstance(run, Run) else load_run(run)
     if keras.backend.backend() != "tensorflow":
         return _export_with_tensorflow(run, to, name, version, format, int8, flips, data)
-    if format == "savedmodel":
-        require_serving_api()
-        read_models(Path(to) / MODELS)  # an error in it is raised before the work, not after it
-    _refuse_mixture(Path(to) / name, format)
-    images, training_images = _read_images(run, data, int8)
-    images = images.take(evenly(len(images), COMPARED_IMAGES))
     with new_version(Path(to), name, version) as new:
+        if format == "savedmodel":
+            require_serving_api()
+            read_models(Path(to) / MODELS)  # an error in it is raised before the work, not after it
+        _refuse_mixture(Path(to) / name, format)
+        images, training_images = _read_images(run, data, int8)
+        images = images.take(evenly(len(images), COMPARED_IMAGES))
         if format == "savedmodel":
             comparison = write_bundle(run, new.folder, name, images, flips)
         elif format == "timm" or format == "huggingface":  # not `in`, which mypy does not follow
@@ -127,10 +131,14 @@ def export(
 
 def _read_images(run: Run, data: str | None, int8: bool) -> tuple[ImageSet, ImageSet | None]:
     """The images to compare on, and the training images, which only int8 needs."""
+    own = own_images(run) if data is None or int8 else None
+    train = own.train if own and int8 else None
     if data is not None:
-        return images_to_judge(run, data), own_images(run).train if int8 else None
-    own = own_images(run)
-    return own.test, own.train if int8 else None
+        return images_to_judge(run, data), train
+    assert own is not None
+    parts = ("test", "train") if int8 else ("test",)
+    say(*own.notes(*parts))
+    return own.test, train
 
 
 def write_bundle(run: Run, folder: Path, name: str, images: ImageSet, flips: bool = False) -> Comparison:
@@ -166,16 +174,21 @@ def write_server_files(models: Path, name: str) -> None:
     """
     image = f"tensorflow/serving:{version_of('tensorflow-serving-api')}"
     texts = {"batching.config": batching_config(), "compose.yaml": compose_file(name, image)}
-    missing = [models / file for file in (*texts, MODELS) if not (models / file).exists()]
-    try:
-        for file, text in texts.items():
-            if models / file in missing:
-                write_text(models / file, text)
-        add_model(models / MODELS, name)
-    except BaseException:
-        for path in missing:
-            path.unlink(missing_ok=True)
-        raise
+    busy = f"Another export writes the server's files in {models}"
+    # Exports of other models change the same file. The name is none that `lock_beside` gives.
+    with locked(models / ".lock", busy, "--to", wait=WAIT_SECONDS) as lock:
+        missing = [models / file for file in (*texts, MODELS) if not (models / file).exists()]
+        for file in (*texts, MODELS):
+            lock.clear(models, file)
+        try:
+            for file, text in texts.items():
+                if models / file in missing:
+                    write_text(models / file, text)
+            add_model(models / MODELS, name)
+        except BaseException:
+            for path in missing:
+                path.unlink(missing_ok=True)
+            raise
 
 
 def _refuse_mixture(folder: Path, format: str) -> None:
@@ -202,7 +215,7 @@ def _export_with_tensorflow(
     words += ["--version", str(version)] if version is not None else []
     words += ["--data", str(data)] if data is not None else []
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    process = subprocess.run(words, env=environment, capture_output=True, text=True)
+    process = run_command(words, environment)
     if process.returncode:
         message = process.stderr.strip().removeprefix("keras-vit: ")
         raise InputError(message or f"The export ended with the exit code {process.returncode}.")

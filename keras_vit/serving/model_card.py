@@ -1,9 +1,19 @@
 """model_card.md: what to know about a model before relying on it (Mitchell et al. 2019)."""
 
+import html
+import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from keras_vit.runs.folder import Run
-from keras_vit.serving.saved_model import Comparison
+from keras_vit.serving.comparison import Comparison
+from keras_vit.text import shown
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
+"""What Markdown takes for markup within a line, HTML apart; an underscore inside a word is none."""
 
 
 def model_card(run: Run, format: str, comparison: Comparison, flips: bool = False) -> str:
@@ -21,9 +31,12 @@ def model_card(run: Run, format: str, comparison: Comparison, flips: bool = Fals
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader("keras_vit.serving", "."), trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("keras_vit.serving", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=plain,  # of every value: class names and sources are written by others
     )
-    environment.filters |= {"percent": percent, "interval": interval, "cell": cell, "figures": figures}
+    environment.filters |= {"percent": percent, "interval": interval, "figures": figures, "code": code}
     return environment.get_template("model_card.md.jinja").render(
         run=run,
         config=run.config,
@@ -51,6 +64,19 @@ def figures(numbers: Sequence[float]) -> str:
     return ", ".join(f"{number:.6g}" for number in (numbers if len(set(numbers)) > 1 else numbers[:1]))
 
 
-def cell(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", " ")
+def plain(value: Any) -> Any:
+    """Text that Markdown shows as it is, on one line: no markup, HTML or link of its own."""
+    from markupsafe import Markup
+
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return MARKUP.sub(r"\\\g<0>", html.escape(shown(value), quote=False))
+
+
+def code(text: str) -> "Markup":
+    """A line as a block of code."""
+    from markupsafe import Markup
+
+    line = shown(text)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", line)), default=0))
+    return Markup(f"{fence}\n{line}\n{fence}")

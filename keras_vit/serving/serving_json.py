@@ -6,7 +6,8 @@ from typing import Any
 
 from keras_vit.files import write_json, write_text
 from keras_vit.runs.folder import Run
-from keras_vit.serving.saved_model import Comparison
+from keras_vit.serving.comparison import Comparison
+from keras_vit.text import shown
 
 LABELS, SERVING_JSON = "labels.txt", "serving.json"
 SCALING = "in the model, by (pixels / 255 - mean) / std: give it pixels in 0..255 that are not scaled"
@@ -24,7 +25,7 @@ def write_serving_json(
         more: the entries of `serving.json` on the format.
         flips: as it was exported.
     """
-    write_text(folder / LABELS, "".join(f"{name}\n" for name in run.class_names))
+    write_text(folder / LABELS, "".join(f"{shown(name)}\n" for name in run.class_names))
     entries = {
         "class_names": list(run.class_names),
         "temperature": run.temperature,
