@@ -4,12 +4,14 @@ Nothing here imports Keras: the command line reads it first.
 """
 
 import dataclasses
+import secrets
 from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from keras_vit.data.preprocess import Aspect, Deviations, Interpolation, Means, Preprocessing
 from keras_vit.errors import InputError
@@ -23,16 +25,33 @@ from keras_vit.model.config import (
     variant_arguments,
 )
 from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.validation import Channels, Count, Folder, Seed, Text, from_plain, to_plain, validated
+from keras_vit.validation import Count, Folder, Seed, Text, from_plain, to_plain, validated
 
 NONE, AUTO = "none", "auto"
-"""Values of `init` that name no weights: begin from scratch; and choose published weights."""
+"""Values of `init` that name no weights: begin from scratch; and choose published weights. `AUTO` is a value
+of the settings `OF_THE_IMAGES` too: choose by the images."""
 
 DEFAULT_MODEL = "defect-conv/4"
+"""The model for the drawn defects. Other images choose one."""
+
+OF_THE_IMAGES = ("model", "image_size", "channels")
+"""Settings that the images decide, see `training/defaults.py`."""
+
+INTERNAL = ("fixed_batch",)
+"""Fields that are no options, and not stored."""
 
 DEVICES = ("distribute", "devices", "model_devices", "nodes")
 WHERE = ("out", "resume", *DEVICES)
 """Settings of where a run is made, not of what it computes. A file of settings has none of them."""
+
+
+def _word_or_whole(value: Any) -> Any:
+    if value not in (None, AUTO) and type(value) is not int:  # Literal takes True for 1
+        raise PydanticCustomError("literal_error", "not a whole number")
+    return value
+
+
+ChannelsOrAuto = Annotated[Literal["auto", 1, 3], BeforeValidator(_word_or_whole)]
 
 CHANGES_OF_0_1_0 = {"depth", "num_heads", "dim", "mlp_dim", "stem", "drop_path_rate"}
 """What version 0.1.0 wrote as changes, always all six; null for the value of the size."""
@@ -53,14 +72,16 @@ class TrainConfig:
     """begin with published weights: a file, a folder with config.json, a run folder, timm:NAME, or
     hf:REPO[@REVISION]; auto chooses from a table; none begins from scratch"""
     model: Text | None = None
-    """size/patch, such as defect/4, S/16 or B/16; by default defect-conv/4, and with --init that of the
-    weights"""
-    image_size: Count | Annotated[tuple[Count, Count], Field(strict=False)] | None = None
-    """side in pixels, or height and width; by default that of the weights, 28 for the defect sizes, 224 for
-    the others"""
-    channels: Channels | None = None
-    """1 reads images as gray, 3 as RGB; by default that of the weights, 1 for the defect sizes, 3 for
-    the others"""
+    """size/patch, such as defect/4, S/16 or B/16; auto (the default) chooses by number and size of the
+    images, and is defect-conv/4 for the drawn defects, and with --init that of the weights"""
+    image_size: Count | Annotated[tuple[Count, Count], Field(strict=False)] | Literal["auto"] | None = None
+    """side in pixels, or height and width; auto (the default without --model) chooses by number and size of
+    the images; by default that of the weights or of the named model, 28 for the defect sizes, 224 for the
+    others"""
+    channels: ChannelsOrAuto | None = None
+    """1 reads images as gray, 3 as RGB; auto (the default without --model) is 1 where all images are gray,
+    and 3 otherwise; by default that of the weights or of the named model, 1 for the defect sizes, 3 for the
+    others"""
     aspect: Aspect = "stretch"
     """what happens to images of another aspect ratio"""
     mean: Means | None = None
@@ -97,16 +118,18 @@ class TrainConfig:
     """number of devices that a copy of the model is cut over, with --distribute model; by default all"""
     nodes: Count | None = None
     """number of machines that the run must have; see docs/cluster.md"""
+    fixed_batch: bool = field(default=False, compare=False, repr=False)
+    """whether the batch size was given, so that it is not cut to the number of training images"""
 
     def __post_init__(self):
-        if self.model is not None:
+        if self.model not in (None, AUTO):
             named_size(self.model)
         unknown = self.changes.keys() - set(CHANGEABLE)
         if unknown:
             raise InputError(
                 f"changes may have {', '.join(CHANGEABLE)}. Received: {', '.join(map(str, sorted(unknown)))}"
             )
-        if self.init == NONE:
+        if self.init == NONE and not self.follows_images:
             try:
                 model = self.vit_config(num_classes=2)  # the images decide how many there are
             except InputError as error:
@@ -115,7 +138,7 @@ class TrainConfig:
             # Refuses a mean of three values for gray images, too.
             _ = self.preprocessing
         else:
-            check_fields(**self.changes)  # whether they fit together, the weights decide
+            check_fields(**self.changes)  # whether they fit together, the weights or the images decide
             changes = self.changes
         ordered = {name: changes[name] for name in CHANGEABLE if name in changes}
         object.__setattr__(self, "changes", ordered)
@@ -125,20 +148,35 @@ class TrainConfig:
             raise InputError("Which run is to be resumed? Give its folder with --out.")
 
     @property
+    def follows_images(self) -> tuple[str, ...]:
+        """Which of the settings `OF_THE_IMAGES` the images are still to decide; none of the drawn defects.
+
+        A model that is named decides size and channels, unless these are `AUTO`.
+        """
+        if self.data is None or self.init != NONE:
+            return ()
+        open_values = (None, AUTO) if self.model in (None, AUTO) else (AUTO,)
+        return tuple(name for name in OF_THE_IMAGES if getattr(self, name) in open_values)
+
+    @property
     def size(self) -> str:
-        """The name of the size, of a run from scratch."""
-        return DEFAULT_MODEL if self.model is None else self.model
+        """The name of the size, of a run from scratch; `AUTO` while the images are still to decide it."""
+        if "model" in self.follows_images:
+            return AUTO
+        return DEFAULT_MODEL if self.model in (None, AUTO) else self.model
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of what the model gets, in a run from scratch."""
+        if self.follows_images:
+            raise InputError(f"The images decide {', '.join(self.follows_images)}: give values for them.")
         return self.image_shape_from(default_image_size(self.size), default_channels(self.size))
 
     def image_shape_from(self, size: int | tuple[int, int], channels: int) -> tuple[int, int, int]:
         """(height, width, channels) of what the model gets: the given ones where the settings name none."""
-        wanted = size if self.image_size is None else self.image_size
+        wanted = size if self.image_size in (None, AUTO) else self.image_size
         height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
-        return (height, width, self.channels or channels)
+        return (height, width, channels if self.channels in (None, AUTO) else self.channels)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -161,14 +199,17 @@ class TrainConfig:
 
 
 def default_folder(config: TrainConfig) -> Path:
-    """The folder of a run whose settings name none: runs/, the date, the time and the model."""
+    """The folder of a run whose settings name none: runs/, date and time, the model, and random digits.
+
+    Without these, commands that are started in the same second would want the same folder.
+    """
     name = config.size.replace("/", "-") if config.init == NONE else "pretrained"
-    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(3)}"
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Ready for JSON, without the settings of `WHERE`."""
-    return {name: value for name, value in to_plain(config).items() if name not in WHERE}
+    return {name: value for name, value in to_plain(config).items() if name not in WHERE + INTERNAL}
 
 
 def from_dict(plain: Any, **where: Any) -> TrainConfig:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.model.config import CHANGEABLE, ViTConfig
 from keras_vit.process.command import repeat_command
-from keras_vit.training.config import NONE, WHERE, TrainConfig, to_dict
+from keras_vit.training.config import INTERNAL, NONE, OF_THE_IMAGES, WHERE, TrainConfig, to_dict
 from keras_vit.training.recipe import RECIPE_CHANGES, RECIPES, Recipe
 from keras_vit.validation import helps, hints
 
@@ -21,7 +21,7 @@ def _fields(cls: Any, *parts: str) -> tuple[str, ...]:
 
 
 PARTS: dict[type, tuple[str, ...]] = {
-    TrainConfig: _fields(TrainConfig, "changes", "recipe"),
+    TrainConfig: _fields(TrainConfig, "changes", "recipe", *INTERNAL),
     ViTConfig: CHANGEABLE,
     Recipe: _fields(Recipe, "augmentation"),
     Augmentation: _fields(Augmentation),
@@ -65,6 +65,8 @@ def options_of(cls: type) -> dict[str, Option]:
         if name not in CHANGEABLE:
             same = default[name] == lab[name]
             words = str(default[name]) if same else f"{default[name]}; {lab[name]} with --recipe lab"
+        if name in OF_THE_IMAGES:
+            words = "auto, or that of --model or --init" if name != "model" else "auto, or that of --init"
         found[name] = Option(hint, " ".join(helps(cls)[name].split()), words)
     return found
 
@@ -101,6 +103,8 @@ def with_options(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
         base = RECIPES["finetune"]  # the settings of a training that is named, so not a probe
         changes = {**RECIPE_CHANGES["finetune"], **changes}
     augmented = dataclasses.replace(base.augmentation, **augmentation)
+    if "batch_size" in recipe:
+        run["fixed_batch"] = True
     return dataclasses.replace(
         config,
         changes=changes,
@@ -129,12 +133,15 @@ def command_of(config: TrainConfig) -> str:
             init=config.init,
             recipe=recipe,
             model=config.model,
+            image_size=config.image_size,  # 28 pixels cannot be cut into all patch sizes
+            channels=config.channels,
             changes=dict(RECIPE_CHANGES.get(name, {})) if config.init != NONE else {},
         )
         for name, recipe in RECIPES.items()
     }
     nearest = min(defaults, key=lambda name: len(differences(config, defaults[name])))
     unset = {**_flat(defaults[nearest]), "recipe": "default", "resume": config.resume}
+    unset |= {"image_size": None, "channels": None}
     for name in WORDS - unset.keys():
         unset[name] = "that of the size"  # so that it is written as a word, not as a flag
     del unset["init"], unset["model"]  # one of them is always named

@@ -120,7 +120,7 @@ def test_the_module_runs_as_a_command():
         ),
         (
             ["train", "--image-size", "28", "x"],
-            "--image-size must be None, or INT, or INT INT. Received: '28', 'x'. See keras-vit --help.",
+            "--image-size must be None, or INT, or INT INT, or auto. Received: '28', 'x'. See keras-vit --help.",
         ),
         (
             ["train", "--recipe", "nosuch"],
@@ -129,7 +129,7 @@ def test_the_module_runs_as_a_command():
         ),
         (
             ["train", "--channels", "2"],
-            "--channels must be one of '1', '3', 'None'. Received: '2'. See keras-vit train --help.",
+            "--channels must be one of '1', '3', 'None', 'auto'. Received: '2'. See keras-vit train --help.",
         ),
         (
             ["train", "--depth"],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -205,7 +206,11 @@ def test_a_config_without_a_newer_field():
 def test_the_default_folder_is_named_after_the_time_and_the_model():
     folder = default_folder(TrainConfig(model="defect/4"))
     assert folder.parent == Path("runs")
-    assert folder.name.endswith("-defect-4")
+    assert re.fullmatch(r"\d{8}-\d{6}-defect-4-[0-9a-f]{6}", folder.name)
+
+
+def test_commands_of_the_same_second_have_different_default_folders():
+    assert len({default_folder(TrainConfig()) for _ in range(100)}) > 98
 
 
 def changed(**changes):
@@ -226,9 +231,9 @@ WRONG = {
     "seed": (TrainConfig, dict(seed=-1), "seed must be 0 or more"),
     "image_size 0": (TrainConfig, dict(image_size=0), "image_size must be 1 or more"),
     "image_size -4": (TrainConfig, dict(image_size=(28, -4)), "image_size must be 1 or more"),
-    "channels": (TrainConfig, dict(channels=2), "channels must be one of 1, 3 or None. Received: channels=2"),
-    "channels 0": (TrainConfig, dict(channels=0), "channels must be one of 1, 3 or None"),
-    "channels True": (TrainConfig, dict(channels=True), "channels must be one of 1, 3 or None"),
+    "channels": (TrainConfig, dict(channels=2), "channels must be one of 'auto', 1, 3 or None. Received: channels=2"),
+    "channels 0": (TrainConfig, dict(channels=0), "channels must be one of 'auto', 1, 3 or None"),
+    "channels True": (TrainConfig, dict(channels=True), "channels must be one of 'auto', 1, 3 or None"),
     "depth 0": (TrainConfig, changed(depth=0), "depth must be 1 or more. Received: depth=0"),
     "no heads": (TrainConfig, changed(num_heads=0), "num_heads must be 1 or more"),
     "dim 0": (TrainConfig, changed(dim=0), "dim must be 1 or more"),

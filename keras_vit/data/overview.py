@@ -1,0 +1,136 @@
+"""What images have in common, which a model for them is chosen by: their size, and whether they are gray."""
+
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_vit.data.image_set import Image
+from keras_vit.data.probe import FORMATS, UnreadableImage, probe_image, quiet_headers
+
+BLOCK = 8
+"""Side in pixels of the blocks that JPEG encodes."""
+
+JPEG_NOISE = 3.0
+"""How far the channels of a gray image may be apart, on average over a block, in gray levels of 255."""
+
+CHUNK = 64
+"""Images that are decoded before the search for colour may end."""
+
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag, and its values for an image that is shown with its sides exchanged."""
+
+GRAY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes without colour: images that have them need not be decoded."""
+
+
+class _Header(NamedTuple):
+    height: int
+    width: int
+    is_gray: bool  # False where only the pixels can tell
+
+
+class Overview:
+    """The size and the colour of images, each found when it is first asked for.
+
+    Images that cannot be read count for neither: the audit names them.
+
+    Args:
+        images: files, encoded bytes or pixels.
+    """
+
+    def __init__(self, images: Sequence[Image]) -> None:
+        self.images = images
+
+    @cached_property
+    def size(self) -> tuple[int, int] | None:
+        """The medians of height and width in pixels, as shown; `None` if no image can be read."""
+        found = [(header.height, header.width) for header in self._headers if header is not None]
+        if not found:
+            return None
+        height, width = np.median(found, axis=0)
+        return round(height), round(width)
+
+    @cached_property
+    def is_gray(self) -> bool:
+        """Whether all images are gray, however many channels their files have.
+
+        The first image in colour ends the search; gray images that are stored as RGB are all decoded.
+        """
+        pairs = zip(self.images, self._headers, strict=True)
+        doubtful = [image for image, header in pairs if header is not None and not header.is_gray]
+        with quiet_headers(), _pool() as pool:
+            for start in range(0, len(doubtful), CHUNK):
+                if not all(pool.map(_looks_gray, doubtful[start : start + CHUNK])):
+                    return False
+        return True
+
+    @cached_property
+    def _headers(self) -> list[_Header | None]:
+        with quiet_headers(), _pool() as pool:
+            return list(pool.map(_header, self.images))
+
+
+def is_gray(pixels: np.ndarray) -> bool:
+    """Whether an image has no colour but the noise that JPEG adds.
+
+    A block of 8x8 pixels in which red or blue is more than 3 of 255 levels from green on average is colour:
+    one strongly coloured point is, and so is a faint tint; noise of single pixels is not.
+
+    Args:
+        pixels: uint8 or uint16 (height, width, 1 to 4); the fourth channel is alpha.
+    """
+    if pixels.shape[-1] < 3:
+        return True
+    if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all():
+        return True
+    colors = pixels[..., :3].astype(np.float32)
+    if pixels.shape[-1] == 4:
+        colors *= pixels[..., 3:] / np.float32(_highest(pixels))  # what is transparent is not seen
+    apart = (colors[..., ::2] - colors[..., 1:2]) * (255 / _highest(pixels))
+    return bool((np.abs(_block_means(apart)) <= JPEG_NOISE).all())
+
+
+def _highest(pixels: np.ndarray) -> int:
+    return np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 255
+
+
+def _block_means(values: np.ndarray) -> np.ndarray:
+    """The mean of each block, those at the right and lower border smaller: (height, width, channels)."""
+    for axis in (0, 1):
+        starts = np.arange(0, values.shape[axis], BLOCK)
+        counts = np.diff(np.append(starts, values.shape[axis]))
+        sums = np.add.reduceat(values, starts, axis=axis)
+        values = sums / np.expand_dims(counts, [a for a in (0, 1, 2) if a != axis])
+    return values
+
+
+def _looks_gray(image: Image) -> bool:
+    try:
+        return is_gray(probe_image(image)[1])
+    except UnreadableImage:
+        return True
+
+
+def _header(image: Image) -> _Header | None:
+    from PIL import Image as pil
+
+    if isinstance(image, np.ndarray):
+        height, width, channels = image.shape
+        return _Header(height, width, channels < 3)
+    try:
+        with pil.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as header:
+            width, height = header.size
+            if header.getexif().get(ORIENTATION) in TURNED:
+                height, width = width, height
+            return _Header(height, width, header.mode in GRAY_MODES)
+    except Exception:  # on damaged headers PIL raises a dozen kinds of exception
+        return None
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(4, os.cpu_count() or 1))  # each may hold one image of 100 million pixels
