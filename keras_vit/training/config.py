@@ -174,9 +174,9 @@ class TrainConfig:
 
     def image_shape_from(self, size: int | tuple[int, int], channels: int) -> tuple[int, int, int]:
         """(height, width, channels) of what the model gets: the given ones where the settings name none."""
-        wanted = size if self.image_size in (None, AUTO) else self.image_size
+        wanted = size if self.image_size is None or isinstance(self.image_size, str) else self.image_size
         height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
-        return (height, width, channels if self.channels in (None, AUTO) else self.channels)
+        return (height, width, self.channels if isinstance(self.channels, int) else channels)
 
     @property
     def preprocessing(self) -> Preprocessing:

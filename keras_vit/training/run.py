@@ -126,8 +126,8 @@ def _train(config: TrainConfig, distribution: Distribution, is_owned: bool) -> R
         for line in notes:
             print(line)
         print(audit)
-        if unfinished is None and (line := line_of_images(config, chosen, overview, data.image_shape)):
-            print(line)
+        if unfinished is None and (said := line_of_images(config, chosen, overview, data.image_shape)):
+            print(said)
         for line in start.lines():
             print(line)
         print(

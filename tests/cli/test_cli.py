@@ -120,7 +120,8 @@ def test_the_module_runs_as_a_command():
         ),
         (
             ["train", "--image-size", "28", "x"],
-            "--image-size must be None, or INT, or INT INT, or auto. Received: '28', 'x'. See keras-vit --help.",
+            "--image-size must be None, or INT, or INT INT, or auto. Received: '28', 'x'. "
+            "See keras-vit --help.",
         ),
         (
             ["train", "--recipe", "nosuch"],

@@ -231,7 +231,11 @@ WRONG = {
     "seed": (TrainConfig, dict(seed=-1), "seed must be 0 or more"),
     "image_size 0": (TrainConfig, dict(image_size=0), "image_size must be 1 or more"),
     "image_size -4": (TrainConfig, dict(image_size=(28, -4)), "image_size must be 1 or more"),
-    "channels": (TrainConfig, dict(channels=2), "channels must be one of 'auto', 1, 3 or None. Received: channels=2"),
+    "channels": (
+        TrainConfig,
+        dict(channels=2),
+        "channels must be one of 'auto', 1, 3 or None. Received: channels=2",
+    ),
     "channels 0": (TrainConfig, dict(channels=0), "channels must be one of 'auto', 1, 3 or None"),
     "channels True": (TrainConfig, dict(channels=True), "channels must be one of 'auto', 1, 3 or None"),
     "depth 0": (TrainConfig, changed(depth=0), "depth must be 1 or more. Received: depth=0"),

@@ -321,7 +321,8 @@ def test_a_run_by_default_says_so_in_one_line_each(run_of_few):
         "33x30 pixels (the median) to 28x28, their colour is kept. These options choose otherwise."
     ]
     assert [line for line in lines if line.startswith("batch size")] == [
-        "batch size: 21 instead of 32, which is more than the 21 training images; --batch-size chooses another"
+        "batch size: 21 instead of 32, which is more than the 21 training images; "
+        "--batch-size chooses another"
     ]
 
 
