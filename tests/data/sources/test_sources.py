@@ -18,27 +18,9 @@ from keras_vit.data.sources import archive, load_image_set
 from keras_vit.data.sources.layout import NEU_CLASSES
 from keras_vit.errors import InputError
 from tests.helpers.image_files import PNG, encoded, rows
+from tests.helpers.trees import pack, put
 
 pytestmark = pytest.mark.same_on_every_backend
-
-
-TEXTS = (".txt", ".csv", ".xml", ".db", ".cr2", ".nef")
-"""Suffixes of files that hold no image here."""
-
-
-def put(folder, *names, content=PNG):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"text" if path.suffix.lower() in TEXTS else content)
-    return folder
-
-
-def pack(path, *names, content=PNG, compression=zipfile.ZIP_STORED):
-    with zipfile.ZipFile(path, "w", compression) as packed:
-        for name in names:
-            packed.writestr(name, b"text" if name.lower().endswith(TEXTS) else content)
-    return path
 
 
 LAYOUTS = {
