@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_vit.claims import check_hdf5, check_npz, check_unpacked, check_zip, most_unpacked
 from keras_vit.errors import InputError
 from keras_vit.model.weights.contents import AGAIN, Contents, damaged
 from keras_vit.model.weights.rules import some
@@ -46,6 +47,7 @@ DAMAGE: tuple[type[Exception], ...] = (
     struct.error,
     zipfile.BadZipFile,
     zlib.error,
+    NotImplementedError,
 )
 """What the readers of zip archives and HDF5 raise for damaged files."""
 KERAS_WEIGHTS = "model.weights.h5"  # in a .keras file
@@ -56,8 +58,8 @@ def read_file(path: Path) -> Contents:
     """Reads the tensors of a file.
 
     Raises:
-        InputError: it is empty, cut off, damaged, no file of weights, needs code, or has values that are not
-            finite.
+        InputError: it is empty, cut off, damaged, no file of weights, needs code, claims more than its bytes
+            can hold, or has values that are not finite.
     """
     try:
         kind = kind_of(path)
@@ -68,6 +70,7 @@ def read_file(path: Path) -> Contents:
     suffix = KINDS.get(path.suffix.lower())
     if suffix not in (None, kind):
         notes.append(f"{path.name} is a file of {kind} in spite of its name")
+    _check_tensors(path, found.tensors)
     tensors = dict(_as_float32(path, found.tensors, notes))
     if not tensors:
         raise InputError(f"{path} holds no tensors: {GIVE}.")
@@ -128,7 +131,10 @@ def _not_weights(start: bytes) -> str:
 def _kind_of_archive(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
+            check_zip(path, archive)
             names = archive.namelist()
+    except InputError:
+        raise
     except DAMAGE as error:
         raise damaged(path, error) from error
     if any(name.endswith("/constants.pkl") for name in names):
@@ -167,8 +173,11 @@ def _read_safetensors(path: Path) -> Contents:
 
 def _read_npz(path: Path) -> Contents:
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as archive:
             return Contents({name: archive[name] for name in archive.files})
+    except InputError:
+        raise
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise InputError(
@@ -183,21 +192,25 @@ def _read_hdf5(path: Path) -> Contents:
     return _hdf5(path, path)
 
 
-def _hdf5(path: Path, source: Any) -> Contents:
+def _hdf5(path: Path, source: Any, packed: int | None = None) -> Contents:
     import h5py
 
     try:
         with h5py.File(source, "r") as file:
+            check_hdf5(path, file, packed)
             tensors: dict[str, np.ndarray] = {}
 
             def keep(name: str | bytes, entry: Any) -> None:
                 if isinstance(entry, h5py.Dataset):
                     if isinstance(name, bytes):
                         raise ValueError(f"the name {name!r} is not UTF-8")
-                    tensors[name] = np.asarray(entry[()])
+                    # Text may repeat one piece of the file as often as it likes; it is no weight.
+                    tensors[name] = np.empty(0, object) if entry.dtype.hasobject else np.asarray(entry[()])
 
             file.visititems(keep)
             config = file.attrs.get("model_config")  # of Keras's earlier .h5 files
+    except InputError:
+        raise
     except DAMAGE as error:
         raise damaged(path, error) from error
     return Contents(tensors, _object(path, "model_config", config) if config is not None else None)
@@ -213,7 +226,7 @@ def _read_keras(path: Path) -> Contents:
     if weights is None:
         raise InputError(f"{path} has no {KERAS_WEIGHTS} in it: save the model with model.save in Keras 3.")
     found = _object(path, "config.json", config)
-    return Contents(_hdf5(path, io.BytesIO(weights)).tensors, found)
+    return Contents(_hdf5(path, io.BytesIO(weights), len(weights)).tensors, found)
 
 
 READERS: dict[Kind, Callable[[Path], Contents]] = {
@@ -228,11 +241,20 @@ READERS: dict[Kind, Callable[[Path], Contents]] = {
 def _object(path: Path, what: str, text: str | bytes) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{what} in {path} is not JSON ({error}): {AGAIN}.") from error
     if not isinstance(found, dict):
         raise InputError(f"{what} in {path} is not a JSON object: {AGAIN}.")
     return found
+
+
+def _check_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Raises InputError for tensors that are larger than the file, as views of a few bytes can be."""
+    packed = path.stat().st_size
+    check_unpacked(path, sum(tensor.nbytes for tensor in tensors.values()), packed)
+    for name, tensor in tensors.items():
+        if max(tensor.shape, default=0) > most_unpacked(packed):
+            raise InputError(f"{path} has {name} of shape {tensor.shape}, which no model has: {AGAIN}.")
 
 
 def _as_float32(

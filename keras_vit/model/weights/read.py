@@ -1,5 +1,6 @@
 """From a source of published weights to the weights of a `ViT`: the file is opened, its family reads it."""
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from keras_vit.errors import InputError
 from keras_vit.model.config import CHANGEABLE
+from keras_vit.model.keras_file import check_size
 from keras_vit.model.weights.families import google, huggingface, kerashub, own, timm, vit_pytorch
 from keras_vit.model.weights.families.others import kind_of
 from keras_vit.model.weights.rules import some
@@ -15,6 +17,8 @@ from keras_vit.model.weights.weights import Weights
 
 # The first that knows the names of a file reads it.
 FAMILIES = (own, google, kerashub, timm, huggingface, vit_pytorch)
+
+MOST_NEW = 1_000_000  # values of a ViT that a file may lack, beside as many as it has
 
 ABOUT_IMAGES = ("mean", "std", "interpolation", "image_size")
 """What a file may not tell of its images."""
@@ -37,7 +41,9 @@ def read_weights(source: str | Path, **arguments: Any) -> Weights:
     checkpoint = open_checkpoint(source)
     for family in FAMILIES:
         if family.recognises(checkpoint):
-            return family.read(checkpoint, arguments)
+            found = family.read(checkpoint, arguments)
+            _check_size(source, found)
+            return found
     kind = kind_of(checkpoint.tensors)
     if kind is not None:
         raise InputError(f"{source} is not a ViT that is known here: by its tensor names it is {kind}.")
@@ -45,6 +51,12 @@ def read_weights(source: str | Path, **arguments: Any) -> Weights:
         f"{source} has no tensor names of a known ViT (it has {some(list(checkpoint.tensors))}): "
         "give weights of timm, Hugging Face, Google, vit-pytorch, KerasHub or keras_vit."
     )
+
+
+def _check_size(source: str | Path, found: Weights) -> None:
+    """Raises InputError if the config claims a much larger model than the weights are, before it is built."""
+    sizes = [math.prod(array.shape) for array in found.arrays.values()]
+    check_size(source, found.config, len(sizes), MOST_NEW + 2 * sum(sizes))
 
 
 def _check_names(arguments: Mapping[str, Any]) -> None:

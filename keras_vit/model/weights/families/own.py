@@ -59,6 +59,11 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
     saved = dict(checkpoint.config or {})
     run = saved.get("run") or {}
     made = _config(saved.get("config") or {}, what)
+    if made.depth > len(checkpoint.tensors):  # before anything is done per block
+        raise InputError(
+            f"{what} claims {made.depth:,} blocks and has {len(checkpoint.tensors)} tensors: the file is "
+            "incomplete."
+        )
     check_arguments(arguments, made, what)
     told = Told(arguments, _settings(run, made, what), {}, what)
     scaling = preprocessing(told, made.image_shape[2], "bilinear", {"mean": 0.5, "std": 0.5})
