@@ -263,6 +263,7 @@ class SearchConfig:
             skip_unreadable=self.skip_unreadable,
             # The largest batch, so that a lack of images for it is found while they are read.
             recipe=dataclasses.replace(self.base_recipe, batch_size=max(self.search_space().batch_sizes())),
+            fixed_batch=True,
             seed=self.seed,
         )
 

@@ -23,6 +23,7 @@ from keras_vit.process.torchrun import continue_as_torchrun
 from keras_vit.search.config import SearchConfig, from_dict, where
 from keras_vit.search.finetune_space import FirstWeights
 from keras_vit.training.config import NONE, TrainConfig
+from keras_vit.text import say
 
 if TYPE_CHECKING:
     from keras_vit.search.hyperband import ViTHyperband
@@ -66,23 +67,27 @@ def prepare_images(config: SearchConfig) -> Images:
     """
     import keras
 
+    from keras_vit.data.overview import Overview
     from keras_vit.data.pipeline import counts_by_part, fits_in_memory, read_pixels
     from keras_vit.data.sources import load_image_set
+    from keras_vit.training.defaults import line_of_images
     from keras_vit.training.prepare import prepare_data
 
-    start, image_set, first = None, None, None
+    start, first = None, None
     if config.init != NONE:
         from keras_vit.search.published import fit_heads, read_start
 
-        start, image_set = read_start(config), load_image_set(config.data)
+        start = read_start(config)
+    image_set = load_image_set(config.data)
     data, audit = prepare_data(
         config.train_config,
         keep_originals=False,
         preprocessing=start.preprocessing if start else None,
         image_set=image_set,
     )
-    if start and image_set:
+    if start:
         first = fit_heads(config, start, data, image_set)
+    not_seen = line_of_images(config.train_config, {}, Overview(image_set.images), data.image_shape)
     seen = np.concatenate([data.split.train, data.split.validation])
     images = data.image_set.take(seen)
     if fits_in_memory(len(seen), data.preprocessing):
@@ -96,7 +101,7 @@ def prepare_images(config: SearchConfig) -> Images:
         split=Split(places[:of_train], places[of_train:], places[:0]),
         counts=counts_by_part(data.split),
         fingerprint=data.image_set.fingerprint(),
-        audit=str(audit),
+        audit="\n".join(filter(None, (str(audit), not_seen))),
         backend=keras.backend.backend(),
         preprocessing=data.preprocessing,
         first=first,
@@ -155,7 +160,7 @@ def work(job: Job) -> int:
         # KerasTuner's message about trials that fail one after another contains the last one's traceback.
         traceback.print_exc()
         lines = [line for line in str(error).splitlines() if line.strip()]
-        print(lines[0], *lines[1:][-1:], flush=True)
+        say(" ".join([lines[0], *lines[1:][-1:]]), flush=True)
         return GIVEN_UP
     return FINE
 
