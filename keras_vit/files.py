@@ -24,7 +24,7 @@ def work_name(name: str) -> str:
 
 
 def is_work_name(found: str, name: str | None = None) -> bool:
-    """Whether a name is one that `work_name` gave to `name`, or to anything; earlier versions wrote NAME.new."""
+    """Whether `work_name` gave a name, to `name` or to anything; earlier versions wrote NAME.new."""
     wanted = ".+" if name is None else re.escape(name)
     return bool(re.fullmatch(rf"{wanted}(\.[0-9a-f]{{8}})?\.new", found, re.DOTALL))
 

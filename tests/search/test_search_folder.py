@@ -12,6 +12,7 @@ import pytest
 
 from keras_vit.cli.main import parse
 from keras_vit.errors import InputError
+from keras_vit.files import work_name
 from keras_vit.search import folder
 from keras_vit.search.config import WHERE, SearchConfig, to_dict
 from keras_vit.search.folder import (
@@ -62,9 +63,8 @@ def test_one_process_at_a_time(tmp_path):
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError) as caught, locked(out):
             pass
-        assert str(caught.value) == (
-            f"Another search is running in {out}: wait for it, or choose another --out."
-        )
+        assert str(caught.value).startswith(f"Another search is running in {out} (process {other.pid} on ")
+        assert str(caught.value).endswith("): wait for it, or choose another --out.")
         assert (out / "lock").is_file()
         other.kill()
     with locked(out), pytest.raises(InputError, match="Another search is running"), locked(out):
@@ -136,7 +136,7 @@ def test_other_errors_and_a_started_search_leave_the_folder(tmp_path):
     out = tmp_path / "started"
     with pytest.raises(InputError, match="a worker's"):
         start(out, InputError("a worker's"), IMAGES)
-    assert {path.name for path in out.iterdir()} == {SEARCH, "lock", "logs"}
+    assert {path.name for path in out.iterdir()} == {SEARCH, "logs"}
 
 
 def test_a_lock_is_taken_in_a_relative_folder(tmp_path, monkeypatch):
@@ -146,6 +146,24 @@ def test_a_lock_is_taken_in_a_relative_folder(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="x"), locked(Path()):
         raise InputError("x")
     assert tiny.tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["one machine", "several machines"])
+def test_what_a_killed_search_left_is_removed(is_shared, tmp_path):
+    """The files of a trial may be another machine's, whose worker is at work."""
+    trial = tmp_path / "trial_0000"
+    trial.mkdir()
+    for folder in (tmp_path, trial):
+        (folder / work_name("result.json")).write_text("half")
+    (tmp_path / work_name(".compiled")).mkdir()
+    before = tiny.tree(tmp_path)
+    with locked(tmp_path, is_shared):
+        assert tiny.tree(tmp_path).keys() - {"lock"} == before.keys()  # no search: it may be anyone's folder
+    (tmp_path / SEARCH).write_text("{}")
+    with locked(tmp_path, is_shared):
+        left = {path.name for path in tmp_path.iterdir()}
+    assert left == {SEARCH, "trial_0000", "lock"}
+    assert len(list(trial.iterdir())) == is_shared
 
 
 # Its settings

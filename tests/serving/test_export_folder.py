@@ -4,17 +4,21 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 
 from keras_vit import export
 from keras_vit.cli.main import main
 from keras_vit.errors import InputError
+from keras_vit.files import work_name
+from keras_vit.locks import lock_beside
 from keras_vit.process.exit_codes import FAILED, WRONG_USAGE
 from keras_vit.serving import version_folder
 from keras_vit.serving.saved_model import Comparison
 from tests.helpers import tiny
 from tests.serving.bundle_files import PARTS, files_below
+from tests.test_locks import held_by_another
 
 pytest.importorskip("tensorflow_serving", reason="needs the extra serving")
 
@@ -133,7 +137,7 @@ REFUSED = [
     (gone_images, "No such file or folder"),
     (taken_version, "models/vit/4 exists: leave --version out"),
     (other_format, "holds models of another format: give another --name"),
-    (file_as_target, "cannot be made (Not a directory): choose another --to"),
+    (file_as_target, "models cannot be made (File exists): choose another --to"),
     (broken_config, "models.config is not a ModelServerConfig"),
     (lambda run, folder: {"version": 0}, "version must be 1 or more and 9223372036854775807 at most"),
     (lambda run, folder: {"name": "../up"}, "A model's name is made of letters"),
@@ -248,18 +252,73 @@ def test_a_model_with_different_answers_is_not_exported(run, tmp_path, monkeypat
     assert not (tmp_path / "models").exists()
 
 
-def test_a_killed_export_does_not_affect_later_ones(run, tmp_path):
-    (tmp_path / "vit" / ".exporting-1").mkdir(parents=True)
-    assert version_folder.versions_of(tmp_path / "vit") == []
+def test_what_killed_exports_left_is_removed(run, tmp_path, capsys):
+    folder = tmp_path / "vit"
+    for name in (".exporting-1", work_name(".exporting"), "mine.new"):
+        (folder / name / "below").mkdir(parents=True)
+    assert version_folder.versions_of(folder) == []
     with version_folder.new_version(tmp_path, "vit") as new:
         (new.folder / "file").touch()
-    assert new.path == tmp_path / "vit" / "1"
+    assert new.path == folder / "1"
+    assert {path.name for path in folder.iterdir()} == {"1", "mine.new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["vit"]
+    assert "which a command that was killed has left" in capsys.readouterr().out
 
 
-def test_two_exports_at_once_get_different_versions(tmp_path):
-    with version_folder.new_version(tmp_path, "vit") as first:
-        os.rename(first.folder, tmp_path / "vit" / ".exporting-0")
-        with version_folder.new_version(tmp_path, "vit") as second:
-            (second.folder / "second").touch()
-        os.rename(tmp_path / "vit" / ".exporting-0", first.folder)
-    assert (second.path.name, first.path.name) == ("1", "2")
+@pytest.mark.usefixtures("without_model")
+def test_a_second_export_of_a_model_is_refused_at_once(run, tmp_path, monkeypatch):
+    """Before it looks at anything, so that two formats cannot become versions of one model."""
+    monkeypatch.setattr("keras_vit.serving.bundle.own_images", None)
+    with held_by_another(lock_beside(tmp_path / "vit")) as other:
+        before = tiny.tree(tmp_path)
+        with pytest.raises(InputError) as caught:
+            export(run, tmp_path)
+        assert f"Another export writes {tmp_path / 'vit'} (process {other.pid} on " in str(caught.value)
+        assert "): wait for it, or choose another --to." in str(caught.value)
+        assert tiny.tree(tmp_path) == before
+
+
+@pytest.mark.usefixtures("without_model")
+def test_exports_of_two_models_at_once_are_both_in_the_servers_file(run, tmp_path, monkeypatch):
+    """The second begins and ends while the first has read `models.config` and not yet written it."""
+    from keras_vit.serving import bundle
+
+    add, others = bundle.add_model, []
+
+    def add_late(path, name):
+        if name == "vit":
+            other = threading.Thread(target=lambda: bundle.write_server_files(tmp_path, "other"))
+            others.append(other)
+            other.start()
+            other.join(0.5)
+            assert other.is_alive()  # it waits
+        add(path, name)
+
+    monkeypatch.setattr(bundle, "add_model", add_late)
+    export(run, tmp_path)
+    others[0].join(30)
+    assert (tmp_path / "models.config").read_text().count("config {") == 2
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_another_model_is_exported_at_the_same_time(tmp_path):
+    with version_folder.new_version(tmp_path, "vit") as first, version_folder.new_version(tmp_path, "b") as b:
+        assert first.folder != b.folder
+    assert (first.path, b.path) == (tmp_path / "vit" / "1", tmp_path / "b" / "1")
+
+
+def test_a_version_that_was_made_by_something_else_stays(tmp_path):
+    with version_folder.new_version(tmp_path, "vit"):
+        (tmp_path / "vit" / "1").mkdir()
+        (tmp_path / "vit" / "1" / "mine").touch()
+    assert version_folder.versions_of(tmp_path / "vit") == [1, 2]
+
+
+def test_a_version_can_be_read_by_the_user_of_the_server(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        with version_folder.new_version(tmp_path, "vit") as new:
+            pass
+    finally:
+        os.umask(mask)
+    assert new.path.stat().st_mode & 0o777 == 0o755
