@@ -64,10 +64,12 @@ def _escape(found: re.Match) -> str:
 def say(*lines: object, flush: bool = False) -> None:
     """Prints each of these on a line of its own, with what is not printable escaped.
 
-    The package prints with nothing else. A message of several lines is given as several arguments.
+    The package prints with nothing else. A text is one line: a line break in it is escaped. An object whose
+    text has several lines, such as a table, keeps them.
     """
-    for line in lines:
-        print(encodable(shown(line), sys.stdout), flush=flush)
+    for value in lines:
+        for line in [value] if isinstance(value, str) else str(value).split("\n"):
+            print(encodable(shown(line), sys.stdout), flush=flush)
 
 
 def encodable(text: str, stream: TextIO | None) -> str:

@@ -74,9 +74,14 @@ def test_messages_of_exceptions_are_escaped(kind):
     assert str(kind("no a\x1b[2J\nb\u202e.png")) == r"no a\x1b[2J\nb\u202e.png"
 
 
+class Table:
+    def __str__(self):
+        return "a\n  b\x1b"
+
+
 def test_what_is_said_has_one_line_each(capsys):
-    say("a\nb", 3, "c\x1b")
-    assert capsys.readouterr().out == "a\\nb\n3\nc\\x1b\n"
+    say("a\nb", 3, "c\x1b", Table())
+    assert capsys.readouterr().out == "a\\nb\n3\nc\\x1b\na\n  b\\x1b\n"
 
 
 @pytest.mark.parametrize(

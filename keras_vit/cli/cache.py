@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 from keras_vit.cache import cache_folder, cached_files, clear_cache, largest_bytes
+from keras_vit.text import say
 
 
 @dataclass
@@ -32,8 +33,8 @@ class Cache:
             files, size = len(found), sum(path.stat().st_size for path in found)
         if self.json:
             answer = {"folder": str(folder), "files": files, "bytes": size, "largest_bytes": most}
-            print(json.dumps({**answer, "cleared": self.clear}))
+            say(json.dumps({**answer, "cleared": self.clear}))
             return
         verb = "removed" if self.clear else "holds"
         limit = "" if self.clear else f", of {most / 1e9:g} GB at most"
-        print(f"{folder} {verb} {files} files, {size / 1e6:.1f} MB{limit}")
+        say(f"{folder} {verb} {files} files, {size / 1e6:.1f} MB{limit}")

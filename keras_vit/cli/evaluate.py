@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from keras_vit.cli.figures import accuracy_in_words
 from keras_vit.process.backend import import_quietly
+from keras_vit.text import say, shown
 
 
 @dataclass
@@ -36,17 +37,17 @@ class Evaluate:
 
         found = evaluate(self.run, self.data, self.flips_at_test, self.leave_out_known)
         if self.json:
-            print(json.dumps(found))
+            say(json.dumps(found))
             return
         for note in found["notes"]:
-            print(note)
+            say(note)
         how = ", mean over mirror images" if self.flips_at_test else ""
-        print(f"{found['source']}: accuracy {accuracy_in_words(found)}{how}")
-        width = max(len(row["name"]) for row in found["per_class"])
-        print(f"{'class':{width}}  precision  recall      F1  images")
+        say(f"{found['source']}: accuracy {accuracy_in_words(found)}{how}")
+        width = max(len(shown(row["name"])) for row in found["per_class"])
+        say(f"{'class':{width}}  precision  recall      F1  images")
         for row in found["per_class"]:
             shares = "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
-            print(f"{row['name']:{width}}   {shares} {row['support']:7}")
+            say(f"{shown(row['name']):{width}}   {shares} {row['support']:7}")
 
 
 def _share(value: float | None) -> str:

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.children import stop_on_signals
 from keras_vit.serving import Format
+from keras_vit.text import say
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Export:
             )
         found = exported.comparison
         if self.json:
-            print(json.dumps({"path": str(exported.path), "comparison": dataclasses.asdict(found)}))
+            say(json.dumps({"path": str(exported.path), "comparison": dataclasses.asdict(found)}))
             return
-        print(found.line())
-        print(f"exported: {exported.path}")
+        say(found.line())
+        say(f"exported: {exported.path}")

@@ -122,7 +122,8 @@ def sentence_of(error: BaseException) -> str:
     message = first_line(error).rstrip(".")
     kind = type(error).__name__
     told = kind if message == kind else f"{kind}: {message}"
-    return f"This was not expected: {told}. Run the command again with --debug for the traceback."
+    advice = f"{_memory_limit()}Run the command again with --debug for the traceback."
+    return f"This was not expected: {told}. {advice}"
 
 
 def _lack(error: BaseException) -> str | None:
@@ -133,6 +134,18 @@ def _lack(error: BaseException) -> str | None:
         return EXHAUSTED[error.errno]
     message = str(error).lower()
     return next((lack for words, lack in EXHAUSTED_IN_WORDS.items() if words in message), None)
+
+
+def _memory_limit() -> str:
+    """A sentence on the limit of memory, if there is one: libraries hide what fails by it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return f"The reason may be the limit of {limit / 1e9:.1f} GB of memory (ulimit -v). "
 
 
 def _file_of(error: BaseException) -> str | None:

@@ -7,6 +7,7 @@ from tyro.conf import Positional
 
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.exit_codes import FAILED, FINE
+from keras_vit.text import say
 
 
 @dataclass
@@ -33,5 +34,5 @@ class Inspect:
 
         image_set = load_image_set(self.data)
         audit = audit_images(image_set, split_image_set(image_set, seed=self.seed))
-        print(json.dumps(audit.to_dict()) if self.json else audit)
+        say(json.dumps(audit.to_dict()) if self.json else audit)
         return FAILED if audit.unreadable else FINE

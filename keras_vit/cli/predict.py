@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from keras_vit.errors import InputError
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.exit_codes import FAILED, FINE
+from keras_vit.text import say, shown
 
 if TYPE_CHECKING:
     from keras_vit.runs.predict import Prediction
@@ -42,11 +43,11 @@ class Predict:
 
         found = predict(self.run, self.images, self.flips_at_test)
         if self.json:
-            print(json.dumps([dataclasses.asdict(item) for item in found]))
+            say(json.dumps([dataclasses.asdict(item) for item in found]))
         else:
-            width = max(len(item.image) for item in found)
+            width = max(len(shown(item.image)) for item in found)
             for item in found:
-                print(f"{item.image:{width}}  {item.error or _answer(item)}")
+                say(f"{shown(item.image):{width}}  {item.error or _answer(item)}")
         return FAILED if any(item.error for item in found) else FINE
 
 

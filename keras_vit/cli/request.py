@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from keras_vit.errors import InputError, ServerError
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.exit_codes import FAILED, FINE
+from keras_vit.text import say
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Request:
         options = {key: getattr(self, key) for key in ("name", "version", "protocol", "timeout", "retries")}
         if self.signatures:
             found = client.signatures(self.address, **options)
-            print(json.dumps(found) if self.json else client.signature_table(found))
+            say(*[json.dumps(found)] if self.json else client.signature_table(found).split("\n"))
             return FINE
         if not self.images:
             raise InputError("Give at least one image file after the server.")
@@ -66,9 +67,9 @@ class Request:
             answers, failure = error.answers, error
         found = client.to_json(answers, class_names)  # checks the labels, also for a table
         if self.json:
-            print(json.dumps(found))
+            say(json.dumps(found))
         elif answers:
-            print(client.table(answers))
+            say(*client.table(answers).split("\n"))
         if failure:
             raise failure
         return FAILED if any(answer.error for answer in answers) else FINE

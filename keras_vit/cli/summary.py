@@ -11,6 +11,7 @@ from keras_vit.cli.options import option_group
 from keras_vit.errors import InputError
 from keras_vit.model.config import ViTConfig, default_channels, default_image_size
 from keras_vit.process.backend import import_quietly
+from keras_vit.text import say
 from keras_vit.training.options import options_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Summary:
             raise
         except ValueError as error:  # what a layer refuses is here a mistake of the user
             raise InputError(str(error)) from error
-        print(json.dumps(table.to_dict()) if self.json else table)
+        say(json.dumps(table.to_dict()) if self.json else table)
 
     def _table(self) -> "LayerTable":
         from keras_vit.model.summary import summary

@@ -14,6 +14,7 @@ from keras_vit.data.augmentation import Augmentation
 from keras_vit.model.config import ViTConfig
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.torchrun import continue_as_torchrun
+from keras_vit.text import say
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.config_file import read_config
 from keras_vit.training.options import RECIPE, options_of, with_options
@@ -87,8 +88,8 @@ class Train:
             answer: dict[str, Any] = {"run": str(run.path), "report": str(run.path / "report.html")}
             for name, found in (("best", best), ("last", last)):
                 answer[name] = {key: found[key] for key in ("epoch", "accuracy", "accuracy_interval")}
-            print(json.dumps(answer))
+            say(json.dumps(answer))
             return
         for name, found in (("best by validation", best), ("last", last)):
-            print(f"test accuracy, {name + ' epoch':24} {found['epoch']:4}: {accuracy_in_words(found)}")
-        print(f"report: {run.path / 'report.html'}")
+            say(f"test accuracy, {name + ' epoch':24} {found['epoch']:4}: {accuracy_in_words(found)}")
+        say(f"report: {run.path / 'report.html'}")

@@ -9,6 +9,7 @@ from tyro.conf import Positional
 from keras_vit.cli.options import option_group
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.weights.weights import Interpolation
+from keras_vit.text import say
 from keras_vit.training.options import Option
 from keras_vit.validation import helps, hints
 
@@ -61,4 +62,4 @@ class Weights:
         from keras_vit.model.weights.read import read_weights
 
         found = read_weights(self.source, **self.told)
-        print(json.dumps(to_dict(found)) if self.json else to_text(found))
+        say(*[json.dumps(to_dict(found))] if self.json else to_text(found).split("\n"))

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
+from keras_vit.text import Shown, say
 
 STARTER = "KERAS_VIT_STARTER"  # tells a command of `run_command` which process it belongs to
 SECONDS_TO_END = 5.0  # of its own will, before a process is killed
@@ -175,12 +176,12 @@ def _begin(target, arguments, log, environment, cores, parent):
     try:
         code = target(*arguments)
     except InputError as error:
-        print(error, flush=True)
+        say(error, flush=True)
         code = WRONG_USAGE
     except SystemExit as stop:
         code = stop.code
         if isinstance(code, str):  # like the interpreter: print the message and fail
-            print(code, flush=True)
+            say(code, flush=True)
             code = FAILED
     except BaseException:
         traceback.print_exc()
@@ -200,9 +201,10 @@ def _settle(log, parent):
     text = partial(
         os.fdopen, mode="w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )
-    sys.stdout, sys.stderr = text(1), text(2)
+    streams: Any = Shown(text(1)), Shown(text(2))
+    sys.stdout, sys.stderr = streams
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
-    print(f"{STARTED} {os.getpid()}" + (f", GPU {gpu}" if gpu else ""), flush=True)
+    say(f"{STARTED} {os.getpid()}" + (f", GPU {gpu}" if gpu else ""), flush=True)
 
 
 def _leave(code: int | None) -> NoReturn:

@@ -14,6 +14,7 @@ from keras_vit.data.pipeline import pixel_dataset, without_autotuning
 from keras_vit.data.preprocess import Preprocessing, scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.runs.ood_features import ood_features
+from keras_vit.text import say
 from keras_vit.validation import to_plain
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class FeatureReader:
                 try:
                     self._cache.add(made)
                 except (OSError, InputError) as error:
-                    print(f"The features are not kept in the cache: {error}")
+                    say(f"The features are not kept in the cache: {error}")
                     self._cache = None
         self.computed += len(missing)
         self.found += len(hashes) - len(missing)

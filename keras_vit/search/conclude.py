@@ -17,6 +17,7 @@ from keras_vit.search.folder import logs
 from keras_vit.search.progress import minutes
 from keras_vit.search.results import read_search
 from keras_vit.search.worker import Images, Job, train_default, train_run
+from keras_vit.text import say
 from keras_vit.training.config import NONE
 from keras_vit.training.recipe import RECIPE_CHANGES
 
@@ -39,14 +40,14 @@ def conclude(config: SearchConfig, images: Images, context: Context, wall_second
     settings = {name: value for name, value in record.config.items() if name not in ("asked", "fingerprint")}
     settings["wall_seconds"] = wall_seconds
     final = None
-    print(_trials(record, wall_seconds), flush=True)
-    print(f"best on validation: {_best(best, images.counts['validation'])}", flush=True)
+    say(_trials(record, wall_seconds), flush=True)
+    say(f"best on validation: {_best(best, images.counts['validation'])}", flush=True)
     if config.retrain:
         settings["baseline"] = _baseline(config, images, context)
-        print(_compared(record, settings["baseline"]), flush=True)
+        say(_compared(record, settings["baseline"]), flush=True)
         final = _test(config, record, best, context)
         low, high = final["accuracy_interval"]
-        print(
+        say(
             f"trained on train and validation images, {final['epochs']} epochs: test accuracy "
             f"{final['accuracy']:.1%} ({final['correct']} of {final['images']}; 95 % interval {low:.1%} to "
             f"{high:.1%})",
@@ -54,8 +55,8 @@ def conclude(config: SearchConfig, images: Images, context: Context, wall_second
         )
     page = render_search_report(dataclasses.replace(record, config=settings), final=final)
     write_text(config.folder / REPORT, page)
-    print(f"report: {config.folder / REPORT}", flush=True)
-    print(f"to train it: keras-vit train --config {config.folder / 'best.json'}", flush=True)
+    say(f"report: {config.folder / REPORT}", flush=True)
+    say(f"to train it: keras-vit train --config {config.folder / 'best.json'}", flush=True)
 
 
 def _trials(record: SearchRecord, wall_seconds: float) -> str:

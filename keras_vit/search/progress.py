@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_vit.evaluation.trials import SearchRecord, TrialRecord
 from keras_vit.search.point import in_words
+from keras_vit.text import say, shown
 
 
 @dataclass(frozen=True)
@@ -157,15 +158,16 @@ class Display:
         if self.printed is None:
             self.printed = {trial.trial_id for trial in ended}
             if ended:
-                print(f"continues: {state}", flush=True)
+                say(f"continues: {state}", flush=True)
         for trial in ended:
             if trial.trial_id not in self.printed:
                 self.printed.add(trial.trial_id)
                 self._clear()
-                print(trial_line(trial) if self.live else f"{trial_line(trial)}  [{state}]", flush=True)
+                say(trial_line(trial) if self.live else f"{trial_line(trial)}  [{state}]", flush=True)
         if self.live:
             self._clear()
-            print(state[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+            sys.stdout.write(shown(state)[: shutil.get_terminal_size().columns - 1])
+            sys.stdout.flush()
 
     def end(self) -> None:
         """Clears the line of the state."""
@@ -173,4 +175,5 @@ class Display:
 
     def _clear(self):
         if self.live:
-            print("\r\x1b[K", end="", flush=True)
+            sys.stdout.write("\r\x1b[K")
+            sys.stdout.flush()

@@ -30,6 +30,7 @@ from keras_vit.search.progress import Display, plan
 from keras_vit.search.results import read_search, write_trials
 from keras_vit.search.slots import TUNER_ID, Slot, joins_another, make_slots
 from keras_vit.search.worker import Images, Job, prepare_images, work
+from keras_vit.text import say
 
 MOST_DEATHS = 8  # of one process in a row, without a trial that ends, before the search gives up
 POLL_SECONDS = 0.1
@@ -106,7 +107,7 @@ def _run(
     if images.first is not None:
         config = dataclasses.replace(config, weights=images.first.known)
     write_or_check_images(config, images)
-    print(images.audit, *(images.first.lines if images.first else ()), sep="\n", flush=True)
+    say(*images.audit.split("\n"), *(images.first.lines if images.first else ()), flush=True)
     gc.freeze()  # nor the images
     job = Job(config, images, stop_at)
     rungs = plan(config.max_epochs, config.factor, config.iterations)

@@ -8,6 +8,7 @@ from multiprocessing.process import BaseProcess
 from keras_vit.errors import InputError
 from keras_vit.process.children import gpus as visible_gpus
 from keras_vit.search.config import SearchConfig
+from keras_vit.text import say
 
 ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 TUNER_ID = "KERASTUNER_TUNER_ID"
@@ -56,9 +57,9 @@ def make_slots(config: SearchConfig) -> list[Slot]:
     host, port = config.host or "127.0.0.1", str(config.port or _free_port(config.host or "127.0.0.1"))
     address = dict(zip(ADDRESS, (host, port), strict=True))
     if config.host:
-        print(
-            f"To join from another machine that has {config.folder} on a shared disk:\n  "
-            f"{TUNER_ID}=NAME {ADDRESS[0]}={host} {ADDRESS[1]}={port} "
+        say(
+            f"To join from another machine that has {config.folder} on a shared disk:",
+            f"  {TUNER_ID}=NAME {ADDRESS[0]}={host} {ADDRESS[1]}={port} "
             f"keras-vit search --out {config.folder}",
             flush=True,
         )

@@ -208,6 +208,18 @@ def test_a_limit_of_memory():
     assert ran.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps this limit")
+def test_a_limit_of_memory_is_named_with_an_error_that_hides_it():
+    script = "from keras_vit.cli.failures import sentence_of; print(sentence_of(AttributeError('jax')))"
+    ran = subprocess.run(
+        ["bash", "-c", f'ulimit -v 4000000; exec {sys.executable} -c "{script}"'],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.stdout.startswith(
+        "This was not expected: AttributeError: jax. The reason may be the limit of 4.1 GB"
+    )
+
+
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
 def test_a_terminal_that_cannot_show_a_name(environment):
     environment = {**os.environ, "PYTHONCOERCECLOCALE": "0", **environment}
