@@ -54,8 +54,8 @@ class Request:
             import_quietly(find_devices=True)
         options = {key: getattr(self, key) for key in ("name", "version", "protocol", "timeout", "retries")}
         if self.signatures:
-            found = client.signatures(self.address, **options)
-            say(*[json.dumps(found)] if self.json else client.signature_table(found).split("\n"))
+            held = client.signatures(self.address, **options)
+            say(*[json.dumps(held)] if self.json else client.signature_table(held).split("\n"))
             return FINE
         if not self.images:
             raise InputError("Give at least one image file after the server.")

@@ -125,11 +125,12 @@ def run_command(words: Sequence[str], environment: Mapping[str, str]) -> subproc
     """
     process = subprocess.Popen(
         words,
-        env={**environment, STARTER: str(os.getpid())},
+        env={**environment, STARTER: str(os.getpid()), "PYTHONIOENCODING": "utf-8:backslashreplace"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="backslashreplace",
     )
     with process:
         try:

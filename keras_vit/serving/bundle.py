@@ -12,10 +12,11 @@ import numpy as np
 
 from keras_vit.data.image_set import ImageSet, evenly
 from keras_vit.data.pipeline import read_pixels
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.files import write_text
 from keras_vit.locks import locked
 from keras_vit.process.children import run_command
+from keras_vit.process.exit_codes import WRONG_USAGE
 from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import Run, load_run
 from keras_vit.serving import Format
@@ -216,8 +217,13 @@ def _export_with_tensorflow(
     words += ["--data", str(data)] if data is not None else []
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     process = run_command(words, environment)
+    told = process.stderr.splitlines()
     if process.returncode:
-        message = process.stderr.strip().removeprefix("keras-vit: ")
-        raise InputError(message or f"The export ended with the exit code {process.returncode}.")
+        begins = [i for i, line in enumerate(told) if line.startswith("keras-vit: ")] or [len(told)]
+        say(*told[: begins[-1]])
+        message = "\n".join(told[begins[-1] :]).removeprefix("keras-vit: ")
+        kind = InputError if process.returncode == WRONG_USAGE else ProcessFailed
+        raise kind(message or f"The export ended with the exit code {process.returncode}.")
+    say(*told)  # as an export without a process of its own does
     answer = json.loads(process.stdout.strip().splitlines()[-1])
     return Exported(Path(answer["path"]), Comparison(**answer["comparison"]))
