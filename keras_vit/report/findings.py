@@ -10,6 +10,7 @@ NAMES = {
     "unreadable": "images that cannot be read",
     "label_conflicts": "equal images in more than one class",
     "leaks": "equal or nearly equal images in different parts",
+    "damaged": "images that are damaged but can be read",
     "exact_duplicates": "equal images",
     "near_duplicates": "nearly equal images",
     "near_duplicates_found": "pairs of nearly equal images",
@@ -22,6 +23,7 @@ NAMES = {
     "width": "width in pixels",
     "sizes": "most frequent sizes (height x width)",
     "kinds": "kinds of files",
+    "pixels": "values of 16-bit images",
 }
 
 
@@ -48,6 +50,12 @@ def warnings(audit: Mapping[str, Any] | None, test_images: int) -> list[str]:
         found.append(
             f"{len(unreadable):,} image{'s' if many else ''} cannot be read and {'were' if many else 'was'} "
             f"left out, such as {_line(unreadable[0])}."
+        )
+    damaged = audit.get("damaged") or ()
+    if damaged:
+        found.append(
+            f"{len(damaged):,} damaged image{'s' * (len(damaged) > 1)} can be read, such as "
+            f"{_line(damaged[0])}. A part of the picture may be missing: look at what the data audit lists."
         )
     if audit.get("near_duplicates_skipped"):
         found.append(
@@ -88,8 +96,9 @@ def rows(audit: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     known = [key for key in NAMES if key in audit]
     more = [key for key in audit if key not in NAMES]
     shown = {**audit}
-    if not audit.get("near_duplicates_skipped"):
-        shown.pop("near_duplicates_skipped", None)
+    for key in ("near_duplicates_skipped", "pixels"):
+        if audit.get(key) is None:
+            shown.pop(key, None)
     pairs = audit.get("near_duplicates")
     if isinstance(pairs, Sequence) and audit.get("near_duplicates_found") == len(pairs):
         shown.pop("near_duplicates_found", None)  # all of them are listed

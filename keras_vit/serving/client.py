@@ -19,6 +19,7 @@ from tenacity import (
 from keras_vit.errors import InputError, ServerError
 from keras_vit.serving.answers import Reader
 from keras_vit.serving.protocols import PORTS, Grpc, Rest
+from keras_vit.text import shown
 from keras_vit.validation import Count, validated
 
 Protocol = Literal["grpc", "rest"]
@@ -170,7 +171,7 @@ def signature_table(found: dict[str, dict[str, dict[str, str]]]) -> str:
         lines.append(signature)
         for side, tensors in sides.items():
             lines += [f"  {side.removesuffix('s'):6}  {name}  {kind}" for name, kind in tensors.items()]
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))
 
 
 def _type_and_shape(info: dict[str, Any]) -> str:
@@ -238,10 +239,10 @@ def table(answers: Sequence[Answer]) -> str:
         )
         for answer in answers
     ]
-    rows = [("image", "label", "confidence", "reject", ""), *rows]
-    image, label = (max(len(row[i]) for row in rows) for i in (0, 1))
+    texts = [[shown(cell) for cell in row] for row in [("image", "label", "confidence", "reject", ""), *rows]]
+    image, label = (max(len(row[i]) for row in texts) for i in (0, 1))
     lines = (
-        f"{row[0]:{image}}  {row[1]:{label}}  {row[2]:>10}  {row[3]:6}  {row[4]}".rstrip() for row in rows
+        f"{row[0]:{image}}  {row[1]:{label}}  {row[2]:>10}  {row[3]:6}  {row[4]}".rstrip() for row in texts
     )
     return "\n".join(lines)
 

@@ -43,6 +43,10 @@ WRONG = {
         {"unreadable": [{"name": "a/1.png", "reason": "empty, 0 bytes"}]},
         ["1 image cannot be read and was left out, such as a/1.png: empty, 0 bytes."],
     ),
+    "damaged": (
+        {"damaged": [{"name": f"a/{i}.jpg", "reason": "Premature end of JPEG file"} for i in range(2)]},
+        ["2 damaged images can be read, such as a/0.jpg: Premature end of JPEG file. A part of the picture"],
+    ),
     "not searched": (
         {"near_duplicates_skipped": "not searched for: more than 20,000 images take too long"},
         ["Nearly equal images were not searched for: more than 20,000 images take too long. It is not known"],
