@@ -68,11 +68,13 @@ class SearchRecord:
         folder: The search's folder.
         config: The settings of the search: search.json.
         trials: In the order in which they began.
+        damaged: Files of trials that cannot be used, each with the reason.
     """
 
     folder: Path
     config: dict[str, Any]
     trials: list[TrialRecord]
+    damaged: dict[Path, str] = field(default_factory=dict)
 
     @property
     def completed(self) -> list[TrialRecord]:

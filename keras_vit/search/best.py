@@ -7,12 +7,12 @@ import dataclasses
 import json
 from typing import Any
 
-from keras_vit.errors import InputError
 from keras_vit.evaluation.trials import SearchRecord
 from keras_vit.files import write_text
 from keras_vit.model.config import CHANGEABLE, SIZES
 from keras_vit.search.config import SearchConfig, from_dict
 from keras_vit.search.point import recipe_at, vit_arguments
+from keras_vit.search.results import no_best_trial
 from keras_vit.training.config import NONE, TrainConfig, to_dict
 from keras_vit.training.config_file import FOUND
 
@@ -59,7 +59,7 @@ def best_config(record: SearchRecord) -> TrainConfig:
         InputError: no trial has ended.
     """
     if record.best is None:
-        raise InputError(f"No trial of {record.folder} has ended: continue the search.")
+        raise no_best_trial(record)
     search = from_dict(record.config["asked"], SearchConfig(out=record.folder))
     return train_config_at(record.best.values, search.train_config)
 

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from keras_vit.errors import InputError
 from keras_vit.evaluation.trials import SearchRecord, TrialRecord
 from keras_vit.files import partial_of, read_json, write_json, write_text
 from keras_vit.process import children
@@ -15,7 +14,7 @@ from keras_vit.search.best import best_config, train_config_at
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.folder import logs
 from keras_vit.search.progress import minutes
-from keras_vit.search.results import read_search
+from keras_vit.search.results import damaged_files, no_best_trial, read_search
 from keras_vit.search.worker import Images, Job, train_default, train_run
 from keras_vit.text import say
 from keras_vit.training.config import NONE
@@ -36,7 +35,9 @@ def conclude(config: SearchConfig, images: Images, context: Context, wall_second
     record = read_search(config.folder)
     best = record.best
     if best is None:
-        raise InputError(f"No trial of {config.folder} has ended: continue with the same command.")
+        raise no_best_trial(record)
+    if record.damaged:
+        say(f"{damaged_files(record)}, and left out of the report", flush=True)
     settings = {name: value for name, value in record.config.items() if name not in ("asked", "fingerprint")}
     settings["wall_seconds"] = wall_seconds
     final = None

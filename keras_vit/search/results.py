@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_vit import files
-from keras_vit.errors import InputError
+from keras_vit.errors import InputError, first_line
 from keras_vit.evaluation.trials import SearchRecord, TrialRecord
 from keras_vit.search.point import count_mult_adds, count_parameters
 from keras_vit.search.trial_files import ERROR, RESULT
@@ -32,12 +32,45 @@ def read_search(folder: Path) -> SearchRecord:
         raise InputError(f"{folder} does not hold a search: it has no {SEARCH}.")
     config = read_settings(folder / SEARCH)
     trials: dict[str, TrialRecord] = {}
+    damaged: dict[Path, str] = {}
     for file in sorted(folder.glob("trial_*/trial.json")):
-        # Damaged files are skipped: KerasTuner's own reader reports them.
-        with contextlib.suppress(InputError, KeyError, TypeError):
+        try:
             trial = _read_trial(file, config, trials)
+        except KeyError as error:
+            damaged[file] = f"it has no {error}"
+        except (InputError, LookupError, TypeError, AttributeError, ValueError) as error:
+            damaged[file] = first_line(error).removeprefix(f"{file} ").rstrip(".")
+        else:
             trials[trial.trial_id] = trial
-    return SearchRecord(folder, config, list(trials.values()))
+    return SearchRecord(folder, config, list(trials.values()), damaged)
+
+
+def no_best_trial(record: SearchRecord) -> InputError:
+    """The error of a search without a best trial: it has not gone far enough, all failed, or it is damaged."""
+    if record.damaged:
+        return InputError(
+            f"No trial of {record.folder} can be used. {damaged_files(record)}: bring the files back from a "
+            "copy, or begin a search with another --out."
+        )
+    failed = [trial for trial in record.trials if trial.status == "FAILED"]
+    if failed and len(failed) == len(record.trials):
+        return InputError(
+            f"All {len(failed)} trials of {record.folder} have failed, the last one with: "
+            f"{str(failed[-1].error).rstrip('.')}. Correct that, and begin a search with another --out."
+        )
+    return InputError(
+        f"No trial of {record.folder} has ended: continue the search with the command that began it."
+    )
+
+
+def damaged_files(record: SearchRecord) -> str:
+    """How many files of trials cannot be used, with the first one and its reason."""
+    file, reason = next(iter(record.damaged.items()))
+    many = len(record.damaged) > 1
+    return (
+        f"{len(record.damaged)} {'files of trials are' if many else 'file of a trial is'} damaged, "
+        f"{'such as ' if many else ''}{file} ({reason})"
+    )
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -63,7 +96,8 @@ def _read_trial(file: Path, config: dict[str, Any], earlier: dict[str, TrialReco
     result, error = file.with_name(RESULT), file.with_name(ERROR)
     measured: dict[str, Any] = {}
     with contextlib.suppress(InputError):  # not there yet, or damaged: the score is in the trial's own file
-        measured = files.read_json(result)
+        found = files.read_json(result)
+        measured = found if isinstance(found, dict) else {}
     promoted_from = drawn.get("tuner/trial_id")
     values = {**config["frozen"], **{name: drawn[name] for name in config["searched"]}}
     height, width, channels = config["image_shape"]

@@ -16,7 +16,7 @@ from keras_vit.search.config import SearchConfig
 from keras_vit.search.folder import write_or_check_images
 from keras_vit.search.oracle import ViTOracle
 from keras_vit.search.point import vit_arguments
-from keras_vit.search.results import SEARCH, read_search, write_trials
+from keras_vit.search.results import SEARCH, no_best_trial, read_search, write_trials
 from keras_vit.search.trial_files import ERROR, RESULT
 from tests.search import synthetic
 
@@ -163,7 +163,9 @@ def test_the_error_of_an_earlier_attempt_is_not_kept(search):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "3", "{}", '{"trial_id": "0001"}', b"\xff\xfe", "folder"]
+    "text",
+    ["", "{", "[]", "null", "3", "{}", '{"trial_id": "0001"}', b"\xff\xfe", "folder"]
+    + ['{"hyperparameters": 3}', '{"hyperparameters": {"values": []}}'],
 )
 def test_a_damaged_trial_is_skipped(text, search):
     for score in (0.5, 0.75, 0.25):
@@ -176,9 +178,35 @@ def test_a_damaged_trial_is_skipped(text, search):
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert [trial.trial_id for trial in read_search(search.folder).trials] == ["0000", "0002"]
     assert read_search(search.folder).best.trial_id == "0000"
+    ((damaged, reason),) = read_search(search.folder).damaged.items()
+    assert (damaged, bool(reason)) == (file, True)
 
 
-@pytest.mark.parametrize("text", ["", "{", "folder", None])
+@pytest.mark.parametrize(
+    ("scores", "damage", "sentence"),
+    [
+        ((), False, "No trial of {folder} has ended: continue the search with the command that began it."),
+        ((None,), False, "No trial of {folder} has ended: continue the search"),
+        (("no memory.", "no disk"), False, "All 2 trials of {folder} have failed, the last one with: no disk."),
+        ((0.5,), True, "No trial of {folder} can be used. 1 file of a trial is damaged, {folder}/trial_0000/"),
+        ((0.5, 0.6), True, "No trial of {folder} can be used. 2 files of trials are damaged, such as {folder}"),
+    ],
+)  # fmt: skip
+def test_why_there_is_no_best_trial(scores, damage, sentence, search):
+    for score in scores:
+        trial = search.begin()
+        if isinstance(score, str):
+            search.end(trial, error=f"Traceback\n{score}")
+        elif score is not None:
+            search.end(trial, score)
+    for file in search.folder.glob("trial_*/trial.json") if damage else ():
+        file.write_text("{}")
+    record = read_search(search.folder)
+    assert str(no_best_trial(record)).startswith(sentence.format(folder=search.folder))
+    assert ("continue" in str(no_best_trial(record))) == (sentence.startswith("No trial of {folder} has"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "folder", None])
 def test_a_damaged_result_loses_no_trial(text, search):
     search.end(search.begin(), 0.5)
     file = search.folder / "trial_0000" / RESULT
