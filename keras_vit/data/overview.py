@@ -18,6 +18,9 @@ BLOCK = 8
 JPEG_NOISE = 3.0
 """How far the channels of a gray image may be apart, on average over a block, in gray levels of 255."""
 
+PIXEL_NOISE = 64
+"""The same for a single pixel."""
+
 CHUNK = 64
 """Images that are decoded before the search for colour may end."""
 
@@ -78,8 +81,8 @@ class Overview:
 def is_gray(pixels: np.ndarray) -> bool:
     """Whether an image has no colour but the noise that JPEG adds.
 
-    A block of 8x8 pixels in which red or blue is more than 3 of 255 levels from green on average is colour:
-    one strongly coloured point is, and so is a faint tint; noise of single pixels is not.
+    Colour is a block of 8x8 pixels in which red or blue is more than 3 of 255 levels from green on average,
+    or a pixel in which it is more than 64: a faint tint and one red pixel are, noise of single pixels is not.
 
     Args:
         pixels: uint8 or uint16 (height, width, 1 to 4); the fourth channel is alpha.
@@ -92,7 +95,7 @@ def is_gray(pixels: np.ndarray) -> bool:
     if pixels.shape[-1] == 4:
         colors *= pixels[..., 3:] / np.float32(_highest(pixels))  # what is transparent is not seen
     apart = (colors[..., ::2] - colors[..., 1:2]) * (255 / _highest(pixels))
-    return bool((np.abs(_block_means(apart)) <= JPEG_NOISE).all())
+    return bool((np.abs(apart) <= PIXEL_NOISE).all() and (np.abs(_block_means(apart)) <= JPEG_NOISE).all())
 
 
 def _highest(pixels: np.ndarray) -> int:
@@ -100,9 +103,9 @@ def _highest(pixels: np.ndarray) -> int:
 
 
 def _block_means(values: np.ndarray) -> np.ndarray:
-    """The mean of each block, those at the right and lower border smaller: (height, width, channels)."""
+    """The mean of each block; those at the right and lower border are larger where pixels are left over."""
     for axis in (0, 1):
-        starts = np.arange(0, values.shape[axis], BLOCK)
+        starts = np.arange(0, max(values.shape[axis] - BLOCK + 1, 1), BLOCK)
         counts = np.diff(np.append(starts, values.shape[axis]))
         sums = np.add.reduceat(values, starts, axis=axis)
         values = sums / np.expand_dims(counts, [a for a in (0, 1, 2) if a != axis])

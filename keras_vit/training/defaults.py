@@ -164,8 +164,7 @@ def line_of_images(
         return None
     options = {name: chosen[name] for name in OF_THE_IMAGES if chosen.get(name) is not None}
     size, wanted = ("x".join(map(str, sides)) for sides in (overview.size, image_shape[:2]))
-    shrunk = math.prod(image_shape[:2]) < math.prod(overview.size)
-    resized = f"{'shrunk' if shrunk else 'enlarged'} from {size} pixels (the median) to {wanted}"
+    resized = f"{_resized(overview.size, image_shape[:2])} from {size} pixels (the median) to {wanted}"
     dropped = image_shape[2] == 1 and not overview.is_gray
     if options:
         words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
@@ -183,3 +182,9 @@ def line_of_images(
     if not facts:
         return None
     return f"The images {' and '.join(facts)}: {' and '.join(remedies)} would keep more of them."
+
+
+def _resized(before: tuple[int, ...], after: tuple[int, ...]) -> str:
+    if all(new <= old for old, new in zip(before, after, strict=True)):
+        return "shrunk"
+    return "enlarged" if all(new >= old for old, new in zip(before, after, strict=True)) else "resized"

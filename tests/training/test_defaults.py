@@ -53,11 +53,12 @@ PIXELS = {
     "gray with alpha": (noise()[..., :2], True),
     "three equal channels": (noise(), True),
     "noise between the channels": (noise(apart=3), True),
-    "half a level of rounding": (noise(apart=1), True),
+    "rounding": (noise(apart=1), True),
     "colour": (flat(RED), False),
     "a faint tint": (flat((128, 128, 120)), False),
-    "a red point": (with_dot(noise(), (255, 0, 0), 2), False),
-    "a red point in the last row": (with_dot(noise(size=(4, 6)), (255, 0, 0)), False),
+    "one red pixel": (with_dot(noise(), (255, 0, 0)), False),
+    "a pale dot": (with_dot(flat(GRAY), (148, 128, 128), 5), False),
+    "noise, and two rows more than blocks": (noise(size=(50, 70), apart=3), True),
     "colour that is transparent": (np.dstack([flat(RED), np.zeros((40, 48, 1), "uint8")]), True),
     "colour that is opaque": (np.dstack([flat(RED), np.full((40, 48, 1), 255, "uint8")]), False),
     "16 bits, gray": (np.repeat(noise()[..., :1].astype("uint16") * 257, 3, axis=-1), True),
@@ -199,7 +200,7 @@ def test_gray_only_where_all_images_are_gray(tmp_path):
     config, line = chosen_for(drawn(tmp_path / "gray", size=(40, 200)))
     assert (config.model, config.image_size, config.channels) == ("defect-conv/8", 88, 1)
     assert line == (
-        "chosen by the images: --model defect-conv/8 --image-size 88 --channels 1; they are shrunk from "
+        "chosen by the images: --model defect-conv/8 --image-size 88 --channels 1; they are resized from "
         "40x200 pixels (the median) to 88x88, all are gray. These options choose otherwise."
     )
 
@@ -302,13 +303,11 @@ def run_of_few(tmp_path_factory):
 
 def test_a_run_by_default_keeps_plain_values(run_of_few):
     folder, _ = run_of_few
-    text = (folder / "run" / "config.json").read_text()
-    config = json.loads(text)
+    config = json.loads((folder / "run" / "config.json").read_text())
     train = config["train"]
     assert (train["model"], train["image_size"], train["channels"]) == ("defect-conv/4", 28, 3)
     assert train["recipe"]["batch_size"] == 21
     assert config["image_shape"] == [28, 28, 3]
-    assert '"auto"' not in text
     again = parse(shlex.split(config["command"])[1:]).run
     assert to_dict(again) == train
     assert not again.follows_images

@@ -17,7 +17,7 @@ NEU = SHARED / "data" / "neu-det"
 def test_a_short_run_on_steel(tmp_path):
     # The other backends compute the same, but JAX takes 7 s per epoch.
     epochs, accuracy = (10, 0.85) if keras.backend.backend() == "tensorflow" else (5, 0.8)
-    config = TrainConfig(data=str(NEU), out=tmp_path / "run")
+    config = TrainConfig(data=str(NEU), model="defect-conv/4", out=tmp_path / "run")
     run = train(config, recipe=dataclasses.replace(config.recipe, epochs=epochs))
     counts = run.config["data"]["counts"]
     assert counts == {"train": 1296, "validation": 144, "test": 360}
