@@ -46,7 +46,7 @@ def read_search(folder: Path) -> SearchRecord:
 
 
 def no_best_trial(record: SearchRecord) -> InputError:
-    """The error of a search without a best trial: it has not gone far enough, all failed, or it is damaged."""
+    """The error of a search without a best trial: it has just begun, all trials failed, or it is damaged."""
     if record.damaged:
         return InputError(
             f"No trial of {record.folder} can be used. {damaged_files(record)}: bring the files back from a "
