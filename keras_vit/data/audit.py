@@ -9,17 +9,19 @@ import numpy as np
 
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.near_duplicates import LIMIT, find_near_duplicates
+from keras_vit.data.pixel_range import choose_range
 from keras_vit.data.probe import ImageInfo
 from keras_vit.data.reading import ReadImages, read_images
 from keras_vit.data.split import Split
 from keras_vit.errors import InputError
+from keras_vit.text import shown
 
 LISTED = 10  # lines per finding in the printed table and in an error
 
 
 @dataclass(frozen=True)
 class UnreadableItem:
-    """The name of an image that cannot be read, and the reason."""
+    """The name of an image that cannot be read, or that is damaged, and the reason."""
 
     name: str
     reason: str
@@ -52,7 +54,10 @@ class Audit:
         width: the same.
         sizes: the most frequent sizes, `"200 x 200"` (height x width) -> number of images.
         kinds: `"JPEG, 3 channels"` -> number of images; `"array, ..."` for pixels in memory.
+        pixels: which values of images with 16 bits become black and white, in words; `None` without such
+            images.
         unreadable: in the order of the image set.
+        damaged: images that can be read although their decoder complains, with what it says.
         exact_duplicates: groups of names with the same decoded pixels; three equal channels count as one.
         near_duplicates: pairs that show the same thing, most alike first, without exact duplicates.
         near_duplicates_found: how many there are; the list ends at `near_duplicates.LISTED_PAIRS`.
@@ -70,7 +75,9 @@ class Audit:
     width: dict[str, float]
     sizes: dict[str, int]
     kinds: dict[str, int]
+    pixels: str | None
     unreadable: tuple[UnreadableItem, ...]
+    damaged: tuple[UnreadableItem, ...]
     exact_duplicates: tuple[tuple[str, ...], ...]
     near_duplicates: tuple[DuplicatePair, ...]
     near_duplicates_found: int
@@ -89,7 +96,7 @@ class Audit:
         return plain
 
     def __str__(self) -> str:
-        return "\n".join([*self._head(), *self._findings()])
+        return "\n".join(map(shown, [*self._head(), *self._findings()]))
 
     def _head(self) -> Iterator[str]:
         parts = [part for part in ("all", *SPLIT_PARTS) if any(part in row for row in self.classes.values())]
@@ -106,10 +113,15 @@ class Audit:
                 yield f"  {side}: {found['min']:g} to {found['max']:g}, median {found['median']:g}"
         if self.kinds:
             yield "  files: " + ", ".join(f"{kind} ({n:,})" for kind, n in self.kinds.items())
+        if self.pixels:
+            yield f"  pixels: {self.pixels}"
 
     def _findings(self) -> Iterator[str]:
         yield f"  unreadable: {len(self.unreadable) or 'none'}"
         yield from _some(f"{item.name}: {item.reason}" for item in self.unreadable)
+        if self.damaged:
+            yield f"  damaged, but read: {len(self.damaged)}"
+            yield from _some(f"{item.name}: {item.reason}" for item in self.damaged)
         yield f"  exact duplicates: {_groups(len(self.exact_duplicates))}"
         yield from _some(" = ".join(group) for group in self.exact_duplicates)
         if self.label_conflicts:
@@ -127,25 +139,33 @@ class Audit:
             )
 
 
-def audit_images(image_set: ImageSet, split: Split | None = None, images: ReadImages | None = None) -> Audit:
+def audit_images(
+    image_set: ImageSet,
+    split: Split | None = None,
+    images: ReadImages | None = None,
+    pixels: str | None = None,
+) -> Audit:
     """Finds what to know about images before a model is trained on them.
 
     Args:
         image_set: an `ImageSet`.
         split: its split, for the counts and the duplicates across it; without one `image_set.parts` is used.
-        images: what `read_images` returned for `image_set.images`; `None` reads and decodes each image once.
+        images: what `read_images` returned for `image_set.images`; `None` reads and decodes each image once,
+            as a run with default settings does.
+        pixels: of `Audit`, where `images` are given.
 
     Returns:
         An `Audit`. Unreadable images are in it, not raised: `require_readable` raises.
     """
-    images = images or read_images(image_set.images)
+    if images is None:
+        images, pixels = _read_by_default(image_set, split)
     parts = _parts(image_set, split)
     good = [info for info in images.infos if info is not None]
     groups = _same_pixels(images.infos)
     near, found, skipped = _near(image_set, images, parts)
     counts = np.bincount(image_set.labels, minlength=len(image_set.class_names)).tolist()
     sizes = Counter(f"{info.height} x {info.width}" for info in good)
-    kinds = Counter(f"{info.kind}, {info.channels} channel{'s' * (info.channels > 1)}" for info in good)
+    kinds = Counter(map(_kind_in_words, good))
     across = [pair for group in groups for pair in _across(image_set, group, parts)]
     return Audit(
         source=image_set.source,
@@ -155,10 +175,16 @@ def audit_images(image_set: ImageSet, split: Split | None = None, images: ReadIm
         width=_range([info.width for info in good]),
         sizes=dict(sizes.most_common(5)),
         kinds=dict(kinds.most_common()),
+        pixels=pixels,
         unreadable=tuple(
             UnreadableItem(name, reason)
             for name, reason in zip(image_set.names, images.reasons, strict=True)
             if reason is not None
+        ),
+        damaged=tuple(
+            UnreadableItem(name, info.warning)
+            for name, info in zip(image_set.names, images.infos, strict=True)
+            if info is not None and info.warning is not None
         ),
         exact_duplicates=_names(image_set, groups),
         near_duplicates=near,
@@ -174,7 +200,7 @@ def require_readable(audit: Audit) -> None:
     """Raises an `InputError` that names up to ten unreadable images and the fix, if there are any."""
     if not audit.unreadable:
         return
-    lines = "\n".join(_some(f"{item.name}: {item.reason}" for item in audit.unreadable))
+    lines = "\n".join(map(shown, _some(f"{item.name}: {item.reason}" for item in audit.unreadable)))
     number = len(audit.unreadable)
     them = "them" if number > 1 else "it"
     raise InputError(
@@ -187,6 +213,26 @@ def drop_unreadable(image_set: ImageSet, audit: Audit) -> ImageSet:
     """The image set without the images that its audit calls unreadable."""
     unreadable = {item.name for item in audit.unreadable}
     return image_set.take([i for i, name in enumerate(image_set.names) if name not in unreadable])
+
+
+def _read_by_default(image_set: ImageSet, split: Split | None) -> tuple[ReadImages, str | None]:
+    """The images as a run with default settings reads them, and what it says of their values."""
+    from keras_vit.data.decode import Decoding
+
+    if split is None:
+        train = [i for i, part in enumerate(image_set.parts or ()) if part == "train"]
+        split = Split(np.array(train or range(len(image_set)), np.int64), *[np.zeros(0, np.int64)] * 2)
+    try:
+        chosen, told = choose_range("auto", image_set, split)
+    except InputError as refused:
+        chosen, told = None, str(refused)
+    return read_images(image_set.images, decoding=Decoding(pixel_range=chosen)), told
+
+
+def _kind_in_words(info: ImageInfo) -> str:
+    """`"PNG, 1 channel"`, `"TIFF, 1 channel, 16 bits"`."""
+    bits = ", 16 bits" if info.bits == 16 else ""
+    return f"{info.kind}, {info.channels} channel{'s' * (info.channels > 1)}{bits}"
 
 
 def _parts(image_set: ImageSet, split: Split | None) -> tuple[str | None, ...]:

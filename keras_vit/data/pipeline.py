@@ -1,6 +1,7 @@
 """From an `ImageSet` to batches that `model.fit` takes, on every backend: tf.data does the work."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,10 +12,13 @@ import numpy as np
 
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
-from keras_vit.data.preprocess import Aspect, Preprocessing, decode_image, prepare_pixels, scale_pixels
+from keras_vit.data.pixel_range import PixelRange, choose_range
+from keras_vit.data.preprocess import Aspect, Preprocessing, prepare_file, prepare_pixels, scale_pixels
+from keras_vit.data.probe import native_bytes
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.errors import InputError
+from keras_vit.text import say
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -194,6 +198,8 @@ def load_data(
     seed: int = 0,
     augmentation: Augmentation | None = None,
     aspect: Aspect = "stretch",
+    background: Sequence[int] = (255,),
+    pixel_range: PixelRange = "auto",
     test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
 ) -> ImageData:
@@ -206,6 +212,9 @@ def load_data(
         seed: of the split, the order and the augmentation.
         augmentation: an `Augmentation`; `None` for none.
         aspect: see `Preprocessing`.
+        background: see `Preprocessing`.
+        pixel_range: see `keras_vit.data.pixel_range.choose_range`; one line says what is
+            chosen.
         test_fraction: share of each class that is kept for the test.
         validation_fraction: share of the rest of each class that is kept for validation.
 
@@ -225,10 +234,13 @@ def load_data(
     split = split_image_set(
         image_set, seed=seed, test_fraction=test_fraction, validation_fraction=validation_fraction
     )
+    chosen, told = choose_range(pixel_range, image_set, split)
+    if told:
+        say(f"pixels: {told}")
     return ImageData(
         image_set,
         split,
-        Preprocessing(image_shape, aspect),
+        Preprocessing(image_shape, aspect, background=tuple(background), pixel_range=chosen),
         batch_size,
         seed,
         augmentation or Augmentation(),
@@ -253,7 +265,7 @@ def make_source(
         return prepare_pixels(pixels, preprocessing)
 
     def from_bytes(encoded):
-        return from_pixels(decode_image(encoded))
+        return prepare_file(natively_encoded(encoded), preprocessing)
 
     def from_path(path):
         return from_bytes(tf.io.read_file(path))
@@ -266,7 +278,21 @@ def make_source(
             return tf.convert_to_tensor(stacked), unchanged if prepared else from_pixels
         if isinstance(images[0], bytes):
             return tf.constant(list(images)), from_bytes
-        return tf.constant([str(path) for path in images]), from_path
+        # The bytes of the names: not all of them are UTF-8.
+        return tf.constant([os.fsencode(path) for path in images]), from_path
+
+
+def natively_encoded(encoded: "tf.Tensor") -> "tf.Tensor":
+    """The bytes of a file, or of a PNG with the same pixels if TensorFlow does not decode it: `foreign`."""
+    import tensorflow as tf
+
+    from keras_vit.data.decode import is_native
+
+    def converted():
+        png = tf.numpy_function(native_bytes, [encoded], tf.string, stateful=False)
+        return tf.ensure_shape(png, ())
+
+    return tf.cond(is_native(encoded), lambda: encoded, converted)
 
 
 def pixel_dataset(images: Sequence[Image], preprocessing: Preprocessing) -> "tf.data.Dataset":

@@ -1,19 +1,23 @@
 """THE preprocessing: one TensorFlow function for training, prediction and the served graph, on every backend.
 
-An image is decoded, converted to gray or RGB and resized, and its pixels are scaled. The steps are separate
-functions because augmentation comes between the resize and the scaling. `preprocess` is all of them.
+An image is decoded to the pixels that a viewer shows (`decode`), converted to gray or RGB and resized, and
+its pixels are scaled. The steps are separate functions because augmentation comes between the resize and the
+scaling. `preprocess` is all of them.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from keras_vit.errors import InputError
-from keras_vit.validation import Shape, validated
+from keras_vit.validation import Shape, from_plain, validated
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from keras_vit.data.decode import Decoding
 
 Aspect = Literal["stretch", "crop", "pad"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -21,6 +25,21 @@ Interpolation = Literal["bilinear", "bicubic"]
 Means = Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(strict=False)]
 Deviations = Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Field(strict=False)]
 """One number for each channel, or one for all, of pixels in 0..1; a list is accepted too."""
+
+Levels = Annotated[tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(strict=False)]
+"""A gray level, or red, green and blue; a list is accepted too."""
+
+Range = Annotated[
+    tuple[Annotated[float, Field(ge=0.0, le=65535.0)], Annotated[float, Field(ge=0.0, le=65535.0)]],
+    Field(strict=False),
+]
+"""The lowest and the highest value of 16 bits; a list is accepted too."""
+
+BEFORE = {"background": None, "pixel_range": None, "exif_orientation": False}
+"""What earlier runs did, whose records do not say it: alpha was dropped, and nothing was turned."""
+
+LOWEST, HIGHEST = -0.5, 255.5
+"""The pixels that a model takes: what rounds to 0..255. Others are on another scale, or damaged."""
 
 HALF = (0.5,)
 """The mean and the standard deviation that scale pixels to [-1, 1]."""
@@ -44,9 +63,17 @@ class Preprocessing:
             `None` means 0.5. With both at `None`, pixels are scaled to [-1, 1].
         interpolation: of the resize. `"bilinear"` is antialiased and keeps fractions of gray levels;
             `"bicubic"` is that of Pillow, which most published weights were trained with.
+        background: what is seen where an image is transparent: a gray level, or red, green and blue, 0 to
+            255. `None` drops alpha, as in earlier runs.
+        pixel_range: the values of images with 16 bits per channel that become black and white. Images with 8
+            bits are refused then, because their values mean something else. `None`: each image has the range
+            of its type, 0 to 65535 or 0 to 255.
+        exif_orientation: whether an image is turned as its Exif data say. `False` is what earlier runs
+            did.
 
     Raises:
-        InputError: the image has another number of channels, or `mean` or `std` do not fit it.
+        InputError: the image has another number of channels, `mean` or `std` do not fit it, or the range is
+            empty.
     """
 
     image_shape: Shape
@@ -54,6 +81,9 @@ class Preprocessing:
     mean: Means | None = None
     std: Deviations | None = None
     interpolation: Interpolation = "bilinear"
+    background: Levels | None = (255,)
+    pixel_range: Range | None = None
+    exif_orientation: bool = True
 
     def __post_init__(self) -> None:
         if self.image_shape[2] not in (1, 3):
@@ -66,6 +96,23 @@ class Preprocessing:
             if numbers is not None and len(numbers) not in (1, channels):
                 wanted = f"{channels} numbers, one for each channel, or one" if channels > 1 else "one number"
                 raise InputError(f"{name} must be {wanted}. Received: {name}={numbers}")
+        if self.background is not None and len(self.background) not in (1, 3):
+            raise InputError(
+                "background must be one gray level, or red, green and blue. "
+                f"Received: background={self.background}"
+            )
+        if self.pixel_range is not None and self.pixel_range[0] >= self.pixel_range[1]:
+            raise InputError(
+                "pixel_range must be two values, the lower one first. "
+                f"Received: pixel_range={self.pixel_range}"
+            )
+
+    @property
+    def decoding(self) -> "Decoding":
+        """How the bytes of a file become pixels."""
+        from keras_vit.data.decode import Decoding
+
+        return Decoding(self.background, self.pixel_range, self.exif_orientation)
 
     def numbers(self) -> dict[str, list[float]]:
         """`mean` and `std` with one number for each channel, also where they are `None`, ready for JSON."""
@@ -76,77 +123,21 @@ class Preprocessing:
         }
 
 
-def decode_image(encoded: "tf.Tensor") -> "tf.Tensor":
-    """Decodes the bytes of a JPEG, PNG, BMP, GIF or WebP file.
+def recorded(plain: Any) -> Preprocessing:
+    """The preprocessing that a run has recorded, of this version or an earlier one.
 
-    Only the first frame of an animation is read.
-
-    Args:
-        encoded: scalar string tensor.
-
-    Returns:
-        uint8 tensor (height, width, channels) with 1, 2, 3 or 4 channels, as the file has them.
+    A run keeps what it was trained with: see `BEFORE`.
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not such a file, or are cut short.
+        InputError: the record is damaged.
     """
-    import tensorflow as tf
-
-    pixels = tf.io.decode_image(with_alpha_if_animated(encoded), channels=0, expand_animations=False)
-    is_indexed = tf.logical_and(
-        tf.equal(tf.strings.substr(encoded, 0, 2), b"BM"), tf.equal(tf.shape(pixels)[-1], 1)
-    )
-    return tf.cond(is_indexed, lambda: apply_bmp_palette(pixels, encoded), lambda: pixels)
-
-
-def with_alpha_if_animated(encoded: "tf.Tensor") -> "tf.Tensor":
-    """Sets the alpha flag of an animated WebP; the bytes of any other image are returned as they are.
-
-    The frames of an animation are always decoded with alpha. If the header says that there is none,
-    TensorFlow 2.21 writes it past the end of the pixels.
-
-    Source: RFC 9649, 2.7, the flags of an extended WebP.
-    """
-    import tensorflow as tf
-
-    animated, alpha = 0x02, 0x10
-    header = tf.strings.substr(tf.strings.join([encoded, b"\0" * 21]), 0, 21)
-    flags = tf.cast(tf.io.decode_raw(tf.strings.substr(header, 20, 1), tf.uint8)[0], tf.int32)
-    is_extended = tf.equal(tf.strings.substr(header, 8, 8), b"WEBPVP8X")
-    has_alpha = tf.constant([bytes([value | alpha]) for value in range(256)])
-
-    def rewritten():
-        rest = tf.strings.substr(encoded, 21, tf.strings.length(encoded))
-        return tf.strings.join([tf.strings.substr(header, 0, 20), tf.gather(has_alpha, flags), rest])
-
-    return tf.cond(is_extended & tf.not_equal(flags & animated, 0), rewritten, lambda: encoded)
-
-
-def apply_bmp_palette(indices: "tf.Tensor", encoded: "tf.Tensor") -> "tf.Tensor":
-    """The colours of a BMP with 8 bits per pixel, whose indices TensorFlow takes for gray levels.
-
-    Args:
-        indices: uint8 tensor (height, width, 1).
-        encoded: scalar string tensor, the file.
-
-    Returns:
-        uint8 tensor (height, width, 1 or 3): 1 if all colours of the palette are gray.
-    """
-    import tensorflow as tf
-
-    def number(at):
-        return tf.io.decode_raw(tf.strings.substr(encoded, at, 4), tf.int32)[0]
-
-    # The palette is between the header and the pixels: blue, green, red and one unused byte per colour.
-    start, end = 14 + number(14), number(10)
-    palette = tf.strings.substr(encoded, start, (end - start) // 4 * 4)
-    colors = tf.reshape(tf.io.decode_raw(palette, tf.uint8), (-1, 4))[:, 2::-1]
-    is_gray = tf.reduce_all(tf.equal(colors, colors[:, :1]))
-    return tf.gather(colors[:, : tf.where(is_gray, 1, 3)], tf.cast(indices[..., 0], tf.int32))
+    return from_plain(Preprocessing, {**BEFORE, **plain} if isinstance(plain, Mapping) else plain)
 
 
 def to_channels(pixels: "tf.Tensor", channels: int) -> "tf.Tensor":
-    """Converts pixels with 1, 2, 3 or 4 channels to gray or RGB; alpha is dropped, as PIL's convert does.
+    """Converts pixels with 1, 2, 3 or 4 channels to gray or RGB; alpha is dropped.
+
+    Pixels have no alpha any more when they come here, unless the run drops it: see `decode.on_background`.
 
     The number of channels may be unknown until the graph runs: one graph takes gray and colour files.
 
@@ -273,8 +264,27 @@ def one_or_array(numbers: tuple[float, ...] | None) -> float | np.ndarray:
 
 
 def prepare_pixels(pixels: "tf.Tensor", preprocessing: Preprocessing) -> "tf.Tensor":
-    """Converts decoded pixels to the model's size and channels, still in 0..255, before augmentation."""
+    """Converts decoded pixels to the model's size and channels, still in 0..255, before augmentation.
+
+    Args:
+        pixels: tensor (height, width, 1 to 4) in 0..255; with 2 or 4 channels the last one is alpha.
+        preprocessing: a `Preprocessing`.
+
+    Returns:
+        float32 tensor `preprocessing.image_shape`.
+    """
+    from keras_vit.data.decode import on_background, rgb
+
+    if preprocessing.background is not None:
+        pixels = on_background(pixels, rgb(preprocessing.background))
     return resize_image(to_channels(pixels, preprocessing.image_shape[2]), preprocessing)
+
+
+def prepare_file(encoded: "tf.Tensor", preprocessing: Preprocessing) -> "tf.Tensor":
+    """`prepare_pixels` of the pixels of a file that TensorFlow decodes."""
+    from keras_vit.data.decode import decode_image
+
+    return prepare_pixels(decode_image(encoded, preprocessing.decoding), preprocessing)
 
 
 def preprocess(encoded: "tf.Tensor", preprocessing: Preprocessing) -> "tf.Tensor":
@@ -287,4 +297,4 @@ def preprocess(encoded: "tf.Tensor", preprocessing: Preprocessing) -> "tf.Tensor
     Returns:
         float32 tensor `preprocessing.image_shape`, scaled as `scale_pixels` does.
     """
-    return scale_pixels(prepare_pixels(decode_image(encoded), preprocessing), preprocessing)
+    return scale_pixels(prepare_file(encoded, preprocessing), preprocessing)

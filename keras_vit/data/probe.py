@@ -8,17 +8,31 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_vit.cache import IMAGE_BYTES
+from keras_vit.data.damage import decoder_warning
+from keras_vit.data.foreign import (
+    CONVERTED,
+    FORMATS,
+    UnreadableImage,
+    has_16_bit_values,
+    name_of_other_kind,
+    to_png,
+)
 from keras_vit.data.image_set import Image
 from keras_vit.files import read_bytes
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+if TYPE_CHECKING:
+    from keras_vit.data.decode import Decoding
+
+KINDS = "JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF"
 MAX_PIXELS = 100_000_000
 MAX_BYTES = IMAGE_BYTES  # of one file: far above what MAX_PIXELS of photographs take
+HEADER = 32  # bytes, which tell the kind of a file and the bits of a PNG
+STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 THUMBNAIL = 32  # pixels per side
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
@@ -28,12 +42,15 @@ class ImageInfo:
     """What the audit keeps of an image.
 
     Args:
-        kind: `"JPEG"`, `"PNG"`, `"BMP"`, `"GIF"`, `"WEBP"`, or `"array"` for pixels in memory.
-        height: of the decoded pixels.
+        kind: one of `FORMATS`, or `"array"` for pixels in memory.
+        height: of the decoded pixels, as a viewer shows them.
         width: of the decoded pixels.
-        channels: of the decoded pixels.
+        channels: of the decoded pixels, without alpha.
         digest: fingerprint of the decoded pixels, three equal channels counted as one.
         thumbnail: float32 (32, 32), gray, in 0..255.
+        bits: per channel, 8 or 16.
+        converted: whether Pillow reads the file and TensorFlow does not, so that a served graph cannot.
+        warning: what the decoder complains about, as half a sentence; `None` if it is content.
     """
 
     kind: str
@@ -42,28 +59,95 @@ class ImageInfo:
     channels: int
     digest: bytes
     thumbnail: np.ndarray
+    bits: int = 8
+    converted: bool = False
+    warning: str | None = None
 
 
-class UnreadableImage(Exception):
-    """An image cannot be read. The message is the reason, written to follow the image's name and a colon."""
-
-
-def probe_image(image: Image) -> tuple[ImageInfo, np.ndarray]:
+def probe_image(image: Image, decoding: "Decoding | None" = None) -> tuple[ImageInfo, np.ndarray]:
     """Reads and decodes one image, once. Many images are read by `reading.read_images`, in threads.
 
+    Args:
+        image: a file, its bytes, or pixels; of uint8 pixels with 2 or 4 channels the last one is alpha.
+        decoding: how a file becomes pixels; `None` for the defaults.
+
     Returns:
-        What is known of it, and its pixels, uint8 (height, width, 1 to 4).
+        What is known of it, and its pixels (height, width, channels) in 0..255: uint8, or float32 for a file
+        with 16 bits per channel.
 
     Raises:
-        UnreadableImage: the image cannot be decoded, or is larger than the limits of this module.
+        UnreadableImage: the image cannot be decoded, is larger than the limits of this module, or has 8 bits
+            where the `decoding` has a range of 16 bits.
     """
+    from keras_vit.data.decode import DEFAULT
+
+    decoding = decoding or DEFAULT
     if isinstance(image, np.ndarray):
-        kind, pixels = "array", image
-    else:
-        encoded = _read(image)
-        kind = _check_header(encoded)
-        pixels = _decode(encoded)
-    return _info(kind, pixels), pixels
+        if image.dtype == np.uint8:
+            _check_bits(8, decoding)
+            image = _without_alpha(image, decoding)
+        return _info("array", image), image
+    encoded = bytes_of(image)
+    kind = _check_header(encoded)
+    warning = None
+    converted = is_converted(encoded, kind)
+    if converted:
+        encoded = to_png(encoded)
+    bits = bits_of(encoded)
+    _check_bits(bits, decoding)
+    pixels = _decode(encoded, bits, decoding)
+    if not converted:
+        warning = decoder_warning(encoded, kind)
+    return _info(kind, pixels, bits, converted, warning), pixels
+
+
+def is_converted(encoded: bytes, kind: str) -> bool:
+    """Whether TensorFlow does not decode such a file, so that `foreign.to_png` has to."""
+    return kind in CONVERTED or (kind == "BMP" and not _is_plain_bmp(encoded))
+
+
+def native_bytes(encoded: bytes) -> bytes:
+    """The bytes of an image file, or of a PNG with the same pixels if TensorFlow does not decode it.
+
+    Raises:
+        UnreadableImage: the file is damaged, or of a kind that is not read.
+    """
+    return to_png(encoded) if is_converted(encoded, _check_header(encoded)) else encoded
+
+
+def bits_of(encoded: bytes) -> int:
+    """The bits per channel that are read of a file that TensorFlow decodes: 16 for such a PNG, or else 8."""
+    return 16 if encoded[:4] == b"\x89PNG" and encoded[24:25] == b"\x10" else 8
+
+
+def bits_of_image(image: Image) -> int | None:
+    """The bits per channel that are read of an image, 8 or 16, by its header; `None` if it is not one."""
+    if isinstance(image, np.ndarray):
+        return 8
+    try:
+        head = read_bytes(image, MAX_BYTES, HEADER) if isinstance(image, Path) else image[:HEADER]
+        if head.startswith((b"II", b"MM")):
+            return 16 if has_16_bit_values(bytes_of(image)) else 8
+    except (OSError, ValueError, UnreadableImage):
+        return None
+    return bits_of(head) if head.startswith(STARTS) or head[4:8] == b"ftyp" else None
+
+
+def shown_pixels(image: Image, decoding: "Decoding | None" = None) -> np.ndarray:
+    """An image in its original size, for people to see: uint8 (height, width, 1 or 3).
+
+    Raises:
+        UnreadableImage: as `probe_image`.
+    """
+    with quiet_headers():
+        pixels = probe_image(image, decoding)[1]
+    channels = 1 if pixels.shape[-1] < 3 else 3  # two are gray with alpha, four RGB with alpha
+    return to_uint8(pixels[..., :channels])
+
+
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in 0..255 as whole numbers."""
+    return pixels if pixels.dtype == np.uint8 else np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
 
 
 def why_unreadable(image: Image) -> str | None:
@@ -94,16 +178,32 @@ def quiet_headers() -> Iterator[None]:
         pil.MAX_IMAGE_PIXELS = limit
 
 
-def _info(kind, pixels):
+def _check_bits(bits, decoding):
+    if bits == 8 and decoding.pixel_range is not None:
+        low, high = decoding.pixel_range
+        raise UnreadableImage(
+            f"8 bits per channel, but the range of values, {low:g} to {high:g}, is for images with 16 bits; "
+            "give the image as its camera has stored it"
+        )
+
+
+def _info(kind, pixels, bits=8, converted=False, warning=None):
     height, width, channels = pixels.shape
     if channels == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = np.ascontiguousarray(pixels[..., :1])
     digest = blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
-    return ImageInfo(kind, height, width, channels, digest.digest(), _thumbnail(pixels))
+    return ImageInfo(
+        kind, height, width, channels, digest.digest(), _thumbnail(pixels), bits, converted, warning
+    )
 
 
-def _read(image):
+def bytes_of(image: Path | bytes) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        UnreadableImage: it cannot be opened, is empty, is not a regular file, or has more than `MAX_BYTES`.
+    """
     if isinstance(image, Path):
         try:
             image = read_bytes(image, MAX_BYTES)
@@ -123,9 +223,9 @@ def _check_header(encoded):
         with pil.open(io.BytesIO(encoded), formats=FORMATS) as header:
             kind, (width, height) = header.format, header.size
     except UnidentifiedImageError as error:
-        raise UnreadableImage(
-            "not a readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says"
-        ) from error
+        if name := name_of_other_kind(encoded):
+            raise UnreadableImage(f"a {name} file, which is not read: save it as PNG or JPEG") from error
+        raise UnreadableImage(f"not a readable {KINDS} image, whatever its name says") from error
     except Exception as error:  # on damaged headers PIL raises a dozen kinds of exception
         raise UnreadableImage("damaged or cut short: its header cannot be read") from error
     millions = MAX_PIXELS // 1_000_000
@@ -147,14 +247,33 @@ def _pixels_to_decode(encoded: bytes) -> float:
         return float(_declared_pixels()(tf.constant(encoded)))
 
 
-def _decode(encoded):
+def _decode(encoded, bits, decoding):
     import tensorflow as tf
 
     try:
         with tf.device("/CPU:0"):
-            return _decoder()(tf.constant(encoded)).numpy()
+            return _decoder(bits, decoding)(tf.constant(encoded)).numpy()
     except tf.errors.OpError as error:
+        # libpng has the last word on a PNG. Of JPEG, Pillow may know kinds that TensorFlow does not.
+        if encoded[:2] == b"\xff\xd8" and _pillow_reads(encoded):
+            raise UnreadableImage("valid, but of a kind that is not read: save it as PNG") from error
         raise UnreadableImage("cannot be decoded: cut short or damaged") from error
+
+
+def _without_alpha(pixels, decoding):
+    from keras_vit.data.decode import on_background, rgb
+
+    if pixels.shape[-1] % 2 or decoding.background is None:
+        return pixels
+    return on_background(pixels, rgb(decoding.background)).numpy()
+
+
+def _pillow_reads(encoded):
+    try:
+        to_png(encoded)
+    except UnreadableImage:
+        return False
+    return True
 
 
 @cache
@@ -168,13 +287,32 @@ def _declared_pixels() -> Any:
 
 
 @cache
-def _decoder() -> Any:
+def _decoder(bits: int, decoding: "Decoding") -> Any:
     import tensorflow as tf
 
-    from keras_vit.data.preprocess import decode_image
+    from keras_vit.data.decode import decode_8_bits, decode_16_bits
 
+    decode = decode_8_bits if bits == 8 else decode_16_bits
     # As a graph: one call from Python per image, instead of one per operation.
-    return tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
+    return tf.function(
+        lambda encoded: decode(encoded, decoding), input_signature=[tf.TensorSpec([], tf.string)]
+    )
+
+
+def _is_plain_bmp(encoded: bytes) -> bool:
+    import tensorflow as tf
+
+    with tf.device("/CPU:0"):
+        return bool(_plain_bmp()(tf.constant(encoded[:128])))
+
+
+@cache
+def _plain_bmp() -> Any:
+    import tensorflow as tf
+
+    from keras_vit.data.decode import is_plain_bmp
+
+    return tf.function(is_plain_bmp, input_signature=[tf.TensorSpec([], tf.string)])
 
 
 def _thumbnail(pixels):
@@ -185,4 +323,5 @@ def _thumbnail(pixels):
     small = pixels[::step, ::step]
     gray = small[..., :3] @ LUMA if small.shape[-1] >= 3 else small[..., 0].astype(np.float32)
     size = (THUMBNAIL, THUMBNAIL)
-    return np.asarray(pil.fromarray(np.ascontiguousarray(gray)).resize(size, pil.Resampling.BOX))
+    gray = np.ascontiguousarray(gray, np.float32)
+    return np.asarray(pil.fromarray(gray).resize(size, pil.Resampling.BOX))

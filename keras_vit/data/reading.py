@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.pipeline import fits_in_memory, is_prepared
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels
-from keras_vit.data.probe import ImageInfo, UnreadableImage, probe_image, quiet_headers
+from keras_vit.data.probe import ImageInfo, UnreadableImage, probe_image, quiet_headers, to_uint8
+
+if TYPE_CHECKING:
+    from keras_vit.data.decode import Decoding
 
 # Decoded images that together have more bytes are not kept as they came; a report decodes its few again.
 ORIGINAL_BYTES = 2**30
@@ -35,7 +38,7 @@ class ReadImages:
         prepared: float32 `image_shape` in 0..255, what `pipeline.read_pixels` gives; zeros for an image that
             cannot be read. `None` instead of the list if no preprocessing was given or they do not fit in
             `pipeline.CACHE_BYTES`.
-        originals: the decoded pixels, uint8 (height, width, 1 to 4). `None` instead of the list if they were
+        originals: the decoded pixels, uint8 (height, width, 1 to 3). `None` instead of the list if they were
             not asked for or do not fit in `ORIGINAL_BYTES`.
     """
 
@@ -83,7 +86,10 @@ class ReadImages:
 
 
 def read_images(
-    images: Sequence[Image], preprocessing: Preprocessing | None = None, keep_originals: bool = False
+    images: Sequence[Image],
+    preprocessing: Preprocessing | None = None,
+    keep_originals: bool = False,
+    decoding: "Decoding | None" = None,
 ) -> ReadImages:
     """Reads and decodes each image once.
 
@@ -91,21 +97,23 @@ def read_images(
         images: files, encoded bytes or pixels.
         preprocessing: of the model that gets the images; `None` prepares none.
         keep_originals: whether the decoded pixels are kept too.
+        decoding: how files become pixels, where that is not `preprocessing.decoding`.
 
     Returns:
         A `ReadImages`. Images that cannot be read are in it, not raised.
     """
     prepared = None
+    decoding = decoding or (None if preprocessing is None else preprocessing.decoding)
     if preprocessing is not None and fits_in_memory(len(images), preprocessing):
         prepared = np.zeros((len(images), *preprocessing.image_shape), np.float32)
     originals = _Originals(len(images) if keep_originals else None)
 
     def read(i: int) -> tuple[ImageInfo | None, str | None]:
         try:
-            info, pixels = probe_image(images[i])
+            info, pixels = probe_image(images[i], decoding)
         except UnreadableImage as reason:
             return None, str(reason)
-        originals.keep(i, pixels)
+        originals.keep(i, to_uint8(pixels) if info.bits == 16 else pixels)
         if prepared is not None:
             prepared[i] = _prepare(pixels, preprocessing)
         return info, None

@@ -8,6 +8,7 @@ from keras_vit.report.kit import count, words
 # In this order on the page: what may be wrong comes first.
 NAMES = {
     "unreadable": "images that cannot be read",
+    "damaged": "images that are damaged, but were read",
     "label_conflicts": "equal images in more than one class",
     "leaks": "equal or nearly equal images in different parts",
     "damaged": "images that are damaged but can be read",
@@ -23,6 +24,7 @@ NAMES = {
     "width": "width in pixels",
     "sizes": "most frequent sizes (height x width)",
     "kinds": "kinds of files",
+    "pixels": "range of values",
     "pixels": "values of 16-bit images",
 }
 

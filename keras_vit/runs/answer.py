@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from keras_vit.data.image_set import Image
 from keras_vit.data.pipeline import fits_in_memory, pixel_dataset, read_pixels, without_autotuning
-from keras_vit.data.preprocess import Preprocessing, scale_pixels
+from keras_vit.data.preprocess import HIGHEST, LOWEST, Preprocessing, scale_pixels
 from keras_vit.evaluation.ood import OODDetector
 from keras_vit.runs.ood_features import ood_features
 
@@ -113,8 +113,8 @@ def answer_model(
         - `probabilities` float32 (batch, classes), calibrated;
         - `label` int32 (batch,), the likeliest class;
         - `confidence` float32 (batch,), the probability of `label`;
-        - `reject` int32 (batch,), 1 where the image is unlike the training images, or where its pixels or
-          probabilities are not finite;
+        - `reject` int32 (batch,), 1 where the image is unlike the training images, or where its pixels are
+          out of range or its pixels or probabilities not finite;
         - `distance` float32 (batch,), to the nearest class centre; 0 without a `rejection`;
         - `features` float32 (batch, dim), the input of the head.
     """
@@ -132,6 +132,8 @@ def answer_model(
     probabilities = ops.softmax(logits / temperature)
     # The ReLU of a conv stem turns NaN into 0, so the pixels are checked too.
     usable = ops.isfinite(ops.sum(images, axis=(1, 2, 3))) & ops.isfinite(ops.sum(probabilities, axis=-1))
+    usable &= ops.min(images, axis=(1, 2, 3)) >= LOWEST
+    usable &= ops.max(images, axis=(1, 2, 3)) <= HIGHEST
     if rejection is None:
         distance, taken = ops.zeros_like(probabilities[:, 0]), usable
     else:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_vit.data.preprocess import prepare_pixels
+from keras_vit.data.preprocess import HIGHEST, LOWEST, prepare_pixels
 from keras_vit.runs.answer import answer_model
 from keras_vit.runs.folder import Run
 from keras_vit.serving.decoding import decode_or_blank
@@ -27,6 +27,13 @@ class ServedGraph(tf.Module):
         self.class_names = run.class_names
         answers = answer_model(run.model, run.temperature, run.rejection, run.preprocessing, flips)
         self.answers = answers.__call__
+        # As a function of its own, which all signatures share, it is traced once.
+        decoder = tf.function(
+            lambda encoded: decode_or_blank(encoded, run.preprocessing.decoding),
+            input_signature=[tf.TensorSpec([], tf.string)],
+            autograph=False,
+        )
+        self.decode = lambda encoded: decoder(encoded)  # so that the SavedModel does not list it
         # Keras wraps its variables, and of wrapped ones TensorFlow saves copies: the loader of TensorFlow
         # Serving would restore the copies, which no signature reads. So this module holds only the variables.
         self.weights = [variable.value for variable in answers.variables]
@@ -61,7 +68,11 @@ class ServedGraph(tf.Module):
         return self._prepare_and(self.classify_prepared, self._prepare_file, image_bytes)
 
     def classify_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Pixels in 0..255, (batch, height, width, 1 to 4), to what `classify_files` returns."""
+        """Pixels in 0..255, (batch, height, width, 1 to 4), to what `classify_files` returns.
+
+        With 2 or 4 channels the last one is alpha. An image with a pixel out of range, or not finite, counts
+        as one that cannot be decoded.
+        """
         few_channels = tf.debugging.assert_less_equal(
             tf.shape(images)[-1], 4, "images must have 1 to 4 channels"
         )
@@ -90,12 +101,13 @@ class ServedGraph(tf.Module):
         return tf.cond(tf.equal(tf.shape(batch)[0], 1), one, many)
 
     def _prepare_file(self, encoded):
-        pixels, decoded = decode_or_blank(encoded)
+        pixels, decoded = self.decode(encoded)
         return prepare_pixels(pixels, self.preprocessing), decoded
 
     def _prepare_pixels(self, pixels):
-        # A crop may cut away pixels that are not finite, so they are checked before it.
-        usable = tf.reduce_all(tf.math.is_finite(tf.cast(pixels, tf.float32)))
+        # A crop may cut away pixels out of range, so they are checked before it. NaN is in no range.
+        values = tf.cast(pixels, tf.float32)
+        usable = tf.reduce_all((values >= LOWEST) & (values <= HIGHEST))
         return prepare_pixels(pixels, self.preprocessing), usable
 
     def classify_prepared(self, prepared: tf.Tensor, usable: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -103,7 +115,7 @@ class ServedGraph(tf.Module):
 
         Args:
             prepared: float32 (batch, height, width, channels) in 0..255.
-            usable: bool (batch,), whether the image could be decoded and its pixels are finite.
+            usable: bool (batch,), whether the image could be decoded and its pixels are in range.
         """
         found, usable = self._answer(prepared, usable)
         return {

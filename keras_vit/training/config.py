@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from keras_vit.data.preprocess import Aspect, Deviations, Interpolation, Means, Preprocessing
+from keras_vit.data.pixel_range import PixelRange
+from keras_vit.data.preprocess import Aspect, Deviations, Interpolation, Levels, Means, Preprocessing
 from keras_vit.errors import InputError
 from keras_vit.model.config import (
     CHANGEABLE,
@@ -90,6 +91,11 @@ class TrainConfig:
     """pixels are then divided by it, one value or one per channel; by default that of the weights, or 0.5"""
     interpolation: Interpolation | None = None
     """how images are resized; by default as for the weights, or bilinear"""
+    background: Levels = (255,)
+    """what is seen where an image is transparent: a gray level, or red, green and blue, 0 to 255"""
+    pixel_range: PixelRange = "auto"
+    """which values of images with 16 bits per channel become black and white: two values; dtype for 0 and
+    65535; auto for what nearly all values of the training images lie between"""
     unlabeled: Text | None = None
     """a folder of images without labels, of the same kind as the training images, for --recipe probe"""
     test_fraction: Annotated[float, Field(gt=0.0, le=0.9)] = 0.2
@@ -182,7 +188,12 @@ class TrainConfig:
     def preprocessing(self) -> Preprocessing:
         """How images become what the model gets, in a run from scratch."""
         return Preprocessing(
-            self.image_shape, self.aspect, self.mean, self.std, self.interpolation or "bilinear"
+            self.image_shape,
+            self.aspect,
+            self.mean,
+            self.std,
+            self.interpolation or "bilinear",
+            background=self.background,
         )
 
     def vit_config(self, num_classes: int) -> ViTConfig:

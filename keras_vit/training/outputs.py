@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_vit import files
 from keras_vit.data.audit import Audit
-from keras_vit.data.image_set import Image
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.judge import judge

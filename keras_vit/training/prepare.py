@@ -1,11 +1,13 @@
 """The images of a run, split and audited."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from keras_vit.data.audit import Audit, audit_images, drop_unreadable, require_readable
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.pipeline import ImageData
+from keras_vit.data.pixel_range import choose_range
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.reading import read_images
 from keras_vit.data.sources import load_image_set
@@ -85,8 +87,11 @@ def prepare(
     if preprocessing is None:
         preprocessing = config.preprocessing
     came, split = image_set, _split(config, image_set, record)
-    images = read_images(image_set.images, preprocessing if keep_prepared else None, keep_originals)
-    audit = audit_images(image_set, split, images)
+    pixel_range, told = choose_range(config.pixel_range, image_set, split)
+    preprocessing = dataclasses.replace(preprocessing, pixel_range=pixel_range)
+    prepared_by = preprocessing if keep_prepared else None
+    images = read_images(image_set.images, prepared_by, keep_originals, preprocessing.decoding)
+    audit = audit_images(image_set, split, images, told)
     image_set = images.put_into(image_set)
     if audit.unreadable and config.skip_unreadable and record is None:
         image_set = drop_unreadable(image_set, audit)

@@ -17,6 +17,7 @@ from keras_vit.model.weights.published import auto_table
 from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.told import NotTold
 from keras_vit.model.weights.weights import Weights
+from keras_vit.text import say
 from keras_vit.training.config import AUTO, NONE, TrainConfig
 from keras_vit.training.recipe import PRETRAINED_RECIPES, RECIPE_CHANGES, RECIPES, Recipe
 
@@ -150,7 +151,12 @@ def begin(config: TrainConfig) -> Start:
     shape = config.image_shape_from((height, width), channels)
     wanted = adapt(weights, shape)
     preprocessing = Preprocessing(
-        shape, config.aspect, wanted.mean, wanted.std, config.interpolation or weights.interpolation
+        shape,
+        config.aspect,
+        wanted.mean,
+        wanted.std,
+        config.interpolation or weights.interpolation,
+        background=config.background,
     )
     return Start(name, preprocessing, wanted.config, weights, wanted.notes)
 
@@ -162,8 +168,8 @@ def choose_weights(config: TrainConfig) -> TrainConfig:
     """
     if config.init != AUTO:
         return config
-    print("published weights for --init auto, the first that can be had:")
-    print(auto_table())
+    say("published weights for --init auto, the first that can be had:")
+    say(*auto_table().split("\n"))
     reason = ""
     for row in PUBLISHED:
         try:
@@ -171,9 +177,9 @@ def choose_weights(config: TrainConfig) -> TrainConfig:
         except InputError as error:
             reason = reason or str(error)
             continue
-        print(f"chosen: {row.source}, licence {row.licence}")
+        say(f"chosen: {row.source}, licence {row.licence}")
         return dataclasses.replace(config, init=row.source)
-    print(f"None can be had, so the run begins from scratch. {reason}")
+    say(f"None can be had, so the run begins from scratch. {reason}")
     return _without_weights(config)
 
 
@@ -216,7 +222,7 @@ def choose_recipe(config: TrainConfig, image_set: ImageSet) -> TrainConfig:
     reason = f"about {per_class} training images per class, the limit is {FEWEST_PER_CLASS}"
     if config.unlabeled is not None:
         reason = "images without labels are used by this recipe"
-    print(f"recipe: {name} ({reason}); --recipe probe, finetune or lora chooses another")
+    say(f"recipe: {name} ({reason}); --recipe probe, finetune or lora chooses another")
     changes = {**RECIPE_CHANGES.get(name, {}), **config.changes}
     return dataclasses.replace(config, recipe=RECIPES[name], changes=changes)
 

@@ -15,13 +15,13 @@ from PIL import Image
 from keras_vit.cli.main import main, parse
 from keras_vit.data.pipeline import ImageData, read_pixels
 from keras_vit.data.preprocess import scale_pixels
+from keras_vit.data.probe import shown_pixels
 from keras_vit.errors import InputError
 from keras_vit.report import kit
 from keras_vit.runs.evaluate import evaluate
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.predict import predict
 from keras_vit.training.checkpoint import BEST, KeepBest, load_best, restore_checkpoint
-from keras_vit.training.outputs import original_pixels
 from keras_vit.training.prepare import prepare_data
 from keras_vit.training.run import train
 from tests.helpers import tiny
@@ -364,5 +364,5 @@ def test_pictures_of_mistakes_of_any_mode(mode, channels, tmp_path):
     Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode).save(tmp_path / "image.png")
     encoded = (tmp_path / "image.png").read_bytes()
     for image in (tmp_path / "image.png", encoded, pixels):
-        np.testing.assert_array_equal(original_pixels(image), pixels[..., :channels])
-        kit.picture(original_pixels(image))
+        np.testing.assert_array_equal(shown_pixels(image), pixels[..., :channels])
+        kit.picture(shown_pixels(image))
