@@ -1,5 +1,6 @@
 """Processes of one machine: what they return, how they end, and that none is left behind."""
 
+import contextlib
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from keras_vit.process.children import (
     call,
     gpus,
     make_context,
+    run_command,
     start,
 )
 from keras_vit.process.exit_codes import FAILED, FINE, GIVEN_UP, ONCE_MORE, WRONG_USAGE
@@ -304,6 +306,117 @@ def test_a_call_that_is_interrupted_leaves_no_process(tmp_path):
         signal.signal(signal.SIGALRM, before)
     child = int(re.search(rf"{STARTED} (\d+)", text(log))[1])
     assert not is_running(child)
+
+
+# Commands that a command starts
+
+
+STARTER = """
+import os, signal, sys
+from keras_vit.process.children import run_command, stop_on_signals
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+stop_on_signals()
+try:
+    found = run_command([sys.executable, *sys.argv[1:]], os.environ)
+    print(found.returncode, found.stdout, found.stderr)
+except KeyboardInterrupt:
+    sys.exit(3)
+"""
+
+PUBLISH = """
+import sys, time
+from pathlib import Path
+from keras_vit.process.children import end_with_starter, stop_on_signals
+
+end_with_starter()
+stop_on_signals()
+try:
+    time.sleep(float(sys.argv[2]))
+    Path(sys.argv[1], "published").touch()
+finally:
+    Path(sys.argv[1], "cleaned").touch()
+"""
+
+
+@contextlib.contextmanager
+def started(*words):
+    """The starter of a command, and the number of the process of the command."""
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER, *map(str, words)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    children = Path(f"/proc/{starter.pid}/task/{starter.pid}/children")
+    try:
+        yield starter, int(wait_for(lambda: children.read_text(), "the start of the command"))
+    finally:
+        starter.kill()
+        starter.communicate()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 3),
+        (signal.SIGINT, 3),
+        (signal.SIGHUP, 3),
+        (signal.SIGKILL, -signal.SIGKILL),
+        (signal.SIGQUIT, -signal.SIGQUIT),
+    ],
+)
+def test_a_command_ends_with_its_starter_and_publishes_nothing(number, code, tmp_path):
+    with started("-c", PUBLISH, tmp_path, 3) as (starter, child):
+        time.sleep(0.5)
+        starter.send_signal(number)
+        assert starter.wait(30) == code
+        wait_for(lambda: not is_running(child), "the end of the command")
+    assert not (tmp_path / "published").exists()
+    assert (tmp_path / "cleaned").exists() == (code == 3)  # those that can be caught
+
+
+def test_a_command_of_the_package_ends_with_its_starter(tmp_path):
+    """Before it has imported anything that takes time."""
+    with started("-m", "keras_vit", "train", "--out", tmp_path / "run") as (starter, child):
+        starter.kill()
+        wait_for(lambda: not is_running(child), "the end of the command")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_of_torchrun_ends_with_it(tmp_path):
+    script = f"import os; os.environ['TORCHELASTIC_RUN_ID'] = 'none'\n{PUBLISH}"
+    parent = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent, "-c", script, tmp_path, "3"], env=environment()
+    ) as agent:
+        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
+        child = int(wait_for(lambda: children.read_text(), "the start of the worker"))
+        time.sleep(0.5)
+        agent.kill()
+        wait_for(lambda: not is_running(child), "the end of the worker")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_command_printed_is_returned(tmp_path):
+    found = run_command([sys.executable, "-c", "import sys; print(1); sys.exit('no')"], os.environ)
+    assert (found.returncode, found.stdout, found.stderr) == (1, "1\n", "no\n")
+    assert run_command([sys.executable, "-c", PUBLISH, str(tmp_path), "0"], os.environ).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"published", "cleaned"}
+
+
+def test_an_ignored_signal_stays_ignored():
+    """That of a terminal that is closed, under nohup."""
+    script = (
+        "import signal; from keras_vit.process.children import stop_on_signals\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); stop_on_signals()\n"
+        "print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, signal.getsignal(signal.SIGTERM))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True
+    )
+    assert printed.stdout.startswith("True <function")
 
 
 # GPUs
