@@ -248,8 +248,12 @@ def make_folder(folder: Path, option: str = "--out") -> list[Path]:
         The folders that did not exist before, deepest first, as `remove_made` takes them.
 
     Raises:
-        InputError: the folder cannot be made or written to; nothing is left behind.
+        InputError: the folder cannot be made or written to, or its name is not UTF-8; nothing is left behind.
     """
+    try:
+        os.fsencode(folder).decode("utf-8")
+    except UnicodeDecodeError:  # TensorFlow, HDF5 and TensorBoard write no such file
+        raise InputError(f"{folder} has a name that is not UTF-8: choose another {option}.") from None
     # Not Path.exists, which raises for a name that is too long.
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     parent = missing[-1].parent if missing else folder

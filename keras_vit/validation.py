@@ -40,7 +40,18 @@ Shape = Annotated[tuple[Count, Count, Count], Field(strict=False)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """What the random generators of all backends accept."""
 
-Text = Annotated[str, BeforeValidator(lambda value: fspath(value) if isinstance(value, PathLike) else value)]
+# Python keeps a byte of a path that is not UTF-8 as half a surrogate pair, which pydantic does not take in
+# JSON: there, it is one of the last private characters instead.
+_OUT_OF_JSON = {0x10FF80 + i: 0xDC80 + i for i in range(128)}
+_INTO_JSON = {half: private for private, half in _OUT_OF_JSON.items()}
+
+
+def _text(value: Any) -> Any:
+    value = fspath(value) if isinstance(value, PathLike) else value
+    return value.translate(_OUT_OF_JSON) if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
 """Text; a `pathlib.Path` is accepted and kept as text."""
 
 Folder = Annotated[Path, Field(strict=False)]
@@ -123,7 +134,8 @@ def from_plain(cls: type[T], plain: Any) -> T:
         raise InputError("it holds no settings by name.")
     try:
         # As text: only there does the strict mode of pydantic accept a list for a tuple.
-        return _adapter(cls).validate_json(json.dumps(plain))  # type: ignore[arg-type]
+        text = json.dumps(plain, ensure_ascii=False).translate(_INTO_JSON)
+        return _adapter(cls).validate_json(text)  # type: ignore[arg-type]
     except ValidationError as error:
         raise InputError(sentence(error, cls, plain, from_json=True)) from None
 

@@ -24,6 +24,12 @@ pytestmark = pytest.mark.same_on_every_backend
 # Complete files
 
 
+def test_a_folder_whose_name_is_not_utf8_is_not_made(tmp_path):
+    with pytest.raises(InputError, match=r"caf\\xe9/a has a name that is not UTF-8: choose another --to\."):
+        make_folder(tmp_path / "caf\udce9" / "a", "--to")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_complete_file_replaces_the_earlier_one(tmp_path):
     (tmp_path / "a.txt").write_text("old")
     with whole_file(tmp_path / "a.txt") as file:

@@ -286,3 +286,18 @@ def test_limits_as_text(hint, text):
 )
 def test_types_as_text(hint, text, of_json):
     assert (words(hint), words(hint, from_json=True)) == (text, of_json)
+
+
+@validated
+class Paths:
+    """Paths as text."""
+
+    one: Text | None = None
+    other: Text = ""
+
+
+@pytest.mark.parametrize("path", ["caf\udce9/\udcff", "é", 'a"\n', "\U0001f980", None, "\\udce9"])
+def test_a_path_that_is_not_utf8_comes_back_from_json(path):
+    paths = Paths(path, other="x")
+    assert from_plain(Paths, json.loads(json.dumps(to_plain(paths)))) == paths
+    assert paths.one == path
