@@ -41,9 +41,10 @@ def _jpeg_pixels(encoded):
 
 
 def _gif_pixels(encoded):
-    """The pixels of all frames together, or of what encloses them if that is more.
+    """The pixels of all frames together, or of what encloses them or of the screen if that is more.
 
     TensorFlow decodes all of them, and then fills an image as wide as the widest and as high as the highest.
+    The first frame is put on a screen of the size that the header states.
     """
     # Zeros after the end stop the loop.
     byte = tf.cast(tf.io.decode_raw(tf.strings.join([encoded, b"\0" * 32]), tf.uint8), tf.int32)
@@ -66,13 +67,15 @@ def _gif_pixels(encoded):
         # A chain of blocks ends with an empty one.
         in_blocks = tf.where(in_blocks, found > 0, goes_on)
         at = tf.minimum(tf.where(goes_on, after, end), end)
-        return at, pixels, tf.maximum(largest, size), in_blocks
+        corner = tf.where(is_frame, side[:2] + side[2:4], 0)
+        return at, pixels, tf.maximum(largest, corner), in_blocks
 
+    screen = byte[6:10:2] + 256 * byte[7:10:2]
     start = tf.minimum(13 + colors(byte[10]), end)
     _, pixels, largest, _ = tf.while_loop(
         lambda at, *_: at < end,
         step,
-        (start, 0.0, tf.zeros((2,), tf.int32), tf.constant(False)),
+        (start, 0.0, screen, tf.constant(False)),
     )
     return tf.maximum(pixels, _product(largest[0], largest[1]))
 

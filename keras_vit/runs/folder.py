@@ -1,5 +1,6 @@
 """The folder that a training run leaves, and that every other command takes."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_vit.data.preprocess import Preprocessing
+from keras_vit.data.preprocess import BEFORE, Preprocessing, recorded
 from keras_vit.errors import InputError, first_line
 from keras_vit.evaluation.ood import OODDetector
 from keras_vit.files import partial_of, read_json
@@ -15,7 +16,7 @@ from keras_vit.runs.images import IMAGES, ImageRecord, read_record
 from keras_vit.runs.schema import Config, Metrics, check_history
 from keras_vit.sealed import check_file, check_seal
 from keras_vit.text import shown
-from keras_vit.validation import check_plain, from_plain
+from keras_vit.validation import check_plain
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +39,10 @@ TRAIN_AGAIN = "train the run again"
 EARLIER = (
     "an earlier version of keras_vit trained this run. Whether its files belong together, and whether its "
     "images have changed, cannot be checked."
+)
+AS_STORED = (
+    "it was trained on images as they are stored, so they are read like that: Exif orientation is ignored, "
+    "alpha is dropped. Train again for images as a viewer shows them."
 )
 RESTORE = f"restore the files of the run, or {TRAIN_AGAIN}"
 
@@ -128,8 +133,8 @@ class Run:
             InputError: the record is damaged.
         """
         if "preprocessing" in self.config:
-            return from_plain(Preprocessing, self.config["preprocessing"])
-        return Preprocessing(tuple(self.config["image_shape"]), self.config["train"]["aspect"])
+            return recorded(self.config["preprocessing"])
+        return Preprocessing(tuple(self.config["image_shape"]), self.config["train"]["aspect"], **BEFORE)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -196,9 +201,14 @@ def load_run(path: str | Path) -> Run:
         InputError: there is no such folder, the run is not finished, or a file is missing or damaged.
     """
     path = Path(path)
-    if not path.is_dir() and partial_of(path).is_dir():
+    partial = partial_of(path)
+    if not path.is_dir() and (partial / CONFIG).is_file():
+        command = shlex.join(["keras-vit", "train", "--out", str(path), "--resume"])
+        raise InputError(f"The run {path} is not finished: continue it with `{command}`.")
+    if not path.is_dir() and partial.is_dir():
         raise InputError(
-            f"The run {path} is not finished: continue it with `keras-vit train --out {path} --resume`."
+            f"The run {path} was cut off before its settings were written: begin it again with the command "
+            "that began it."
         )
     if not path.is_dir():
         raise InputError(f"There is no run folder {path}: give the folder that `keras-vit train` made.")
@@ -223,6 +233,8 @@ def load_run(path: str | Path) -> Run:
         _checked(history, lambda: check_history(history, last_epoch))
     if not sealed:
         print(shown(f"{path}: {EARLIER}"), file=sys.stderr)
+    if not run.preprocessing.exif_orientation:
+        print(shown(f"{path}: {AS_STORED}"), file=sys.stderr)
     return run
 
 

@@ -38,6 +38,8 @@ WEIGHTS = ("timm", "huggingface")
 COMPARED_IMAGES = 360
 WAIT_SECONDS = 60.0  # for another export that writes the server's files, which takes milliseconds
 CARD = "model_card.md"
+FILES = "JPEG, PNG, BMP with 8, 24 or 32 bits per pixel, GIF and WebP; convert others, such as TIFF, to PNG"
+"""What the bundle decodes."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def write_bundle(run: Run, folder: Path, name: str, images: ImageSet, flips: boo
     comparison = compare_saved_model(run, folder, images, flips)
     extra = folder / "assets.extra"
     extra.mkdir()
-    write_serving_json(extra, run, comparison, {"max_pixels": MAX_PIXELS}, flips)
+    write_serving_json(extra, run, comparison, {"max_pixels": MAX_PIXELS, "files": FILES}, flips)
     write_warmup(extra, name, warmup_examples(run, images))
     return comparison
 
@@ -159,7 +161,10 @@ def warmup_examples(run: Run, images: ImageSet) -> dict[str, dict[str, np.ndarra
     """One request per signature: a test image at the model's size."""
     prepared = read_pixels(images.images[:1], run.preprocessing)
     pixels = np.clip(np.rint(prepared), 0, 255).astype("uint8")
-    file = np.array([encoded_image(pixels[0])], dtype=object)
+    small = encoded_image(pixels[0])
+    if run.preprocessing.pixel_range is not None:  # a file with 8 bits is refused
+        small = encoded_image(images.original(0))
+    file = np.array([small], dtype=object)
     return {
         "serving_default": {"image_bytes": file},
         "images": {"images": prepared},

@@ -20,6 +20,7 @@ class Comparison:
         same_reject: how many images are accepted by both or rejected by both; `None` if the format does not
             answer that.
         feature_difference: the largest difference of a feature; `None` if the format has none.
+        converted: how many had to be converted to PNG, because the exported model does not decode the files.
     """
 
     images: int
@@ -27,13 +28,18 @@ class Comparison:
     same_class: int
     same_reject: int | None = None
     feature_difference: float | None = None
+    converted: int = 0
 
     def line(self) -> str:
         """It in one line."""
         rejected = "" if self.same_reject is None else f", the same reject for {self.same_reject}"
+        converted = (
+            f"; {self.converted} of the files are of a kind that it does not decode and were converted to "
+            "PNG: convert such files before they are sent"
+        )
         return (
             f"compared with Keras on {self.images} images: probabilities differ by {self.difference:.1e} at "
-            f"most, the same class for {self.same_class}{rejected}"
+            f"most, the same class for {self.same_class}{rejected}{converted if self.converted else ''}"
         )
 
 

@@ -1,5 +1,6 @@
 """The SavedModel of a run: written, and compared with the Keras model."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.pipeline import read_pixels
+from keras_vit.data.probe import bytes_of, native_bytes
 from keras_vit.errors import InputError
 from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run
@@ -57,11 +59,9 @@ def write_saved_model(run: Run, folder: Path, flips: bool = False) -> None:
 
 
 def encoded_image(image: Image) -> bytes:
-    """The bytes of an image file; of pixels, those of a PNG."""
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, Path):
-        return image.read_bytes()
+    """The bytes of an image file, as a PNG if TensorFlow does not decode it; of pixels, those of a PNG."""
+    if isinstance(image, bytes | Path):
+        return native_bytes(bytes_of(image))
     from PIL import Image as pil
 
     file = io.BytesIO()
@@ -86,7 +86,12 @@ def compare_saved_model(run: Run, folder: Path, images: ImageSet, flips: bool = 
     """
     expected = expected_answers(run, images, flips)
     signatures = SavedModelFile(folder)
-    files = [encoded_image(images.original(i)) for i in range(len(images))]
+    originals = [images.original(i) for i in range(len(images))]
+    files = [encoded_image(image) for image in originals]
+    converted = [
+        not isinstance(image, np.ndarray) and file != bytes_of(image)
+        for image, file in zip(originals, files, strict=True)
+    ]
     found = signatures.of_files("serving_default", files)
     blank = [name for name, row in zip(images.names, found["probabilities"], strict=True) if not row.any()]
     if blank:
@@ -102,6 +107,7 @@ def compare_saved_model(run: Run, folder: Path, images: ImageSet, flips: bool = 
     label = np.array([number.get(name, -1) for name in found["label"]])
     found = {**found, "features": features["features"], "label": label}
     comparison = compare_answers(expected, found, tolerance)
+    comparison = dataclasses.replace(comparison, converted=sum(converted))
 
     pixels = read_pixels(images.images[:PIXEL_IMAGES], run.preprocessing)
     rounded = np.clip(np.rint(pixels), 0, 255)

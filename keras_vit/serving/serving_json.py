@@ -10,7 +10,10 @@ from keras_vit.serving.comparison import Comparison
 from keras_vit.text import shown
 
 LABELS, SERVING_JSON = "labels.txt", "serving.json"
-SCALING = "in the model, by (pixels / 255 - mean) / std: give it pixels in 0..255 that are not scaled"
+SCALING = (
+    "in the model, by (pixels / 255 - mean) / std: give it pixels in 0..255 that are not scaled; others are "
+    "rejected"
+)
 
 
 def write_serving_json(
@@ -34,6 +37,9 @@ def write_serving_json(
         "aspect": run.preprocessing.aspect,
         "interpolation": run.preprocessing.interpolation,
         **run.preprocessing.numbers(),
+        "background": run.preprocessing.background,
+        "pixel_range": run.preprocessing.pixel_range,
+        "exif_orientation": run.preprocessing.exif_orientation,
         "scaling": SCALING,
         "flips_at_test": flips,
         "weights": run.config.get("weights"),

@@ -14,10 +14,10 @@ from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.errors import InputError
 from keras_vit.runs.folder import Run
+from keras_vit.serving.comparison import Comparison
 from keras_vit.serving.formats import to_litert, to_onnx, to_openvino
 from keras_vit.serving.formats.check import FLOAT32, INT8, compare
 from keras_vit.serving.formats.portable import PortableGraph
-from keras_vit.serving.comparison import Comparison
 from keras_vit.serving.serving_json import write_serving_json
 from keras_vit.serving.version_folder import clear_errors
 
@@ -114,6 +114,23 @@ def about(run: Run, format: str, int8: bool) -> dict[str, Any]:
     }
 
 
+def pixel_steps(preprocessing: Preprocessing) -> list[str]:
+    """The first steps of `preprocessing_steps`: from a file to what a viewer shows."""
+    decode = "decode the first frame to 0..255; divide values of 16 bits by 257"
+    if preprocessing.pixel_range is not None:
+        low, high = preprocessing.pixel_range
+        decode = (
+            f"decode the first frame with its 16 bits; (value - {low:g}) * 255 / ({high:g} - {low:g}), "
+            "clipped to 0..255"
+        )
+    turn = "turn and mirror it as its Exif orientation (tag 274) says"
+    compose = "drop alpha"
+    if preprocessing.background is not None:
+        levels = " ".join(map(str, preprocessing.background))
+        compose = f"where it has alpha in 0..1: color * alpha + background * (1 - alpha), background {levels}"
+    return [decode, turn if preprocessing.exif_orientation else "do not turn it by its Exif data", compose]
+
+
 def preprocessing_steps(preprocessing: Preprocessing) -> list[str]:
     """How an image file is prepared for the input `images`, for programs in any language.
 
@@ -125,7 +142,7 @@ def preprocessing_steps(preprocessing: Preprocessing) -> list[str]:
     rounded = "rounded" if preprocessing.interpolation == "bicubic" else "not rounded"
     size = f"{height} x {width} (height x width)"
     return [
-        "decode the first frame to 0..255, drop alpha",
+        *pixel_steps(preprocessing),
         f"to gray: 0.299 red + 0.587 green + 0.114 blue, {rounded}; gray stays as it is"
         if channels == 1
         else "to red, green, blue in this order; gray is repeated",
