@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_vit import files
 from keras_vit.errors import InputError
-from keras_vit.files import is_taken, is_work_name, partial_of
+from keras_vit.files import UNFINISHED, is_taken, is_work_name, partial_of
 from keras_vit.locks import lock_beside, locked
 from keras_vit.runs import folder as run_folder
 from keras_vit.runs.images import IMAGES, ImageRecord, find_root, read_record
@@ -92,16 +92,18 @@ def begin_or_resume(config: TrainConfig, folder: Path, restarted: bool, is_owned
     if is_complete(partial) and resume:
         return {"finished": publish(partial, folder)}
     if not is_owned or is_complete(partial) or has_finished_epoch(partial):
-        if not resume:
-            raise InputError(
-                f"{partial} holds a run that was cut off: add --resume to continue it, or remove the folder."
-            )
         if not (partial / run_folder.CONFIG).is_file():
             raise InputError(
                 f"{partial} has no {run_folder.CONFIG}, so there is nothing to resume: "
                 f"{_begin_again(partial)}."
             )
-        return {"unfinished": _read_unfinished(partial)}
+        unfinished = _read_unfinished(partial)
+        if not resume:
+            _read_settings(unfinished, partial)  # else --resume would be refused too
+            raise InputError(
+                f"{partial} holds a run that was cut off: add --resume to continue it, or remove the folder."
+            )
+        return {"unfinished": unfinished}
     if others := _foreign(partial):
         raise InputError(
             f"{partial} holds other things ({others[0]}), and a run is made in it: choose another --out."
@@ -113,8 +115,17 @@ def begin_or_resume(config: TrainConfig, folder: Path, restarted: bool, is_owned
 
 
 def _check_folder(folder: Path) -> None:
+    if folder.name.endswith(UNFINISHED):
+        raise InputError(
+            f"{folder} is a name for runs that are not finished: choose an --out without {UNFINISHED}."
+        )
     if is_taken(folder):
         raise InputError(f"{folder} exists already: choose another --out, or remove it.")
+    if os.path.ismount(folder):
+        raise InputError(
+            f"{folder} is a mount point, which a finished run cannot replace: give a folder in it, such as "
+            f"--out {folder / 'run'}."
+        )
 
 
 def has_finished_epoch(partial: Path) -> bool:
@@ -228,8 +239,16 @@ def stored_config(unfinished: dict, config: TrainConfig) -> TrainConfig:
 
 
 def _settings_of(unfinished: dict, partial: Path, **where: Any) -> TrainConfig:
+    settings = _read_settings(unfinished, partial, **where)
     try:
         run_folder.check_config(partial / run_folder.CONFIG, unfinished, _begin_again(partial))
+    except (InputError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{partial / run_folder.CONFIG} is damaged: {_begin_again(partial)}.") from error
+    return settings
+
+
+def _read_settings(unfinished: dict, partial: Path, **where: Any) -> TrainConfig:
+    try:
         if not {"model", "recipe"} <= unfinished["train"].keys():
             raise InputError("it has no model or no recipe.")
         return from_dict(unfinished["train"], **where)
