@@ -16,13 +16,15 @@ import numpy as np
 import platformdirs
 
 from keras_vit.errors import InputError
-from keras_vit.files import make_folder, read_bytes, whole_file
+from keras_vit.files import read_bytes, whole_file
+from keras_vit.locks import locked
 
 FOLDER, SIZE = "KERAS_VIT_CACHE", "KERAS_VIT_CACHE_GB"
 DEFAULT_GB = 5.0
 LOCK = "lock"
 WAIT_SECONDS = 60.0
 HASH_BYTES = 32
+CACHED, NAME_LENGTH = re.compile(r"[0-9a-f]{64}\.npz"), 68
 IMAGE_BYTES = 512 * 1024**2
 """The most that one image file may have: far above what the largest image of the package takes."""
 
@@ -55,23 +57,18 @@ def largest_bytes() -> int:
 def cache_lock(folder: Path) -> Iterator[None]:
     """Makes the folder and keeps other processes out of it for as long as the block runs.
 
+    What processes left that were killed while they wrote is removed.
+
     Raises:
         InputError: the folder cannot be made, or another process keeps it for a minute.
     """
-    from filelock import FileLock, Timeout
-
-    make_folder(folder, f"folder with {FOLDER}")
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=WAIT_SECONDS)
-    except Timeout as error:
-        raise InputError(
-            f"Another process keeps the cache {folder} locked: wait for it, or name another with {FOLDER}."
-        ) from error
-    try:
+    busy = f"Another process keeps the cache {folder} locked"
+    with locked(folder / LOCK, busy, f"folder with {FOLDER}", WAIT_SECONDS) as lock:
+        for path in folder.glob("*.new"):
+            name = path.name[:NAME_LENGTH]
+            if CACHED.fullmatch(name):  # others that may be in a folder that the user named are left alone
+                lock.clear(folder, name)
         yield
-    finally:
-        lock.release()
 
 
 class RowCache:
@@ -140,7 +137,7 @@ def cached_files(folder: Path) -> list[Path]:
 
     Others that may be in a folder that the user named are left alone.
     """
-    found = [path for path in folder.glob("*.npz") if re.fullmatch("[0-9a-f]{64}", path.stem)]
+    found = [path for path in folder.glob("*.npz") if CACHED.fullmatch(path.name)]
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 

@@ -17,6 +17,9 @@ from typing import IO, Any
 from keras_vit.errors import InputError
 from keras_vit.text import shown
 
+UNFINISHED = ".partial"
+"""What the name of a run ends with until it is finished."""
+
 
 def work_name(name: str) -> str:
     """The name of a file or folder while it is written: a random one, so that no two processes share it."""
@@ -229,7 +232,7 @@ def text_of_cell(text: str) -> str:
 def partial_of(folder: Path) -> Path:
     """The sibling folder that a run is written to until it is finished: the last step is a rename."""
     folder = folder if folder.name else folder.absolute()  # `.` has no name of its own
-    return folder.with_name(folder.name + ".partial")
+    return folder.with_name(folder.name + UNFINISHED)
 
 
 def is_taken(folder: Path) -> bool:

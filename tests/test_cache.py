@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import filelock
 import numpy as np
 import platformdirs
 import pytest
@@ -24,8 +23,10 @@ from keras_vit.cache import (
     largest_bytes,
 )
 from keras_vit.errors import InputError
+from keras_vit.files import work_name
 from tests.helpers.image_files import encoded
 from tests.helpers.paths import ROOT
+from tests.test_locks import held_by_another
 
 pytestmark = pytest.mark.same_on_every_backend
 
@@ -239,12 +240,24 @@ def test_the_folder_is_named_by_the_environment(variables, expected, monkeypatch
 
 def test_a_process_that_keeps_the_lock_is_waited_for_only_so_long(folder, monkeypatch):
     monkeypatch.setattr(cache, "WAIT_SECONDS", 0.1)
-    folder.mkdir()
-    lock = filelock.FileLock(folder / LOCK)
-    with lock, pytest.raises(InputError, match=f"keeps the cache .* locked: .* name another with {FOLDER}"):
+    kept = f"keeps the cache .* locked .process .*: wait for it, or choose another folder with {FOLDER}"
+    with held_by_another(folder / LOCK), pytest.raises(InputError, match=kept):
         RowCache(NAME).add(rows_of("a"))
     RowCache(NAME).add(rows_of("a"))
     check_same(RowCache(NAME).read(), rows_of("a"))
+
+
+def test_what_a_killed_process_left_is_removed(folder):
+    RowCache(NAME).add(rows_of("a"))
+    left = [folder / work_name(f"{NAME}.npz"), folder / f"{NAME}.npz.new"]
+    mine = [folder / "mine.new", folder / work_name("mine.npz")]
+    for clean in (lambda: RowCache(NAME).add(rows_of("a")), clear_cache):
+        for path in (*left, *mine):
+            path.write_text("half")
+        clean()
+        assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in mine)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in mine}
 
 
 def test_a_folder_for_reading_only_is_read(monkeypatch):

@@ -95,6 +95,12 @@ def test_the_lock_is_held_from_the_first_check_until_the_run_has_its_name(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_run_cannot_have_the_name_of_another_that_is_not_finished(tmp_path):
+    out = tmp_path / "run.partial"
+    with pytest.raises(InputError, match=r"choose an --out without .partial"):
+        begin_or_resume(TrainConfig(out=out), out, restarted=False)
+
+
 # What a command that was killed has left
 
 

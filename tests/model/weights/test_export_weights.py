@@ -8,11 +8,14 @@ from safetensors.numpy import load_file
 
 from keras_vit import ViT
 from keras_vit.errors import InputError
+from keras_vit.files import work_name
+from keras_vit.locks import lock_beside
 from keras_vit.model.weights.export import export_weights
 from keras_vit.model.weights.families import huggingface, timm
 from keras_vit.model.weights.sources import open_checkpoint
 from tests.helpers.published import answers, built, random_vit, recorded
 from tests.helpers.random_tensors import random_images
+from tests.test_locks import held_by_another
 
 CASES = recorded("exports")
 FAMILIES = {"timm": timm, "huggingface": huggingface}
@@ -176,6 +179,19 @@ def test_a_folder_that_exists_stays(tmp_path):
         export_weights(random_vit(SMALL), tmp_path, "timm")
 
     assert (tmp_path / "config.json").read_text() == "{}"
+
+
+@same_on_every_backend
+def test_a_folder_that_another_command_writes_is_refused(tmp_path):
+    left = tmp_path / work_name(".out")
+    left.mkdir()
+    with held_by_another(lock_beside(tmp_path / "out")) as other:
+        with pytest.raises(InputError, match=rf"Another command writes .*out \(process {other.pid} on "):
+            export_weights(random_vit(SMALL), tmp_path / "out", "timm")
+        assert left.is_dir()
+    (tmp_path / "out").mkdir()  # an empty folder may be given
+    export_weights(random_vit(SMALL), tmp_path / "out", "timm")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @same_on_every_backend
