@@ -61,15 +61,21 @@ def _escape(found: re.Match) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def say(*lines: object, flush: bool = False) -> None:
+def say(*lines: object, flush: bool = False, stream: TextIO | None = None) -> None:
     """Prints each of these on a line of its own, with what is not printable escaped.
 
     The package prints with nothing else. A text is one line: a line break in it is escaped. An object whose
     text has several lines, such as a table, keeps them.
+
+    Args:
+        *lines: what is printed.
+        flush: whether it is written at once.
+        stream: such as `sys.stderr`; `None` means the standard output.
     """
+    stream = sys.stdout if stream is None else stream
     for value in lines:
         for line in [value] if isinstance(value, str) else str(value).split("\n"):
-            print(encodable(shown(line), sys.stdout), flush=flush)
+            print(encodable(shown(line), stream), flush=flush, file=stream)
 
 
 def encodable(text: str, stream: TextIO | None) -> str:

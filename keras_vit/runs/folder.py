@@ -15,7 +15,7 @@ from keras_vit.files import partial_of, read_json
 from keras_vit.runs.images import IMAGES, ImageRecord, read_record
 from keras_vit.runs.schema import Config, Metrics, check_history
 from keras_vit.sealed import check_file, check_seal
-from keras_vit.text import shown
+from keras_vit.text import say
 from keras_vit.validation import check_plain
 
 if TYPE_CHECKING:
@@ -232,9 +232,9 @@ def load_run(path: str | Path) -> Run:
     if history.exists():
         _checked(history, lambda: check_history(history, last_epoch))
     if not sealed:
-        print(shown(f"{path}: {EARLIER}"), file=sys.stderr)
+        say(f"{path}: {EARLIER}", stream=sys.stderr)
     if not run.preprocessing.exif_orientation:
-        print(shown(f"{path}: {AS_STORED}"), file=sys.stderr)
+        say(f"{path}: {AS_STORED}", stream=sys.stderr)
     return run
 
 
