@@ -58,7 +58,7 @@ def check_seal(path: Path, content: Mapping[str, Any], fix: str) -> bool:
         return False
     files = content.get(FILES)
     if not isinstance(files, dict) or content.get(SHA256) != _digest(content):
-        raise InputError(f"{path} has changed since it was written (its sha256 differs): {fix}.")
+        raise InputError(f"{path} is damaged (it has changed since it was written): {fix}.")
     return True
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from keras_vit.errors import InputError
 from keras_vit.evaluation.trials import SearchRecord, TrialRecord
 from keras_vit.files import partial_of, read_json, write_json, write_text
 from keras_vit.process import children
@@ -15,10 +16,12 @@ from keras_vit.search.config import SearchConfig
 from keras_vit.search.folder import logs
 from keras_vit.search.progress import minutes
 from keras_vit.search.results import damaged_files, no_best_trial, read_search
+from keras_vit.search.schema import Baseline
 from keras_vit.search.worker import Images, Job, train_default, train_run
 from keras_vit.text import say
 from keras_vit.training.config import NONE
 from keras_vit.training.recipe import RECIPE_CHANGES
+from keras_vit.validation import check_plain
 
 BASELINE, REPORT = "baseline.json", "report.html"
 
@@ -46,7 +49,7 @@ def conclude(config: SearchConfig, images: Images, context: Context, wall_second
     if config.retrain:
         settings["baseline"] = _baseline(config, images, context)
         say(_compared(record, settings["baseline"]), flush=True)
-        final = _test(config, record, best, context)
+        final = _test(config, record, best, images, context)
         low, high = final["accuracy_interval"]
         say(
             f"trained on train and validation images, {final['epochs']} epochs: test accuracy "
@@ -102,7 +105,14 @@ def _baseline(config: SearchConfig, images: Images, context: Context) -> dict[st
         job = Job(config, images, stop_at=None)
         found = children.call(context, train_default, job, log=logs(config.folder) / "baseline.log")
         write_json(file, {"name": _name_of_default(config), **found})
-    return read_json(file)
+    found = read_json(file)
+    try:
+        check_plain(Baseline, found)
+    except InputError as error:
+        raise InputError(
+            f"{file} is damaged ({str(error).rstrip('.')}): remove it to make it again."
+        ) from error
+    return found
 
 
 def _name_of_default(config: SearchConfig) -> str:
@@ -118,13 +128,15 @@ def _name_of_default(config: SearchConfig) -> str:
     return point.size
 
 
-def _test(config: SearchConfig, record: SearchRecord, best: TrialRecord, context: Context) -> dict[str, Any]:
+def _test(
+    config: SearchConfig, record: SearchRecord, best: TrialRecord, images: Images, context: Context
+) -> dict[str, Any]:
     """Trains the best point on train and validation images, and tests it: the one use of the test images."""
     run = dataclasses.replace(best_config(record), merge_validation=True)
     folder = record.folder / f"best-{best.trial_id}"
     if not folder.is_dir():
         run = dataclasses.replace(run, out=folder, resume=partial_of(folder).is_dir())
-        children.call(context, train_run, run, log=logs(config.folder) / "best.log")
+        children.call(context, train_run, run, images.record, log=logs(config.folder) / "best.log")
     return _as_final(folder)
 
 

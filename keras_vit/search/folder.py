@@ -11,10 +11,14 @@ from keras_vit.errors import InputError
 from keras_vit.files import read_json, write_json
 from keras_vit.process.command import repeat_command
 from keras_vit.process.versions import installed_versions
+from keras_vit.runs.images import IMAGES, roots
+from keras_vit.sealed import seal
 from keras_vit.search.config import INTERNAL, SearchConfig, describe_search, from_dict, to_dict
 from keras_vit.search.results import SEARCH, read_settings
+from keras_vit.search.schema import Seconds
 from keras_vit.search.worker import Images
 from keras_vit.training.config import NONE
+from keras_vit.validation import check_plain
 
 WALL = "wall_seconds.json"
 LOCK = "lock"  # inside, not beside: the folder itself is worked in, and may be `.` in one that is not ours
@@ -87,7 +91,15 @@ def add_wall_seconds(folder: Path, begin: float) -> float:
 
 def wall_seconds(folder: Path) -> float:
     """Duration of all starts of the search together, up to when something last changed."""
-    return read_json(folder / WALL) if (folder / WALL).is_file() else 0.0
+    file = folder / WALL
+    if not file.is_file():
+        return 0.0
+    seconds = read_json(file)
+    try:
+        check_plain(Seconds, seconds)
+    except InputError as error:
+        raise InputError(f"{file} is damaged ({error}): remove it to count from 0 again.") from error
+    return seconds
 
 
 def write_or_check_images(config: SearchConfig, images: Images) -> None:
@@ -117,24 +129,27 @@ def write_or_check_images(config: SearchConfig, images: Images) -> None:
             f"The default point of the space makes a model of {excess}: raise the budget, or freeze smaller "
             "values, such as --freeze depth=2 dim=32."
         )
-    write_json(
-        file,
-        {
-            **describe_search(config),
-            "asked": to_dict(config),
-            "data": {
-                "source": images.image_set.source,
-                "class_names": list(images.image_set.class_names),
-                "counts": images.counts,
-            },
-            "validation_images": images.counts["validation"],
-            **({"weights": images.first.described} if config.init != NONE and images.first else {}),
-            "fingerprint": images.fingerprint,
-            "backend": images.backend,
-            "versions": installed_versions(*PACKAGES),
-            "command": command_of(config),
+    names = []
+    if images.record is not None:
+        images.record.write(config.folder)
+        names = [IMAGES]
+    settings = {
+        **describe_search(config),
+        "asked": to_dict(config),
+        "data": {
+            "source": images.image_set.source,
+            "class_names": list(images.image_set.class_names),
+            "counts": images.counts,
+            **roots(config.data, config.folder),
         },
-    )
+        "validation_images": images.counts["validation"],
+        **({"weights": images.first.described} if config.init != NONE and images.first else {}),
+        "fingerprint": images.fingerprint,
+        "backend": images.backend,
+        "versions": installed_versions(*PACKAGES),
+        "command": command_of(config),
+    }
+    write_json(file, seal(settings, config.folder, names))
 
 
 def command_of(config: SearchConfig) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 from keras_vit import files
 from keras_vit.errors import InputError, first_line
 from keras_vit.evaluation.trials import SearchRecord, TrialRecord
+from keras_vit.sealed import check_seal
 from keras_vit.search.point import count_mult_adds, count_parameters
+from keras_vit.search.schema import Result, Settings, Trial
 from keras_vit.search.trial_files import ERROR, RESULT
+from keras_vit.validation import check_plain
 
 SEARCH = "search.json"
-# What is read from it, here and to continue the search.
-NEEDED = ("asked", "backend", "fingerprint", "data", "frozen", "searched", "image_shape")
 
 
 def read_search(folder: Path) -> SearchRecord:
@@ -79,25 +80,29 @@ def read_settings(file: Path) -> dict[str, Any]:
     Raises:
         InputError: it is damaged.
     """
+    fix = "begin a search with another --out"
     try:
         found = files.read_json(file)
-        missing = [name for name in NEEDED if name not in found]
-        reason = f"it has no {missing[0]}" if missing else None
-    except (InputError, TypeError):
-        reason = "it is not a JSON object"
-    if reason:
-        raise InputError(f"{file} is damaged ({reason}): begin a search with another --out.")
+    except InputError as error:
+        raise InputError(f"{file} is damaged (it is not a JSON object): {fix}.") from error
+    try:
+        check_plain(Settings, found)
+    except InputError as error:
+        raise InputError(f"{file} is damaged ({str(error).rstrip('.')}): {fix}.") from error
+    check_seal(file, found, fix)
     return found
 
 
 def _read_trial(file: Path, config: dict[str, Any], earlier: dict[str, TrialRecord]) -> TrialRecord:
     state = files.read_json(file)
+    check_plain(Trial, state)
     drawn = state["hyperparameters"]["values"]
     result, error = file.with_name(RESULT), file.with_name(ERROR)
     measured: dict[str, Any] = {}
     with contextlib.suppress(InputError):  # not there yet, or damaged: the score is in the trial's own file
         found = files.read_json(result)
-        measured = found if isinstance(found, dict) else {}
+        check_plain(Result, found)
+        measured = found
     promoted_from = drawn.get("tuner/trial_id")
     values = {**config["frozen"], **{name: drawn[name] for name in config["searched"]}}
     height, width, channels = config["image_shape"]

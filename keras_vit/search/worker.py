@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import sys
-import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ from keras_vit.files import read_json
 from keras_vit.process.children import end_with
 from keras_vit.process.exit_codes import FINE, GIVEN_UP, ONCE_MORE
 from keras_vit.process.torchrun import continue_as_torchrun
+from keras_vit.runs.images import ImageRecord
 from keras_vit.search.config import SearchConfig, from_dict, where
 from keras_vit.search.finetune_space import FirstWeights
-from keras_vit.training.config import NONE, TrainConfig
+from keras_vit.search.images import images_of
 from keras_vit.text import say
+from keras_vit.training.config import NONE, TrainConfig
 
 if TYPE_CHECKING:
-    from keras_vit.search.hyperband import ViTHyperband
     from keras_vit.search.hypermodel import ViTHyperModel
 
 # What XLA compiles stays until the process ends, some hundred megabytes per trial.
@@ -46,6 +46,7 @@ class Images:
         backend: of Keras.
         preprocessing: of the images.
         first: what the trials begin with, if that is published weights.
+        record: which images the search has seen, test included, and as what.
     """
 
     image_set: ImageSet
@@ -56,6 +57,7 @@ class Images:
     backend: str
     preprocessing: Preprocessing
     first: FirstWeights | None = None
+    record: ImageRecord | None = None
 
 
 def prepare_images(config: SearchConfig) -> Images:
@@ -71,23 +73,34 @@ def prepare_images(config: SearchConfig) -> Images:
     from keras_vit.data.pipeline import counts_by_part, fits_in_memory, read_pixels
     from keras_vit.data.sources import load_image_set
     from keras_vit.training.defaults import line_of_images
-    from keras_vit.training.prepare import prepare_data
+    from keras_vit.training.prepare import prepare, same_images
 
     start, first = None, None
     if config.init != NONE:
         from keras_vit.search.published import fit_heads, read_start
 
         start = read_start(config)
-    image_set = load_image_set(config.data)
-    data, audit = prepare_data(
+    record, root, notes = images_of(config)
+    image_set = load_image_set(root)
+    if record is not None:
+        image_set, changed = same_images(record, image_set)
+        notes += changed
+    prepared = prepare(
         config.train_config,
         keep_originals=False,
         preprocessing=start.preprocessing if start else None,
         image_set=image_set,
+        record=record,
     )
+    data, audit = prepared.data, prepared.audit
     if start:
         first = fit_heads(config, start, data, image_set)
-    not_seen = line_of_images(config.train_config, {}, Overview(image_set.images), data.image_shape)
+    not_seen = line_of_images(
+        config.train_config,
+        {},
+        Overview(image_set.images, config.train_config.background),
+        data.image_shape,
+    )
     seen = np.concatenate([data.split.train, data.split.validation])
     images = data.image_set.take(seen)
     if fits_in_memory(len(seen), data.preprocessing):
@@ -101,10 +114,11 @@ def prepare_images(config: SearchConfig) -> Images:
         split=Split(places[:of_train], places[of_train:], places[:0]),
         counts=counts_by_part(data.split),
         fingerprint=data.image_set.fingerprint(),
-        audit="\n".join(filter(None, (str(audit), not_seen))),
+        audit="\n".join(filter(None, (*notes, str(audit), not_seen))),
         backend=keras.backend.backend(),
         preprocessing=data.preprocessing,
         first=first,
+        record=prepared.record,
     )
 
 
@@ -197,32 +211,7 @@ def _search(job: Job) -> None:
             directory=config.folder.absolute().parent,
             project_name=config.folder.absolute().name,
         )
-        if "chief" in os.environ.get("KERASTUNER_TUNER_ID", ""):
-            wait_as_chief(tuner)
-        else:
-            tuner.search(verbose=0)
-
-
-def wait_as_chief(tuner: "ViTHyperband") -> None:
-    """Answers the workers until the search is over and all of them know it.
-
-    KerasTuner's server checks that only every 20 seconds, and waits forever for a worker that has gone.
-    """
-    failures: list[BaseException] = []
-
-    def serve():
-        try:
-            tuner.search(verbose=0)
-        except BaseException as error:
-            failures.append(error)
-
-    server = threading.Thread(target=serve, daemon=True, name="chief")
-    server.start()
-    while server.is_alive() and not tuner.oracle.has_answered_all():
-        time.sleep(0.2)
-    if failures:
-        raise failures[0]
-    time.sleep(0.5)  # the last answer is on its way
+        tuner.search(verbose=0)
 
 
 def train_default(job: Job) -> dict[str, Any]:
@@ -249,11 +238,11 @@ def train_default(job: Job) -> dict[str, Any]:
     }
 
 
-def train_run(config: TrainConfig) -> None:
-    """Trains a run, as `keras-vit train` does."""
-    from keras_vit.training.run import train
+def train_run(config: TrainConfig, record: ImageRecord | None) -> None:
+    """Trains a run, as `keras-vit train` does, on the split of a search."""
+    from keras_vit.training.run import train_on
 
-    train(config)
+    train_on(config, record)
 
 
 def main(task: str) -> int:

@@ -18,8 +18,9 @@ from keras_vit.errors import InputError
 from keras_vit.files import partial_of
 from keras_vit.runs import folder as run_folder
 from keras_vit.runs.folder import Run
-from keras_vit.runs.images import IMAGES
+from keras_vit.runs.images import IMAGES, ImageRecord
 from keras_vit.sealed import seal
+from keras_vit.text import say
 from keras_vit.training.checkpoint import CHECKPOINT
 from keras_vit.training.config import NONE, TrainConfig, default_folder
 from keras_vit.training.defaults import choose_by_images, line_of_images, with_batch_of
@@ -62,14 +63,23 @@ def train(config: TrainConfig | None = None, **changes: Any) -> Run:
         >>> run = keras_vit.train(data="images", out="runs/first")
         >>> run.metrics["best"]["accuracy"]
     """
-    config = dataclasses.replace(config or TrainConfig(), **changes)
+    return train_on(dataclasses.replace(config or TrainConfig(), **changes), None)
+
+
+def train_on(config: TrainConfig, record: ImageRecord | None) -> Run:
+    """`train`, on the images and the split that something else has seen before.
+
+    Args:
+        config: all settings.
+        record: of a search; `None` draws the split.
+    """
     distribution = distribute(
         config.distribute, config.devices, model_devices=config.model_devices, nodes=config.nodes
     )
     try:
         folder = Path(distribution.from_chief(lambda: str(config.out or default_folder(config))))
         with owned(folder, distribution) as is_owned:
-            return _train(dataclasses.replace(config, out=folder), distribution, is_owned)
+            return _train(dataclasses.replace(config, out=folder), distribution, is_owned, record)
     except Exception as error:
         lost = distribution.lost(error)
         if lost is None:
@@ -77,7 +87,9 @@ def train(config: TrainConfig | None = None, **changes: Any) -> Run:
         raise lost from error
 
 
-def _train(config: TrainConfig, distribution: Distribution, is_owned: bool) -> Run:
+def _train(
+    config: TrainConfig, distribution: Distribution, is_owned: bool, record: ImageRecord | None
+) -> Run:
     distribution.check_batch_size(config.recipe.batch_size)
     folder = Path(str(config.out))
     partial = partial_of(folder)
@@ -90,12 +102,12 @@ def _train(config: TrainConfig, distribution: Distribution, is_owned: bool) -> R
         config = stored_config(unfinished, config)
 
     config = choose_weights(config)
-    record = images_of(unfinished, partial, distribution)
+    record = images_of(unfinished, partial, distribution) or record
     notes: list[str] = []
     image_set = load_image_set(config.data)
     if record is not None:
         image_set, notes = same_images(record, image_set)
-    overview = Overview(image_set.images)
+    overview = Overview(image_set.images, config.background)
     chosen = distribution.from_chief(lambda: choose_by_images(config, image_set, overview, has_accelerator()))
     config = dataclasses.replace(config, **chosen)
     start = begin(config)
@@ -124,18 +136,18 @@ def _train(config: TrainConfig, distribution: Distribution, is_owned: bool) -> R
         notes += check_same_data(unfinished, described, partial)
     if distribution.is_chief:
         for line in notes:
-            print(line)
-        print(audit)
+            say(line)
+        say(audit)
         if unfinished is None and (said := line_of_images(config, chosen, overview, data.image_shape)):
-            print(said)
+            say(said)
         for line in start.lines():
-            print(line)
-        print(
+            say(line)
+        say(
             f"{config.architecture}: {model.count_params():,} parameters; to repeat this run: "
             f"{command_of(config)}"
         )
         if config.recipe.tune != "head":
-            print(_progress_line(config, distribution))
+            say(_progress_line(config, distribution))
     is_new = distribution.is_chief and make_unfinished(partial, **found)
     try:
         if distribution.is_chief:
@@ -156,7 +168,7 @@ def _train(config: TrainConfig, distribution: Distribution, is_owned: bool) -> R
         if is_new and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
             # It has diverged, or no epoch was kept: there is nothing to resume.
             shutil.rmtree(partial, ignore_errors=True)
-        elif distribution.num_processes == 1:
+        elif distribution.num_processes == 1 and not isinstance(error, InputError):
             error.add_note(
                 f"The run continues with: keras-vit train --out {shlex.quote(str(folder))} --resume"
             )

@@ -38,6 +38,7 @@ class Search:
             counts={"train": 70, "validation": 10, "test": 20},
             fingerprint="abc",
             backend="tensorflow",
+            record=None,
         )
         write_or_check_images(config, images)
         hp = keras_tuner.HyperParameters()

@@ -36,6 +36,7 @@ IMAGES = SimpleNamespace(
     counts={"train": 70, "validation": 10, "test": 20},
     fingerprint="abc",
     backend="tensorflow",
+    record=None,
 )
 
 
