@@ -4,6 +4,11 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from keras_vit.text import shown
+
+LATIN = {code: f"\\u{code:04x}" for code in (*range(0x80, 0xA0), 0xAD)}
+"""Characters that `shown` writes as `\\x80`, which a shell takes for bytes."""
+
 
 def repeat_command(program: Iterable[str], options: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """The shell command that sets these options.
@@ -26,7 +31,20 @@ def repeat_command(program: Iterable[str], options: Mapping[str, Any], defaults:
         if name in defaults and value == defaults[name]:
             continue
         words += _option(name, value, is_flag=isinstance(defaults.get(name, value), bool))
-    return shlex.join(words)
+    return " ".join(map(quoted, words))
+
+
+def quoted(word: str) -> str:
+    """A word as a shell reads it; what is not printable becomes an escape that bash and zsh read back.
+
+    Example:
+        >>> quoted("a b\\x1b")
+        "$'a b\\\\x1b'"
+    """
+    if shown(word) == word:
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'").translate(LATIN)
+    return f"$'{shown(escaped)}'"
 
 
 def _option(name: str, value: Any, is_flag: bool) -> list[str]:

@@ -1,10 +1,12 @@
 """The command that repeats a run or a search, and the versions that are recorded with it."""
 
+import os
 import shlex
+import subprocess
 
 import pytest
 
-from keras_vit.process.command import repeat_command
+from keras_vit.process.command import quoted, repeat_command
 from keras_vit.process.versions import installed_versions
 from keras_vit.version import __version__
 
@@ -35,3 +37,17 @@ def test_the_versions_of_installed_packages():
     assert list(found) == ["keras_vit", "numpy", "keras"]
     assert found["keras_vit"] == __version__
     assert all(found.values())
+
+
+WORDS = ["a b", "", "it's", "a\x1b[31m\n'\\x", "caf\udce9'", "\u202e日", "\x9b\xad", "\U000e0041\\n", "\t"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_shell_reads_back_what_is_not_printable(word):
+    assert quoted(word).isprintable()
+    ran = subprocess.run(
+        ["bash", "-c", f"printf %s {quoted(word)}"],
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+    assert ran.stdout == os.fsencode(word)
