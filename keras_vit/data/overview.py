@@ -27,8 +27,9 @@ CHUNK = 64
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 """EXIF's tag, and its values for an image that is shown with its sides exchanged."""
 
-GRAY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-"""Pillow's modes without colour: images that have them need not be decoded."""
+GRAY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes without colour and alpha, behind which a background in colour may be seen: images that have
+them need not be decoded."""
 
 
 class _Header(NamedTuple):
@@ -44,10 +45,11 @@ class Overview:
 
     Args:
         images: files, encoded bytes or pixels.
+        background: what is seen where an image is transparent: a gray level, or red, green and blue.
     """
 
-    def __init__(self, images: Sequence[Image]) -> None:
-        self.images = images
+    def __init__(self, images: Sequence[Image], background: tuple[int, ...] = (255,)) -> None:
+        self.images, self.background = images, background
 
     @cached_property
     def size(self) -> tuple[int, int] | None:
@@ -68,9 +70,17 @@ class Overview:
         doubtful = [image for image, header in pairs if header is not None and not header.is_gray]
         with quiet_headers(), _pool() as pool:
             for start in range(0, len(doubtful), CHUNK):
-                if not all(pool.map(_looks_gray, doubtful[start : start + CHUNK])):
+                if not all(pool.map(self._looks_gray, doubtful[start : start + CHUNK])):
                     return False
         return True
+
+    def _looks_gray(self, image: Image) -> bool:
+        from keras_vit.data.decode import Decoding  # imports TensorFlow
+
+        try:
+            return is_gray(probe_image(image, Decoding(self.background))[1])
+        except UnreadableImage:
+            return True
 
     @cached_property
     def _headers(self) -> list[_Header | None]:
@@ -112,25 +122,21 @@ def _block_means(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _looks_gray(image: Image) -> bool:
-    try:
-        return is_gray(probe_image(image)[1])
-    except UnreadableImage:
-        return True
-
-
 def _header(image: Image) -> _Header | None:
     from PIL import Image as pil
 
     if isinstance(image, np.ndarray):
         height, width, channels = image.shape
-        return _Header(height, width, channels < 3)
+        return _Header(height, width, channels == 1)
     try:
         with pil.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as header:
             width, height = header.size
-            if header.getexif().get(ORIENTATION) in TURNED:
+            # Of a PNG without this entry, Pillow would decode the pixels to see what comes after them.
+            has_exif = header.format != "PNG" or "exif" in header.info
+            if has_exif and header.getexif().get(ORIENTATION) in TURNED:
                 height, width = width, height
-            return _Header(height, width, header.mode in GRAY_MODES)
+            is_gray = header.mode in GRAY_MODES and "transparency" not in header.info
+            return _Header(height, width, is_gray)
     except Exception:  # on damaged headers PIL raises a dozen kinds of exception
         return None
 

@@ -110,6 +110,15 @@ def test_the_size_is_the_median_as_shown(tmp_path):
     assert Overview(images).size == (50, 30)
 
 
+def test_what_is_transparent_shows_the_background(tmp_path):
+    drawing = np.dstack([noise(), np.where(np.eye(40, 48) > 0, 255, 0)]).astype("uint8")
+    path = written(tmp_path, drawing)
+    assert Overview([path]).is_gray
+    assert not Overview([path], background=(255, 0, 0)).is_gray
+    hidden = written(tmp_path, np.dstack([flat(RED), np.zeros((40, 48), "uint8")]))
+    assert Overview([hidden]).is_gray
+
+
 def test_an_unreadable_image_counts_for_nothing(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "cut.png").write_bytes(written(tmp_path, flat(RED)).read_bytes()[:60])
@@ -124,7 +133,9 @@ TABLE = [
     (600, False, 200, (8, 128)),
     (601, False, 200, (8, 96)),
     (1_500, False, 200, (8, 96)),
-    (1_501, False, 200, (8, 64)),
+    (1_501, False, 200, (8, 80)),
+    (2_400, False, 70, (8, 64)),
+    (2_401, False, 200, (8, 64)),
     (4_000, False, 200, (8, 64)),
     (4_001, False, 200, (4, 28)),
     (60_000, False, 28, (4, 28)),
