@@ -12,6 +12,7 @@ import keras_tuner
 from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
 from keras_vit.files import write_text
+from keras_vit.search.chief import ChiefClient, serve
 from keras_vit.search.hypermodel import ViTHyperModel
 from keras_vit.search.oracle import ViTOracle
 from keras_vit.search.remote_oracle import FirstProcessOracle, PatientOracle
@@ -85,6 +86,7 @@ class ViTHyperband(keras_tuner.Hyperband):
         oracle = ViTOracle(
             hypermodel.fits_budget,
             shared=_is_chief(),
+            space=_declared(hypermodel),
             max_trials=max_trials,
             stop_at=stop_at,
             objective=objective,
@@ -99,7 +101,9 @@ class ViTHyperband(keras_tuner.Hyperband):
         keras_tuner.Tuner.__init__(self, oracle=oracle, hypermodel=hypermodel, **options)
         asked: Any = oracle
         if self._is_worker():
-            asked = PatientOracle(self.oracle)  # type: ignore[has-type]  # KerasTuner's client
+            # Not KerasTuner's client, which is trusted without a proof and trusts in the same way.
+            folder, address = Path(self.project_dir), _address()
+            asked = PatientOracle(ChiefClient(oracle, folder, address, self.tuner_id))
         if self._distribution.num_processes > 1:
             asked = FirstProcessOracle(asked, self._distribution)
         self.oracle = asked
@@ -132,6 +136,13 @@ class ViTHyperband(keras_tuner.Hyperband):
         hp = self.oracle.get_space()
         self.hypermodel.declare_hyperparameters(hp)
         self.oracle.update_space(hp)
+
+    def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
+        if not _is_chief():
+            return super().search(*fit_args, **fit_kwargs)
+        self.oracle.verbose = fit_kwargs.get("verbose", "auto")
+        self.save()
+        serve(self.oracle, Path(self.project_dir), _address())
 
     def pre_create_trial(self):
         if self._is_idle:
@@ -180,6 +191,16 @@ class ViTHyperband(keras_tuner.Hyperband):
     def _build_hypermodel(self, hp):
         # Not that of Hyperband, which loads the weights of the best epoch: TrialState restores the last.
         return keras_tuner.Tuner._build_hypermodel(self, hp)
+
+
+def _declared(hypermodel: ViTHyperModel) -> keras_tuner.HyperParameters:
+    space = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(space)
+    return space
+
+
+def _address() -> str:
+    return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
 
 
 def _is_chief() -> bool:

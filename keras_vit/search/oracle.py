@@ -1,5 +1,6 @@
 """Hyperband's oracle, with files that survive a power cut and workers that may die."""
 
+import math
 import os
 import shutil
 import time
@@ -13,12 +14,15 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_vit.errors import InputError
 from keras_vit.files import read_json, write_json
-from keras_vit.search.trial_files import WEIGHTS
+from keras_vit.search.trial_check import fault, is_state
+from keras_vit.search.trial_files import SET_ASIDE, WEIGHTS
+from keras_vit.text import say
 from keras_vit.training.checkpoint import CHECKPOINT
 
 DRAWS = 1000
 KEEP = 3  # trials whose weights are kept
 LOST_AFTER = 120.0  # seconds of silence after which the trial of a worker is given to another
+LOST = "Its file was damaged, or not of this search, and was set aside."
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
@@ -35,11 +39,12 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
             after a restart, until they are silent for `LOST_AFTER` seconds.
         max_trials: begin no more trials than these.
         stop_at: seconds since the epoch (`time.time()`) after which none is begun.
+        space: what is searched: `reload` takes it instead of the one in the file. `None` trusts the file.
         **options: of `keras_tuner.oracles.HyperbandOracle`.
 
     Raises:
-        InputError: from `reload` if both `oracle.json` and its copy are damaged, or the file of a trial is;
-            from a search if none of 1,000 points is within the budget.
+        InputError: from `reload` if both `oracle.json` and its copy are damaged; from a search if none of
+            1,000 points is within the budget.
     """
 
     def __init__(
@@ -48,16 +53,20 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
         shared: bool = False,
         max_trials: int | None = None,
         stop_at: float | None = None,
+        space: keras_tuner.HyperParameters | None = None,
         **options: Any,
     ):
         super().__init__(**options)
+        self.space = space
         self.fits = fits
         self.shared = shared
         self.stop_at = stop_at
         self.most_trials = max_trials  # KerasTuner's max_trials would shorten the numbers of trials
         self.is_over = False
+        self.end_order: list[str]
         self._asked: dict[str, float] = {}  # tuner id -> when it last asked for a trial
         self._seen: dict[str, float] = {}  # trial id -> when its worker last reported it
+        self._given: dict[str, set[str]] = {}  # trial id -> the workers that got it
 
     @property
     def file(self) -> Path:
@@ -80,17 +89,17 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
         write_json(self.file, self.get_state())
 
     def reload(self):
-        if not _is_json(self.file):
-            if not _is_json(self.good_copy):
+        if not is_state(self.file):
+            if not is_state(self.good_copy):
                 raise InputError(
                     f"{self.file} and its copy are damaged: begin the search again in another directory, or "
                     "with overwrite=True."
                 )
             shutil.copyfile(self.good_copy, self.file)
-        self._check_trials()
+        self._set_bad_trials_aside()
         super().reload()  # queues all trials that were running, to run them again
-        for unknown in self.trials.keys() - set(self.start_order):  # begun after the copy was made
-            del self.trials[unknown]
+        if self.space is not None:
+            self.hyperparameters = self.space.copy()
         for trial_id in self.start_order:  # a kill may have come between a trial's own file and this one
             if self.trials[trial_id].status in ENDED and trial_id not in self.end_order:
                 self.end_order.append(trial_id)
@@ -101,21 +110,34 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
         for trial_id in unfinished:
             if self.shared and trial_id in holders:
                 self.ongoing_trials[holders[trial_id]] = self.trials[trial_id]
+                self._given.setdefault(trial_id, set()).add(holders[trial_id])
             else:
                 queued.insert(0, trial_id)  # it is emptied from its end
 
-    def _check_trials(self):
-        """Raises InputError if the file of a trial that the oracle knows is missing or damaged."""
-        for trial_id in read_json(self.file)["start_order"]:
+    def _set_bad_trials_aside(self):
+        """Renames the files of trials that cannot be of this search, so that the others go on.
+
+        In its place, a trial that the oracle knows counts as failed.
+        """
+        state = read_json(self.file)
+        known = dict.fromkeys(state["start_order"])
+        space = self.space or keras_tuner.HyperParameters.from_config(state["hyperparameters"])
+        found = {file.parent.name.removeprefix("trial_"): file for file in self._trial_files()}
+        for trial_id in [*known, *(found.keys() - known)]:
             file = self.folder_of(trial_id) / "trial.json"
-            if not _is_json(file):
-                raise InputError(
-                    f"{file} is missing or damaged: restore it, or begin the search again in another "
-                    "directory."
-                )
-        for file in Path(self._project_dir).glob("trial_*/trial.json"):
-            if not _is_json(file):  # of a trial that the oracle does not know
-                file.unlink()
+            wrong = fault(file, trial_id, space, known) if trial_id in known else "is not of this search"
+            if wrong is None:
+                continue
+            if file.exists():
+                os.replace(file, file.with_name(SET_ASIDE))
+            counts = ", and the trial counts as failed" if trial_id in known else ""
+            say(f"{file} {wrong}: it was set aside as {SET_ASIDE}{counts}.", flush=True)
+            if trial_id in known:
+                lost = Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, LOST)
+                self._save_trial(lost)
+
+    def _trial_files(self):
+        return Path(self._project_dir).glob("trial_*/trial.json")
 
     def _save_trial(self, trial):
         self.folder_of(trial.trial_id).mkdir(exist_ok=True)
@@ -130,12 +152,37 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
         self._take_back_lost_trials(now)
         trial = super().create_trial(tuner_id)
         if trial.status == TrialStatus.RUNNING:
+            self._given.setdefault(trial.trial_id, set()).add(tuner_id)
             self._seen[trial.trial_id] = now
             # One that is run again is judged by its last run alone.
             trial.metrics = Trial(trial.hyperparameters, trial.trial_id).metrics
         elif trial.status == TrialStatus.STOPPED:
             self.is_over = True
         return trial
+
+    def was_given(self, trial_id: str, tuner_id: str) -> bool:
+        """Whether a worker got a trial from this oracle."""
+        return tuner_id in self._given.get(trial_id, ())
+
+    def update_space(self, hyperparameters):
+        if not self.trials:  # a worker cannot widen the space of a search that runs
+            super().update_space(hyperparameters)
+
+    def score_trial(self, trial):
+        name = self.objective.name
+        history = trial.metrics.get_history(name) if trial.metrics.exists(name) else []
+        if history and all(math.isfinite(value) for found in history for value in found.value):
+            super().score_trial(trial)
+        else:
+            trial.score = math.nan  # KerasTuner lets a trial fail whose score is NaN, but not one of infinity
+
+    def _check_consecutive_failures(self):
+        whole = self.end_order
+        self.end_order = [one for one in whole if self.trials[one].message != LOST]
+        try:
+            super()._check_consecutive_failures()
+        finally:
+            self.end_order = whole
 
     def _take_back_lost_trials(self, now):
         for tuner_id, trial in list(self.ongoing_trials.items() if self.shared else ()):
@@ -223,11 +270,3 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
                     promoted = {info["past_id"] for info in later}
                     wanted |= {info["id"] for info in earlier} - promoted
         return wanted - {None}
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        read_json(path)
-    except InputError:
-        return False
-    return True

@@ -12,20 +12,22 @@ from keras_vit.errors import DistributionError
 
 HEARTBEAT = 10.0  # seconds between the reports of a worker, far less than the oracle's LOST_AFTER
 PATIENCE = 600.0  # seconds that a worker waits for a chief that does not answer
+DISTRUST = 30.0  # seconds that it waits for one that it shares no secret with: it may just have started again
 
 
 class PatientOracle:
     """The oracle of the chief, as a worker sees it; the chief may die and come back.
 
-    KerasTuner's client raises if the chief ends while it answers, and the tuner would take that for a
-    failure of the trial. Here the question is repeated. While a trial runs, the worker reports it to the
-    chief every `HEARTBEAT` seconds.
+    A client raises if the chief ends while it answers, and the tuner would take that for a failure of the
+    trial. Here the question is repeated. While a trial runs, the worker reports it to the chief every
+    `HEARTBEAT` seconds.
 
     Args:
-        client: KerasTuner's client.
+        client: a `keras_vit.search.chief.ChiefClient`.
 
     Raises:
-        DistributionError: from a question if the chief does not answer for `PATIENCE` seconds.
+        DistributionError: from a question if the chief does not answer for `PATIENCE` seconds, or does not
+            know the secret of the search for `DISTRUST` seconds.
         keras_tuner.errors.FatalRuntimeError: from a question if the chief raises an error.
     """
 
@@ -58,9 +60,6 @@ class PatientOracle:
     def get_space(self):
         return self._ask("get_space")
 
-    def update_space(self, hyperparameters):
-        return self._ask("update_space", hyperparameters)
-
     def _ask(self, question, *words):
         import grpc
 
@@ -71,7 +70,13 @@ class PatientOracle:
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.UNKNOWN:  # raised by the oracle itself
                     raise keras_tuner.errors.FatalRuntimeError(error.details()) from error
-                if time.monotonic() - begin > PATIENCE:
+                waited = time.monotonic() - begin
+                if error.code() is grpc.StatusCode.UNAUTHENTICATED and waited > DISTRUST:
+                    raise DistributionError(
+                        "The chief of the search and this worker do not share a secret "
+                        f"({error.details()}): start both with the same --out, on a disk that both see."
+                    ) from error
+                if waited > PATIENCE:
                     raise DistributionError(
                         f"The chief of the search cannot be reached ({error.code().name.lower()}): start it "
                         "again with the same command, then this worker."
@@ -87,7 +92,7 @@ class PatientOracle:
             if trial_id is not None:
                 try:
                     self._client.get_trial(trial_id)
-                except grpc.RpcError:
+                except (grpc.RpcError, keras_tuner.errors.FatalError):
                     continue  # the next one comes soon
 
 

@@ -1,5 +1,7 @@
 """The oracle alone, with made-up scores: which trials it counts and keeps after any failure."""
 
+import json
+import math
 import shutil
 import time
 from collections import Counter
@@ -8,10 +10,9 @@ import keras_tuner
 import pytest
 from keras_tuner.engine.trial import Trial
 
-from keras_vit.errors import InputError
 from keras_vit.search import oracle as module
 from keras_vit.search.oracle import LOST_AFTER, ViTOracle
-from keras_vit.search.trial_files import WEIGHTS
+from keras_vit.search.trial_files import SET_ASIDE, WEIGHTS
 from keras_vit.training.checkpoint import CHECKPOINT
 
 pytestmark = pytest.mark.same_on_every_backend
@@ -123,12 +124,137 @@ def test_a_damaged_file_is_restored_from_its_copy(tmp_path, damage):
     assert rungs(run_to_the_end(again)) == RUNGS
 
 
-def test_a_damaged_trial_file_is_an_error(tmp_path):
+GONE = object()
+
+
+def change(values=(), **changes):
+    """Changes the file of a trial; `GONE` removes a key, and values are those of its point."""
+
+    def write(file):
+        state = json.loads(file.read_text())
+        state["hyperparameters"]["values"] |= dict(values)
+        state |= changes
+        file.write_text(json.dumps({key: value for key, value in state.items() if value is not GONE}))
+
+    return write
+
+
+BAD_TRIALS = {
+    "cut off": (lambda file: file.write_text("{"), "is not JSON"),
+    "empty": (lambda file: file.write_bytes(b""), "is not JSON"),
+    "missing": (lambda file: file.unlink(), "is missing"),
+    "a folder": (lambda file: (file.unlink(), file.mkdir()), "is missing"),
+    "a list": (lambda file: file.write_text("[]"), "is damaged"),
+    "no score": (change(score=GONE), "is damaged"),
+    "no metrics": (change(metrics=GONE), "is damaged"),
+    "metrics of another type": (change(metrics=[1]), "is damaged"),
+    "another trial": (change(trial_id="0007"), "is of trial 0007"),
+    "an unknown status": (change(status="DONE"), "has the status 'DONE'"),
+    "an empty score": (change(score=None), "has the score None"),
+    "a score of NaN": (change(score=math.nan), "has the score nan"),
+    "an infinite score": (change(score=math.inf), "has the score inf"),
+    "a word for a score": (change(score="1.0"), "has the score '1.0'"),
+    "true for a score": (change(score=True), "has the score True"),
+    "outside the space": (change(values={"x": 2.0}), "has x=2.0, which is not in the space"),
+    "below the space": (change(values={"x": -1e-3}), "has x=-0.001, which is not in the space"),
+    "a value of NaN": (change(values={"x": math.nan}), "has x=nan, which is not in the space"),
+    "a word for a value": (change(values={"x": "deep"}), "has x='deep', which is not in the space"),
+    "other values": (change(hyperparameters={"space": [], "values": {"y": 1}}), "has no x"),
+    "many epochs": (change(values={"tuner/epochs": "many"}), "has tuner/epochs='many'"),
+    "a past of nowhere": (change(values={"tuner/trial_id": "9999"}), "continues trial '9999'"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BAD_TRIALS.values(), ids=BAD_TRIALS.keys())
+def test_a_bad_trial_is_set_aside_and_the_others_go_on(tmp_path, capsys, damage, message):
+    oracle = open_oracle(tmp_path)
+    for _ in range(3):
+        end(oracle, oracle.create_trial("tuner0"))
+    file = oracle.folder_of("0001") / "trial.json"
+    damage(file)
+    again = open_oracle(tmp_path)
+    line = f"{file} {message}"
+    assert line in capsys.readouterr().out
+    assert again.trials["0001"].status == "FAILED"
+    assert file.with_name(SET_ASIDE).exists() is (damage is not BAD_TRIALS["missing"][0])
+    run_to_the_end(again)
+    promoted = [trial.hyperparameters.values.get("tuner/trial_id") for trial in again.trials.values()]
+    assert "0001" not in promoted
+    del again.trials["0001"]  # its place in the first rung stays empty
+    assert rungs(again) == {**RUNGS, (2, 0): RUNGS[2, 0] - 1}
+    open_oracle(tmp_path)
+    assert "set aside" not in capsys.readouterr().out  # once is enough
+
+
+def test_many_bad_trials_do_not_end_the_search(tmp_path):
+    oracle = open_oracle(tmp_path)
+    for _ in range(4):
+        end(oracle, oracle.create_trial("tuner0"))
+    for trial_id in ("0000", "0001", "0002"):
+        (oracle.folder_of(trial_id) / "trial.json").write_text("{")
+    run_to_the_end(open_oracle(tmp_path))
+
+
+def test_a_foreign_trial_is_set_aside(tmp_path, capsys):
     oracle = open_oracle(tmp_path)
     end(oracle, oracle.create_trial("tuner0"))
-    (oracle.folder_of("0000") / "trial.json").write_text("{")
-    with pytest.raises(InputError, match=r"trial_0000/trial.json is missing or damaged: restore it"):
-        open_oracle(tmp_path)
+    shutil.copytree(oracle.folder_of("0000"), oracle.folder_of("0009"))
+    change(trial_id="0009", score=1.0)(oracle.folder_of("0009") / "trial.json")
+    again = open_oracle(tmp_path)
+    assert "trial_0009/trial.json is not of this search: it was set aside" in capsys.readouterr().out
+    assert list(again.trials) == ["0000"]
+    assert not (oracle.folder_of("0009") / "trial.json").exists()
+
+
+def test_a_space_that_was_widened_is_narrowed_again(tmp_path):
+    space = keras_tuner.HyperParameters()
+    space.Float("x", 0.0, 1.0)
+    oracle = open_oracle(tmp_path, space=space)
+    end(oracle, oracle.create_trial("tuner0"))
+    state = json.loads(oracle.file.read_text())
+    wide = keras_tuner.HyperParameters()
+    wide.Float("x", 0.0, 1e9)
+    wide.Int("y", 0, 10**9)
+    oracle.file.write_text(json.dumps({**state, "hyperparameters": wide.get_config()}))
+    again = run_to_the_end(open_oracle(tmp_path, space=space))
+    for trial in again.trials.values():
+        assert 0 <= trial.hyperparameters.values["x"] <= 1
+        assert "y" not in trial.hyperparameters.values
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["[]", "{}", '{"start_order": 7}', None],
+    ids=["a list", "no keys", "another type", "unknown trials"],
+)
+def test_a_state_that_is_json_and_no_oracle_is_restored_from_its_copy(tmp_path, damage):
+    oracle = open_oracle(tmp_path)
+    for _ in range(3):
+        end(oracle, oracle.create_trial("tuner0"))
+    if damage is None:
+        state = json.loads(oracle.file.read_text())
+        damage = json.dumps({**state, "end_order": ["../../0000"]})
+    oracle.file.write_text(damage)
+    assert rungs(run_to_the_end(open_oracle(tmp_path))) == RUNGS
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN axis encountered:RuntimeWarning")  # of KerasTuner's metrics
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_a_failure(tmp_path, score):
+    oracle = open_oracle(tmp_path)
+    end(oracle, oracle.create_trial("tuner0"), score=score)
+    assert oracle.trials["0000"].status == "FAILED"
+    assert open_oracle(tmp_path).trials["0000"].status == "FAILED"
+
+
+def test_a_worker_cannot_widen_the_space(tmp_path):
+    oracle = open_oracle(tmp_path)
+    trial = oracle.create_trial("tuner0")
+    wide = keras_tuner.HyperParameters()
+    wide.Int("y", 0, 10**9)
+    oracle.update_space(wide)
+    end(oracle, trial)
+    assert [one.name for one in oracle.get_space().space] == ["x"]
 
 
 def test_an_unknown_trial_folder_is_skipped(tmp_path):
