@@ -184,7 +184,8 @@ def test_copies_and_unreadable_images_are_left_out(labelled, capsys):
         "that have a label": 1,
     }
     printed = capsys.readouterr().out
-    assert printed.count("\n") == 1
+    assert printed.count("\n") == 2
+    assert "skipped 2 files: 1 .txt (notes.txt), 1 hidden (.hidden.png)" in printed
     assert "broken.png: not a readable JPEG" in printed
     assert found.line() == (
         f"images without labels: 3 in {more}; left out: 1 unreadable, 1 as in the validation part, "
@@ -196,14 +197,14 @@ def test_folders_that_cannot_be_used(labelled):
     folder, image_set, split = labelled
     (folder / "empty").mkdir()
     (folder / "scans").mkdir()
-    (folder / "scans" / "a.tif").write_bytes(b"")
+    (folder / "scans" / "a.nef").write_bytes(b"")
     (folder / "file.png").write_bytes(b"")
     shutil.copytree(folder / "data" / "test", folder / "leak")
     cases = {
         "nowhere": "is not a folder",
         "file.png": "is not a folder",
         "empty": "holds no images",
-        "scans": "1 image of a kind that is not read, the first a.tif",
+        "scans": "1 image of a kind that is not read, the first a.nef",
         "leak": "has no image to learn from (6 as in the test part)",
     }
     for name, message in cases.items():
