@@ -12,7 +12,7 @@ from keras_vit.text import shown
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
+MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown takes for markup within a line, HTML apart; an underscore inside a word is none."""
 
 
