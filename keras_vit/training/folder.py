@@ -199,14 +199,17 @@ def _whole_settings(partial: Path) -> dict | None:
     """The config.json of a run that has not finished an epoch; `None` if the run was killed before it."""
     try:
         unfinished = _read_unfinished(partial)
-        _settings_of(unfinished, partial)
+        _read_settings(unfinished, partial)
     except InputError:
         return None
     return unfinished
 
 
 def _read_unfinished(partial: Path) -> dict:
-    return files.read_json(partial / run_folder.CONFIG, fix=_begin_again(partial))
+    path, fix = partial / run_folder.CONFIG, _begin_again(partial)
+    found = files.read_json(path, fix=fix)
+    run_folder.check_config(path, found, fix)
+    return found
 
 
 def _begin_again(partial: Path) -> str:
@@ -224,7 +227,7 @@ def stored_config(unfinished: dict, config: TrainConfig) -> TrainConfig:
         InputError: the file is damaged, or an option differs.
     """
     where = {name: getattr(config, name) for name in WHERE}
-    stored = _settings_of(unfinished, partial_of(Path(str(config.out))), **{**where, "resume": True})
+    stored = _read_settings(unfinished, partial_of(Path(str(config.out))), **{**where, "resume": True})
     wanted = {name: value for name, value in differences(config, TrainConfig()).items() if value != AUTO}
     if IMAGES in unfinished.get(FILES, {}):
         # The images may have moved, since they are known by their content.
@@ -236,15 +239,6 @@ def stored_config(unfinished: dict, config: TrainConfig) -> TrainConfig:
             "resume it, or begin a new run with another --out."
         )
     return stored
-
-
-def _settings_of(unfinished: dict, partial: Path, **where: Any) -> TrainConfig:
-    settings = _read_settings(unfinished, partial, **where)
-    try:
-        run_folder.check_config(partial / run_folder.CONFIG, unfinished, _begin_again(partial))
-    except (InputError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{partial / run_folder.CONFIG} is damaged: {_begin_again(partial)}.") from error
-    return settings
 
 
 def _read_settings(unfinished: dict, partial: Path, **where: Any) -> TrainConfig:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_vit import files
 from keras_vit.cli.main import main
@@ -19,7 +20,7 @@ from keras_vit.errors import InputError
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.runs.folder import load_run
 from keras_vit.training import loop, outputs
-from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
+from keras_vit.training.checkpoint import BEST, CHECKPOINT, load_arrays, load_best, save_arrays
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.folder import stored_config
 from keras_vit.training.recipe import RECIPES
@@ -307,16 +308,139 @@ def test_wrong_ways_to_resume(damage, more, message, partial, images, tmp_path, 
     assert tiny.tree(tmp_path).keys() == before.keys()
 
 
-def test_changed_images_are_refused(partial, images, tmp_path, capsys):
-    shutil.copytree(images, tmp_path / "images")
+def remove_image(folder):
+    (folder / "dots" / "0.png").unlink()
+
+
+def replace_image(folder):
+    shutil.copyfile(folder / "dots" / "1.png", folder / "dots" / "0.png")
+
+
+def move_to_another_class(folder):
+    (folder / "dots" / "0.png").rename(folder / "lines" / "new.png")
+
+
+@pytest.mark.same_on_every_backend
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (remove_image, "1 is gone (dots/0.png, "),
+        (replace_image, "1 was replaced (dots/0.png, "),
+        (move_to_another_class, "1 has another label (dots/0.png, "),
+    ],
+)
+def test_changed_images_are_refused(change, message, partial, images, tmp_path, capsys):
+    data = shutil.copytree(images, tmp_path / "images")
     shutil.copytree(partial, tmp_path / "run.partial")
-    config = tmp_path / "run.partial" / "config.json"
-    config.write_text(config.read_text().replace(str(images), str(tmp_path / "images")))
-    (tmp_path / "images" / "dots" / "0.png").unlink()
+    change(data)
+    before = tiny.tree(tmp_path)
+    words = ["train", "--out", str(tmp_path / "run"), "--data", str(data), "--resume"]
+    assert main(words) == WRONG_USAGE
+    assert f"The images in {data} have changed: {message}" in capsys.readouterr().err
+    assert tiny.tree(tmp_path) == before
+
+
+@pytest.mark.same_on_every_backend
+def test_a_run_continues_on_its_own_images(partial, images, three_epochs, tmp_path, capsys):
+    """Whatever they are called now, and whatever else is there: the split is not drawn again."""
+    data = shutil.copytree(images, tmp_path / "elsewhere")
+    for path in sorted(data.rglob("*.png")):
+        path.rename(path.with_name(f"{'zyxwvutsrqpo'[int(path.stem)]}.png"))
+    tiny.draw(tmp_path / "more", each=2)
+    for path in sorted((tmp_path / "more").rglob("*.png")):
+        pixels = np.roll(np.asarray(Image.open(path)), 1)
+        Image.fromarray(pixels).save(data / path.parent.name / f"added {path.name}")
+    shutil.copytree(partial, tmp_path / "run.partial")
+    assert main(["train", "--out", str(tmp_path / "run"), "--data", str(data), "--resume"]) == FINE
+    printed = capsys.readouterr().out
+    assert f"{data} has 6 images that the run does not know (dots/added 0.png; " in printed
+    assert "36 images of the run have another name now (dots/0.png; " in printed
+    run = load_run(tmp_path / "run")
+    assert_same(run, three_epochs)
+    assert (run.path / "images.csv").read_bytes() == (three_epochs.path / "images.csv").read_bytes()
+    assert run.config["data"]["root"] == run.config["train"]["data"] == str(data)
+
+
+def test_a_run_without_settings_does_not_continue(partial, tmp_path, capsys):
+    shutil.copytree(partial, tmp_path / "run.partial")
+    (tmp_path / "run.partial" / "config.json").write_text("{}")
     before = tiny.tree(tmp_path)
     assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == WRONG_USAGE
-    assert "images has changed since" in capsys.readouterr().err
+    assert "run.partial/config.json is damaged (data is missing): remove" in capsys.readouterr().err
     assert tiny.tree(tmp_path) == before
+
+
+def change_arrays(name, change, of_state=False):
+    """A function that changes the arrays, or the state, of a file in a folder."""
+
+    def apply(folder):
+        arrays, state = load_arrays(folder / name)
+        change(state if of_state else arrays)
+        save_arrays(folder / name, arrays, state)
+
+    return apply
+
+
+IMPOSSIBLE = {
+    "an array less": (change_arrays(CHECKPOINT, lambda a: a.pop("model_2")), "it lacks model_2"),
+    "a moment less": (change_arrays(CHECKPOINT, lambda a: a.pop("optimizer_3")), "it lacks optimizer_3"),
+    "an array more": (
+        change_arrays(CHECKPOINT, lambda a: a.update(model_99=np.zeros(2))),
+        "it has an unknown model_99",
+    ),
+    "another shape": (
+        change_arrays(CHECKPOINT, lambda a: a.update(model_0=a["model_0"][..., :1])),
+        "model_0 should be (",
+    ),
+    "another type": (
+        change_arrays(CHECKPOINT, lambda a: a.update(model_0=a["model_0"].astype("int32"))),
+        "model_0 should be (",
+    ),
+    "NaN": (change_arrays(CHECKPOINT, lambda a: a["model_0"].fill(np.nan)), "model_0 is not finite"),
+    "another run": (
+        change_arrays(CHECKPOINT, lambda state: state.update(run="0" * 64), of_state=True),
+        "it is of another run than config.json beside it",
+    ),
+    "no history": (
+        change_arrays(CHECKPOINT, lambda state: state.pop("history"), of_state=True),
+        "history is missing",
+    ),
+    "epochs out of order": (
+        change_arrays(CHECKPOINT, lambda state: state.update(history=[{"epoch": 2}, {"epoch": 1}]), True),
+        "history does not have its epochs in order",
+    ),
+    "the best of another run": (
+        change_arrays(BEST, lambda state: state.update(run="0" * 64), of_state=True),
+        "best.npz is damaged (it is of another run",
+    ),
+    "the best epoch is NaN": (
+        change_arrays(BEST, lambda state: state.update(best=[float("nan"), 0.0]), of_state=True),
+        "best.npz is damaged (best.0",
+    ),
+}
+
+
+@pytest.mark.same_on_every_backend
+@pytest.mark.parametrize(("damage", "message"), IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_a_checkpoint_holds_exactly_what_is_restored(damage, message, partial, tmp_path, capsys):
+    shutil.copytree(partial, tmp_path / "run.partial")
+    damage(tmp_path / "run.partial")
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == WRONG_USAGE
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "leave out --resume" in shown
+
+
+def test_the_best_weights_are_exactly_those_of_the_model(partial, three_epochs, tmp_path):
+    model = three_epochs.model
+    for change, message in (
+        (lambda a: a.pop("model_1"), "it lacks model_1"),
+        (lambda a: a.update(model_0=a["model_0"][..., :1]), r"model_0 should be \("),
+    ):
+        folder = shutil.copytree(partial, tmp_path / message[:5])
+        change_arrays(BEST, change)(folder)
+        with pytest.raises(InputError, match=message):
+            load_best(folder, model)
 
 
 def test_nothing_to_resume(images, tmp_path, capsys):
