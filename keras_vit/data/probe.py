@@ -32,6 +32,8 @@ KINDS = "JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF"
 MAX_PIXELS = 100_000_000
 MAX_BYTES = IMAGE_BYTES  # of one file: far above what MAX_PIXELS of photographs take
 HEADER = 32  # bytes, which tell the kind of a file and the bits of a PNG
+DOUBTFUL = {b"II": "a TIFF", b"MM": "a TIFF", b"ftypavif": "an AVIF", b"ftypavis": "an AVIF"}
+"""Beginnings of files of which Pillow reads some kinds and calls the others unknown."""
 STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 THUMBNAIL = 32  # pixels per side
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
@@ -225,6 +227,11 @@ def _check_header(encoded):
     except UnidentifiedImageError as error:
         if name := name_of_other_kind(encoded):
             raise UnreadableImage(f"a {name} file, which is not read: save it as PNG or JPEG") from error
+        for start, name in DOUBTFUL.items():
+            if encoded.startswith(start) or encoded[4:12] == start:
+                raise UnreadableImage(
+                    f"{name} file that is damaged, or of a kind that is not read: save it as PNG"
+                ) from error
         raise UnreadableImage(f"not a readable {KINDS} image, whatever its name says") from error
     except Exception as error:  # on damaged headers PIL raises a dozen kinds of exception
         raise UnreadableImage("damaged or cut short: its header cannot be read") from error

@@ -59,12 +59,17 @@ def black_png(width, height, given_rows=None):
     return png_header(width, height) + chunks
 
 
-NOT_AN_IMAGE = "not a readable JPEG, PNG, BMP, GIF or WebP image, whatever its name says"
+NOT_AN_IMAGE = "not a readable JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF image, whatever its name says"
 CUT_SHORT = "cannot be decoded: cut short or damaged"
 BROKEN = [
     ("empty", b"", "empty, 0 bytes"),
     ("text", b"This is a text.\n" * 40, NOT_AN_IMAGE),
-    ("tiff", encode(texture(0), "TIFF"), NOT_AN_IMAGE),
+    ("half a tiff", encode(texture(0), "TIFF")[:3000], CUT_SHORT),
+    (
+        "half an avif",
+        encode(texture(0), "AVIF")[:-300],
+        "an AVIF file that is damaged, or of a kind that is not read: save it as PNG",
+    ),
     ("half a jpeg", encode(texture(0), "JPEG")[:1500], CUT_SHORT),
     ("jpeg without its last bytes", encode(texture(0), "JPEG")[:-60], CUT_SHORT),
     ("half a png", encode(texture(0), "PNG")[:3000], CUT_SHORT),
@@ -157,8 +162,7 @@ def test_counts_sizes_and_kinds():
     assert audit.kinds == {
         "JPEG, 1 channel": 1,
         "BMP, 1 channel": 1,
-        "PNG, 3 channels": 1,
-        "PNG, 4 channels": 1,
+        "PNG, 3 channels": 2,
         "array, 1 channel": 1,
     }
     assert [(item.name, item.reason) for item in audit.unreadable] == [("image5", "empty, 0 bytes")]

@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from keras_vit.data import pipeline, reading
+from keras_vit.data.decode import decode_image
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.pipeline import read_pixels
-from keras_vit.data.preprocess import Preprocessing, decode_image
+from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.reading import read_images
 from tests.helpers import decodes
 from tests.helpers.image_files import encoded
