@@ -163,10 +163,15 @@ def test_judge_has_all_parts():
     assert json.loads(json.dumps(got, allow_nan=False)) == got
     assert list(got) == ["class_names", "best", "last", "calibration", "mistakes"]
     assert got["class_names"] == ["a", "b", "c", "d", "e"]
-    assert got["best"] == {"epoch": 7} | classification_metrics(labels, softmax(logits), "abcde")
-    assert got["last"] == {"epoch": 10} | classification_metrics(
-        labels, softmax(given["test_logits_last"]), "abcde"
-    )
+    # The log loss is that of the probabilities that the run answers; that of the logits has another name.
+    temperature = got["calibration"]["temperature"]
+    answers = classification_metrics(labels, softmax(logits / temperature), "abcde")
+    raw = classification_metrics(labels, softmax(logits), "abcde")
+    assert raw["log_loss"] != answers["log_loss"]
+    assert got["best"] == {"epoch": 7, **answers, "log_loss_uncalibrated": raw["log_loss"]}
+    last = classification_metrics(labels, softmax(given["test_logits_last"]), "abcde")
+    last["log_loss_uncalibrated"] = last.pop("log_loss")
+    assert got["last"] == {"epoch": 10, **last}
     assert got["last"]["accuracy"] < got["best"]["accuracy"]
 
     calibration = got["calibration"]
