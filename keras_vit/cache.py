@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from keras_vit.claims import check_npz
 from keras_vit.errors import InputError
 from keras_vit.files import read_bytes, whole_file
 from keras_vit.locks import locked
@@ -86,6 +87,7 @@ class RowCache:
     def read(self) -> dict[str, np.ndarray]:
         """All rows, float32 (width,), by hash."""
         try:
+            check_npz(self.path)
             # Opened here, because np.load leaves a damaged file open.
             with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 hashes, rows = file["hashes"], file["rows"]

@@ -162,10 +162,11 @@ def _meeting_on_loopback():
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" or not os.environ.keys() >= set(names):
         return {}  # torchrun itself listens; or torch says what is missing
     rank, count, port = (int(os.environ[name]) for name in names)
-    own = {}
     if rank == 0:  # torch would bind it to all addresses of the machine
-        own["master_listen_fd"] = socket.create_server((HOST, port)).detach()
-    store = dist.TCPStore(HOST, port, count, is_master=rank == 0, timeout=TIMEOUT, **own)
+        listens = socket.create_server((HOST, port)).detach()
+        store = dist.TCPStore(HOST, port, count, is_master=True, timeout=TIMEOUT, master_listen_fd=listens)
+    else:
+        store = dist.TCPStore(HOST, port, count, is_master=False, timeout=TIMEOUT)
     return {"store": store, "rank": rank, "world_size": count}
 
 

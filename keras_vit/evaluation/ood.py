@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_vit.claims import check_npz
 from keras_vit.errors import InputError
 from keras_vit.files import whole_file
 
@@ -111,6 +112,7 @@ class OODDetector:
             InputError: The file is missing or damaged.
         """
         try:
+            check_npz(path)
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 if set(file.files) != {"projection", "centers", "threshold"}:
                     raise ValueError(f"it holds {', '.join(sorted(file.files)) or 'nothing'}")

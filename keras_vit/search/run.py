@@ -29,6 +29,7 @@ from keras_vit.search.folder import (
 from keras_vit.search.progress import Display, plan
 from keras_vit.search.results import read_search, write_trials
 from keras_vit.search.slots import TUNER_ID, Slot, joins_another, make_slots
+from keras_vit.search.trial_files import SET_ASIDE
 from keras_vit.search.worker import Images, Job, prepare_images, work
 from keras_vit.text import say
 
@@ -118,6 +119,8 @@ def _run(
     finally:
         children.end(slot.process for slot in slots if slot.process is not None)
         display.end()
+    for file in sorted(config.folder.glob(f"trial_*/{SET_ASIDE}")):
+        say(f"{file} is damaged or not of this search, and was set aside: the files in logs say why.")
     return config, images, context
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from keras_vit.cache import hash_of
+from keras_vit.claims import check_npz
 from keras_vit.distribution import Distribution, distribution_of
 from keras_vit.errors import InputError
 from keras_vit.files import read_json, whole_file
@@ -220,6 +221,7 @@ def load_arrays(path: Path, schema: Any = None) -> tuple[dict[str, np.ndarray], 
         InputError: the file is damaged, or of another run than the `config.json` beside it.
     """
     try:
+        check_npz(path)
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         state = json.loads(str(arrays.pop("state")))
