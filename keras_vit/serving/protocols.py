@@ -165,11 +165,16 @@ class Grpc:
     def signature_def(self) -> dict:
         """Signature name -> its SignatureDef, as JSON has it."""
         from google.protobuf.json_format import MessageToDict
+        from google.protobuf.message import DecodeError
         from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
 
         answer = self._call("GetModelMetadata", GetModelMetadataRequest(metadata_field=["signature_def"]))
         found = SignatureDefMap()
-        if not answer.metadata["signature_def"].Unpack(found):
+        try:
+            unpacked = answer.metadata["signature_def"].Unpack(found)
+        except DecodeError as error:
+            raise _unusable(self.address, error) from error
+        if not unpacked:
             raise _unusable(self.address, answer)
         return MessageToDict(found, preserving_proto_field_name=True).get("signature_def", {})
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
 from keras_vit.errors import ServerError
@@ -50,6 +51,9 @@ def little_memory():
 def grpc_server(answer):
     class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):
+            return answer
+
+        def GetModelMetadata(self, request, context):
             return answer
 
     with ThreadPoolExecutor(1) as pool:
@@ -126,6 +130,17 @@ def test_an_answer_with_too_many_bytes_is_not_asked_for_again(image, sleeps):
     ):
         client.request(address, [image], protocol="grpc")
     assert sleeps == []
+
+
+def test_signatures_that_are_not_what_they_claim():
+    answer = GetModelMetadataResponse()
+    answer.metadata["signature_def"].Pack(SignatureDefMap())
+    answer.metadata["signature_def"].value = b"\xff\xff\xff"
+    with (
+        grpc_server(answer) as address,
+        pytest.raises(ServerError, match="does not answer as TensorFlow Serving"),
+    ):
+        client.signatures(address, protocol="grpc", retries=0)
 
 
 # Answers over HTTP
