@@ -11,7 +11,6 @@ NAMES = {
     "damaged": "images that are damaged, but were read",
     "label_conflicts": "equal images in more than one class",
     "leaks": "equal or nearly equal images in different parts",
-    "damaged": "images that are damaged but can be read",
     "exact_duplicates": "equal images",
     "near_duplicates": "nearly equal images",
     "near_duplicates_found": "pairs of nearly equal images",
@@ -25,7 +24,6 @@ NAMES = {
     "sizes": "most frequent sizes (height x width)",
     "kinds": "kinds of files",
     "pixels": "range of values",
-    "pixels": "values of 16-bit images",
 }
 
 

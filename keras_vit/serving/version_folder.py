@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from keras_vit.errors import InputError, first_line
-from keras_vit.files import make_folder, remove_made, work_folder
+from keras_vit.files import is_taken, make_folder, remove_made, work_folder
 from keras_vit.locks import Lock, lock_beside, locked, remove
 from keras_vit.validation import validated
 
@@ -130,7 +130,7 @@ def check_version(folder: Path, version: int | None) -> None:
     """
     _Version(version)
     found = versions_of(folder)
-    if version in found:
+    if version in found and is_taken(folder / str(version)):
         raise InputError(
             f"{folder / str(version)} exists: leave --version out for the next one, or choose another."
         )

@@ -8,6 +8,7 @@ from keras_vit.cli.main import main
 from keras_vit.errors import InputError
 from keras_vit.files import partial_of
 from keras_vit.process.exit_codes import WRONG_USAGE
+from keras_vit.serving.version_folder import check_version
 from keras_vit.training.checkpoint import CHECKPOINT
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.folder import begin_or_resume, stored_config
@@ -63,3 +64,11 @@ def test_a_damaged_model_is_not_called_missing(content, tmp_path, capsys):
     assert "not found" not in shown.lower()
     assert str(tmp_path / "a.keras") in shown
     assert tiny.tree(tmp_path) == {"a.keras": content.encode()}
+
+
+def test_an_empty_folder_is_no_export(tmp_path):
+    (tmp_path / "1").mkdir()
+    check_version(tmp_path, 1)
+    (tmp_path / "1" / "a.txt").write_text("mine")
+    with pytest.raises(InputError, match="1 exists: leave --version out"):
+        check_version(tmp_path, 1)
