@@ -154,8 +154,8 @@ def test_what_a_killed_search_left_is_removed(is_shared, tmp_path):
     """The files of a trial may be another machine's, whose worker is at work."""
     trial = tmp_path / "trial_0000"
     trial.mkdir()
-    for folder in (tmp_path, trial):
-        (folder / work_name("result.json")).write_text("half")
+    for below in (tmp_path, trial):
+        (below / work_name("result.json")).write_text("half")
     (tmp_path / work_name(".compiled")).mkdir()
     before = tiny.tree(tmp_path)
     with locked(tmp_path, is_shared):
