@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from keras_vit.cache import image_hashes
+from keras_vit.data.probe import why_unreadable
+from keras_vit.data.sources.folder import list_images
 from keras_vit.errors import InputError
 from keras_vit.files import read_bytes, read_json, require_regular
+from keras_vit.model.keras_file import check_keras_file
+from keras_vit.model.weights.read import read_weights
+from keras_vit.serving.client import read_labels
 from tests.helpers.short_folder import short_folder
 
 pytestmark = pytest.mark.same_on_every_backend
@@ -91,3 +97,34 @@ def test_json_without_end_is_not_json(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="is not JSON"):
         read_json(tmp_path / "deep.json")
+
+
+def folder_of_weights(folder):
+    (folder / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')
+    os.mkfifo(folder / "model.safetensors")
+    return folder
+
+
+READERS = {
+    "a .keras file": (pipe, lambda path: check_keras_file(path)),
+    "a labels.txt": (pipe, lambda path: read_labels(path)),
+    "the weights of a folder": (folder_of_weights, lambda path: read_weights(str(path))),
+    "a folder of images without labels": (
+        lambda folder: pipe(folder).parent,
+        lambda path: list_images(path),
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "read"), READERS.values(), ids=READERS.keys())
+def test_no_reader_waits_for_a_pipe(tmp_path, make, read):
+    with pytest.raises(InputError, match=r"a pipe, not a regular file|holds no images"):
+        read(make(tmp_path))
+
+
+def test_the_hash_of_an_image_and_a_probe_do_not_wait(tmp_path):
+    with pytest.raises(InputError, match="a pipe, not a regular file"):
+        image_hashes([pipe(tmp_path)])
+    assert why_unreadable(tmp_path / "pipe") == "cannot be opened (a pipe, not a regular file)"
+    assert why_unreadable(Path("/dev/zero")) == "cannot be opened (a device, not a regular file)"
+    assert why_unreadable(sparse(tmp_path)) == "cannot be opened (more than the 512 MiB allowed)"

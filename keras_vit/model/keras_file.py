@@ -12,6 +12,7 @@ from typing import Any
 
 from keras_vit.claims import check_hdf5, check_zip
 from keras_vit.errors import InputError, first_line
+from keras_vit.files import require_regular
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.cost import count_parameters
 
@@ -34,6 +35,7 @@ def check_keras_file(path: Path) -> None:
         InputError: it is damaged, is not a `ViT` of this package, or claims more than its bytes can hold.
     """
     try:
+        require_regular(path)
         with zipfile.ZipFile(path) as archive:
             check_zip(path, archive)
             if archive.getinfo(CONFIG).file_size > MOST_CONFIG:
@@ -48,7 +50,8 @@ def check_keras_file(path: Path) -> None:
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, *DAMAGED) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} cannot be read as a Keras model ({first_line(error)}): {AGAIN}.") from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"{path} cannot be read as a Keras model ({reason}): {AGAIN}.") from error
     arguments = config.get("config")
     fields = {field.name for field in dataclasses.fields(ViTConfig)}  # type: ignore[arg-type]
     if isinstance(arguments, Mapping):

@@ -17,6 +17,7 @@ from tenacity import (
 )
 
 from keras_vit.errors import InputError, ServerError
+from keras_vit.files import read_bytes
 from keras_vit.serving.answers import Reader
 from keras_vit.serving.protocols import PORTS, Grpc, Rest
 from keras_vit.text import shown
@@ -29,6 +30,7 @@ GRPC_PORT = 8500
 # proxies. A larger image is sent alone.
 BATCH_BYTES = 3_000_000
 MAX_FILE_BYTES = 512 * 1024**2
+MAX_LABELS_BYTES = 16 * 1024**2
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds
 
 
@@ -208,7 +210,7 @@ def to_json(answers: Sequence[Answer], class_names: Sequence[str] | None = None)
 def read_labels(path: Path) -> list[str]:
     """The class names in a `labels.txt`, one per line."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return read_bytes(path, MAX_LABELS_BYTES).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_vit.claims import check_hdf5, check_npz, check_unpacked, check_zip, most_unpacked
 from keras_vit.errors import InputError
+from keras_vit.files import require_regular
 from keras_vit.model.weights.contents import AGAIN, Contents, damaged
 from keras_vit.model.weights.rules import some
 from keras_vit.model.weights.torch_files import read_torch
@@ -84,6 +85,7 @@ def kind_of(path: Path) -> Kind:
         InputError: it is not a file of weights.
         OSError: it cannot be read.
     """
+    require_regular(path)
     with open(path, "rb") as file:
         start = file.read(512)
     text = start.lstrip().lower()
