@@ -19,7 +19,7 @@ from keras_vit.training.recipe import RECIPES
 FAMILY = "defect-conv"
 """The size of which the patch size is chosen."""
 
-PATCHES = ((600, 16), (1_500, 12), (2_400, 10), (4_000, 8))
+PATCHES = ((700, 16), (1_100, 14), (1_500, 12), (2_400, 10), (4_000, 8))
 """Up to so many images for training and validation, so many patches per side: 30 epochs take about five
 minutes on two cores."""
 
