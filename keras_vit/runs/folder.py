@@ -186,7 +186,7 @@ class Run:
         path = self.path / REJECTION
         check_file(path, self.config, RESTORE)
         found = OODDetector.load(path)
-        if found.threshold != self.metrics["rejection"]["threshold"]:
+        if found.threshold != self.metrics["rejection"].get("threshold", found.threshold):
             raise InputError(f"{path} has another threshold than {METRICS} beside it: {RESTORE}.")
         return found
 

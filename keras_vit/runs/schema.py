@@ -61,7 +61,9 @@ class VitConfig(Record):
 
 
 class Shown(Record):
-    image_shape: Shape
+    """The preprocessing, which is a declaration of its own: see `Run.preprocessing`."""
+
+    image_shape: Any
 
 
 class Config(Record):
@@ -86,7 +88,7 @@ class Config(Record):
             )
         shapes = [self.vit.image_shape, self.preprocessing.image_shape if self.preprocessing else None]
         for shape in filter(None, shapes):
-            if shape != self.image_shape:
+            if isinstance(shape, list) and shape != self.image_shape:
                 raise ValueError(f"image_shape is {self.image_shape} in one place and {shape} in another")
         return self
 
@@ -143,14 +145,15 @@ class Rate(Record):
 
 
 class Rejected(Record):
-    threshold: Annotated[float, Field(gt=0.0)] | None
+    threshold: Annotated[float, Field(gt=0.0)] | None = None
     share_allowed: Share
     fitted_on: str
     rates: list[Rate]
 
     @model_validator(mode="after")
     def _agrees(self):
-        if (self.threshold is None) == (self.fitted_on == "validation"):
+        given = "threshold" in self.model_fields_set
+        if given and (self.threshold is None) == (self.fitted_on == "validation"):
             raise ValueError("threshold and fitted_on contradict each other")
         return self
 

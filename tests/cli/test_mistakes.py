@@ -255,8 +255,8 @@ BAD_RUNS = {
     "a truncated model": (truncate_model, "model.keras cannot be read as a Keras model"),
     "a text for a model": (write("model.keras", "hello"), "model.keras cannot be read as a Keras model"),
     "a damaged config": (write("config.json", '{"model": '), "config.json is not JSON"),
-    "another config": (write("config.json", "{}"), "has a damaged config.json or metrics.json (no 'data')"),
-    "a list for a config": (write("config.json", "[]"), "has a damaged config.json or metrics.json"),
+    "another config": (write("config.json", "{}"), "config.json is damaged (data is missing)"),
+    "a list for a config": (write("config.json", "[]"), "config.json is damaged (it is not a JSON object)"),
     "damaged metrics": (write("metrics.json", ""), "metrics.json is not JSON"),
 }
 
@@ -264,7 +264,10 @@ BAD_RUNS = {
 @pytest.mark.parametrize(("damage", "message"), BAD_RUNS.values(), ids=BAD_RUNS.keys())
 def test_bad_run_folders(damage, message, run, images, tmp_path, capsys):
     folder = tiny.copy_of(run, tmp_path)
+    whole = (folder / "config.json").read_bytes()
     damage(folder)
+    if (folder / "config.json").read_bytes() == whole:
+        tiny.seal_again(folder)
     before = tiny.tree(tmp_path)
     commands = [["evaluate", folder], ["predict", folder, images / "dots" / "0.png"], ["summary", folder]]
     for command in commands:
@@ -306,9 +309,10 @@ def test_other_mistakes(command, message, run, tmp_path, capsys):
 def test_changed_images(run, images, tmp_path, capsys):
     folder = tiny.copy_of(run, tmp_path)
     fewer = shutil.copytree(images, tmp_path / "fewer")
-    for i in range(6):
+    for i in range(11):
         (fewer / "dots" / f"{i}.png").unlink()
     config = folder / "config.json"
     config.write_text(config.read_text().replace(str(images), str(fewer)))
+    tiny.seal_again(folder)
     assert main(["evaluate", str(folder)]) == WRONG_USAGE
-    assert "gives 5 test images, the run had 6: the data have changed" in capsys.readouterr().err
+    assert f"The images in {fewer} have changed: " in capsys.readouterr().err

@@ -82,6 +82,16 @@ def copy_of(run, folder):
     return shutil.copytree(run, folder / "copy")
 
 
+def seal_again(folder):
+    """Binds the files of a run as they are now, for a test of what comes after that check."""
+    from keras_vit import files
+    from keras_vit.runs.folder import BOUND, CONFIG
+    from keras_vit.sealed import seal
+
+    folder = Path(folder)
+    files.write_json(folder / CONFIG, seal(files.read_json(folder / CONFIG), folder, BOUND))
+
+
 def code_of(arguments):
     """The exit code, whether the command returns it or argparse exits with it."""
     from keras_vit.cli.main import main

@@ -96,7 +96,10 @@ def changed_run(run, folder, **changes):
     copy = shutil.copytree(run, folder / "copy")
     config = json.loads((copy / "config.json").read_text())
     config["train"].update(changes)
+    for name in ("root", "root_from_run"):
+        config["data"].pop(name)
     (copy / "config.json").write_text(json.dumps(config))
+    tiny.seal_again(copy)
     return copy
 
 
