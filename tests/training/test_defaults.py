@@ -13,6 +13,8 @@ from keras_vit.data.overview import Overview, is_gray
 from keras_vit.data.sources import load_image_set
 from keras_vit.errors import InputError
 from keras_vit.process.exit_codes import FINE, WRONG_USAGE
+from keras_vit.search.config import SearchConfig
+from keras_vit.search.worker import prepare_images
 from keras_vit.training.config import AUTO, TrainConfig, from_dict, to_dict
 from keras_vit.training.defaults import (
     choose_by_images,
@@ -359,3 +361,14 @@ def test_a_given_batch_that_is_too_large_is_refused(run_of_few, tmp_path, capsys
 
 def test_the_lab_recipe_has_another_batch_that_may_be_cut():
     assert RECIPES["lab"].batch_size != RECIPES["default"].batch_size
+
+
+def test_a_search_says_what_its_models_do_not_see(in_colour, tmp_path):
+    config = SearchConfig(data=str(in_colour), freeze=("batch_size=8",), out=tmp_path)
+    assert prepare_images(config).audit.splitlines()[-1] == LINES["the model of the drawn defects"][1]
+
+
+def test_a_batch_that_a_search_cannot_have_is_refused(in_colour, tmp_path):
+    config = SearchConfig(data=str(in_colour), freeze=("batch_size=32",), out=tmp_path)
+    with pytest.raises(InputError, match="batch_size 32 is more than the 21 training images"):
+        prepare_images(config)
