@@ -104,9 +104,7 @@ class ImageRecord:
                 found.changed["label"].append(place)
             elif names[places[place]] != row["path"]:
                 found.moved.append(place)
-        found.added.extend(
-            name for i, name in enumerate(names) if i not in taken and name not in left_out
-        )
+        found.added.extend(name for i, name in enumerate(names) if i not in taken and name not in left_out)
         return found
 
 

@@ -98,9 +98,7 @@ CHANGED = {
 def test_files_that_have_changed_are_refused(change, name, run):
     open_all(run)
     change(run)
-    with pytest.raises(
-        InputError, match=rf"{name} is (damaged|not the file that)|no file .*{name}"
-    ):
+    with pytest.raises(InputError, match=rf"{name} is (damaged|not the file that)|no file .*{name}"):
         open_all(run)
 
 

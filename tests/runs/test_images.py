@@ -194,7 +194,9 @@ def test_a_damaged_file_is_refused(damage, message, record, tmp_path):
 # Which of other images the run has seen
 
 
-@pytest.mark.parametrize("kind", ["the files", "files on the disk", "other files of the same pixels", "arrays"])
+@pytest.mark.parametrize(
+    "kind", ["the files", "files on the disk", "other files of the same pixels", "arrays"]
+)
 def test_known_images_are_counted(kind, record, tmp_path):
     files = {**IMAGES_OF_RUN, "dots/new.png": png(9)}
     images = list(files.values())
