@@ -286,16 +286,16 @@ def decoded(monkeypatch):
     found = []
     probe_image = reading.probe_image
 
-    def probe(image):
+    def probe(image, decoding=None):
         found.append(image)
-        return probe_image(image)
+        return probe_image(image, decoding)
 
     monkeypatch.setattr(reading, "probe_image", probe)
 
     def refuse(*_):
         raise AssertionError("an image is decoded again")
 
-    monkeypatch.setattr("keras_vit.data.pipeline.decode_image", refuse)
+    monkeypatch.setattr("keras_vit.data.pipeline.prepare_file", refuse)
     return found
 
 
