@@ -279,7 +279,7 @@ def make_source(
         if isinstance(images[0], bytes):
             return tf.constant(list(images)), from_bytes
         # The bytes of the names: not all of them are UTF-8.
-        return tf.constant([os.fsencode(path) for path in images]), from_path
+        return tf.constant([os.fsencode(str(path)) for path in images]), from_path
 
 
 def natively_encoded(encoded: "tf.Tensor") -> "tf.Tensor":

@@ -35,7 +35,7 @@ Range = Annotated[
 ]
 """The lowest and the highest value of 16 bits; a list is accepted too."""
 
-BEFORE = {"background": None, "pixel_range": None, "exif_orientation": False}
+BEFORE: dict[str, Any] = {"background": None, "pixel_range": None, "exif_orientation": False}
 """What earlier runs did, whose records do not say it: alpha was dropped, and nothing was turned."""
 
 LOWEST, HIGHEST = -0.5, 255.5

@@ -85,10 +85,11 @@ def probe_image(image: Image, decoding: "Decoding | None" = None) -> tuple[Image
 
     decoding = decoding or DEFAULT
     if isinstance(image, np.ndarray):
+        pixels = image
         if image.dtype == np.uint8:
             _check_bits(8, decoding)
-            image = _without_alpha(image, decoding)
-        return _info("array", image), image
+            pixels = _without_alpha(image, decoding)
+        return _info("array", pixels), pixels
     encoded = bytes_of(image)
     kind = _check_header(encoded)
     warning = None
