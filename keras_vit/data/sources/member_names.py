@@ -42,7 +42,7 @@ def member_names(members: Sequence[zipfile.ZipInfo]) -> tuple[list[str], tuple[s
     notes: tuple[str, ...] = ()
     if guessed:
         notes = (
-            f"{len(guessed)} names in the zip are not UTF-8 and were read as cp437, such as {guessed[0]}: "
+            f"names in the zip that are not UTF-8 were read as cp437 ({len(guessed)}), such as {guessed[0]}: "
             "pack it again if they look wrong",
         )
     return names, notes

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_vit.data.class_names import class_name, notes_on
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
+from keras_vit.data.sources.kinds import images_in_words
 from keras_vit.data.sources.part_names import EVALUATION, part_name
 from keras_vit.errors import InputError
 
@@ -135,7 +136,7 @@ def _read(tfds, builder, name, judging):
             rows.append((example[image_key], shown, int(example[label_key]), splits[split]))
     unlabeled = [row[1] for row in rows if row[2] < 0]
     if unlabeled:
-        notes.append(f"{len(unlabeled)} images without a label are not used, such as {unlabeled[0]}")
+        notes.append(f"{images_in_words(len(unlabeled))} without a label, not used, such as {unlabeled[0]}")
     rows = [row for row in rows if row[2] >= 0]
     labels = np.array([row[2] for row in rows], dtype=np.int64)
     raw = {text: class_name(text, f"tfds:{name}") for text in features[label_key].names or ()}

@@ -131,7 +131,7 @@ def test_names_of_zips_are_decoded_as_their_writers_meant(tmp_path, members, opt
 def test_names_read_as_cp437_are_named(tmp_path, caplog):
     members = [("Größe/1.png".encode("latin-1"), b""), (b"other/1.png", b"")]
     load_image_set(pack_raw(tmp_path / "d.zip", members))
-    assert "1 names in the zip are not UTF-8 and were read as cp437, such as Gr" in caplog.text
+    assert "names in the zip that are not UTF-8 were read as cp437 (1), such as Gr" in caplog.text
 
 
 def test_a_name_that_claims_to_be_utf8_and_is_not(tmp_path):

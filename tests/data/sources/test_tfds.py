@@ -68,4 +68,4 @@ def test_tfds_with_parts(tmp_path, monkeypatch, caplog):
     assert rows(load_image_set("tfds:two_splits_for_the_test:1.0.0")) == rows(images)
     assert "is not on this machine yet" not in caplog.text
     assert "splits that are not used: extra" in caplog.text
-    assert "1 images without a label are not used, such as train[2]" in caplog.text
+    assert "1 image without a label, not used, such as train[2]" in caplog.text
