@@ -12,6 +12,7 @@ from keras_vit.evaluation.judge import judge
 from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import with_unlabeled
+from keras_vit.text import say
 from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
 from keras_vit.training.outputs import write_run
 from keras_vit.training.prepare import Prepared
@@ -47,7 +48,7 @@ def begin_with_probe(start: Start, model: ViT, data: ImageData, image_set: Image
     features = reader.of_head(reader(images, [as_it_came[name] for name in data.names("train")]))
     head, _ = _fit_to_training(features, reader, data)
     _set_head(model, head)
-    print(
+    say(
         f"head: fitted to the features of {len(features)} training images ({reader.computed} computed, "
         f"{reader.found} from the cache), strength {head.strength:g}"
     )
@@ -82,7 +83,7 @@ def probe_run(
     data, record = prepared.data, None
     more = None if unlabeled is None else read_unlabeled(unlabeled, data.image_set, data.split)
     if more is not None:
-        print(more.line())
+        say(more.line())
         record = with_unlabeled(prepared.record, more.names, more.images, more.digests)
     reader = feature_reader(start, model, data)
     begin = time.perf_counter()
@@ -94,7 +95,7 @@ def probe_run(
         features = reader(more.images)
         spread = _spread(reader, data, more, full["train"], features)
         spread.write(folder / TABLE)
-        print(spread.line())
+        say(spread.line())
     if spread is not None and spread.trusted.any():
         inputs, targets, weight = _with_spread(found["train"], labels["train"], reader, features, spread)
         head = fit_spread(inputs, targets, weight, data.num_classes)
@@ -128,7 +129,7 @@ def probe_run(
     if spread is not None:
         metrics["unlabeled"] = spread.describe()
     how = f"chosen on {head.judged_on}".replace("chosen on nothing: ", "not chosen, since ")
-    print(
+    say(
         f"features: {reader.computed} images computed, {reader.found} from the cache, "
         f"{feature_seconds:.1f} s; head: fitted to {len(inputs)} rows in {head.seconds:.1f} s, "
         f"strength {head.strength:g}, {how}"

@@ -15,6 +15,7 @@ from keras_vit.data.reading import read_images
 from keras_vit.data.sources.folder import list_images
 from keras_vit.data.split import Split
 from keras_vit.errors import InputError
+from keras_vit.text import say
 
 TABLE = "unlabeled.csv"
 """The file of the run folder with the spread labels."""
@@ -75,7 +76,7 @@ def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
     """
     found, notes = list_images(folder)
     for note in notes:
-        print(f"{folder}: {note}.")
+        say(f"{folder}: {note}.")
     read = read_images(list(found.values()))
     known: dict[bytes, str] = {}
     for part in SPLIT_PARTS:
@@ -102,7 +103,7 @@ def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
     left_out["unreadable"] = len(unreadable)
     if unreadable:
         more = f"; and {len(unreadable) - LISTED} more" if len(unreadable) > LISTED else ""
-        print(f"unreadable images without labels: {'; '.join(unreadable[:LISTED])}{more}")
+        say(f"unreadable images without labels: {'; '.join(unreadable[:LISTED])}{more}")
     if not kept:
         counted = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
         raise InputError(
