@@ -3,10 +3,10 @@
 import contextlib
 import json
 import re
-import resource
 import socket
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -24,8 +24,6 @@ from tests.serving.protocols import ask
 
 pytestmark = [pytest.mark.same_on_every_backend, pytest.mark.usefixtures("sleeps")]
 
-GIGABYTE = 1024**3
-
 
 @pytest.fixture
 def image(tmp_path):
@@ -35,13 +33,12 @@ def image(tmp_path):
 
 @pytest.fixture
 def little_memory():
-    """Half a gigabyte more than now: what a lying answer would need is refused by the system."""
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + GIGABYTE // 2, before[1]))
+    """Fails if Python and numpy take 100 MB, which what a lying answer claims would exceed."""
+    tracemalloc.start()
     yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100_000_000
 
 
 # Answers over gRPC whose tensors claim more than they hold
