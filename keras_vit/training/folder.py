@@ -121,6 +121,11 @@ def _check_folder(folder: Path) -> None:
         )
     if is_taken(folder):
         raise InputError(f"{folder} exists already: choose another --out, or remove it.")
+    if folder.is_dir() and folder.samefile("."):
+        raise InputError(
+            f"{folder} exists already and is the working directory, which a finished run cannot replace: "
+            "give a folder in it, such as --out run."
+        )
     if os.path.ismount(folder):
         raise InputError(
             f"{folder} is a mount point, which a finished run cannot replace: give a folder in it, such as "

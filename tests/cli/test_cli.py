@@ -242,7 +242,7 @@ def test_predict_of_good_and_bad_images(run, images, tmp_path, capsys):
     assert first["error"] == "cannot be opened (No such file or directory)"
     assert middle["error"] is None
     assert middle["label"] in tiny.CLASSES
-    assert last["error"].startswith("not a readable JPEG, PNG, BMP, GIF or WebP image")
+    assert last["error"].startswith("not a readable JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF image")
     assert main(["predict", str(run), good, "--json"]) == FINE
     alone = json.loads(capsys.readouterr().out)[0]
     assert alone["probabilities"] == pytest.approx(middle["probabilities"], abs=1e-5)

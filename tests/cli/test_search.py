@@ -88,6 +88,7 @@ def searched(out):
         counts={"train": 70, "validation": 10, "test": 20},
         fingerprint="abc",
         backend="tensorflow",
+        record=None,
     )
     with locked(out):
         write_or_check_images(SearchConfig(out=out, max_epochs=9), images)
@@ -274,10 +275,15 @@ def test_the_exit_code_and_the_message(error, code, sentence, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError("a bug")])
-def test_a_bug_gives_a_traceback(error, monkeypatch):
+def test_a_bug_is_a_sentence_that_names_debug(error, monkeypatch, capsys):
     def search(config):
         raise error
 
     monkeypatch.setattr("keras_vit.search.run.search", search)
-    with pytest.raises(type(error), match="a bug"):
-        main(["search"])
+    assert main(["search"]) == FAILED
+    assert capsys.readouterr().err == (
+        f"keras-vit: This was not expected: {type(error).__name__}: a bug. Run the command again with "
+        "--debug for the traceback.\n"
+    )
+    assert main(["search", "--debug"]) == FAILED
+    assert "Traceback (most recent call last):" in capsys.readouterr().err

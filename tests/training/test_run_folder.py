@@ -105,7 +105,18 @@ def test_a_run_cannot_have_the_name_of_another_that_is_not_finished(tmp_path):
 
 
 def settings(**changes):
-    return json.dumps({"model": "defect/4", "train": to_dict(TrainConfig(**changes))})
+    counts = {"train": 9, "validation": 3, "test": 3}
+    return json.dumps(
+        {
+            "model": "defect/4",
+            "model_config": {"image_shape": [28, 28, 1], "num_classes": 2},
+            "image_shape": [28, 28, 1],
+            "data": {"source": "images", "class_names": ["a", "b"], "counts": counts},
+            "command": "keras-vit train",
+            "versions": {},
+            "train": to_dict(TrainConfig(**changes)),
+        }
+    )
 
 
 def dead(folder, **files):
