@@ -58,6 +58,7 @@ class Audit:
             images.
         unreadable: in the order of the image set.
         damaged: images that can be read although their decoder complains, with what it says.
+        first_of_several: images whose file has further pages or frames, which are not read.
         exact_duplicates: groups of names with the same decoded pixels; three equal channels count as one.
         near_duplicates: pairs that show the same thing, most alike first, without exact duplicates.
         near_duplicates_found: how many there are; the list ends at `near_duplicates.LISTED_PAIRS`.
@@ -78,6 +79,7 @@ class Audit:
     pixels: str | None
     unreadable: tuple[UnreadableItem, ...]
     damaged: tuple[UnreadableItem, ...]
+    first_of_several: tuple[str, ...]
     exact_duplicates: tuple[tuple[str, ...], ...]
     near_duplicates: tuple[DuplicatePair, ...]
     near_duplicates_found: int
@@ -122,6 +124,9 @@ class Audit:
         if self.damaged:
             yield f"  damaged, but read: {len(self.damaged)}"
             yield from _some(f"{item.name}: {item.reason}" for item in self.damaged)
+        if self.first_of_several:
+            yield f"  more than one page or frame, of which the first is read: {len(self.first_of_several)}"
+            yield from _some(self.first_of_several)
         yield f"  exact duplicates: {_groups(len(self.exact_duplicates))}"
         yield from _some(" = ".join(group) for group in self.exact_duplicates)
         if self.label_conflicts:
@@ -185,6 +190,11 @@ def audit_images(
             UnreadableItem(name, info.warning)
             for name, info in zip(image_set.names, images.infos, strict=True)
             if info is not None and info.warning is not None
+        ),
+        first_of_several=tuple(
+            name
+            for name, info in zip(image_set.names, images.infos, strict=True)
+            if info is not None and info.has_more
         ),
         exact_duplicates=_names(image_set, groups),
         near_duplicates=near,

@@ -126,7 +126,7 @@ def _stored_16_bits(encoded, decoding):
     pixels = tf.clip_by_value((values - low) * (255.0 / (high - low)), 0.0, 255.0)
     channels = tf.shape(values)[-1]
     if decoding.background is not None:
-        colors = tf.constant(rgb(decoding.background), tf.float32)
+        colors = tf.constant(_levels(decoding.background), tf.float32)
 
         def composed():
             share = values[..., -1:] / 65535.0
@@ -147,6 +147,11 @@ def rgb(levels: Sequence[int]) -> tuple[int, ...]:
     return tuple(levels) * 3 if len(levels) == 1 else tuple(levels)
 
 
+def _levels(background):
+    """One level if the background is gray, so that a gray image stays one."""
+    return tuple(background[:1] if len(set(background)) == 1 else background)
+
+
 def on_background(pixels: tf.Tensor, background: Sequence[int]) -> tf.Tensor:
     """Pixels with alpha on a background.
 
@@ -160,7 +165,7 @@ def on_background(pixels: tf.Tensor, background: Sequence[int]) -> tf.Tensor:
     """
     is_whole = pixels.dtype == tf.uint8
     kind = tf.int32 if is_whole else tf.float32
-    levels = tf.constant(background[:1] if len(set(background)) == 1 else background, kind)
+    levels = tf.constant(_levels(background), kind)
 
     def composed():
         colors, alpha = tf.cast(pixels[..., :-1], kind), tf.cast(pixels[..., -1:], kind)

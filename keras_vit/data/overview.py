@@ -27,6 +27,9 @@ CHUNK = 64
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 """EXIF's tag, and its values for an image that is shown with its sides exchanged."""
 
+WIDTH, HEIGHT = 256, 257
+"""TIFF's tags of the sides as stored."""
+
 GRAY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes without colour and alpha, behind which a background in colour may be seen: images that have
 them need not be decoded."""
@@ -131,6 +134,8 @@ def _header(image: Image) -> _Header | None:
     try:
         with pil.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as header:
             width, height = header.size
+            if header.format == "TIFF":  # of which Pillow gives the sides as shown, in some versions
+                width, height = header.tag_v2[WIDTH], header.tag_v2[HEIGHT]  # type: ignore[attr-defined]
             # Of a PNG without this entry, Pillow would decode the pixels to see what comes after them.
             has_exif = header.format != "PNG" or "exif" in header.info
             if has_exif and header.getexif().get(ORIENTATION) in TURNED:

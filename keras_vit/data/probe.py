@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -34,6 +34,7 @@ MAX_BYTES = IMAGE_BYTES  # of one file: far above what MAX_PIXELS of photographs
 HEADER = 32  # bytes, which tell the kind of a file and the bits of a PNG
 DOUBTFUL = {b"II": "a TIFF", b"MM": "a TIFF", b"ftypavif": "an AVIF", b"ftypavis": "an AVIF"}
 """Beginnings of files of which Pillow reads some kinds and calls the others unknown."""
+WITH_PAGES = ("TIFF", "GIF", "WEBP", "AVIF", "PNG")
 STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 THUMBNAIL = 32  # pixels per side
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
@@ -53,6 +54,7 @@ class ImageInfo:
         bits: per channel, 8 or 16.
         converted: whether Pillow reads the file and TensorFlow does not, so that a served graph cannot.
         warning: what the decoder complains about, as half a sentence; `None` if it is content.
+        has_more: whether the file has further pages or frames, which are not read.
     """
 
     kind: str
@@ -64,6 +66,7 @@ class ImageInfo:
     bits: int = 8
     converted: bool = False
     warning: str | None = None
+    has_more: bool = False
 
 
 def probe_image(image: Image, decoding: "Decoding | None" = None) -> tuple[ImageInfo, np.ndarray]:
@@ -91,7 +94,7 @@ def probe_image(image: Image, decoding: "Decoding | None" = None) -> tuple[Image
             pixels = _without_alpha(image, decoding)
         return _info("array", pixels), pixels
     encoded = bytes_of(image)
-    kind = _check_header(encoded)
+    kind, has_more = _check_header(encoded)
     warning = None
     converted = is_converted(encoded, kind)
     if converted:
@@ -101,7 +104,7 @@ def probe_image(image: Image, decoding: "Decoding | None" = None) -> tuple[Image
     pixels = _decode(encoded, bits, decoding)
     if not converted:
         warning = decoder_warning(encoded, kind)
-    return _info(kind, pixels, bits, converted, warning), pixels
+    return replace(_info(kind, pixels, bits), converted=converted, warning=warning, has_more=has_more), pixels
 
 
 def is_converted(encoded: bytes, kind: str) -> bool:
@@ -115,7 +118,7 @@ def native_bytes(encoded: bytes) -> bytes:
     Raises:
         UnreadableImage: the file is damaged, or of a kind that is not read.
     """
-    return to_png(encoded) if is_converted(encoded, _check_header(encoded)) else encoded
+    return to_png(encoded) if is_converted(encoded, _check_header(encoded)[0]) else encoded
 
 
 def bits_of(encoded: bytes) -> int:
@@ -190,15 +193,13 @@ def _check_bits(bits, decoding):
         )
 
 
-def _info(kind, pixels, bits=8, converted=False, warning=None):
+def _info(kind, pixels, bits=8):
     height, width, channels = pixels.shape
     if channels == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = np.ascontiguousarray(pixels[..., :1])
     digest = blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
-    return ImageInfo(
-        kind, height, width, channels, digest.digest(), _thumbnail(pixels), bits, converted, warning
-    )
+    return ImageInfo(kind, height, width, channels, digest.digest(), _thumbnail(pixels), bits)
 
 
 def bytes_of(image: Path | bytes) -> bytes:
@@ -218,13 +219,17 @@ def bytes_of(image: Path | bytes) -> bytes:
 
 
 def _check_header(encoded):
-    """The format; raises before anything is decoded if the file is not an image or is too large."""
+    """The format, and whether there are further pages or frames.
+
+    Raises before anything is decoded if the file is not an image or is too large.
+    """
     from PIL import Image as pil
     from PIL import UnidentifiedImageError
 
     try:
         with pil.open(io.BytesIO(encoded), formats=FORMATS) as header:
             kind, (width, height) = header.format, header.size
+            has_more = kind in WITH_PAGES and _has_more(header)
     except UnidentifiedImageError as error:
         if name := name_of_other_kind(encoded):
             raise UnreadableImage(f"a {name} file, which is not read: save it as PNG or JPEG") from error
@@ -245,7 +250,14 @@ def _check_header(encoded):
         raise UnreadableImage(
             f"its frames have more than the {millions} million pixels allowed together; take one of them"
         )
-    return "JPEG" if kind == "MPO" else kind  # a JPEG with a second picture behind it
+    return "JPEG" if kind == "MPO" else kind, has_more  # MPO: a JPEG with a second picture behind it
+
+
+def _has_more(header):
+    try:
+        return bool(header.is_animated)
+    except Exception:  # on damaged frames PIL raises a dozen kinds of exception
+        return False  # whatever is damaged there is not read
 
 
 def _pixels_to_decode(encoded: bytes) -> float:

@@ -9,6 +9,7 @@ from keras_vit.report.kit import count, words
 NAMES = {
     "unreadable": "images that cannot be read",
     "damaged": "images that are damaged, but were read",
+    "first_of_several": "images of which only the first page or frame was read",
     "label_conflicts": "equal images in more than one class",
     "leaks": "equal or nearly equal images in different parts",
     "exact_duplicates": "equal images",

@@ -278,6 +278,16 @@ def test_table_and_json():
     assert plain["unreadable"] == [{"name": "image4", "reason": "empty, 0 bytes"}]
 
 
+def test_files_with_several_pages_or_frames_are_named():
+    more = {"save_all": True, "append_images": [Image.fromarray(texture(9))]}
+    images = [encode(texture(i), kind, **more) for i, kind in enumerate(("TIFF", "GIF", "PNG", "WEBP"))]
+    images += [encode(texture(5 + i), kind) for i, kind in enumerate(("TIFF", "GIF", "PNG", "WEBP"))]
+    audit = audit_images(image_set(images))
+    assert audit.first_of_several == ("image0", "image1", "image2", "image3")
+    assert not audit.unreadable
+    assert "  more than one page or frame, of which the first is read: 4\n    image0\n" in str(audit)
+
+
 def test_nothing_readable_and_an_empty_class():
     audit = audit_images(image_set([b"", b""], labels=[0, 0]))
     assert "unreadable: 2" in str(audit)

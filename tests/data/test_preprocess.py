@@ -12,7 +12,9 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_vit.data.decode import decode_image
-from keras_vit.data.preprocess import Preprocessing, prepare_pixels, preprocess, scale_pixels
+from keras_vit.data.pipeline import read_pixels
+from keras_vit.data.preprocess import Preprocessing, prepare_pixels, preprocess, recorded, scale_pixels
+from keras_vit.data.reading import read_images
 from keras_vit.errors import InputError
 from keras_vit.validation import from_plain, to_plain
 
@@ -271,6 +273,29 @@ def test_it_goes_through_json_and_is_a_key():
         "exif_orientation": True,
     }
     assert {preprocessing: 1}[from_plain(Preprocessing, plain)] == 1
+
+
+def test_a_record_of_an_earlier_version_keeps_what_it_did():
+    """It says nothing of turning, alpha or ranges: then nothing was turned, and alpha was dropped."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=turned)
+    before = recorded({"image_shape": [4, 6, 3], "aspect": "stretch"})
+    np.testing.assert_array_equal(read_pixels([buffer.getvalue()], before)[0], pixels[..., :3])
+    np.testing.assert_array_equal(read_images([buffer.getvalue()], before).prepared[0], pixels[..., :3])
+    assert recorded(json.loads(json.dumps(to_plain(before)))) == before
+    now = Preprocessing((4, 6, 3))
+    assert recorded(json.loads(json.dumps(to_plain(now)))) == now
+
+
+@pytest.mark.parametrize(
+    "plain", [None, [], {"image_shape": [4, 4, 3], "exif_orientation": "no"}, {"size": 1}]
+)
+def test_a_damaged_record_is_refused(plain):
+    with pytest.raises(InputError):
+        recorded(plain)
 
 
 # The aspect

@@ -23,6 +23,7 @@ from keras_vit.runs.answer import (
     batch_size,
     ood_distance,
 )
+from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.ood_features import ood_features
 from tests.helpers.checks import randomize
@@ -108,9 +109,9 @@ def test_the_types(small_case):
     }
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 256.0, 65535.0])
 @pytest.mark.parametrize("has_detector", [True, False])
-def test_pixels_that_are_not_finite_are_rejected_and_do_not_affect_others(value, has_detector):
+def test_pixels_out_of_range_are_rejected_and_do_not_affect_others(value, has_detector):
     model, pixels = small(stem="conv"), pixels_of(6)
     detector = None
     if has_detector:
@@ -124,6 +125,12 @@ def test_pixels_that_are_not_finite_are_rejected_and_do_not_affect_others(value,
     assert found["reject"].tolist() == [0, 0, 1, 0, 0, 0]
     others = np.delete(np.arange(6), 2)
     np.testing.assert_allclose(found["probabilities"][others], before["probabilities"][others], atol=1e-5)
+
+
+def test_pixels_that_round_to_the_ends_of_the_range_are_not_rejected():
+    answers, pixels = plain_answers(small(stem="conv")), pixels_of(2)
+    pixels[0, 3, 3, 0], pixels[1, 3, 3, 0] = -0.25, 255.25
+    assert answers_to(answers, pixels)["reject"].tolist() == [0, 0]
 
 
 # Mirror images
@@ -315,7 +322,8 @@ def test_predict_decodes_each_file_once(trained, images, decoded, tmp_path):
 
 def test_evaluate_decodes_each_file_once(trained, images, decoded):
     found = evaluate(trained[0])
-    assert sorted(decoded) == sorted(images.rglob("*.png"))
+    # The others are only looked for by their content, which decodes nothing.
+    assert sorted(decoded) == sorted(own_images(load_run(trained[0])).test.originals)
     assert found["accuracy"] == pytest.approx(load_run(trained[0]).metrics["best"]["accuracy"])
 
 

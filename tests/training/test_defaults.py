@@ -112,6 +112,14 @@ def test_the_size_is_the_median_as_shown(tmp_path):
     assert Overview(images).size == (50, 30)
 
 
+@pytest.mark.parametrize("kind", ["png", "webp", "avif", "tif"])
+def test_the_sides_of_a_turned_file_are_exchanged_once(kind, tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 8
+    Image.fromarray(noise(size=(30, 50))).save(tmp_path / f"turned.{kind}", exif=turned)
+    assert Overview([tmp_path / f"turned.{kind}"]).size == (50, 30)
+
+
 def test_what_is_transparent_shows_the_background(tmp_path):
     drawing = np.dstack([noise(), np.where(np.eye(40, 48) > 0, 255, 0)]).astype("uint8")
     path = written(tmp_path, drawing)
