@@ -66,6 +66,15 @@ def choose_range(
     )
 
 
+def line_of_range(pixel_range: tuple[float, float] | None) -> str | None:
+    """What is said of the range that a run was begun with; `None` if each image has that of its type."""
+    if pixel_range is None:
+        return None
+    return (
+        f"values from {pixel_range[0]:g} to {pixel_range[1]:g} become black to white, as when the run began"
+    )
+
+
 def measured_range(images: Sequence[Image]) -> tuple[float, float]:
     """The range of values that holds nearly all of those of images with 16 bits, two whole numbers.
 

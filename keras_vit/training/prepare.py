@@ -7,7 +7,7 @@ from typing import Any
 from keras_vit.data.audit import Audit, audit_images, drop_unreadable, require_readable
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.pipeline import ImageData
-from keras_vit.data.pixel_range import choose_range
+from keras_vit.data.pixel_range import choose_range, line_of_range
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.reading import read_images
 from keras_vit.data.sources import load_image_set
@@ -64,6 +64,7 @@ def prepare(
     keep_prepared: bool = True,
     record: ImageRecord | None = None,
     replicas: int = 1,
+    is_settled: bool = False,
 ) -> Prepared:
     """The images of a run, each decoded once, split, and what the audit found.
 
@@ -77,6 +78,7 @@ def prepare(
         record: of the same run, or of the search that it belongs to, whose split is used again; `image_set`
             is then what `same_images` returns. `None` draws the split.
         replicas: copies of the model that share each batch equally.
+        is_settled: whether `preprocessing` has its range of values already, as that of a run that continues.
 
     Raises:
         InputError: the source cannot be used, or there are unreadable images and the settings do not skip
@@ -87,8 +89,13 @@ def prepare(
     if preprocessing is None:
         preprocessing = config.preprocessing
     came, split = image_set, _split(config, image_set, record)
-    pixel_range, told = choose_range(config.pixel_range, image_set, split)
-    preprocessing = dataclasses.replace(preprocessing, pixel_range=pixel_range)
+    if is_settled:
+        told = line_of_range(preprocessing.pixel_range)
+    else:
+        # A search and its best run, which may train on the validation images too, measure the same images.
+        measured = record.split(merge_validation=False) if record else split
+        pixel_range, told = choose_range(config.pixel_range, image_set, measured)
+        preprocessing = dataclasses.replace(preprocessing, pixel_range=pixel_range)
     prepared_by = preprocessing if keep_prepared else None
     images = read_images(image_set.images, prepared_by, keep_originals, preprocessing.decoding)
     audit = audit_images(image_set, split, images, told)

@@ -81,7 +81,9 @@ def probe_run(
         InputError: the folder without labels cannot be used.
     """
     data, record = prepared.data, None
-    more = None if unlabeled is None else read_unlabeled(unlabeled, data.image_set, data.split)
+    more = None
+    if unlabeled is not None:
+        more = read_unlabeled(unlabeled, data.image_set, data.split, data.preprocessing.decoding)
     if more is not None:
         say(more.line())
         record = with_unlabeled(prepared.record, more.names, more.images, more.digests)

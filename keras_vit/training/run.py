@@ -111,6 +111,8 @@ def _train(
     chosen = distribution.from_chief(lambda: choose_by_images(config, image_set, overview, has_accelerator()))
     config = dataclasses.replace(config, **chosen)
     start = begin(config)
+    if unfinished is not None:  # an earlier version may have read the files in another way
+        start = dataclasses.replace(start, preprocessing=Run(partial, unfinished).preprocessing)
     if config.init == NONE:
         config = dataclasses.replace(config, model=config.size)
     config = choose_recipe(config, image_set)
@@ -122,6 +124,7 @@ def _train(
         keep_prepared=config.recipe.tune != "head",
         record=record,
         replicas=distribution.num_replicas,
+        is_settled=unfinished is not None,
     )
     data, audit = prepared.data, prepared.audit
     config, cut = with_batch_of(config, data)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from keras_vit.data.sources.folder import list_images
 from keras_vit.data.split import Split
 from keras_vit.errors import InputError
 from keras_vit.text import say
+
+if TYPE_CHECKING:
+    from keras_vit.data.decode import Decoding
 
 TABLE = "unlabeled.csv"
 """The file of the run folder with the spread labels."""
@@ -60,7 +63,9 @@ class Unlabeled:
         return f"images without labels: {len(self)} in {self.folder}{left_out}"
 
 
-def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
+def read_unlabeled(
+    folder: str, image_set: ImageSet, split: Split, decoding: "Decoding | None" = None
+) -> Unlabeled:
     """The images of a folder, nested or not, without those that the run has already.
 
     Copies of test or validation images would let the head see the images that judge it. Copies of training
@@ -70,6 +75,7 @@ def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
         folder: the folder.
         image_set: the labelled images.
         split: of these.
+        decoding: of the run, by which files become pixels; `None` for the defaults.
 
     Raises:
         InputError: the folder cannot be read, or it holds no image that is left.
@@ -77,10 +83,10 @@ def read_unlabeled(folder: str, image_set: ImageSet, split: Split) -> Unlabeled:
     found, notes = list_images(folder)
     for note in notes:
         say(f"{folder}: {note}.")
-    read = read_images(list(found.values()))
+    read = read_images(list(found.values()), decoding=decoding)
     known: dict[bytes, str] = {}
     for part in SPLIT_PARTS:
-        labelled = read_images([image_set.original(i) for i in getattr(split, part)])
+        labelled = read_images([image_set.original(i) for i in getattr(split, part)], decoding=decoding)
         # A copy in two parts counts for the later one: test images stay unseen.
         known |= {info.digest: part for info in labelled.infos if info}
     reasons = {

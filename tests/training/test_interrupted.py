@@ -1,6 +1,7 @@
 """A run that is interrupted at any moment continues with --resume and ends like an uninterrupted run."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -16,6 +17,7 @@ from PIL import Image
 
 from keras_vit import files
 from keras_vit.cli.main import main
+from keras_vit.data.preprocess import BEFORE
 from keras_vit.errors import InputError
 from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
 from keras_vit.runs.folder import load_run
@@ -23,7 +25,9 @@ from keras_vit.training import loop, outputs
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, load_arrays, load_best, save_arrays
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.folder import stored_config
+from keras_vit.training.prepare import prepare
 from keras_vit.training.recipe import RECIPES
+from keras_vit.validation import to_plain
 from tests.helpers import tiny
 from tests.helpers.paths import ROOT
 
@@ -359,6 +363,43 @@ def test_a_run_continues_on_its_own_images(partial, images, three_epochs, tmp_pa
     assert_same(run, three_epochs)
     assert (run.path / "images.csv").read_bytes() == (three_epochs.path / "images.csv").read_bytes()
     assert run.config["data"]["root"] == run.config["train"]["data"] == str(data)
+
+
+@pytest.mark.same_on_every_backend
+def test_a_run_of_an_earlier_version_continues_to_read_files_as_before(partial, tmp_path, monkeypatch):
+    shutil.copytree(partial, tmp_path / "run.partial")
+    config = json.loads((tmp_path / "run.partial/config.json").read_text())
+    for name in BEFORE:
+        del config["preprocessing"][name]
+    (tmp_path / "run.partial/config.json").write_text(json.dumps(config))
+    tiny.seal_again(tmp_path / "run.partial")
+    found = {}
+
+    def stop(*_, **arguments):
+        found.update(arguments)
+        raise CutOff
+
+    monkeypatch.setattr("keras_vit.training.run.prepare", stop)
+    with pytest.raises(CutOff):
+        main(["train", "--out", str(tmp_path / "run"), "--resume"])
+    assert to_plain(found["preprocessing"]) == {**config["preprocessing"], **BEFORE}
+    assert found["is_settled"]
+
+
+@pytest.mark.same_on_every_backend
+def test_the_range_of_a_run_that_continues_is_not_measured_again(tmp_path):
+    for path in sorted(tiny.draw(tmp_path / "images", each=6).rglob("*.png")):
+        Image.fromarray(np.asarray(Image.open(path)).astype("uint16") * 9).save(path)
+    config = TrainConfig(data=str(tmp_path / "images"), model="defect-conv/4", image_size=28, channels=1)
+    measured = prepare(config).data.preprocessing.pixel_range
+    assert 0 <= measured[0] < measured[1] <= 255 * 9
+    for kept in (None, (7.0, 4000.0)):
+        before = dataclasses.replace(config.preprocessing, pixel_range=kept)
+        again = prepare(config, preprocessing=before, is_settled=True)
+        assert again.data.preprocessing == before
+        assert again.audit.pixels == (
+            kept and "values from 7 to 4000 become black to white, as when the run began"
+        )
 
 
 def test_a_run_without_settings_does_not_continue(partial, tmp_path, capsys):

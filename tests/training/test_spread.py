@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_vit.data.decode import Decoding
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import split_image_set
 from keras_vit.errors import InputError
@@ -155,9 +156,13 @@ def labelled(tmp_path):
     return tmp_path, image_set, split_image_set(image_set)
 
 
-def save_new(path, seed):
+def make(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32), dtype="uint8")).save(path)
+    return path
+
+
+def save_new(path, seed):
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32), dtype="uint8")).save(make(path))
 
 
 def test_copies_and_unreadable_images_are_left_out(labelled, capsys):
@@ -191,6 +196,22 @@ def test_copies_and_unreadable_images_are_left_out(labelled, capsys):
         f"images without labels: 3 in {more}; left out: 1 unreadable, 1 as in the validation part, "
         "2 as in the test part, 1 that have a label"
     )
+
+
+def test_copies_are_judged_as_the_run_reads_them(labelled):
+    """A file that is transparent, or says that it is turned, is a copy or not by the decoding of the run."""
+    folder, image_set, split = labelled
+    tested = np.asarray(Image.open(folder / "data/test/dots/0.png"))
+    hidden = np.dstack([np.where(tested == 0, 255, tested), np.where(tested == 0, 0, 255)])
+    Image.fromarray(hidden.astype("uint8")).save(make(folder / "more" / "hidden.png"))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.open(folder / "data/test/dots/1.png").save(make(folder / "more" / "turned.png"), exif=turned)
+    save_new(folder / "more" / "new.png", 10)
+    as_shown = read_unlabeled(str(folder / "more"), image_set, split)
+    assert as_shown.names == ("hidden.png", "new.png", "turned.png")
+    on_black = Decoding((0,), exif_orientation=False)
+    assert read_unlabeled(str(folder / "more"), image_set, split, on_black).names == ("new.png",)
 
 
 def test_folders_that_cannot_be_used(labelled):
