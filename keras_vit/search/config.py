@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from keras_vit.data.pixel_range import PixelRange
+from keras_vit.data.preprocess import Levels
 from keras_vit.errors import InputError
 from keras_vit.search.base_space import Space
 from keras_vit.search.finetune_space import EPOCHS, TUNING, PublishedWeights
@@ -91,6 +93,8 @@ class SearchConfig:
     channels: Channels | None = None
     """1 reads images as gray, 3 as RGB; by default as the space or the weights have it"""
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
+    background: Levels = (255,)
+    pixel_range: PixelRange = "auto"
     test_fraction: Fraction = 0.2
     """share of each class that is the test part, if the data have none; the search never sees it"""
     validation_fraction: Fraction = 0.1
@@ -258,6 +262,8 @@ class SearchConfig:
             data=self.data,
             **model,
             aspect=self.aspect,
+            background=self.background,
+            pixel_range=self.pixel_range,
             test_fraction=self.test_fraction,
             validation_fraction=self.validation_fraction,
             skip_unreadable=self.skip_unreadable,
@@ -275,14 +281,14 @@ class SearchConfig:
 
 def options() -> dict[str, Option]:
     """The options of `keras-vit search` by name."""
-    default = SearchConfig()
+    default = to_plain(SearchConfig())
     texts = {**helps(Recipe), **helps(TrainConfig)}
     texts |= {name: text for name, text in helps(SearchConfig).items() if text}
     return {
         field.name: Option(
             hints(SearchConfig)[field.name],
             " ".join(texts[field.name].split()),
-            str(getattr(default, field.name) or None),
+            str(default[field.name] or None),
         )
         for field in dataclasses.fields(SearchConfig)
         if field.name not in INTERNAL

@@ -32,7 +32,10 @@ def images_of(config: SearchConfig) -> tuple[ImageRecord | None, str | None, lis
     return (
         None,
         root,
-        [f"{config.folder} has no {IMAGES}: whether its images have changed is told by their names alone."],
+        [
+            f"{config.folder} has no {IMAGES}: whether its images have changed is told by their names alone. "
+            "From now on they are read as a viewer shows them: turned as Exif says, and on a background."
+        ],
     )
 
 

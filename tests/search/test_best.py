@@ -49,7 +49,7 @@ def test_the_run_equals_the_trial(space, chosen, images, tmp_path):
     hp = keras_tuner.HyperParameters()
     hp.values.update(chosen)
     values = space.declare(hp)
-    base = dataclasses.replace(BASE, data=str(images))
+    base = dataclasses.replace(BASE, data=str(images), model="defect-conv/4", image_size=28, channels=1)
     config = train_config_at(values, base)
     config = dataclasses.replace(config, out=tmp_path / "run")
 
