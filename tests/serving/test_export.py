@@ -105,9 +105,9 @@ def test_pixels_with_5_channels_are_refused(signatures):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 256.0])
 @pytest.mark.parametrize("count", [1, 3])
-def test_pixels_that_are_not_finite_are_rejected_and_do_not_affect_others(signatures, value, count):
+def test_pixels_out_of_range_are_rejected_and_do_not_affect_others(signatures, value, count):
     pixels = np.full((count, 28, 28, 1), 100, "float32")
     pixels[0, 3, 3] = value
     found = signatures["images"](images=pixels)

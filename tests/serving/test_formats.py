@@ -102,6 +102,8 @@ def test_each_option_of_the_model(format, small, tmp_path):
     broken = images[:3].copy()
     broken[0, 0, 0], broken[1, -1, -1] = np.nan, np.inf
     assert list(answer(broken)["reject"]) == [1, 1, expected["reject"][2]]
+    broken[0], broken[1] = 300 * (broken[2] > 0), broken[2] - 20  # out of the range 0 to 255
+    assert list(answer(broken)["reject"]) == [1, 1, expected["reject"][2]]
     if FORMATS[format].EMPTY_BATCH:
         for name, values in answer(images[:0]).items():
             assert values.shape == (0, *expected[name].shape[1:])
