@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from keras_vit.errors import InputError
+from keras_vit.files import require_regular
 
 FLOOR = 64 * 1024**2  # bytes that any file may unpack to
 RATIO = 20  # of larger ones: what they unpack to, by their size
@@ -53,8 +54,10 @@ def check_npz(path: Path) -> None:
 
     Raises:
         InputError: it claims more than its bytes can hold.
+        OSError: it cannot be read, or is a pipe, a device or a folder.
         zipfile.BadZipFile, ValueError: it is damaged.
     """
+    require_regular(path)
     with zipfile.ZipFile(path) as archive:
         check_zip(path, archive)
         for member in archive.infolist():

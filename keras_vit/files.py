@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import io
 import json
 import numbers
 import os
@@ -76,6 +77,8 @@ def whole_file(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]
 
 JSON_BYTES = 256 * 1024**2
 """The most that a JSON file may have: the trials of a search have a few megabytes."""
+CSV_BYTES = 1024**3
+"""The most that a CSV file may have: the record of a million images has 200 megabytes."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -99,6 +102,16 @@ def require_regular(path: str | Path, most: int | None = None) -> None:
     _check_regular(os.stat(path), path, most)
 
 
+@contextlib.contextmanager
+def open_regular(path: str | Path, most: int | None = None) -> Iterator[io.BufferedReader]:
+    """Opens a regular file for reading bytes; arguments and errors as `require_regular`."""
+    require_regular(path, most)  # opening a device can already change it
+    # Without blocking: another process may have put a pipe in its place.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK)) as file:
+        _check_regular(os.fstat(file.fileno()), path, most)
+        yield file
+
+
 def read_bytes(path: str | Path, most: int, first: int | None = None) -> bytes:
     """The bytes of a regular file.
 
@@ -110,11 +123,7 @@ def read_bytes(path: str | Path, most: int, first: int | None = None) -> bytes:
     Raises:
         OSError: as `require_regular`, or it cannot be read.
     """
-    limit = most if first is None else None
-    require_regular(path, limit)  # opening a device can already change it
-    # Without blocking: another process may have put a pipe in its place.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK)) as file:
-        _check_regular(os.fstat(file.fileno()), path, limit)
+    with open_regular(path, most if first is None else None) as file:
         content = file.read(most + 1 if first is None else first)
     if len(content) > most:  # it grows, or its system does not know its size
         raise _too_large(path, most)
@@ -196,8 +205,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         OSError: the file cannot be read.
         ValueError: a row has more cells than the first one, or the file is not UTF-8.
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = [[text_of_cell(text) for text in row] for row in csv.reader(file)]
+    text = io.StringIO(read_bytes(path, CSV_BYTES).decode("utf-8"), newline="")
+    rows = [[text_of_cell(found) for found in row] for row in csv.reader(text)]
     if not rows:
         return []
     if any(len(row) > len(rows[0]) for row in rows):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_vit.errors import InputError
+from keras_vit.files import open_regular
 
 FILES, SHA256 = "files", "sha256"
 """Keys of the JSON object: name of a file -> its SHA-256; and that of all other entries of the object."""
@@ -23,7 +24,7 @@ def sha256_of(path: Path) -> str:
         InputError: the file is missing or cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): restore it.") from error

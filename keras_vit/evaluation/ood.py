@@ -122,7 +122,8 @@ class OODDetector:
                 found = cls(file["projection"], file["centers"], float(threshold))
             found.check()
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} cannot be read ({error}): train the run again.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be read ({reason}): train the run again.") from error
         return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit import files
-from keras_vit.cache import hash_of
+from keras_vit.cache import IMAGE_BYTES, hash_of
 from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
 from keras_vit.data.reading import ReadImages
 from keras_vit.data.split import Split
@@ -283,7 +283,7 @@ def content_hash(image: Image) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     try:
-        with open(image, "rb") as file:
+        with files.open_regular(image, IMAGE_BYTES) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from keras_vit.errors import InputError
-from keras_vit.files import whole_file
+from keras_vit.files import require_regular, whole_file
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.vit import ViT
 from keras_vit.training.lora import A, B, lora_layers, merged, scale, values_by_path
@@ -113,13 +113,15 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         InputError: the file cannot be read, or is no adapter.
     """
     try:
+        require_regular(path)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise InputError(f"There is no file {path}: give the adapter.safetensors of a run.") from None
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read as safetensors ({error}): {FIX}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read as safetensors ({reason}): {FIX}.") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is not an adapter of keras_vit: give the adapter.safetensors of a run.")
     return tensors, metadata

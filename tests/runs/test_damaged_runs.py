@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -216,6 +217,24 @@ def test_another_model_is_refused_in_a_run_without_hashes(run, tmp_path, capsys)
     edit(CONFIG, put("model_config", "depth", value=2))(run)
     with pytest.raises(InputError, match=r"model\.keras has depth=1, and config\.json says 2"):
         _ = load_run(run).model
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("name", [CONFIG, METRICS, IMAGES, "history.csv", REJECTION, MODEL])
+def test_no_pipe_is_waited_for(name, sealed, run, capsys):
+    if not sealed:
+        as_of_an_earlier_version(run)
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    with pytest.raises(InputError, match=rf"no (file )?.*{name}|{name} .*a pipe, not a regular file"):
+        _ = open_all(run).model
+
+
+def test_a_table_is_read_up_to_a_limit(run, monkeypatch, capsys):
+    as_of_an_earlier_version(run)
+    monkeypatch.setattr(files, "CSV_BYTES", 100)
+    with pytest.raises(InputError, match=r"\.csv is damaged \(it cannot be read: more than the"):
+        open_all(run)
 
 
 def test_the_hashes_are_of_all_files_that_are_read(rejecting):

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_vit.errors import InputError, first_line
+from keras_vit.files import read_bytes
 
 CARD = "README.md"
+FRONT_BYTES = 64 * 1024  # of a model card: its licence stands at the beginning
 LIKELY = ("config.json", "model.safetensors", "pytorch_model.bin", "model.weights.h5", CARD)
 """Files by which a copy in the cache is found without a network."""
 
@@ -129,7 +131,7 @@ def _commit(folder: Path) -> str | None:
 def licence_of_card(card: Path) -> str | None:
     """The licence in the front matter of a model card; `None` if it does not say."""
     try:
-        text = card.read_text(encoding="utf-8", errors="replace")
+        text = read_bytes(card, FRONT_BYTES, first=FRONT_BYTES).decode("utf-8", errors="replace")
     except OSError:
         return None
     front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)

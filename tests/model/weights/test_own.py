@@ -10,8 +10,10 @@ from keras_vit import ViT
 from keras_vit.errors import InputError
 from keras_vit.model.weights.checkpoint import Checkpoint, Origin
 from keras_vit.model.weights.families import own
+from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.sources import open_checkpoint
 from keras_vit.model.weights.told import ARGUMENT, CONFIG, SHAPES
+from keras_vit.sealed import seal
 from tests.helpers.paths import ROOT
 from tests.helpers.published import answers, built
 from tests.helpers.random_tensors import random_images, random_tensors
@@ -88,7 +90,7 @@ def test_a_run_tells_its_classes_and_its_images():
     assert weights.class_names[0] == "crazing"
     assert (weights.mean, weights.std, weights.interpolation) == ((0.5,), (0.5,), "bilinear")
     assert weights.told_by["mean"] == CONFIG
-    assert weights.notes == ()
+    assert weights.notes == (own.EARLIER,)
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def test_the_scaling_of_a_run_is_in_its_record(run):
     for source in (folder, folder / "model.keras"):
         weights = own.read(open_checkpoint(source), {})
         assert (weights.mean, weights.std, weights.interpolation) == ((0.1307,), (0.3081,), "bicubic")
-        assert weights.notes == ()
+        assert weights.notes == (own.EARLIER,)
 
 
 @pytest.mark.same_on_every_backend
@@ -132,7 +134,74 @@ def test_the_licence_of_the_weights_that_a_run_began_with_stays(run):
     weights = own.read(open_checkpoint(folder), {})
 
     assert weights.origin.licence == "apache-2.0"
-    assert weights.notes == ("the run began with timm:vit_tiny_patch16_224.augreg_in21k",)
+    assert weights.notes == (own.EARLIER, "the run began with timm:vit_tiny_patch16_224.augreg_in21k")
+
+
+def reseal(folder, **changes):
+    """Binds the config of a run to its model, as `train` does."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | changes, folder, ["model.keras"])))
+
+
+def of_another_run(folder):
+    with_changes = EARLIER / "layer_scale.keras"
+    shutil.copy(with_changes, folder / "model.keras")
+
+
+def with_other_classes(folder):
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    content["data"]["class_names"].reverse()
+    path.write_text(json.dumps(content))
+
+
+def without_its_own_hash(folder):
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+
+
+MIXED = {
+    "the model of another run": (of_another_run, "model.keras is not the file that belongs to the others"),
+    "classes in another order": (with_other_classes, "config.json is damaged (it has changed since"),
+    "half a seal": (without_its_own_hash, "config.json is damaged (it has changed since"),
+}
+
+
+@pytest.mark.same_on_every_backend
+@pytest.mark.parametrize("change", MIXED)
+def test_a_run_of_which_a_file_has_changed_is_refused(change, run):
+    damage, message = MIXED[change]
+    folder = run()
+    reseal(folder)
+    assert read_weights(folder).notes == ()
+    damage(folder)
+    for source in (folder, folder / "model.keras"):
+        with pytest.raises(InputError) as error:
+            read_weights(source)
+        assert message in str(error.value)
+        assert "restore the files of the run" in str(error.value)
+
+
+@pytest.mark.same_on_every_backend
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": []}, "data is not a JSON object"),
+        ({"data": {"class_names": 3}}, "data.class_names should be a list, not 3"),
+        ({"data": {"class_names": [1, 2]}}, "data.class_names.0 should be a string, not 1"),
+        ({"weights": "timm:vit"}, "weights is not a JSON object"),
+        ({"weights": {"source": 5}}, "weights.source should be a string, not 5"),
+        ({"preprocessing": [28, 28]}, "preprocessing should be a dictionary, not [28, 28]"),
+    ],
+    ids=str,
+)
+def test_a_config_of_other_types_is_refused(changes, message, run):
+    folder = run(**changes)
+    with pytest.raises(InputError) as error:
+        read_weights(folder)
+    assert f"config.json is damaged ({message}): restore the files of the run" in str(error.value)
 
 
 @pytest.mark.same_on_every_backend

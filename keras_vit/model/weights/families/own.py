@@ -7,7 +7,8 @@ them; the paths of the weights have the names of the layers.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,16 @@ from keras_vit.errors import InputError
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.weights.checkpoint import Checkpoint
 from keras_vit.model.weights.families.checks import check_arguments, preprocessing
+from keras_vit.model.weights.folder import CONFIG
 from keras_vit.model.weights.rules import some
 from keras_vit.model.weights.told import Told
 from keras_vit.model.weights.weights import Weights
+from keras_vit.sealed import check_file, check_seal
+from keras_vit.validation import Record, check_plain
 
 FAMILY = "keras_vit"
+RESTORE = "restore the files of the run, or train it again"
+EARLIER = "an earlier version trained the run: whether its files belong together cannot be checked"
 
 REGISTERED = "keras_vit>ViT"
 VARIABLE = re.compile(r"layers/(.+)/vars/(\d+)")
@@ -39,6 +45,23 @@ BATCH_NORM = (*NORM, "moving_mean", "moving_variance")
 DENSE = ("kernel", "bias")
 
 
+class _Data(Record):
+    class_names: list[str]
+
+
+class _Began(Record):
+    source: str | None = None
+    licence: str | None = None
+
+
+class _Run(Record):
+    """What of the `config.json` of a run is read here; `keras_vit.runs.schema` has all of it."""
+
+    data: _Data | None = None
+    weights: _Began | None = None
+    preprocessing: dict[str, Any] | None = None
+
+
 def recognises(checkpoint: Checkpoint) -> bool:
     """Whether a file is a saved `ViT` of this package."""
     return (checkpoint.config or {}).get("registered_name") == REGISTERED
@@ -53,11 +76,12 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
             that were trained from scratch: pixels in [-1, 1], resized bilinearly.
 
     Raises:
-        InputError: the file is damaged, or of a later version.
+        InputError: the file is damaged, of a later version, or of another run than the config beside it.
     """
     what = checkpoint.origin.source
     saved = dict(checkpoint.config or {})
     run = saved.get("run") or {}
+    notes = [*checkpoint.notes, *_check_run(run, checkpoint.origin.files)]
     made = _config(saved.get("config") or {}, what)
     if made.depth > len(checkpoint.tensors):  # before anything is done per block
         raise InputError(
@@ -65,9 +89,8 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
             "incomplete."
         )
     check_arguments(arguments, made, what)
-    told = Told(arguments, _settings(run, made, what), {}, what)
+    told = Told(arguments, _settings(run, made), {}, what)
     scaling = preprocessing(told, made.image_shape[2], "bilinear", {"mean": 0.5, "std": 0.5})
-    notes = list(checkpoint.notes)
     if not run:
         notes.append(
             "there is no run beside the file: pixels are taken to be in [-1, 1] unless told otherwise"
@@ -93,6 +116,29 @@ def read(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Weights:
     )
 
 
+def _check_run(run: Mapping[str, Any], files: Iterable[Path]) -> list[str]:
+    """Checks the config of the run beside the weights, and that they belong to it.
+
+    Returns:
+        A line if that cannot be checked.
+
+    Raises:
+        InputError: the config is damaged, a file has changed since it was written, or is of another run.
+    """
+    if not run:
+        return []
+    sealed = False
+    for path in files:
+        config = path.parent / CONFIG
+        try:
+            check_plain(_Run, run)
+        except InputError as error:
+            raise InputError(f"{config} is damaged ({str(error).rstrip('.')}): {RESTORE}.") from error
+        sealed = check_seal(config, run, RESTORE)
+        check_file(path, run, RESTORE)
+    return [] if sealed else [EARLIER]
+
+
 def _config(saved: Mapping[str, Any], what: str) -> ViTConfig:
     fields = {field.name for field in dataclasses.fields(ViTConfig)}  # type: ignore[arg-type]
     unknown = saved.keys() - fields - {"name", "dtype", "trainable"}
@@ -106,13 +152,11 @@ def _config(saved: Mapping[str, Any], what: str) -> ViTConfig:
         raise InputError(f"{what} has a damaged config ({error}).") from error
 
 
-def _settings(run: Mapping[str, Any], config: ViTConfig, what: str) -> dict[str, Any]:
+def _settings(run: Mapping[str, Any], config: ViTConfig) -> dict[str, Any]:
     """How images become the input of the model: runs of earlier versions have pixels in [-1, 1]."""
     if not run:
         return {}
     record = run.get("preprocessing") or {}
-    if not isinstance(record, Mapping):
-        raise InputError(f"{what} has a damaged config.json: its preprocessing is no JSON object.")
     half = (0.5,) * config.image_shape[2]
     return {
         "mean": record.get("mean") or half,
