@@ -68,9 +68,11 @@ def test_only_the_chief_of_several_processes_takes_the_lock(tmp_path):
         assert is_owned
 
 
+@pytest.mark.long
 def test_the_lock_is_held_from_the_first_check_until_the_run_has_its_name(
-    images, tmp_path, tiny_size, monkeypatch
+    images, tmp_path, tiny_size, monkeypatch, capsys
 ):
+    """Of the command after one that was killed while it wrote its first file."""
     out, seen = tmp_path / "run", []
 
     def watch(module, name):
@@ -89,10 +91,12 @@ def test_the_lock_is_held_from_the_first_check_until_the_run_has_its_name(
     steps = ["begin_or_resume", "load_image_set", "make_unfinished", "fit", "finish", "publish"]
     for name in steps:
         watch(run_module, name)
-    dead(partial_of(out))
-    assert main(tiny.command(images, out, epochs=1)) == FINE
+    dead(partial_of(out), **{work_name("config.json"): '{"trai'})
+    assert main(tiny.command(images, out, "--resume", epochs=1)) == FINE
     assert seen == steps
+    assert "holds no finished epoch: the run begins anew" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not list(out.glob("*.new"))
 
 
 def test_a_run_cannot_have_the_name_of_another_that_is_not_finished(tmp_path):
@@ -204,15 +208,6 @@ def test_nothing_to_resume_stays_refused(tmp_path):
     with pytest.raises(InputError, match="There is no cut-off run"):
         begin_or_resume(TrainConfig(out=tmp_path / "run", resume=True), tmp_path / "run", restarted=False)
     assert begin_or_resume(TrainConfig(), tmp_path / "run", restarted=True) == {"unfinished": None}
-
-
-def test_the_command_after_a_kill_at_the_first_file(images, tmp_path, tiny_size, capsys):
-    out = tmp_path / "run"
-    dead(partial_of(out), **{work_name("config.json"): '{"trai'})
-    assert main(tiny.command(images, out, "--resume", epochs=1)) == FINE
-    assert "holds no finished epoch: the run begins anew" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert not list(out.glob("*.new"))
 
 
 # The last step
