@@ -19,6 +19,7 @@ from keras_vit.search.config import to_dict as config_to_dict
 from keras_vit.training import run as training
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.config_file import read_config
+from keras_vit.training.prepare import prepare_data
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.start import build_from_scratch
 from tests.helpers import tiny
@@ -56,7 +57,7 @@ def test_the_run_equals_the_trial(space, chosen, images, tmp_path):
     data = load_data(images, base.image_shape, batch_size=1, seed=base.seed)
     hypermodel = ViTHyperModel(data, space, base.recipe, base.seed)
     tried, of_point = hypermodel.build(hp), hypermodel.data_at(values)
-    prepared, _ = training.prepare_data(config)
+    prepared, _ = prepare_data(config)
     assert prepared.names("train") == of_point.names("train")
     assert prepared.names("validation") == of_point.names("validation")
     for name in ("image_shape", "batch_size", "augmentation", "seed", "steps_per_epoch"):
