@@ -77,6 +77,9 @@ def test_the_run_says_which_weights_it_began_with(recipe, from_source, source):
         "mean": list(MEAN),
         "std": list(STD),
         "interpolation": "bicubic",
+        "background": [255],
+        "pixel_range": None,
+        "exif_orientation": True,
     }
     assert f"weights: {source} (timm), ViT with patches of 8, dim 32, depth 2, 4 heads" in printed
     assert f"licence {LICENCE}" in printed
@@ -222,6 +225,7 @@ def test_other_weights_under_the_same_name_are_not_resumed(from_source, tmp_path
     out = tmp_path / "run"
     files.partial_of(out).mkdir()
     (files.partial_of(out) / "config.json").write_text(json.dumps(config))
+    tiny.seal_again(files.partial_of(out))
     assert main(["train", "--out", str(out), "--resume"]) == WRONG_USAGE
     assert f"{folder} holds other weights than when {files.partial_of(out)} was" in capsys.readouterr().err
     assert [path.name for path in files.partial_of(out).iterdir()] == ["config.json"]
