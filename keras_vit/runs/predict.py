@@ -11,7 +11,7 @@ import numpy as np
 from keras_vit.data.reading import read_images
 from keras_vit.runs.answer import answer_images, batch_size
 from keras_vit.runs.folder import Run, load_run
-from keras_vit.text import shown
+from keras_vit.text import say
 
 if TYPE_CHECKING:
     import keras
@@ -83,17 +83,15 @@ def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Itera
     read = read_images(paths, run.preprocessing)
     for path, info in zip(paths, read.infos, strict=True):
         if info is not None and info.warning is not None:
-            print(shown(f"{path}: {info.warning}"), file=sys.stderr)
+            say(f"{path}: {info.warning}", stream=sys.stderr)
     wide = [
         path for path, info in zip(paths, read.infos, strict=True) if info is not None and info.bits == 16
     ]
     if wide and run.preprocessing.pixel_range is None:
-        print(
-            shown(
-                f"{wide[0]}: 16 bits per channel, {len(wide)} such image{'s' * (len(wide) > 1)}; 0 to 65535 "
-                "become black to white, since the run has no range of its own."
-            ),
-            file=sys.stderr,
+        say(
+            f"{wide[0]}: 16 bits per channel, {len(wide)} such image{'s' * (len(wide) > 1)}; 0 to 65535 "
+            "become black to white, since the run has no range of its own.",
+            stream=sys.stderr,
         )
     readable = [read.inputs[i] for i in read.readable]
     answers = answer_images(model, readable, run.preprocessing)
