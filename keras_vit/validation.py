@@ -153,7 +153,7 @@ def check_plain(kind: Any, plain: Any) -> None:
     """Checks what JSON or a table holds against its schema.
 
     Args:
-        kind: a `Record`, or a type of such, as `list[...]`.
+        kind: a `Record`, or another type, as `list[...]`, which is as strict as a `Record`.
         plain: dicts, lists, texts and numbers.
 
     Raises:
@@ -161,7 +161,7 @@ def check_plain(kind: Any, plain: Any) -> None:
             such as `calibration.temperature should be greater than 0, not -1.0`.
     """
     try:
-        _adapter(kind).validate_python(plain)
+        _strict_adapter(kind).validate_python(plain)
     except ValidationError as error:
         first = _most_exact(error.errors(include_url=False))
         where = ".".join(map(str, first["loc"]))
@@ -172,7 +172,8 @@ def check_plain(kind: Any, plain: Any) -> None:
         if first["type"] in ("model_type", "model_attributes_type"):
             raise InputError(f"{where or 'it'} is not a JSON object") from None
         said = first["msg"].removeprefix("Input ").lower().replace("valid ", "", 1)
-        raise InputError(f"{where} {said}, not {_short(first['input'])}") from None
+        said = said.replace("a integer", "an integer")
+        raise InputError(f"{where or 'it'} {said}, not {_short(first['input'])}") from None
 
 
 def _short(value: Any) -> str:
@@ -238,6 +239,13 @@ def helps(cls: Any) -> dict[str, str]:
 @cache
 def _adapter(cls: Any) -> TypeAdapter:
     return TypeAdapter(cls)
+
+
+@cache
+def _strict_adapter(kind: Any) -> TypeAdapter:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return TypeAdapter(kind)
+    return TypeAdapter(kind, config=Record.model_config)  # a `Record` has its own
 
 
 def limits(hint: Any) -> str | None:

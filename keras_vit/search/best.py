@@ -3,12 +3,13 @@
 Nothing here imports Keras.
 """
 
+import contextlib
 import dataclasses
 import json
 from typing import Any
 
 from keras_vit.evaluation.trials import SearchRecord
-from keras_vit.files import write_text
+from keras_vit.files import JSON_BYTES, read_bytes, write_text
 from keras_vit.model.config import CHANGEABLE, SIZES
 from keras_vit.search.config import SearchConfig, from_dict
 from keras_vit.search.point import recipe_at, vit_arguments
@@ -82,5 +83,7 @@ def write_best(record: SearchRecord) -> None:
     }
     text = json.dumps({FOUND: found, **to_dict(best_config(record))}, indent=2) + "\n"
     path = record.folder / BEST
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+    with contextlib.suppress(OSError):  # it is not there yet, or is not a file of ours
+        if read_bytes(path, JSON_BYTES) == text.encode():
+            return
+    write_text(path, text)

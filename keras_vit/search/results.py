@@ -14,7 +14,7 @@ from keras_vit.evaluation.trials import SearchRecord, TrialRecord
 from keras_vit.sealed import check_seal
 from keras_vit.search.point import count_mult_adds, count_parameters
 from keras_vit.search.schema import Result, Settings, Trial
-from keras_vit.search.trial_files import ERROR, RESULT
+from keras_vit.search.trial_files import ERROR, RESULT, last_line
 from keras_vit.validation import check_plain
 
 SEARCH = "search.json"
@@ -127,15 +127,13 @@ def _read_trial(file: Path, config: dict[str, Any], earlier: dict[str, TrialReco
         seconds=measured.get("seconds"),
         parameters=parameters,
         mult_adds=mult_adds,
-        error=_last_line(error) if state["status"] in ("FAILED", "INVALID") else None,
+        error=_reason(error) if state["status"] in ("FAILED", "INVALID") else None,
         history=measured.get("history", []),
     )
 
 
-def _last_line(error: Path) -> str:
-    text = error.read_text(encoding="utf-8", errors="replace") if error.is_file() else ""
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "its process gave no reason"
+def _reason(error: Path) -> str:
+    return last_line(error) or "its process gave no reason"
 
 
 def write_trials(record: SearchRecord) -> None:

@@ -29,7 +29,7 @@ from keras_vit.search.folder import (
 from keras_vit.search.progress import Display, plan
 from keras_vit.search.results import read_search, write_trials
 from keras_vit.search.slots import TUNER_ID, Slot, joins_another, make_slots
-from keras_vit.search.trial_files import SET_ASIDE
+from keras_vit.search.trial_files import SET_ASIDE, last_line
 from keras_vit.search.worker import Images, Job, prepare_images, work
 from keras_vit.text import say
 
@@ -184,5 +184,4 @@ class Bookkeeper:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"{log} is empty."
+    return last_line(log) or f"{log} is empty."

@@ -8,6 +8,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from keras_vit.files import read_bytes
+
 TOKEN = "token"
 """The file in the folder of the search."""
 
@@ -34,8 +36,7 @@ def make_token(folder: Path) -> bytes:
 def read_token(folder: Path) -> bytes | None:
     """The secret of a search; `None` if there is none yet."""
     try:
-        with open(folder / TOKEN, "rb") as file:
-            found = file.read(4 * BYTES)
+        found = read_bytes(folder / TOKEN, 4 * BYTES)
     except OSError:
         return None
     return found if len(found) == 2 * BYTES else None

@@ -13,9 +13,13 @@ import keras_tuner
 import numpy as np
 
 from keras_vit.distribution import Distribution, current_distribution
+from keras_vit.errors import InputError
 from keras_vit.files import read_json, write_json
+from keras_vit.search.schema import Number
 from keras_vit.search.trial_files import RESULT
+from keras_vit.text import say
 from keras_vit.training.checkpoint import restore_checkpoint, save_checkpoint
+from keras_vit.validation import check_plain
 
 MOST_KILLS = 5  # times that a trial's process may be killed before the trial counts as failed
 
@@ -80,7 +84,14 @@ def count_kills(file: Path, distribution: Distribution) -> Iterator[None]:
     """
 
     def count() -> int:
-        kills = read_json(file) if file.is_file() else 0
+        kills = 0
+        if file.exists():
+            try:
+                kills = read_json(file)
+                check_plain(Number, kills)
+            except InputError:
+                kills = 0
+                say(f"{file} is damaged: how often its process was killed is counted from 0 again.")
         write_json(file, kills + 1)
         return kills
 

@@ -10,11 +10,12 @@ import pytest
 
 from keras_vit.data.pipeline import load_data
 from keras_vit.data.sources import load_image_set
+from keras_vit.distribution import Distribution
 from keras_vit.errors import InputError
 from keras_vit.search import Choice, Range, SearchSpace, ViTHyperband, ViTHyperModel
 from keras_vit.search.point import count_parameters
 from keras_vit.search.trial_files import KILLED, RESULT
-from keras_vit.search.trial_state import MOST_KILLS
+from keras_vit.search.trial_state import MOST_KILLS, count_kills
 from keras_vit.training.checkpoint import CHECKPOINT, load_arrays
 from keras_vit.training.recipe import Recipe
 from tests.helpers import tiny
@@ -180,6 +181,17 @@ def test_a_trial_that_kills_its_process_is_abandoned(data, tmp_path):
     file.write_text(str(MOST_KILLS - 1))
     tuner.run_trial(one, verbose=0)
     assert not file.exists()
+
+
+@pytest.mark.same_on_every_backend
+@pytest.mark.parametrize("content", ["", '"5"', "5.5", "-1", "true", "{}", "[" * 10_000])
+def test_a_damaged_count_of_kills_begins_again(content, tmp_path, capsys):
+    file = tmp_path / KILLED
+    file.write_text(content)
+    with count_kills(file, Distribution()):
+        assert file.read_text().strip() == "1"
+    assert not file.exists()
+    assert f"{file} is damaged: how often its process was killed" in capsys.readouterr().out
 
 
 @pytest.mark.same_on_every_backend

@@ -343,3 +343,10 @@ def test_the_time_of_all_starts_is_added(tmp_path, monkeypatch):
     assert add_wall_seconds(tmp_path, begin) == 112.5
     add_wall_seconds(tmp_path, 1000.0)  # of another start, whose clock may begin at any value
     assert wall_seconds(tmp_path) == pytest.approx(12.75)
+
+
+@pytest.mark.parametrize("content", ["", '"5"', "true", "-1.0", "NaN", "Infinity", "[]", "{}"])
+def test_a_damaged_duration_is_refused(content, tmp_path):
+    (tmp_path / "wall_seconds.json").write_text(content)
+    with pytest.raises(InputError, match=r"wall_seconds\.json is (damaged|not JSON) .*"):
+        wall_seconds(tmp_path)
