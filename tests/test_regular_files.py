@@ -11,10 +11,16 @@ from keras_vit.cache import image_hashes
 from keras_vit.data.probe import why_unreadable
 from keras_vit.data.sources.folder import list_images
 from keras_vit.errors import InputError
+from keras_vit.evaluation.ood import OODDetector
 from keras_vit.files import read_bytes, read_json, require_regular
 from keras_vit.model.keras_file import check_keras_file
 from keras_vit.model.weights.read import read_weights
+from keras_vit.runs.images import content_hash
+from keras_vit.runs.schema import read_table
+from keras_vit.sealed import sha256_of
 from keras_vit.serving.client import read_labels
+from keras_vit.serving.server_files import read_models
+from keras_vit.training.adapter import load_adapter
 from tests.helpers.short_folder import short_folder
 
 pytestmark = pytest.mark.same_on_every_backend
@@ -107,6 +113,11 @@ def folder_of_weights(folder):
 
 READERS = {
     "a .keras file": (pipe, lambda path: check_keras_file(path)),
+    "an adapter": (pipe, lambda path: load_adapter(None, path)),
+    "a models.config": (pipe, read_models),
+    "a rejection": (pipe, OODDetector.load),
+    "a table of a run": (pipe, read_table),
+    "a file bound to a run": (pipe, sha256_of),
     "a labels.txt": (pipe, lambda path: read_labels(path)),
     "the weights of a folder": (folder_of_weights, lambda path: read_weights(str(path))),
     "a folder of images without labels": (
@@ -125,6 +136,9 @@ def test_no_reader_waits_for_a_pipe(tmp_path, make, read):
 def test_the_hash_of_an_image_and_a_probe_do_not_wait(tmp_path):
     with pytest.raises(InputError, match="a pipe, not a regular file"):
         image_hashes([pipe(tmp_path)])
+    assert content_hash(tmp_path / "pipe") == ""
+    assert content_hash(Path("/dev/zero")) == ""
     assert why_unreadable(tmp_path / "pipe") == "cannot be opened (a pipe, not a regular file)"
     assert why_unreadable(Path("/dev/zero")) == "cannot be opened (a device, not a regular file)"
-    assert why_unreadable(sparse(tmp_path)) == "cannot be opened (more than the 512 MiB allowed)"
+    assert content_hash(sparse(tmp_path)) == ""
+    assert why_unreadable(tmp_path / "sparse") == "cannot be opened (more than the 512 MiB allowed)"

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from keras_vit.errors import InputError
-from keras_vit.files import write_text
+from keras_vit.files import read_bytes, write_text
 
 
 def health_check(name: str) -> list[str]:
@@ -34,6 +34,7 @@ def health_check(name: str) -> list[str]:
 
 
 MODELS = "models.config"
+MODELS_BYTES = 16 * 1024**2
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 """Sizes of the batches that the server makes of single requests; the warm-up covers each."""
@@ -59,7 +60,7 @@ def read_models(path: Path) -> Any:
     """The ModelServerConfig in a `models.config`; an empty one if there is no such file.
 
     Raises:
-        InputError: the file is not a ModelServerConfig.
+        InputError: the file is not a ModelServerConfig, or cannot be read.
     """
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
@@ -67,7 +68,9 @@ def read_models(path: Path) -> Any:
     config = model_server_config_pb2.ModelServerConfig()
     if path.exists():
         try:
-            text_format.Parse(path.read_text(encoding="utf-8"), config)
+            text_format.Parse(read_bytes(path, MODELS_BYTES).decode("utf-8"), config)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): fix it, or remove it.") from error
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not a ModelServerConfig ({error}): fix it, or remove it.") from error
     return config

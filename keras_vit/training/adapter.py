@@ -19,13 +19,16 @@ from safetensors.numpy import save
 from keras_vit.errors import InputError
 from keras_vit.files import require_regular, whole_file
 from keras_vit.model.config import ViTConfig
+from keras_vit.model.keras_file import check_size
 from keras_vit.model.vit import ViT
 from keras_vit.training.lora import A, B, lora_layers, merged, scale, values_by_path
 from keras_vit.training.unfreezing import HEAD
 from keras_vit.validation import check_plain
 
 FORMAT = "keras_vit.lora.1"
+OF_LAYERS = ("name", "dtype", "trainable")  # in the config of every layer of Keras
 FIX = "restore it, or train the run again"
+UNKNOWN = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
 
 OWN_FIELDS = (
     "num_classes",
@@ -91,14 +94,17 @@ def load_adapter(vit: ViT, path: Path) -> ViT:
         config = json.loads(metadata["vit_config"])
         scales = json.loads(metadata["scales"])
         check_plain(dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]], scales)
-        model = ViT.from_config({**config, "name": vit.name, "dtype": vit.get_config()["dtype"]})
+        claimed = ViTConfig(**{name: value for name, value in config.items() if name not in OF_LAYERS})
         wanted = metadata["base_sha256"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} is not an adapter that this version reads ({error}): train the run again."
-        ) from error
-    _check_base(vit, model, wanted, path)
+    except UNKNOWN as error:
+        raise _unknown(path, error) from error
+    _check_base(vit, claimed, wanted, path)
     values = {**_base(values_by_path(vit)), **tensors}
+    check_size(path, claimed, len(values), sum(value.size for value in values.values()))  # before it is built
+    try:
+        model = ViT.from_config({**config, "name": vit.name, "dtype": vit.get_config()["dtype"]})
+    except UNKNOWN as error:
+        raise _unknown(path, error) from error
     _check_tensors(model, values, scales, path)
     values = merged(values, scales)
     for weight in model.weights:
@@ -127,10 +133,14 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return tensors, metadata
 
 
-def _check_base(vit: ViT, model: ViT, sha256: str, path: Path) -> None:
+def _unknown(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is not an adapter that this version reads ({error}): train the run again.")
+
+
+def _check_base(vit: ViT, claimed: ViTConfig, sha256: str, path: Path) -> None:
     """Raises InputError if the adapter's model stands on another base."""
     for field in dataclasses.fields(ViTConfig):  # type: ignore[arg-type]
-        ours, theirs = getattr(vit.config, field.name), getattr(model.config, field.name)
+        ours, theirs = getattr(vit.config, field.name), getattr(claimed, field.name)
         if field.name not in OWN_FIELDS and ours != theirs:
             raise InputError(
                 f"{path} is for a ViT with {field.name}={theirs!r}: load the weights that it was trained on. "
@@ -149,6 +159,9 @@ def _check_tensors(
 ) -> None:
     """Raises InputError if weights are missing or of another shape than in the model."""
     shapes = {weight.path: tuple(weight.shape) for weight in model.weights}
+    strange = [name for name in scales if f"{name}/kernel" not in shapes]
+    if strange:
+        raise InputError(f"{path} is damaged, it has additions to an unknown {min(strange)}: {FIX}.")
     factors = {f"{name}/{factor}" for name in scales for factor in (A, B)}
     missing = (shapes.keys() | factors) - values.keys()
     if missing:

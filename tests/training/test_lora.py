@@ -255,6 +255,11 @@ def rewritten(path, tensors=None, **metadata):
     save_file(load_file(path) if tensors is None else tensors, path, {**given, **metadata})
 
 
+def configured(path, **changes):
+    with safe_open(path, framework="numpy") as file:
+        return json.dumps(json.loads(file.metadata()["vit_config"]) | changes)
+
+
 def drop(path, name):
     tensors = load_file(path)
     del tensors[name]
@@ -267,6 +272,7 @@ def transpose(path, name):
     rewritten(path, tensors)
 
 
+STRANGE = {f"x/lora_kernel_{side}": np.zeros((2, 2), "float32") for side in "ab"}
 DAMAGED = {
     "missing": (lambda path: path.unlink(), "There is no file .*adapter.safetensors: give the adapter"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as safetensors"),
@@ -281,8 +287,24 @@ DAMAGED = {
         "is not an adapter of keras_vit",
     ),
     "an unknown option": (
-        lambda path: rewritten(path, vit_config=json.dumps({**SMALL, "unknown": 1})),
+        lambda path: rewritten(path, vit_config=configured(path, unknown=1)),
         "is not an adapter that this version reads",
+    ),
+    "a billion blocks": (
+        lambda path: rewritten(path, vit_config=configured(path, depth=10**9)),
+        "is for a ViT with depth=1000000000: load the weights",
+    ),
+    "a huge head": (
+        lambda path: rewritten(path, vit_config=configured(path, head_hidden_dim=10**10)),
+        r"claims a ViT of [\d,]{11,} parameters in 2 blocks, and has",
+    ),
+    "a list as config": (
+        lambda path: rewritten(path, vit_config="[1]"),
+        "is not an adapter that this version reads",
+    ),
+    "a scale of no layer": (
+        lambda path: rewritten(path, {**load_file(path), **STRANGE}, scales='{"x": 1.0}'),
+        "is damaged, it has additions to an unknown x: restore it",
     ),
     "no config": (lambda path: rewritten(path, vit_config="{"), "is not an adapter that this version reads"),
     "no factor": (
