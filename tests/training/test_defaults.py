@@ -325,6 +325,7 @@ def run_of_few(tmp_path_factory):
     return folder, printed.getvalue().splitlines()
 
 
+@pytest.mark.long
 def test_a_run_by_default_keeps_plain_values(run_of_few):
     folder, _ = run_of_few
     config = json.loads((folder / "run" / "config.json").read_text())
@@ -337,6 +338,7 @@ def test_a_run_by_default_keeps_plain_values(run_of_few):
     assert not again.follows_images
 
 
+@pytest.mark.long
 def test_a_run_by_default_says_so_in_one_line_each(run_of_few):
     _, lines = run_of_few
     assert [line for line in lines if line.startswith("chosen by the images")] == [
@@ -349,6 +351,7 @@ def test_a_run_by_default_says_so_in_one_line_each(run_of_few):
     ]
 
 
+@pytest.mark.long
 def test_a_run_is_resumed_with_the_words_that_began_it(run_of_few):
     folder = run_of_few[0]
     config = json.loads((folder / "run" / "config.json").read_text())
@@ -360,6 +363,7 @@ def test_a_run_is_resumed_with_the_words_that_began_it(run_of_few):
         stored_config(config, dataclasses.replace(asked, image_size=32))
 
 
+@pytest.mark.long
 def test_a_given_batch_that_is_too_large_is_refused(run_of_few, tmp_path, capsys):
     words = ["train", "--data", str(run_of_few[0] / "images"), "--out", str(tmp_path / "run")]
     assert main([*words, "--batch-size", "32"]) == WRONG_USAGE
