@@ -185,6 +185,17 @@ def test_a_run_of_which_a_file_has_changed_is_refused(change, run):
 
 
 @pytest.mark.same_on_every_backend
+def test_another_model_in_the_folder_of_a_run_is_not_described_by_it(run):
+    folder = run()
+    reseal(folder)
+    shutil.copy(folder / "model.keras", folder / "copy.keras")
+    shutil.copy(EARLIER / "map_pool.keras", folder / "other.keras")
+    assert read_weights(folder / "copy.keras").class_names == read_weights(folder).class_names
+    with pytest.raises(InputError, match=r"other\.keras is not the model of the run .* move the file"):
+        read_weights(folder / "other.keras")
+
+
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -17,11 +17,11 @@ from keras_vit.errors import InputError
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.weights.checkpoint import Checkpoint
 from keras_vit.model.weights.families.checks import check_arguments, preprocessing
-from keras_vit.model.weights.folder import CONFIG
+from keras_vit.model.weights.folder import CONFIG, RUN_MODEL
 from keras_vit.model.weights.rules import some
 from keras_vit.model.weights.told import Told
 from keras_vit.model.weights.weights import Weights
-from keras_vit.sealed import check_file, check_seal
+from keras_vit.sealed import FILES, check_file, check_seal, sha256_of
 from keras_vit.validation import Record, check_plain
 
 FAMILY = "keras_vit"
@@ -136,6 +136,12 @@ def _check_run(run: Mapping[str, Any], files: Iterable[Path]) -> list[str]:
             raise InputError(f"{config} is damaged ({str(error).rstrip('.')}): {RESTORE}.") from error
         sealed = check_seal(config, run, RESTORE)
         check_file(path, run, RESTORE)
+        of_run = run.get(FILES, {}).get(RUN_MODEL)
+        if path.name not in run.get(FILES, {}) and of_run not in (None, sha256_of(path)):
+            raise InputError(
+                f"{path} is not the model of the run that {CONFIG} beside it tells of: give {RUN_MODEL}, or "
+                "move the file to another folder."
+            )
     return [] if sealed else [EARLIER]
 
 
