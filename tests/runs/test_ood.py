@@ -68,7 +68,7 @@ def features_of(run, images):
 def test_the_run_folder_holds_what_was_fitted(run):
     files = {path.name for path in run.path.iterdir()}
     plain = {"config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"}
-    assert files == {*plain, "rejection.npz"}
+    assert files == {*plain, "images.csv", "rejection.npz"}
     fitted = run.metrics["rejection"]
     assert {key: value for key, value in fitted.items() if key not in ("rates", "threshold")} == {
         "method": "Mahalanobis distance to the nearest class centre",
@@ -138,7 +138,7 @@ def test_the_report_shows_the_rates(run):
         assert f'<th scope="row">{row["name"]}</th>' in report
 
 
-class Interrupted(BaseException):
+class Interrupted(SystemExit):
     """An exception that no code under test catches."""
 
 
@@ -166,8 +166,16 @@ def test_a_run_that_is_interrupted_while_writing_ends_like_an_uninterrupted_one(
         assert abs(row["rejected"] - expected["rejected"]) <= 1
 
 
+def without_hashes(folder):
+    """A run as earlier versions left it."""
+    config = files.read_json(folder / "config.json")
+    kept = {key: value for key, value in config.items() if key not in ("files", "sha256")}
+    files.write_json(folder / "config.json", kept)
+    return folder
+
+
 def test_a_run_of_an_earlier_version_has_no_rejection(run, drawn_images, tmp_path):
-    old = load_run(shutil.copytree(run.path, tmp_path / "old"))
+    old = load_run(without_hashes(shutil.copytree(run.path, tmp_path / "old")))
     metrics = {key: value for key, value in old.metrics.items() if key != "rejection"}
     files.write_json(old.path / "metrics.json", metrics)
     (old.path / "rejection.npz").unlink()
@@ -180,10 +188,16 @@ def test_a_run_of_an_earlier_version_has_no_rejection(run, drawn_images, tmp_pat
 
 
 def test_a_run_without_its_rejection_file_is_an_error(run, tmp_path):
-    other = load_run(shutil.copytree(run.path, tmp_path / "other"))
-    (other.path / "rejection.npz").unlink()
-    with pytest.raises(InputError, match=r"rejection\.npz cannot be read"):
-        _ = other.rejection
+    whole = shutil.copytree(run.path, tmp_path / "whole")
+    earlier = without_hashes(shutil.copytree(run.path, tmp_path / "earlier"))
+    for folder, message in (
+        (whole, r"There is no file .*rejection\.npz, which belongs to the others"),
+        (earlier, r"rejection\.npz cannot be read"),
+    ):
+        other = load_run(folder)
+        (folder / "rejection.npz").unlink()
+        with pytest.raises(InputError, match=message):
+            _ = other.rejection
 
 
 def test_the_drawn_defects_are_left_out_of_a_run_on_them(run, data, monkeypatch):
