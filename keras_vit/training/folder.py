@@ -109,6 +109,12 @@ def begin_or_resume(config: TrainConfig, folder: Path, restarted: bool, is_owned
             f"{partial} holds other things ({others[0]}), and a run is made in it: choose another --out."
         )
     stored = _whole_settings(partial) if resume else None
+    if stored is None and config.resume and config.data is None:
+        raise InputError(
+            f"{partial} holds no finished epoch and no settings that can be read, so which images it was to "
+            "be trained on is not known: give --data again, or leave out --resume to train on the drawn "
+            "defects."
+        )
     settings = "those of this command" if stored is None else "those it was begun with"
     say(f"{partial} holds no finished epoch: the run begins anew; its settings are {settings}.")
     return {"unfinished": stored, "anew": True}

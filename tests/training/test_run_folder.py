@@ -154,7 +154,7 @@ def test_a_run_without_a_finished_epoch_begins_anew(content, resume, tmp_path, c
     partial = dead(partial_of(out), **content)
     (partial / "tensorboard").mkdir()
     before = tiny.tree(tmp_path)
-    found = begin_or_resume(TrainConfig(out=out, resume=resume), out, restarted=False)
+    found = begin_or_resume(TrainConfig(data="mine", out=out, resume=resume), out, restarted=False)
     assert found == {"unfinished": None, "anew": True}
     assert tiny.tree(tmp_path) == before  # until the images have been read
     assert capsys.readouterr().out == (
@@ -162,6 +162,25 @@ def test_a_run_without_a_finished_epoch_begins_anew(content, resume, tmp_path, c
     )
     assert make_unfinished(partial, **found)
     assert tiny.tree(tmp_path) == {"run.partial": None}
+
+
+@pytest.mark.parametrize("content", NO_EPOCH.values(), ids=NO_EPOCH.keys())
+def test_a_run_whose_images_are_not_known_is_not_resumed_on_the_drawn_defects(content, tmp_path, capsys):
+    out = tmp_path / "run"
+    partial = dead(partial_of(out), **content)
+    before = tiny.tree(tmp_path)
+    with pytest.raises(InputError) as caught:
+        begin_or_resume(TrainConfig(out=out, resume=True), out, restarted=False)
+    assert str(caught.value) == (
+        f"{partial} holds no finished epoch and no settings that can be read, so which images it was to be "
+        "trained on is not known: give --data again, or leave out --resume to train on the drawn defects."
+    )
+    assert tiny.tree(tmp_path) == before
+    assert capsys.readouterr().out == ""
+    # Both of what it says help, and so does the second start by a launcher, which is the same command.
+    for changes in ({"data": "mine", "resume": True}, {}):
+        assert begin_or_resume(TrainConfig(out=out, **changes), out, restarted=False)["anew"]
+    assert begin_or_resume(TrainConfig(out=out), out, restarted=True)["anew"]
 
 
 def test_a_folder_with_something_else_is_never_removed(tmp_path):
