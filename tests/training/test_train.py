@@ -26,7 +26,15 @@ from keras_vit.training.prepare import prepare_data
 from keras_vit.training.run import train
 from tests.helpers import tiny
 
-FILES = ["config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"]
+FILES = [
+    "config.json",
+    "history.csv",
+    "images.csv",
+    "metrics.json",
+    "model.keras",
+    "report.html",
+    "tensorboard",
+]
 
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
