@@ -60,7 +60,7 @@ def test_options_after_a_script_are_valid(line):
 
 
 def test_options_without_a_command_exist(scaling):
-    of_others = {"--help", "--requeue"}  # from tyro and Slurm
+    of_others = {"--help", "--requeue", "--host"}  # from tyro, Slurm and `keras-vit search`
     owners = (keras_vit.TrainConfig, keras_vit.Recipe, scaling.Assumptions)
     fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
     named = {line.split()[0] for line in INLINE if line.startswith("--")} - of_others
