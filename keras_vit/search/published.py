@@ -16,7 +16,7 @@ from keras_vit.model import cost
 from keras_vit.model.vit import ViT
 from keras_vit.search.best import train_config_at
 from keras_vit.search.config import SearchConfig
-from keras_vit.search.finetune_space import FirstWeights, PublishedWeights
+from keras_vit.search.finetune_space import FinetuneSpace, FirstWeights, LoraSpace, PublishedWeights
 from keras_vit.search.point import augmentation_at
 from keras_vit.search.ranges import all_values
 from keras_vit.training.config import TrainConfig
@@ -95,7 +95,9 @@ def fit_heads(config: SearchConfig, start: Start, data: ImageData, image_set: Im
     if not start.has_new_head(model):
         return FirstWeights(known, described, start.lines(), heads=None)
     heads: dict[Flip, list[np.ndarray]] = {}
-    for strength in all_values(config.search_space().augmentation):
+    space = config.search_space()
+    assert isinstance(space, FinetuneSpace | LoraSpace)
+    for strength in all_values(space.augmentation):
         augmentation = augmentation_at(strength)
         if augmentation.flip not in heads:
             if not heads or is_few(data):
