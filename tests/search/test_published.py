@@ -65,7 +65,11 @@ def hypermodel_of(config):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "name", ["finetune", pytest.param("all of it", marks=pytest.mark.same_on_every_backend), "lora"]
+    "name",
+    [
+        "finetune",
+        *(pytest.param(name, marks=pytest.mark.same_on_every_backend) for name in ("all of it", "lora")),
+    ],
 )
 def test_the_run_equals_the_trial(name, weights, images, tmp_path):
     config, hypermodel = hypermodel_of(config_of(weights, images, name))

@@ -59,6 +59,7 @@ def probabilities(run, pixels, mean=MEAN, std=STD):
 # What a run records
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize("recipe", RUNS)
 def test_the_run_says_which_weights_it_began_with(recipe, from_source, source):
     run, printed = from_source(recipe)
@@ -89,6 +90,7 @@ def test_the_run_says_which_weights_it_began_with(recipe, from_source, source):
         assert text in page
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize("recipe", RUNS)
 def test_the_command_repeats_the_run(recipe, from_source):
     run, printed = from_source(recipe)
@@ -113,6 +115,7 @@ def test_predictions_are_those_of_the_bare_model_on_normalised_pixels(recipe, fr
         assert np.abs(probabilities(run, pixels, mean, std) - found).max() > 1e-3
 
 
+@pytest.mark.same_on_every_backend
 def test_larger_images_are_resized_as_pillow_does(from_source, tmp_path):
     run, _ = from_source("probe")
     smooth = np.linspace(0, 255, 40 * 56 * 3).reshape(40, 56, 3)
@@ -197,6 +200,7 @@ def test_a_probe_that_was_cut_off_leaves_nothing(source, colours, tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
+@pytest.mark.same_on_every_backend
 def test_a_probe_that_was_killed_is_made_again_with_its_settings(from_source, tmp_path, capsys):
     """A killed process leaves the folder with the settings of the run. It has no epochs to continue from."""
     uncut, _ = from_source("probe")
@@ -215,6 +219,7 @@ def test_a_probe_that_was_killed_is_made_again_with_its_settings(from_source, tm
     assert main(["train", "--out", str(out), "--resume"]) == FINE  # nothing is left to do
 
 
+@pytest.mark.same_on_every_backend
 def test_other_weights_under_the_same_name_are_not_resumed(from_source, tmp_path, capsys):
     uncut, _ = from_source("finetune")
     config = json.loads((uncut.path / "config.json").read_text())

@@ -192,6 +192,7 @@ def test_a_fine_tuning_finds_the_features_of_the_probe_and_begins_with_its_head(
     assert not (tmp_path / "tuned.partial").exists()
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.long
 def test_the_hidden_layer_of_the_file_stands_before_the_head(many, tmp_path):
     """Google's pre-logits: the head is fitted to what the model gives it."""
@@ -211,6 +212,7 @@ def test_the_hidden_layer_of_the_file_stands_before_the_head(many, tmp_path):
     assert report["accuracy"] > 0.6
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.long
 def test_a_probe_of_a_run_of_two_classes(trained, tmp_path):
     """The source is a run of this package for other classes; scikit-learn has one row for two classes."""
@@ -224,6 +226,7 @@ def test_a_probe_of_a_run_of_two_classes(trained, tmp_path):
     np.testing.assert_allclose(logits[:, 0], -logits[:, 1], atol=1e-4)
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.long
 def test_weights_that_are_drawn_keep_no_features(source, colours, tmp_path, cache):
     """Attention pooling that the file does not have is random: its features belong to this run."""
@@ -232,6 +235,7 @@ def test_weights_that_are_drawn_keep_no_features(source, colours, tmp_path, cach
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.long
 def test_a_cache_that_cannot_be_used_is_said_and_the_run_goes_on(
     source, colours, tmp_path, monkeypatch, capsys

@@ -173,6 +173,7 @@ def test_a_run_gives_other_classes_a_new_head(classes, changes, trained):
     assert model.config.num_classes == len(classes)
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.long
 def test_a_run_of_another_size_continues(trained, images, tmp_path, capsys):
     """The same classes on larger images: the head stays, the positions are resized."""

@@ -104,6 +104,7 @@ def test_the_weights_of_the_file_stay_as_they_are():
 # Patches
 
 
+@pytest.mark.same_on_every_backend
 def test_larger_patches_see_a_larger_image_as_the_model_saw_the_small_one():
     """Each patch of 4x4 is enlarged to 8x8 by torch: the answers stay, whatever the image."""
     weights = weights_of()

@@ -59,6 +59,7 @@ def test_every_weight_of_a_saved_model_is_found(option, tmp_path):
         np.testing.assert_array_equal(array, np.abs(values[path]), err_msg=path)
 
 
+@pytest.mark.same_on_every_backend
 def test_a_trained_model_has_an_optimizer_that_is_unused(tmp_path):
     model = ViT(**SMALL)
     model.compile("adam", "mse")
@@ -73,6 +74,7 @@ def test_a_trained_model_has_an_optimizer_that_is_unused(tmp_path):
     np.testing.assert_allclose(answers(built(weights), images), answers(model, images), atol=1e-6)
 
 
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize("name", ["map_pool", "layer_scale"])
 def test_files_of_earlier_versions_give_the_same_answers(name):
     record = np.load(EARLIER / f"{name}.npz")

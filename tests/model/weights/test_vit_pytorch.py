@@ -291,6 +291,7 @@ def test_vit_mnist_knows_as_many_digits_as_published():
 
 
 @shared
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize("change", [dict(num_heads=2), dict(mean=0.5, std=0.5)])
 def test_vit_mnist_with_wrong_arguments_knows_fewer(change):
     found, _ = hits(BY_HAND | change, 1000)
