@@ -89,8 +89,10 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
             shutil.copyfile(self.good_copy, self.file)
         self._check_trials()
         super().reload()  # queues all trials that were running, to run them again
-        for unknown in self.trials.keys() - set(self.start_order):  # begun after the copy was made
-            del self.trials[unknown]
+        # KerasTuner reads them in the order of the folder's files. Of equal trials the first one is the best:
+        # in another order it could be one whose weights were removed. Those that began after the copy was
+        # made are dropped.
+        self.trials = {trial_id: self.trials[trial_id] for trial_id in self.start_order}
         for trial_id in self.start_order:  # a kill may have come between a trial's own file and this one
             if self.trials[trial_id].status in ENDED and trial_id not in self.end_order:
                 self.end_order.append(trial_id)
