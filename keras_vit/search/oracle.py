@@ -98,6 +98,9 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
             shutil.copyfile(self.good_copy, self.file)
         self._set_bad_trials_aside()
         super().reload()  # queues all trials that were running, to run them again
+        # KerasTuner reads them in the order of the folder's files. Of equal trials the first one is the best:
+        # in another order it could be one whose weights were removed.
+        self.trials = {trial_id: self.trials[trial_id] for trial_id in self.start_order}
         if self.space is not None:
             self.hyperparameters = self.space.copy()
         for trial_id in self.start_order:  # a kill may have come between a trial's own file and this one

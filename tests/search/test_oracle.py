@@ -363,6 +363,25 @@ def test_only_files_that_may_be_needed_are_kept(tmp_path):
     assert {file.parent.name for file in tmp_path.rglob(WEIGHTS)} == {f"trial_{i}" for i in best}
 
 
+def test_of_equal_trials_the_same_are_best_after_a_restart(tmp_path, monkeypatch):
+    oracle = open_oracle(tmp_path)
+    while (trial := oracle.create_trial("tuner0")).status != "STOPPED":
+        (oracle.folder_of(trial.trial_id) / WEIGHTS).write_text("")
+        end(oracle, trial, score=0.5)
+    reload = keras_tuner.oracles.HyperbandOracle.reload
+
+    def reload_backwards(self):  # a file system gives the files of a folder in any order
+        reload(self)
+        self.trials = dict(reversed(self.trials.items()))
+
+    monkeypatch.setattr(keras_tuner.oracles.HyperbandOracle, "reload", reload_backwards)
+    again = open_oracle(tmp_path)
+    assert list(again.trials) == list(oracle.trials)
+    best = [trial.trial_id for trial in again.get_best_trials(3)]
+    assert best == [trial.trial_id for trial in oracle.get_best_trials(3)]
+    assert {file.parent.name for file in tmp_path.rglob(WEIGHTS)} == {f"trial_{i}" for i in best}
+
+
 def test_a_full_disk_leaves_the_oracle_unchanged(tmp_path, monkeypatch):
     oracle = open_oracle(tmp_path)
     end(oracle, oracle.create_trial("tuner0"))
