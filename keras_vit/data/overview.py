@@ -1,6 +1,7 @@
 """What images have in common, which a model for them is chosen by: their size, and whether they are gray."""
 
 import io
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,9 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 
 WIDTH, HEIGHT = 256, 257
 """TIFF's tags of the sides as stored."""
+
+MOST_PIXELS, STEP = 128, 8
+"""For images of which nobody has chosen the shape: the largest side, and what it is a multiple of."""
 
 GRAY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes without colour and alpha, behind which a background in colour may be seen: images that have
@@ -76,6 +80,16 @@ class Overview:
                 if not all(pool.map(self._looks_gray, doubtful[start : start + CHUNK])):
                     return False
         return True
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """A shape that keeps the colour, and as many pixels of the median image as square patches take in.
+
+        Both sides are the same multiple of 8, up to 128 pixels.
+        """
+        height, width = self.size or (STEP, STEP)
+        side = min(round(math.sqrt(height * width)), MOST_PIXELS) // STEP * STEP
+        return max(side, STEP), max(side, STEP), 1 if self.is_gray else 3
 
     def _looks_gray(self, image: Image) -> bool:
         from keras_vit.data.decode import Decoding  # imports TensorFlow

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
+from keras_vit.data.overview import Overview
 from keras_vit.data.pixel_range import PixelRange, choose_range
 from keras_vit.data.preprocess import Aspect, Preprocessing, prepare_file, prepare_pixels, scale_pixels
 from keras_vit.data.probe import native_bytes
@@ -192,9 +193,9 @@ class ImageData:
 
 def load_data(
     data: str | Path | ImageSet | None = None,
-    image_shape: tuple[int, int, int] = (28, 28, 1),
+    image_shape: tuple[int, int, int] | None = None,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     seed: int = 0,
     augmentation: Augmentation | None = None,
     aspect: Aspect = "stretch",
@@ -208,7 +209,9 @@ def load_data(
     Args:
         data: what `load_image_set` takes, or an `ImageSet`.
         image_shape: (height, width, channels) that the images are converted to; 1 channel is gray, 3 is RGB.
-        batch_size: images per training step.
+            By default (28, 28, 1) for the drawn defects; your own images decide it, and one line says how:
+            they keep their colour, and up to 128 pixels per side.
+        batch_size: images per training step; by default 64, or all training images if these are fewer.
         seed: of the split, the order and the augmentation.
         augmentation: an `Augmentation`; `None` for none.
         aspect: see `Preprocessing`.
@@ -237,6 +240,12 @@ def load_data(
     chosen, told = choose_range(pixel_range, image_set, split)
     if told:
         say(f"pixels: {told}")
+    if image_shape is None:
+        image_shape = (28, 28, 1) if data is None else _shape_of_images(image_set, background)
+    if batch_size is None:
+        batch_size = max(min(64, len(split.train)), 1)
+        if batch_size < 64:
+            say(f"batch_size={batch_size} instead of 64, which is more than there are training images")
     return ImageData(
         image_set,
         split,
@@ -245,6 +254,18 @@ def load_data(
         seed,
         augmentation or Augmentation(),
     )
+
+
+def _shape_of_images(image_set: ImageSet, background: Sequence[int]) -> tuple[int, int, int]:
+    overview = Overview(image_set.images, tuple(background))
+    shape = overview.image_shape
+    size = "x".join(map(str, overview.size or ("?", "?")))
+    color = "are all gray" if shape[2] == 1 else "have colour"
+    say(
+        f"image_shape={shape}: chosen by the images, which have {size} pixels (the median) and {color}; "
+        "load_data(image_shape=...) chooses another"
+    )
+    return shape
 
 
 def fits_in_memory(count: int, preprocessing: Preprocessing) -> bool:

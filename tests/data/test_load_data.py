@@ -45,6 +45,34 @@ def test_load_data_of_a_folder(folder):
 
 @pytest.mark.same_on_every_backend
 @pytest.mark.parametrize(
+    ("size", "color", "shape"),
+    [
+        ((30, 30), (9, 9, 9), (24, 24, 1)),
+        ((200, 400), (9, 99, 9), (128, 128, 3)),
+        ((50, 32), (9, 9, 10), (40, 40, 1)),
+        ((3, 5), (200, 9, 9), (8, 8, 3)),
+    ],
+)
+def test_what_is_not_given_follows_the_images(tmp_path, capsys, size, color, shape):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            Image.new("RGB", size, color).save(tmp_path / name / f"{number}.png")
+    data = load_data(tmp_path)
+    assert data.preprocessing.image_shape == shape
+    assert data.batch_size == len(data.split.train) == 14
+    median = f"{size[1]}x{size[0]} pixels (the median)"
+    printed = capsys.readouterr().out
+    assert f"image_shape={shape}: chosen by the images, which have {median}" in printed
+    assert "batch_size=14 instead of 64" in printed
+    # The drawn defects are what they were.
+    drawn = load_data()
+    assert (drawn.preprocessing.image_shape, drawn.batch_size) == ((28, 28, 1), 64)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.same_on_every_backend
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (dict(batch_size=64), "batch_size 64 is more than the 44 training images"),
