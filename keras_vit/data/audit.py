@@ -67,6 +67,8 @@ class Audit:
         label_conflicts: groups of exact duplicates that are in more than one class.
         imbalance: the number of images of the largest class divided by that of the smallest; infinite if a
             class is empty.
+        notes: what is not used or was converted when the source was read, one line each. `str(audit)` leaves
+            them out, since `load_image_set` has said them.
     """
 
     source: str
@@ -87,6 +89,7 @@ class Audit:
     leaks: tuple[DuplicatePair, ...]
     label_conflicts: tuple[tuple[str, ...], ...]
     imbalance: float
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
         """The audit as dicts, lists, texts and numbers; an infinite imbalance becomes `None`."""
@@ -203,6 +206,7 @@ def audit_images(
         leaks=(*across, *(pair for pair in near if pair.first_part != pair.second_part)),
         label_conflicts=_names(image_set, [g for g in groups if len({image_set.labels[i] for i in g}) > 1]),
         imbalance=max(counts) / min(counts) if min(counts) else float("inf"),
+        notes=image_set.notes,
     )
 
 

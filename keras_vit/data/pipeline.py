@@ -30,6 +30,7 @@ Reader = Callable[["tf.data.Dataset"], "tf.data.Dataset"]
 # Prepared images that together have more bytes are read again in each epoch, not kept in memory.
 CACHE_BYTES = 2 * 2**30
 EVALUATION_BATCH_SIZE = 256
+FEWEST_STEPS, SMALLEST_BATCH = 8, 8  # of an epoch, and below which a default batch is not halved
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,8 @@ def load_data(
         image_shape: (height, width, channels) that the images are converted to; 1 channel is gray, 3 is RGB.
             By default (28, 28, 1) for the drawn defects; your own images decide it, and one line says how:
             they keep their colour, and up to 128 pixels per side.
-        batch_size: images per training step; by default 64, or all training images if these are fewer.
+        batch_size: images per training step; by default 64, and fewer for few images, see
+            `batch_for`.
         seed: of the split, the order and the augmentation.
         augmentation: an `Augmentation`; `None` for none.
         aspect: see `Preprocessing`.
@@ -243,9 +245,9 @@ def load_data(
     if image_shape is None:
         image_shape = (28, 28, 1) if data is None else _shape_of_images(image_set, background)
     if batch_size is None:
-        batch_size = max(min(64, len(split.train)), 1)
+        batch_size = batch_for(len(split.train), 64)
         if batch_size < 64:
-            say(f"batch_size={batch_size} instead of 64, which is more than there are training images")
+            say(f"batch_size={batch_size} instead of 64, for the {len(split.train)} training images")
     return ImageData(
         image_set,
         split,
@@ -254,6 +256,23 @@ def load_data(
         seed,
         augmentation or Augmentation(),
     )
+
+
+def batch_for(images: int, wanted: int, replicas: int = 1) -> int:
+    """The batch size for so many training images: halved until an epoch has `FEWEST_STEPS` steps.
+
+    With one step per epoch a run of 30 epochs ends before it has learned anything.
+
+    Args:
+        images: for training.
+        wanted: for many images; the result is not larger.
+        replicas: copies of the model that share each batch equally.
+    """
+    batch_size = wanted
+    while images < FEWEST_STEPS * batch_size and batch_size >= 2 * SMALLEST_BATCH:
+        batch_size //= 2
+    batch_size = min(batch_size, images)
+    return batch_size // replicas * replicas or wanted
 
 
 def _shape_of_images(image_set: ImageSet, background: Sequence[int]) -> tuple[int, int, int]:

@@ -25,6 +25,7 @@ NAMES = {
     "sizes": "most frequent sizes (height x width)",
     "kinds": "kinds of files",
     "pixels": "range of values",
+    "notes": "how the images were read",
 }
 
 
@@ -100,11 +101,15 @@ def rows(audit: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     for key in ("near_duplicates_skipped", "pixels"):
         if audit.get(key) is None:
             shown.pop(key, None)
+    if not audit.get("notes"):
+        shown.pop("notes", None)
     pairs = audit.get("near_duplicates")
     if isinstance(pairs, Sequence) and audit.get("near_duplicates_found") == len(pairs):
         shown.pop("near_duplicates_found", None)  # all of them are listed
     return [
-        (NAMES.get(key, key.replace("_", " ")), lines(shown[key])) for key in known + more if key in shown
+        (NAMES.get(key, key.replace("_", " ")), shown[key] if key == "notes" else lines(shown[key]))
+        for key in known + more
+        if key in shown
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.overview import Overview
-from keras_vit.data.pipeline import ImageData
+from keras_vit.data.pipeline import ImageData, batch_for
 from keras_vit.errors import InputError
 from keras_vit.model.config import default_image_size, variant_arguments
 from keras_vit.training.config import AUTO, OF_THE_IMAGES, TrainConfig
@@ -119,7 +119,7 @@ def _images_of_training(config: TrainConfig, image_set: ImageSet) -> int:
 
 
 def cut_batch(config: TrainConfig, images: int, replicas: int = 1) -> int:
-    """The batch size of a run with so many training images: one that was not given is cut to their number.
+    """The batch size of a run with so many training images: one that was not given is cut, see `batch_for`.
 
     Args:
         config: the settings.
@@ -128,9 +128,7 @@ def cut_batch(config: TrainConfig, images: int, replicas: int = 1) -> int:
     """
     wanted = config.recipe.batch_size
     is_default = not config.fixed_batch and wanted in {recipe.batch_size for recipe in RECIPES.values()}
-    if images >= wanted or not is_default:
-        return wanted
-    return images // replicas * replicas or wanted
+    return batch_for(images, wanted, replicas) if is_default else wanted
 
 
 def with_batch_of(config: TrainConfig, data: ImageData) -> tuple[TrainConfig, list[str]]:
@@ -140,8 +138,8 @@ def with_batch_of(config: TrainConfig, data: ImageData) -> tuple[TrainConfig, li
         return config, []
     recipe = dataclasses.replace(config.recipe, batch_size=batch_size)
     line = (
-        f"batch size: {batch_size} instead of {before}, which is more than the {len(data.split.train)} "
-        "training images; --batch-size chooses another"
+        f"batch size: {batch_size} instead of {before}, for the {len(data.split.train)} training images; "
+        "--batch-size chooses another"
     )
     return dataclasses.replace(config, recipe=recipe), [line]
 

@@ -1,5 +1,6 @@
 """The audit of broken, copied and leaking images, and of the real data set."""
 
+import dataclasses
 import io
 import json
 import zlib
@@ -276,6 +277,15 @@ def test_table_and_json():
     assert plain["exact_duplicates"] == [["image0", "image1"]]
     assert plain["leaks"][0]["second_part"] == "test"
     assert plain["unreadable"] == [{"name": "image4", "reason": "empty, 0 bytes"}]
+
+
+def test_what_the_source_said_is_kept_for_json():
+    images = dataclasses.replace(
+        image_set([texture(0)[..., None]] * 2), notes=("3 files are skipped: .txt (3).",)
+    )
+    audit = audit_images(images)
+    assert audit.to_dict()["notes"] == ["3 files are skipped: .txt (3)."]
+    assert "skipped" not in str(audit)  # load_image_set has said it
 
 
 def test_files_with_several_pages_or_frames_are_named():

@@ -60,11 +60,11 @@ def test_what_is_not_given_follows_the_images(tmp_path, capsys, size, color, sha
             Image.new("RGB", size, color).save(tmp_path / name / f"{number}.png")
     data = load_data(tmp_path)
     assert data.preprocessing.image_shape == shape
-    assert data.batch_size == len(data.split.train) == 14
+    assert (data.batch_size, len(data.split.train)) == (8, 14)
     median = f"{size[1]}x{size[0]} pixels (the median)"
     printed = capsys.readouterr().out
     assert f"image_shape={shape}: chosen by the images, which have {median}" in printed
-    assert "batch_size=14 instead of 64" in printed
+    assert "batch_size=8 instead of 64, for the 14 training images" in printed
     # The drawn defects are what they were.
     drawn = load_data()
     assert (drawn.preprocessing.image_shape, drawn.batch_size) == ((28, 28, 1), 64)

@@ -84,6 +84,13 @@ def test_no_key_of_the_audit_is_shown_as_such():
     assert [name for name, _ in rows({"a_new_one": 1})] == ["a new one"]
 
 
+def test_how_the_images_were_read_is_shown_in_sentences():
+    notes = ["3 files are skipped: .txt (3).", "Two folders, a and b."]
+    assert dict(rows({"notes": notes})) == {"how the images were read": notes}
+    assert not rows({"notes": []})
+    assert notes[0] in page_of(lambda given: given["audit"].update(notes=notes)).text
+
+
 def test_hidden_characters_are_shown_in_every_part_of_the_page():
     evil = "\x1b[31m\u202e\u200b\u2066"
 

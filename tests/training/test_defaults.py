@@ -283,11 +283,15 @@ def test_stored_settings_stay_as_they_were_recorded():
 
 BATCHES = [
     # given to the command, training images, copies of the model, batch size
-    ([], 100, 1, 32),
-    ([], 28, 1, 28),
-    ([], 28, 3, 27),
+    ([], 256, 1, 32),
+    ([], 255, 1, 16),
+    ([], 100, 1, 8),
+    ([], 28, 1, 8),
+    ([], 28, 3, 6),
+    ([], 5, 1, 5),
     ([], 2, 4, 32),
-    (["--recipe", "lab"], 50, 1, 50),
+    (["--recipe", "lab"], 512, 1, 64),
+    (["--recipe", "lab"], 150, 1, 16),
     (["--batch-size", "32"], 28, 1, 32),
     (["--batch-size", "40"], 28, 1, 40),
 ]
@@ -346,8 +350,7 @@ def test_a_run_by_default_says_so_in_one_line_each(run_of_few):
         "33x30 pixels (the median) to 28x28, their colour is kept. These options choose otherwise."
     ]
     assert [line for line in lines if line.startswith("batch size")] == [
-        "batch size: 21 instead of 32, which is more than the 21 training images; "
-        "--batch-size chooses another"
+        "batch size: 8 instead of 32, for the 21 training images; --batch-size chooses another"
     ]
 
 
