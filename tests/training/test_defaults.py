@@ -335,7 +335,7 @@ def test_a_run_by_default_keeps_plain_values(run_of_few):
     config = json.loads((folder / "run" / "config.json").read_text())
     train = config["train"]
     assert (train["model"], train["image_size"], train["channels"]) == ("defect-conv/4", 28, 3)
-    assert train["recipe"]["batch_size"] == 21
+    assert train["recipe"]["batch_size"] == 8
     assert config["image_shape"] == [28, 28, 3]
     again = parse(shlex.split(config["command"])[1:]).run
     assert to_dict(again) == train
