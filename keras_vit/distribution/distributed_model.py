@@ -1,9 +1,38 @@
 """The model class that gives the same results on several devices as on one."""
 
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 from keras_vit.distribution.engine import current_distribution
 from keras_vit.errors import InputError
+
+
+def _like(method: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Gives a method the signature of Keras's, by position too, whatever its version takes.
+
+    The method gets by name what the user gave, and Keras's default of what it asks for itself.
+    """
+    signature = inspect.signature(method)
+
+    def decorate(own: Callable[..., Any]) -> Callable[..., Any]:
+        asked = list(inspect.signature(own).parameters)[1:-1]
+
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(self, *args, **kwargs).arguments
+            given.pop("self")
+            more = given.pop("kwargs", {})
+            for name in asked:
+                given.setdefault(name, signature.parameters[name].default)
+            return own(self, **given, **more)
+
+        return call
+
+    return decorate
 
 
 class DistributedModel(keras.Model):
@@ -22,7 +51,8 @@ class DistributedModel(keras.Model):
         self.distribution = current_distribution()
         self.distribution.check_model(self)
 
-    def compile(self, optimizer="rmsprop", loss=None, **arguments):
+    @_like(keras.Model.compile)
+    def compile(self, optimizer, loss, **arguments):
         self._check_scope()
         with self.distribution.scope():
             arguments = self.distribution.check_compile(
@@ -31,7 +61,15 @@ class DistributedModel(keras.Model):
             super().compile(**arguments)
             self.distribution.prepare_optimizer(self)
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, **arguments):
+    def compile_from_config(self, config):
+        # Keras leaves it out for models with a `compile` of their own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            with self.distribution.scope():
+                self.optimizer.build(self.trainable_variables)  # a file has its state
+
+    @_like(keras.Model.fit)
+    def fit(self, x, y, batch_size, epochs, **arguments):
         self._check_scope()
         given = {"x": x, "y": y, "batch_size": batch_size, "epochs": epochs, **arguments}
         arguments = self.distribution.fit_arguments(self, given)
@@ -41,13 +79,15 @@ class DistributedModel(keras.Model):
                 self.optimizer.build(self.trainable_variables)
             return super().fit(**arguments)
 
-    def evaluate(self, x=None, y=None, batch_size=None, **arguments):
+    @_like(keras.Model.evaluate)
+    def evaluate(self, x, y, batch_size, **arguments):
         self._check_scope()
         with self.distribution.scope(), self.distribution.evaluating():
             given = {"x": x, "y": y, "batch_size": batch_size, **arguments}
             return super().evaluate(**self.distribution.evaluate_arguments(given))
 
-    def predict(self, x, batch_size=None, **arguments):
+    @_like(keras.Model.predict)
+    def predict(self, x, batch_size, **arguments):
         self._check_scope()
         with self.distribution.scope(), self.distribution.evaluating():
             return self.distribution.predict(self, super().predict, x, batch_size=batch_size, **arguments)
@@ -61,8 +101,8 @@ class DistributedModel(keras.Model):
     def test_step(self, *arguments):
         return self.distribution.step_logs(super().test_step(*arguments))
 
-    def compute_loss(self, *args, training=True, **kwargs):
-        loss = super().compute_loss(*args, training=training, **kwargs)
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
         return self.distribution.tracked_loss(loss) if training else loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

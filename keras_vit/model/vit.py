@@ -14,6 +14,7 @@ from keras_vit.distribution.distributed_model import DistributedModel
 from keras_vit.errors import InputError
 from keras_vit.model.config import ViTConfig, plain, variant_arguments
 from keras_vit.model.layers import AddCLS, AttentionPool, EncoderBlock, PatchEmbed, PositionEmbedding
+from keras_vit.model.layers.base import PARTS, check_names, flags_of, set_flags
 from keras_vit.model.layers.dropout import Dropout
 from keras_vit.model.layers.mlp import gelu
 from keras_vit.model.layers.patch_embed import resize_patch_kernel
@@ -54,6 +55,7 @@ class ViT(DistributedModel):
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
+        flags = kwargs.pop(PARTS, {})
         config, name, dtype, kwargs = _bind(*args, **kwargs)
         dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype or keras.config.dtype_policy()
         norm_options = dict(epsilon=config.norm_epsilon, dtype=dtype)
@@ -89,6 +91,7 @@ class ViT(DistributedModel):
             x = _head(x, config, dtype)  # b classes
         super().__init__(inputs=images, outputs=x, name=name, **kwargs)
         self._vit_config = config
+        set_flags(self, flags)
         self.pretrained: Weights | None = None
         self._dtype_name = dtype.name
 
@@ -258,7 +261,14 @@ class ViT(DistributedModel):
         return new
 
     def get_config(self):
-        return {**dataclasses.asdict(self.config), "name": self.name, "dtype": self._dtype_name}
+        flags = {PARTS: flags} if (flags := flags_of(self)) else {}
+        return {
+            **dataclasses.asdict(self.config),
+            "name": self.name,
+            "dtype": self._dtype_name,
+            "trainable": self.trainable,
+            **flags,
+        }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -377,9 +387,7 @@ def _bind(*args: Any, **kwargs: Any) -> tuple[ViTConfig, str, Any, dict[str, Any
     bound = SIGNATURE.bind(None, *args, **kwargs)
     bound.apply_defaults()
     _, *values, name, dtype, others = bound.arguments.values()
-    unknown = others.keys() - {"trainable"}
-    if unknown:  # Keras's functional model would ignore them
-        raise TypeError(f"ViT() got an unexpected keyword argument {min(unknown)!r}")
+    check_names(ViT, others, ("trainable",))  # Keras's functional model would ignore them
     names = [field.name for field in _config_fields()]
     given = dict(zip(names, map(plain, values), strict=True))
     if isinstance(given["image_shape"], Sequence):

@@ -1,13 +1,14 @@
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from keras_vit.model.config import check_fields
+from keras_vit.model.layers.base import ViTLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class AddCLS(layers.Layer):
+class AddCLS(ViTLayer):
     """Puts the class token, and registers, before the patch tokens.
 
     The class token is BERT's, as in Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929). Registers

@@ -4,11 +4,12 @@ import keras
 from keras import layers, ops
 
 from keras_vit.model.config import NORM_EPSILON, Activation, check_fields, check_pool_heads
+from keras_vit.model.layers.base import ViTLayer
 from keras_vit.model.layers.mlp import MLP
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class AttentionPool(layers.Layer):
+class AttentionPool(ViTLayer):
     """Pools tokens by the attention of one learned query, then adds an MLP of the result.
 
     The multi-head attention pooling ("map") of Zhai et al. 2021 (https://arxiv.org/abs/2106.04560), with the

@@ -3,10 +3,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from keras_vit.distribution.replicas import num_replicas, replica_id
 from keras_vit.model.config import check_as
+from keras_vit.model.layers.base import ViTLayer
 
 
 class ReplicaSeed(keras.random.SeedGenerator):
@@ -21,7 +22,7 @@ class ReplicaSeed(keras.random.SeedGenerator):
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class Dropout(layers.Layer):
+class Dropout(ViTLayer):
     """Dropout with different masks on each replica: that of Keras has the same ones under MirroredStrategy.
 
     Srivastava et al. 2014 (https://jmlr.org/papers/v15/srivastava14a.html). The random state is a variable on

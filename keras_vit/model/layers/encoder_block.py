@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from keras_vit.model.config import NORM_EPSILON, Activation, check_fields, check_remat
+from keras_vit.model.layers.base import ViTLayer
 from keras_vit.model.layers.dropout import Dropout
 from keras_vit.model.layers.layer_scale import LayerScale
 from keras_vit.model.layers.mlp import MLP
@@ -11,7 +12,7 @@ from keras_vit.model.layers.self_attention import SelfAttention
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class EncoderBlock(layers.Layer):
+class EncoderBlock(ViTLayer):
     """One pre-norm Transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
 
     Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), with the options that came later.

@@ -1,11 +1,12 @@
 from typing import Any
 
 import keras
-from keras import layers
+
+from keras_vit.model.layers.base import ViTLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class LayerScale(layers.Layer):
+class LayerScale(ViTLayer):
     """Multiplies each channel of a residual branch by a learned weight that starts near 0.
 
     Touvron et al. 2021 (https://arxiv.org/abs/2103.17239). It makes deep models trainable.

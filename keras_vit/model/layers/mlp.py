@@ -5,6 +5,7 @@ import keras
 from keras import layers, ops
 
 from keras_vit.model.config import Activation, check_fields
+from keras_vit.model.layers.base import ViTLayer
 from keras_vit.model.layers.dropout import Dropout
 
 
@@ -25,7 +26,7 @@ ACTIVATIONS = {
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class MLP(layers.Layer):
+class MLP(ViTLayer):
     """Two dense layers with an activation between them, applied to each token.
 
     `"gelu"` is the MLP of Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929). `"swiglu"` is the gated

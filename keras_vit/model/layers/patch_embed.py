@@ -13,6 +13,7 @@ from keras_vit.model.config import (
     check_patch_options,
     conv_stem_widths,
 )
+from keras_vit.model.layers.base import ViTLayer
 from keras_vit.model.layers.batch_norm import BatchNorm
 
 # With the default of Keras, 0.99, the moving statistics lag behind in runs of some hundred steps: a 30-epoch
@@ -21,7 +22,7 @@ BATCH_NORM_MOMENTUM = 0.9
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class PatchEmbed(layers.Layer):
+class PatchEmbed(ViTLayer):
     """Cuts images into patches and embeds each one.
 
     `stem="linear"` is the projection of Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929).

@@ -4,13 +4,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from keras_vit.model.config import Position, check_as, check_sincos2d
+from keras_vit.model.layers.base import ViTLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class PositionEmbedding(layers.Layer):
+class PositionEmbedding(ViTLayer):
     """Adds to each token the embedding of its position in the image.
 
     `"learned"` is a table as in Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), with a row for

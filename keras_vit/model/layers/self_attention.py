@@ -4,11 +4,12 @@ import keras
 from keras import layers, ops
 
 from keras_vit.model.config import NORM_EPSILON, check_fields, check_heads
+from keras_vit.model.layers.base import ViTLayer
 from keras_vit.model.layers.dropout import Dropout
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class SelfAttention(layers.Layer):
+class SelfAttention(ViTLayer):
     """Multi-head self-attention with one fused projection to queries, keys and values.
 
     Vaswani et al. 2017 (https://arxiv.org/abs/1706.03762). It uses the fused attention of the backend. The
