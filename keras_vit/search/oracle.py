@@ -63,6 +63,7 @@ class ViTOracle(keras_tuner.oracles.HyperbandOracle):
         self.stop_at = stop_at
         self.most_trials = max_trials  # KerasTuner's max_trials would shorten the numbers of trials
         self.is_over = False
+        self.trials: dict[str, Trial]
         self.end_order: list[str]
         self._asked: dict[str, float] = {}  # tuner id -> when it last asked for a trial
         self._seen: dict[str, float] = {}  # trial id -> when its worker last reported it

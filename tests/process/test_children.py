@@ -339,6 +339,9 @@ finally:
 """
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
 @contextlib.contextmanager
 def started(*words):
     """The starter of a command, and the number of the process of the command."""
@@ -348,6 +351,8 @@ def started(*words):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What has started the tests may ignore signals, as nohup does, and its children with it.
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS],
     )
     children = Path(f"/proc/{starter.pid}/task/{starter.pid}/children")
     try:

@@ -13,7 +13,7 @@ from keras_vit.search.oracle import ENDED
 from keras_vit.search.results import read_search
 from tests.search.running import finish, process_of, start, wait_for
 
-KILLS = 5
+KILLS = 3
 SEED = 20_241
 found_alone: dict = {}  # the trials of the first search by one process
 
@@ -67,7 +67,7 @@ def check_loadable(images, out):
 
 
 def kill_repeatedly(images, out, *victims, options=()):
-    """Starts a search and kills each of `victims` five times at random moments. The search still ends."""
+    """Starts a search and kills each of `victims` `KILLS` times at random moments. The search still ends."""
     chance, before = random.Random(SEED), dict.fromkeys(victims)
     search = start(images, out, *options)
     try:
