@@ -52,18 +52,22 @@ class DistributedModel(keras.Model):
         self.distribution.check_model(self)
 
     @_like(keras.Model.compile)
-    def compile(self, optimizer, loss, **arguments):
+    def compile(self, optimizer, loss, auto_scale_loss, **arguments):
         self._check_scope()
         with self.distribution.scope():
+            optimizer = keras.optimizers.get(optimizer)
+            if auto_scale_loss and self.dtype_policy.name == "mixed_float16" and optimizer is not None:
+                optimizer = _scaled(optimizer)  # as Keras would, after the check of `compile`
             arguments = self.distribution.check_compile(
-                self, {"optimizer": optimizer, "loss": loss, **arguments}
+                self, {"optimizer": optimizer, "loss": loss, "auto_scale_loss": False, **arguments}
             )
             super().compile(**arguments)
             self.distribution.prepare_optimizer(self)
 
     def compile_from_config(self, config):
         # Keras leaves it out for models with a `compile` of their own.
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        arguments = keras.saving.deserialize_keras_object(config)
+        self.compile(**arguments, auto_scale_loss=False)  # the optimizer is as it was
         if self.optimizer is not None and self.built:
             with self.distribution.scope():
                 self.optimizer.build(self.trainable_variables)  # a file has its state
@@ -95,11 +99,13 @@ class DistributedModel(keras.Model):
     def get_weights(self):
         return self.distribution.values(self.weights)
 
-    def train_step(self, *arguments):
-        return self.distribution.step_logs(super().train_step(*arguments))
+    @functools.wraps(keras.Model.train_step)
+    def train_step(self, *args, **kwargs):
+        return self.distribution.step_logs(super().train_step(*args, **kwargs))
 
-    def test_step(self, *arguments):
-        return self.distribution.step_logs(super().test_step(*arguments))
+    @functools.wraps(keras.Model.test_step)
+    def test_step(self, *args, **kwargs):
+        return self.distribution.step_logs(super().test_step(*args, **kwargs))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
@@ -121,3 +127,9 @@ class DistributedModel(keras.Model):
                 "This model was built outside of this distribute(), so its weights are not on these devices: "
                 "build it inside."
             )
+
+
+def _scaled(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")

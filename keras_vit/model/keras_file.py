@@ -21,6 +21,7 @@ REGISTERED = "keras_vit>ViT"
 MOST_CONFIG = 1_000_000  # bytes; that of a ViT has some thousand
 ARRAYS_PER_BLOCK = 8  # at least: two norms of two, and four kernels
 MOST_POSITIONS = 2**27  # values of a table of positions that is computed, half a gigabyte
+H5 = (".h5", ".hdf5")
 AGAIN = "train it again, or download or copy it again"
 DAMAGED = (zipfile.BadZipFile, zlib.error, RecursionError)
 
@@ -105,3 +106,23 @@ def _refuse_another(path: Path, config: Mapping[str, Any]) -> None:
         f"{path} is a {config.get('class_name')!r} of Keras, not a ViT of keras_vit: give a model.keras that "
         "`keras-vit train` made."
     )
+
+
+def name_as_registered(path: Any, cls: type) -> None:
+    """Gives a whole model in Keras's earlier format the name by which Keras finds its class again.
+
+    Keras writes the bare name of the class there, and registers it by another.
+
+    Args:
+        path: of a file that Keras has written; nothing is done to other formats.
+        cls: the class of the model.
+    """
+    import h5py
+    import keras
+
+    if not str(path).endswith(H5):
+        return
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["class_name"] = keras.saving.get_registered_name(cls)
+        file.attrs["model_config"] = json.dumps(config).encode()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,19 +13,21 @@ from keras import layers
 
 from keras_vit.distribution.distributed_model import DistributedModel
 from keras_vit.errors import InputError
-from keras_vit.model.config import ViTConfig, plain, variant_arguments
+from keras_vit.model.arguments import PARTS, check_names, whole_arguments
+from keras_vit.model.config import ViTConfig, variant_arguments
+from keras_vit.model.extractor import extractor
+from keras_vit.model.keras_file import name_as_registered
 from keras_vit.model.layers import AddCLS, AttentionPool, EncoderBlock, PatchEmbed, PositionEmbedding
-from keras_vit.model.layers.base import PARTS, check_names, flags_of, set_flags
+from keras_vit.model.layers.activations import gelu
+from keras_vit.model.layers.base import policy_config, policy_of
 from keras_vit.model.layers.dropout import Dropout
-from keras_vit.model.layers.mlp import gelu
+from keras_vit.model.layers.parts import parts_of, set_part, set_parts
 from keras_vit.model.layers.patch_embed import resize_patch_kernel
 from keras_vit.model.layers.position_embedding import resize_position_table
 from keras_vit.model.weights.adapt import FREE, adapt
 from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.weights import Weights
-from keras_vit.validation import helps
-
-EXTRACTS = ("features", "patch_tokens", "attention")
+from keras_vit.validation import helps, hints
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -37,7 +40,8 @@ class ViT(DistributedModel):
         image_shape, num_classes, ..., remat: the fields of `keras_vit.model.config.ViTConfig`.
         name: of the model.
         dtype: a dtype policy or its name, such as `"mixed_bfloat16"`; by default the global policy. The
-            logits are always float32.
+            logits are float32, unless a `keras.dtype_policies.DTypePolicyMap` names a policy for `"head"`.
+        trainable: whether training changes the weights.
 
     Input shape:
         `(batch, height, width, channels)`, pixels in [-1, 1].
@@ -46,6 +50,7 @@ class ViT(DistributedModel):
         `(batch, num_classes)`.
 
     Raises:
+        TypeError: an argument is not known; the message names the nearest one.
         ValueError: an argument is not one of the allowed values, or sizes do not divide.
 
     Example:
@@ -55,45 +60,53 @@ class ViT(DistributedModel):
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
-        flags = kwargs.pop(PARTS, {})
-        config, name, dtype, kwargs = _bind(*args, **kwargs)
-        dtype = keras.DTypePolicy(dtype) if isinstance(dtype, str) else dtype or keras.config.dtype_policy()
+        parts = kwargs.pop(PARTS, None) or {}
+        config, name, given_dtype, trainable = _bind(*args, **kwargs)
+        dtype = policy_of(given_dtype)
         norm_options = dict(epsilon=config.norm_epsilon, dtype=dtype)
 
+        def new(layer):  # before it is built
+            set_part(layer, layer.name, parts)
+            return layer
+
         images = keras.Input(config.image_shape, name="images")  # b h w c
-        x = PatchEmbed(**_options(PatchEmbed, config), dtype=dtype, name="patch_embed")(images)  # b n d
+        x = new(PatchEmbed(**_options(PatchEmbed, config), dtype=dtype, name="patch_embed"))(images)  # b n d
         if config.num_first_tokens:
-            x = AddCLS(**_options(AddCLS, config), dtype=dtype, name="add_cls")(x)  # b k+n d
-        x = PositionEmbedding(
+            x = new(AddCLS(**_options(AddCLS, config), dtype=dtype, name="add_cls"))(x)  # b k+n d
+        positions = PositionEmbedding(
             **_options(PositionEmbedding, config),
             kind=config.position,
             dtype=dtype,
             name="position_embedding",
-        )(x)
-        x = Dropout(config.dropout_rate, dtype=dtype, name="embedding_dropout")(x)
+        )
+        x = new(positions)(x)
+        x = new(Dropout(config.dropout_rate, dtype=dtype, name="embedding_dropout"))(x)
         if config.pre_norm:
-            x = layers.LayerNormalization(**norm_options, name="pre_norm")(x)
+            x = new(layers.LayerNormalization(**norm_options, name="pre_norm"))(x)
         for i in range(config.depth):
             options = _options(EncoderBlock, config)
             # Stochastic depth grows linearly from 0 at the first block.
             options["drop_path_rate"] *= i / max(config.depth - 1, 1)
-            x = EncoderBlock(**options, dtype=dtype, name=f"block_{i}")(x)  # b k+n d
+            x = new(EncoderBlock(**options, dtype=dtype, name=f"block_{i}"))(x)  # b k+n d
         x = _pooled_tokens(x, config)
         # LayerNorm works on each token by itself: it is enough to normalise those that are used.
         if config.final_norm == "tokens":
-            x = layers.LayerNormalization(**norm_options, name="norm")(x)
-        x = _pool(x, config, dtype)  # b d, or b 2d
+            x = new(layers.LayerNormalization(**norm_options, name="norm"))(x)
+        x = _pool(x, config, dtype, new)  # b d, or b 2d
         if config.final_norm == "pooled":
-            x = layers.LayerNormalization(**norm_options, name="norm")(x)
+            x = new(layers.LayerNormalization(**norm_options, name="norm"))(x)
         if config.num_classes == 0:
-            x = layers.Activation("linear", dtype="float32", name="features")(x)
+            x = layers.Activation("linear", dtype=_of_head(dtype), name="features")(x)
         else:
-            x = _head(x, config, dtype)  # b classes
-        super().__init__(inputs=images, outputs=x, name=name, **kwargs)
+            x = _head(x, config, dtype, new)  # b classes
+        super().__init__(inputs=images, outputs=x, name=name)
         self._vit_config = config
-        set_flags(self, flags)
         self.pretrained: Weights | None = None
-        self._dtype_name = dtype.name
+        if given_dtype is not None:
+            self.dtype_policy = dtype
+        if not trainable:
+            self.trainable = False
+        set_parts(self, parts)  # what needs layers that are built, and flags that differ from the model's
 
     @classmethod
     def from_variant(
@@ -152,9 +165,11 @@ class ViT(DistributedModel):
             >>> model.pretrained.mean
             (0.5, 0.5, 0.5)
         """
+        arguments = whole_arguments(arguments, hints(ViTConfig))
+        given = whole_arguments({"image_shape": image_shape, "num_classes": num_classes}, hints(ViTConfig))
         changes = {key: value for key, value in arguments.items() if key in FREE}
         told = {key: value for key, value in arguments.items() if key not in FREE or key == "pooling"}
-        weights = adapt(read_weights(source, **told), image_shape, num_classes, changes)
+        weights = adapt(read_weights(source, **told), **given, changes=changes)
         return cls.from_weights(weights, name=name, dtype=dtype)
 
     @classmethod
@@ -198,27 +213,14 @@ class ViT(DistributedModel):
         Args:
             what: `"features"`, (batch, dim): what the head sees, of width `2 * dim` if the pooling puts two
                 vectors side by side; `"patch_tokens"`, (batch, patches, dim): the tokens of the patches, row
-                by row, normalised by the last layer normalisation if it is one of tokens; `"attention"`, a
-                list of one (batch, heads, tokens, tokens) per block, computed step by step in place of the
-                fused path.
+                by row, normalised by the last layer normalisation if it is one of tokens; `"feature_map"`,
+                the same as (batch, rows, columns, dim); `"attention"`, a list of one
+                (batch, heads, tokens, tokens) per block, computed step by step in place of the fused path.
 
         Returns:
-            A `keras.Model` from images.
+            A functional `keras.Model` from images.
         """
-        if what not in EXTRACTS:
-            raise ValueError(f"what must be one of {EXTRACTS}. Received: what={what!r}")
-        blocks = [self.get_layer(f"block_{i}") for i in range(self.config.depth)]
-        if what == "features":
-            if self.config.num_classes == 0:
-                return keras.Model(self.input, self.output, name="features")
-            first_of_head = "head_hidden" if self.config.head_hidden_dim else "head"
-            return keras.Model(self.input, self.get_layer(first_of_head).input, name="features")
-        if what == "patch_tokens":
-            tokens = blocks[-1].output[:, self.config.num_first_tokens :]
-            if self.config.normalises_tokens:
-                tokens = self.get_layer("norm")(tokens)
-            return keras.Model(self.input, tokens, name="patch_tokens")
-        return AttentionExtractor(keras.Model(self.input, blocks[0].input), blocks)
+        return extractor(self, what)
 
     def resized(self, image_shape: Sequence[int], patch_size: int | None = None) -> ViT:
         """A new model for another image or patch size, with the weights of this one.
@@ -260,14 +262,20 @@ class ViT(DistributedModel):
             new.get_layer(layer.name).set_weights(weights)
         return new
 
+    @functools.wraps(keras.Model.save)
+    def save(self, filepath, *args, **kwargs):
+        super().save(filepath, *args, **kwargs)
+        name_as_registered(filepath, type(self))
+
     def get_config(self):
-        flags = {PARTS: flags} if (flags := flags_of(self)) else {}
+        is_map = isinstance(self.dtype_policy, keras.dtype_policies.DTypePolicyMap)
+        parts = parts_of(self)
         return {
             **dataclasses.asdict(self.config),
             "name": self.name,
-            "dtype": self._dtype_name,
+            "dtype": policy_config(self) if is_map else self.dtype_policy.name,
             "trainable": self.trainable,
-            **flags,
+            **({PARTS: parts} if parts else {}),
         }
 
     @classmethod
@@ -287,14 +295,14 @@ def _pooled_tokens(x, config):
     return x  # b k+n d
 
 
-def _pool(x, config, dtype):
+def _pool(x, config, dtype, new):
     """From the tokens of `_pooled_tokens` to what the head sees."""
     match config.pooling:
         case "gap" | "all":
-            return layers.GlobalAveragePooling1D(dtype=dtype, name="pool")(x)  # b d
+            return new(layers.GlobalAveragePooling1D(dtype=dtype, name="pool"))(x)  # b d
         case "map":
             options = {**_options(AttentionPool, config), "activation": config.pool_activation}
-            return AttentionPool(**options, dtype=dtype, name="pool")(x)  # b d
+            return new(AttentionPool(**options, dtype=dtype, name="pool"))(x)  # b d
         case "token+gap":
             patches = x[:, config.num_first_tokens :]  # b n d
             mean = layers.GlobalAveragePooling1D(dtype=dtype, name="pool")(patches)  # b d
@@ -304,14 +312,20 @@ def _pool(x, config, dtype):
     return x  # b d
 
 
-def _head(x, config, dtype):
+def _head(x, config, dtype, new):
     if config.head_hidden_dim:
-        x = layers.Dense(config.head_hidden_dim, dtype=dtype, name="head_hidden")(x)  # b m
+        x = new(layers.Dense(config.head_hidden_dim, dtype=dtype, name="head_hidden"))(x)  # b m
         activation = gelu if config.head_activation == "gelu" else config.head_activation
         x = layers.Activation(activation, dtype=dtype, name=f"head_{config.head_activation}")(x)
         x = Dropout(config.dropout_rate, dtype=dtype, name="head_dropout")(x)
     # Half-precision logits make the loss overflow.
-    return layers.Dense(config.num_classes, dtype="float32", name="head")(x)  # b classes
+    return new(layers.Dense(config.num_classes, dtype=_of_head(dtype), name="head"))(x)  # b classes
+
+
+def _of_head(dtype):
+    if not isinstance(dtype, keras.dtype_policies.DTypePolicyMap):
+        return "float32"
+    return keras.dtype_policies.DTypePolicyMap("float32", {path: dtype[path] for path in dtype})
 
 
 def load_arrays(model: keras.Model, arrays: Mapping[str, Any], source: str) -> None:
@@ -333,25 +347,6 @@ def load_arrays(model: keras.Model, arrays: Mapping[str, Any], source: str) -> N
             raise InputError(f"{source}: {path} is {tuple(array.shape)}, which {wanted}.")
     for path, array in arrays.items():
         weights[path].assign(array)
-
-
-class AttentionExtractor(keras.Model):
-    """From images to the attention of each block: what `ViT.extractor("attention")` returns.
-
-    Not a functional model, because one layer cannot stand in the graph with and without its attention.
-    """
-
-    def __init__(self, embed: keras.Model, blocks: Sequence[EncoderBlock]):
-        super().__init__(name="attention")
-        self.embed = embed
-        self.blocks = blocks
-
-    def call(self, images):
-        x, attentions = self.embed(images), []  # b n d
-        for block in self.blocks:
-            x, attention = block(x, return_attention=True)  # b n d, b h n n
-            attentions.append(attention)
-        return attentions
 
 
 # `ViT` takes the fields of `ViTConfig`, in their order, and then what every model takes: one list of them.
@@ -382,18 +377,21 @@ def _signature() -> inspect.Signature:
     )
 
 
-def _bind(*args: Any, **kwargs: Any) -> tuple[ViTConfig, str, Any, dict[str, Any]]:
-    """Arguments of `ViT` as the config, the name, the dtype, and those of `keras.Model`."""
+def _bind(*args: Any, **kwargs: Any) -> tuple[ViTConfig, str, Any, bool]:
+    """Arguments of `ViT` as the config, the name, the dtype and `trainable`."""
+    check_names(ViT, kwargs, ("trainable",))  # Keras's functional model would ignore them
     bound = SIGNATURE.bind(None, *args, **kwargs)
     bound.apply_defaults()
     _, *values, name, dtype, others = bound.arguments.values()
-    check_names(ViT, others, ("trainable",))  # Keras's functional model would ignore them
+    trainable = others.get("trainable", True)
+    if not isinstance(trainable, bool):
+        raise InputError(f"trainable must be true or false. Received: trainable={trainable!r}")
     names = [field.name for field in _config_fields()]
-    given = dict(zip(names, map(plain, values), strict=True))
-    if isinstance(given["image_shape"], Sequence):
-        given["image_shape"] = tuple(map(plain, given["image_shape"]))
+    given = whole_arguments(dict(zip(names, values, strict=True)), hints(ViTConfig))
+    if isinstance(given["image_shape"], list):
+        given["image_shape"] = tuple(given["image_shape"])
     config = ViTConfig(**given)
-    return dataclasses.replace(config, mlp_dim=config.mlp_width), name, dtype, others
+    return dataclasses.replace(config, mlp_dim=config.mlp_width), name, dtype, trainable
 
 
 def _options(layer: type, config: ViTConfig) -> dict[str, Any]:

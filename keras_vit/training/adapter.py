@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from keras_vit.errors import InputError
 from keras_vit.files import require_regular, whole_file
+from keras_vit.model.arguments import without_parts
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.keras_file import check_size
 from keras_vit.model.vit import ViT
@@ -68,7 +69,7 @@ def save_adapter(model: ViT, path: Path) -> None:
         "alpha": str(first.lora_alpha),
         "scales": json.dumps({name: scale(layer) for name, layer in layers.items()}),
         "base_sha256": _sha256_of_base(values),
-        "vit_config": json.dumps(model.get_config()),
+        "vit_config": json.dumps(without_parts(model.get_config())),
     }
     tensors = {name: np.ascontiguousarray(value) for name, value in values.items() if _is_own(name)}
     with whole_file(path, "wb") as file:

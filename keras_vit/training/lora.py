@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_vit.errors import InputError
+from keras_vit.model.arguments import without_parts
 from keras_vit.model.layers import EncoderBlock
 from keras_vit.model.vit import ViT
 
@@ -57,12 +58,14 @@ def lora_layers(model: ViT) -> dict[str, keras.layers.Dense]:
 def merge_lora(model: ViT) -> ViT:
     """A new, plain ViT on one device that computes the same: each addition becomes part of its kernel.
 
+    What a recipe has frozen is not frozen in it.
+
     A model without additions is copied.
 
     Args:
         model: a `ViT`; it stays as it is.
     """
-    plain = ViT.from_config(model.get_config())
+    plain = ViT.from_config(without_parts(model.get_config()))
     values = merged(values_by_path(model), {name: scale(layer) for name, layer in lora_layers(model).items()})
     for variable in plain.weights:
         variable.assign(values[variable.path])

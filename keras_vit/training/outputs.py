@@ -13,6 +13,7 @@ from keras_vit.data.audit import Audit
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.judge import judge
+from keras_vit.model.arguments import without_parts
 from keras_vit.model.summary import summary
 from keras_vit.model.vit import ViT
 from keras_vit.process.versions import installed_versions
@@ -40,7 +41,7 @@ def describe(config: TrainConfig, start: Start, data: ImageData, model: ViT) -> 
     return {
         "model": start.name,
         **({"model_changes": config.changes} if config.changes else {}),
-        "model_config": model.get_config(),
+        "model_config": without_parts(model.get_config()),  # the recipe says what it has frozen
         "image_shape": list(start.preprocessing.image_shape),
         "preprocessing": to_plain(data.preprocessing),
         **({"weights": weights} if weights else {}),

@@ -1,127 +1,129 @@
-"""What all layers of this package have in common: `trainable` holds for the layers inside, in every copy."""
+"""What all layers of this package have in common: their arguments, and the state of the layers inside."""
 
 import functools
-import inspect
-from collections.abc import Callable, Iterator
-from difflib import get_close_matches
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import layers
 
-OF_KERAS = ("name", "dtype", "trainable", "autocast", "activity_regularizer", "input_shape", "input_dtype")
-"""Arguments that every layer of Keras takes."""
+from keras_vit.errors import InputError
+from keras_vit.model.arguments import OF_KERAS, PARTS, checked_init
+from keras_vit.model.layers.parts import Waiting, layers_inside, parts_of, set_parts, waiting_in
 
-PARTS = "trainable_parts"
-"""The entry of a config with the layers inside that are frozen in a layer that is not, or the other way
-round."""
+PACKAGE = __name__.partition(".")[0]
 
 
 class ViTLayer(layers.Layer):
-    """A layer made of layers.
+    """A layer whose arguments are checked, and whose copies are like it.
 
-    `trainable=False` freezes all of them, whenever they are made. Those that were frozen one by one stay so
-    in every copy: `from_config`, `clone_model`, saved files.
+    - An argument that it does not know is refused, with the nearest one that it does. Whole numbers may come
+      as 4.0, or from NumPy.
+    - `trainable=False` freezes the layers inside, whenever they are made.
+    - A layer inside that is frozen, quantized or has LoRA is so in every copy: `from_config`, `clone_model`,
+      saved files, pickles.
+
+    Args:
+        name, dtype, trainable, ...: as in `keras.layers.Layer`. With a `keras.dtype_policies.DTypePolicyMap`
+            each layer inside has the policy of its path.
 
     Raises:
-        ValueError: an argument is not known; the message names the nearest one.
+        TypeError: an argument is not known.
+        ValueError: an argument is not of its type, or not allowed.
     """
 
     def __init__(self, **kwargs: Any):
-        check_names(type(self), kwargs, OF_KERAS)
-        super().__init__(**kwargs)
-        self._flags: dict[str, bool] = {}
+        waiting = Waiting(kwargs.pop(PARTS, None))
+        super().__init__(**{**kwargs, "dtype": policy_of(kwargs.get("dtype"))})
+        self.waiting = waiting
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if "build" in vars(cls):
-            cls.build = _then_set_flags(cls.build)  # type: ignore[method-assign]
+            cls.build = _then_set_parts(cls.build)  # type: ignore[method-assign]
+        if "__init__" in vars(cls) and cls.__module__.partition(".")[0] == PACKAGE:
+            cls.__init__ = checked_init(cls.__init__, (*OF_KERAS, PARTS))  # type: ignore[method-assign]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        made = [] if name.startswith("_") else _layers_in(value)
+        if not getattr(self, "trainable", True):
+            for layer in made:
+                layer.trainable = False  # Keras tells only the layers that are there when it is set
+        super().__setattr__(name, value)
+        if made:
+            _set_waiting(self)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        flags = flags_of(self) if self.built else self._flags
-        return {**config, PARTS: flags} if flags else config
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        config = dict(config)
-        flags = config.pop(PARTS, {})
-        layer = super().from_config(config)
-        layer._flags = dict(flags)
-        return layer
+        config["dtype"] = policy_config(self)
+        parts = parts_of(self)
+        return {**config, PARTS: parts} if parts else config
 
 
-def _then_set_flags(build: Callable[..., None]) -> Callable[..., None]:
-    """A `build` that ends with the flags of the layers that it has made."""
+def _layers_in(value: Any) -> list[keras.Layer]:
+    several = list(value.values()) if isinstance(value, dict) else value
+    several = several if isinstance(several, list | tuple) else [several]
+    return [one for one in several if isinstance(one, keras.Layer)]
+
+
+def _then_set_parts(build: Callable[..., None]) -> Callable[..., None]:
+    """A `build` that ends with the state that needs layers that are built."""
 
     @functools.wraps(build)
     def build_and_set(self: ViTLayer, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
-        if not self.trainable:
-            self.trainable = False  # Keras tells the layers that are there when it is set
-        set_flags(self, self._flags)
+        _set_waiting(self)
 
     return build_and_set
 
 
-def layers_inside(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
-    """The layers directly inside a layer or a model, by the names of their attributes or their own."""
-    if isinstance(layer, keras.Model):
-        yield from ((one.name, one) for one in layer.layers)
-        return
-    for name, value in list(vars(layer).items()):
-        if name.startswith("_"):
-            continue
-        if isinstance(value, keras.Layer):
-            yield name, value
-        elif isinstance(value, list | tuple):
-            yield from ((f"{name}.{i}", one) for i, one in enumerate(value) if isinstance(one, keras.Layer))
+def _set_waiting(layer: ViTLayer) -> None:
+    if waiting_in(layer):
+        layer.waiting = Waiting(set_parts(layer, layer.waiting.parts))
 
 
-def flags_of(layer: keras.Layer) -> dict[str, bool]:
-    """`trainable` of the layers inside whose flag differs from that of the layer around them.
+def policy_of(dtype: Any) -> keras.dtype_policies.DTypePolicy:
+    """The policy of a layer or a model that has layers inside.
 
     Args:
-        layer: a layer or a model.
+        dtype: a dtype, a policy, its name or its config; `None` for the global policy.
 
     Returns:
-        By path, such as `{"block_0/attention": False}`, outer layers first.
-    """
-    flags = {}
-    for name, inner in layers_inside(layer):
-        if inner.trainable != layer.trainable:
-            flags[name] = inner.trainable
-        flags.update({f"{name}/{path}": flag for path, flag in flags_of(inner).items()})
-    return flags
-
-
-def set_flags(layer: keras.Layer, flags: dict[str, bool]) -> None:
-    """Sets `trainable` as `flags_of` has found it."""
-    for path, flag in flags.items():
-        inner: Any = layer
-        for name in path.split("/"):
-            inner = dict(layers_inside(inner)).get(name)
-            if inner is None:
-                break
-        else:
-            inner.trainable = flag
-
-
-def check_names(cls: type, given: dict[str, Any], others: tuple[str, ...] = ()) -> None:
-    """Refuses arguments that a class does not take.
-
-    Args:
-        cls: its `__init__` says what it takes.
-        given: the arguments by name.
-        others: more names that are allowed.
+        A policy. A map is copied: Keras writes into it when a layer is quantized, and if it has no default
+        policy of its own also when it is saved.
 
     Raises:
-        ValueError: it names the first one, and the nearest that there is.
+        InputError: it is the policy of a quantized layer.
     """
-    taken = inspect.signature(cls).parameters.values()
-    names = [*(one.name for one in taken if one.kind is not one.VAR_KEYWORD), *others]
-    for name in given:
-        if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f": did you mean {near[0]}?" if near else "."
-            raise ValueError(f"{cls.__name__} does not take {name!r}{hint}")
+    policy = keras.dtype_policies.get(dtype)
+    if policy.quantization_mode is not None:
+        raise InputError(
+            f"dtype={policy.name!r} is for a single layer such as Dense: leave it out, and then call "
+            f'quantize("{policy.quantization_mode}") of the model.'
+        )
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        copied = {path: policy[path] for path in policy}
+        return keras.dtype_policies.DTypePolicyMap(policy.default_policy.name, copied)
+    return policy
+
+
+def policy_config(layer: keras.Layer) -> Any:
+    """The policy of a layer or a model as its config has it."""
+    policy = layer.dtype_policy
+    if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        return keras.dtype_policies.serialize(policy)
+    plain = keras.dtype_policies.DTypePolicyMap(policy.default_policy.name)
+    quantized = _quantized_paths(layer)
+    for path in policy:
+        found = policy[path]
+        if path in quantized and found.quantization_mode is not None:
+            found = found.get_config()["source_name"]  # the rest stands in the parts, with its options
+        plain[path] = found
+    return keras.dtype_policies.serialize(plain)
+
+
+def _quantized_paths(layer: keras.Layer) -> set[str]:
+    """The paths of the layers inside that `quantize` has changed."""
+    inside = layers_inside(layer).values()
+    own = {one.path for one in inside if getattr(one, "quantization_config", None) is not None}
+    return own.union(*map(_quantized_paths, inside))

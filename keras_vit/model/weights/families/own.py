@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.errors import InputError
+from keras_vit.model.arguments import PARTS
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.weights.checkpoint import Checkpoint
 from keras_vit.model.weights.families.checks import check_arguments, preprocessing
@@ -147,11 +148,14 @@ def _check_run(run: Mapping[str, Any], files: Iterable[Path]) -> list[str]:
 
 def _config(saved: Mapping[str, Any], what: str) -> ViTConfig:
     fields = {field.name for field in dataclasses.fields(ViTConfig)}  # type: ignore[arg-type]
-    unknown = saved.keys() - fields - {"name", "dtype", "trainable"}
+    unknown = saved.keys() - fields - {"name", "dtype", "trainable", PARTS}
     if unknown:
         raise InputError(
             f"{what} was saved by a later version of keras_vit ({some(sorted(unknown))}): install that one."
         )
+    parts = saved.get(PARTS)
+    if isinstance(parts, Mapping) and any("quantization" in state for state in parts.values()):
+        raise InputError(f"{what} is a quantized model: give the model that it was before quantize().")
     try:
         return ViTConfig(**{key: value for key, value in saved.items() if key in fields})
     except TypeError as error:
