@@ -1,5 +1,6 @@
 """Vision Transformers in Keras 3 for people with a few thousand images of their own."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from keras_vit.lazy import lazy_names
@@ -13,9 +14,11 @@ _HOMES = {
     "EncoderBlock": "model.layers",
     "LayerScale": "model.layers",
     "MLP": "model.layers",
+    "MeanPool": "model.layers",
     "PatchEmbed": "model.layers",
     "PositionEmbedding": "model.layers",
     "SelfAttention": "model.layers",
+    "TokenPool": "model.layers",
     "ViT": "model.vit",
     "distribute": "distribution",
     "summary": "model.summary",
@@ -59,9 +62,11 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
         AttentionPool,
         EncoderBlock,
         LayerScale,
+        MeanPool,
         PatchEmbed,
         PositionEmbedding,
         SelfAttention,
+        TokenPool,
     )
     from keras_vit.model.summary import summary
     from keras_vit.model.vit import ViT
@@ -72,3 +77,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
     from keras_vit.training.config import TrainConfig
     from keras_vit.training.recipe import RECIPES, Recipe
     from keras_vit.training.run import train
+
+
+if "keras" in sys.modules:
+    # `import keras, keras_vit` is enough for `keras.saving.load_model`, which knows only what is registered.
+    import keras_vit.model.vit

@@ -4,7 +4,7 @@ Nothing here imports Keras: the command line, the cost of a model and the search
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
@@ -198,9 +198,17 @@ def plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def check_grid(image_shape: tuple[int, ...], patch_size: int) -> None:
+def patch_sides(patch_size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of a patch, from its side or the two."""
+    height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    return height, width
+
+
+def check_grid(image_shape: Sequence[Any], patch_size: int | Sequence[int]) -> None:
+    """Refuses sides that patches do not divide; those that are not known, such as `None`, pass."""
     height, width = image_shape[:2]
-    if height % patch_size or width % patch_size:
+    sides = zip((height, width), patch_sides(patch_size), strict=True)
+    if any(isinstance(side, int) and side % of for side, of in sides):
         raise InputError(
             "patch_size must divide the height and the width of the image. "
             f"Received: patch_size={patch_size}, image {height}x{width}"

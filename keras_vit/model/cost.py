@@ -29,6 +29,7 @@ from keras_vit.model.config import (
     check_heads,
     check_pool_heads,
     conv_stem_widths,
+    patch_sides,
 )
 
 Shape = tuple[int, ...]
@@ -186,17 +187,25 @@ def head(shape: Shape, config: ViTConfig) -> list[Cost]:
 def patch_embed(
     shape: Shape,
     dim: int,
-    patch_size: int,
+    patch_size: int | tuple[int, int],
     stem: Stem = "linear",
     patch_bias: bool = True,
     patch_norm: bool = False,
+    feature_map: bool = False,
+    data_format: str = "channels_last",
     name: str = "patch_embed",
 ) -> Cost:
+    if data_format == "channels_first":
+        inside = (*shape[1:], shape[0])
+        last = patch_embed(inside, dim, patch_size, stem, patch_bias, patch_norm, feature_map, name=name)
+        return replace(last, input_shape=shape)
     check_grid(shape, patch_size)
     height, width, channels = shape
-    patches = (height // patch_size) * (width // patch_size)
+    sides = patch_sides(patch_size)
+    grid = (height // sides[0], width // sides[1])
+    patches = math.prod(grid)
     if stem == "linear":
-        cut = (patches, patch_size**2 * channels)
+        cut = (patches, math.prod(sides) * channels)
         parts = [dense("projection", cut, dim, patch_bias)]
         if patch_norm:
             parts = [
@@ -206,11 +215,11 @@ def patch_embed(
             ]
     else:
         parts, before = [], shape
-        for i, filters in enumerate(conv_stem_widths(dim, patch_size)):
+        for i, filters in enumerate(conv_stem_widths(dim, sides[0])):
             parts.append(conv(f"conv_{i}", before, filters))
             before = parts[-1].output_shape
             parts.append(batch_norm(f"batch_norm_{i}", before))
-    return composed(name, "PatchEmbed", shape, (patches, dim), parts)
+    return composed(name, "PatchEmbed", shape, (*grid, dim) if feature_map else (patches, dim), parts)
 
 
 def add_cls(
@@ -288,7 +297,7 @@ def self_attention(
 def mlp(
     shape: Shape, mlp_dim: int, activation: Activation = "gelu", mlp_bias: bool = True, name: str = "mlp"
 ) -> Cost:
-    gated = 2 if activation == "swiglu" else 1
+    gated = 2 if activation in ("swiglu", "glu") else 1
     parts = [
         dense("expand", shape, gated * mlp_dim, mlp_bias),
         dense("contract", (*shape[:-1], mlp_dim), shape[-1], mlp_bias),
@@ -305,19 +314,21 @@ def attention_pool(
     num_heads: int,
     mlp_dim: int,
     activation: Activation = "gelu",
+    num_prefix_tokens: int = 0,
     name: str = "attention_pool",
 ) -> Cost:
-    _, dim = shape
+    tokens, dim = shape
+    used = (tokens - num_prefix_tokens, dim)
     check_pool_heads(dim, num_heads)
     one = (1, dim)  # the learned query; a batch computes it once, here each image counts it
     parts = [
         dense("query", one, dim),
-        dense("key_value", shape, 2 * dim),
+        dense("key_value", used, 2 * dim),
         dense("projection", one, dim),
         layer_norm("norm", one),
         mlp(one, mlp_dim, activation),
     ]
-    products = 2 * math.prod(shape)  # of one query
+    products = 2 * math.prod(used)  # of one query
     return composed(name, "AttentionPool", shape, (dim,), parts, parameters=dim, mult_adds=products)
 
 

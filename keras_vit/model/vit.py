@@ -29,6 +29,9 @@ from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.weights import Weights
 from keras_vit.validation import helps, hints
 
+LAST = dict(data_format="channels_last")
+"""As `image_shape` says, whatever the configuration of Keras."""
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class ViT(DistributedModel):
@@ -70,7 +73,8 @@ class ViT(DistributedModel):
             return layer
 
         images = keras.Input(config.image_shape, name="images")  # b h w c
-        x = new(PatchEmbed(**_options(PatchEmbed, config), dtype=dtype, name="patch_embed"))(images)  # b n d
+        patches = PatchEmbed(**_options(PatchEmbed, config), **LAST, dtype=dtype, name="patch_embed")
+        x = new(patches)(images)  # b n d
         if config.num_first_tokens:
             x = new(AddCLS(**_options(AddCLS, config), dtype=dtype, name="add_cls"))(x)  # b k+n d
         positions = PositionEmbedding(
@@ -299,16 +303,16 @@ def _pool(x, config, dtype, new):
     """From the tokens of `_pooled_tokens` to what the head sees."""
     match config.pooling:
         case "gap" | "all":
-            return new(layers.GlobalAveragePooling1D(dtype=dtype, name="pool"))(x)  # b d
+            return new(layers.GlobalAveragePooling1D(**LAST, dtype=dtype, name="pool"))(x)  # b d
         case "map":
             options = {**_options(AttentionPool, config), "activation": config.pool_activation}
             return new(AttentionPool(**options, dtype=dtype, name="pool"))(x)  # b d
         case "token+gap":
             patches = x[:, config.num_first_tokens :]  # b n d
-            mean = layers.GlobalAveragePooling1D(dtype=dtype, name="pool")(patches)  # b d
+            mean = layers.GlobalAveragePooling1D(**LAST, dtype=dtype, name="pool")(patches)  # b d
             return layers.Concatenate(dtype=dtype, name="pool_both")([x[:, 0], mean])  # b 2d
         case "token+distilled":
-            return layers.Flatten(dtype=dtype, name="pool_both")(x)  # b 2d
+            return layers.Flatten(**LAST, dtype=dtype, name="pool_both")(x)  # b 2d
     return x  # b d
 
 

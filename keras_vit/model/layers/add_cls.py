@@ -25,7 +25,8 @@ class AddCLS(ViTLayer):
         `(batch, patches, dim)`.
 
     Output shape:
-        `(batch, use_cls + use_distilled + num_registers + patches, dim)`, in this order.
+        `(batch, use_cls + use_distilled + num_registers + patches, dim)`, in this order. A mask
+        of the patches becomes one of all tokens.
 
     Example:
         >>> AddCLS(num_registers=4)(keras.random.normal((2, 49, 64))).shape
@@ -42,6 +43,8 @@ class AddCLS(ViTLayer):
         self.use_cls = use_cls
         self.num_registers = num_registers
         self.use_distilled = use_distilled
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+        self.supports_masking = True
 
     @property
     def num_added(self) -> int:
@@ -59,6 +62,13 @@ class AddCLS(ViTLayer):
         shape = (ops.shape(patches)[0], self.num_added, patches.shape[-1])
         tokens = ops.broadcast_to(ops.cast(self.tokens, patches.dtype), shape)  # b k d
         return ops.concatenate([tokens, patches], axis=1)  # b k+n d
+
+    def compute_mask(self, inputs, previous_mask=None):
+        if previous_mask is None:
+            return None
+        mask = ops.cast(previous_mask, "bool")
+        added = ops.ones((ops.shape(mask)[0], self.num_added), dtype="bool")
+        return ops.concatenate([added, mask], axis=1)  # b k+n
 
     def compute_output_shape(self, input_shape):
         batch, patches, dim = input_shape

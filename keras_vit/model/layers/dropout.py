@@ -8,6 +8,7 @@ from keras import ops
 from keras_vit.distribution.replicas import num_replicas, replica_id
 from keras_vit.model.config import check_as
 from keras_vit.model.layers.base import ViTLayer
+from keras_vit.validation import Seed
 
 
 class ReplicaSeed(keras.random.SeedGenerator):
@@ -21,6 +22,11 @@ class ReplicaSeed(keras.random.SeedGenerator):
         return seed + ops.cast(ops.stack([replica_id() * 10_000_019, 0]), seed.dtype)
 
 
+def part_seed(seed: int | None, part: int) -> int | None:
+    """The seed of a part of a layer: parts with one seed would drop the same values."""
+    return None if seed is None else (seed + part * 7_919) % 2**31
+
+
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Dropout(ViTLayer):
     """Dropout with different masks on each replica: that of Keras has the same ones under MirroredStrategy.
@@ -32,6 +38,7 @@ class Dropout(ViTLayer):
         rate: fraction of the values that training sets to zero: 0 or more and below 1.
         noise_shape: shape of the mask, with 1 for an axis whose values are dropped together. `None` drops
             each value by itself; `(None, 1, 1)` is stochastic depth (https://arxiv.org/abs/1603.09382).
+        seed: of the random state: a whole number, or `None` for a random one.
 
     Input shape:
         Any.
@@ -40,21 +47,30 @@ class Dropout(ViTLayer):
         The input shape.
 
     Raises:
-        ValueError: `rate` is outside of its range.
+        ValueError: `rate` or `seed` is outside of its range.
 
     Example:
         >>> Dropout(0.5)(np.ones((2, 8)), training=True).shape
         (2, 8)
     """
 
-    def __init__(self, rate: float, noise_shape: Sequence[int | None] | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        rate: float,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: Seed | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         check_as("dropout_rate", rate=rate)
         self.rate = rate
+        self.seed = seed
         self.noise_shape = noise_shape and tuple(noise_shape)  # a file gives a list
         if rate:
-            # With a seed: without one, torch would draw from its global generator.
-            self.seed_generator = ReplicaSeed(random.randint(1, 10**9))
+            # With a seed: without one, torch would draw from its global generator. The name is part of
+            # torch's state_dict; that of Keras counts the generators of the process.
+            first = random.randint(1, 10**9) if seed is None else seed
+            self.seed_generator = ReplicaSeed(first, name="seed_generator")
         self.supports_masking = True
         self.built = True
 
@@ -67,4 +83,4 @@ class Dropout(ViTLayer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "rate": self.rate, "noise_shape": self.noise_shape}
+        return {**super().get_config(), "rate": self.rate, "noise_shape": self.noise_shape, "seed": self.seed}

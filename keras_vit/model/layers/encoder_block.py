@@ -3,16 +3,19 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_vit.model.config import NORM_EPSILON, Activation, check_fields, check_remat
-from keras_vit.model.layers.base import ViTLayer
-from keras_vit.model.layers.dropout import Dropout
+from keras_vit.model.config import NORM_EPSILON, check_fields, check_remat
+from keras_vit.model.layers.activations import activation_config, as_activation
+from keras_vit.model.layers.dropout import Dropout, part_seed
+from keras_vit.model.layers.kernels import Given, KernelLayer
 from keras_vit.model.layers.layer_scale import LayerScale
+from keras_vit.model.layers.masks import attention_mask_of
 from keras_vit.model.layers.mlp import MLP
 from keras_vit.model.layers.self_attention import SelfAttention
+from keras_vit.validation import Seed
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class EncoderBlock(ViTLayer):
+class EncoderBlock(KernelLayer):
     """One pre-norm Transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
 
     Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), with the options that came later.
@@ -34,12 +37,16 @@ class EncoderBlock(ViTLayer):
         norm_epsilon: what the layer normalisations add to the variance.
         projection_bias: see `SelfAttention`.
         mlp_bias: see `MLP`.
+        kernel_initializer: of the kernels of the attention and the MLP.
+        kernel_regularizer: of these kernels.
+        seed: of all dropout: a whole number, or `None` for random ones.
 
     Call arguments:
         return_attention: whether to return the attention too.
+        attention_mask, padding_mask, mask, x_mask: see `SelfAttention`.
 
     Input shape:
-        `(batch, tokens, dim)`.
+        `(batch, tokens, dim)`; the number of tokens may be `None`.
 
     Output shape:
         The input shape. The attention has the shape `(batch, heads, tokens, tokens)`.
@@ -56,7 +63,7 @@ class EncoderBlock(ViTLayer):
         head_dim: int | None = None,
         qkv_bias: bool = True,
         qk_norm: bool = False,
-        activation: Activation = "gelu",
+        activation: Given = "gelu",
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -65,6 +72,9 @@ class EncoderBlock(ViTLayer):
         norm_epsilon: float = NORM_EPSILON,
         projection_bias: bool = True,
         mlp_bias: bool = True,
+        kernel_initializer: Given = "glorot_uniform",
+        kernel_regularizer: Given = None,
+        seed: Seed | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -76,7 +86,7 @@ class EncoderBlock(ViTLayer):
         self.head_dim = head_dim
         self.qkv_bias = qkv_bias
         self.qk_norm = qk_norm
-        self.activation = activation
+        self.activation = as_activation(activation)
         self.dropout_rate = dropout_rate
         self.attention_dropout_rate = attention_dropout_rate
         self.drop_path_rate = drop_path_rate
@@ -85,6 +95,11 @@ class EncoderBlock(ViTLayer):
         self.norm_epsilon = norm_epsilon
         self.projection_bias = projection_bias
         self.mlp_bias = mlp_bias
+        self._set_kernels(kernel_initializer, kernel_regularizer)
+        self.seed = seed
+        kernel: dict[str, Any] = dict(
+            kernel_initializer=self.kernel_initializer, kernel_regularizer=self.kernel_regularizer
+        )
         dtype = self.dtype_policy
         # First: the weights of a model are in the order of its layers, and checkpoints have these two first.
         self.attention_scale = self.mlp_scale = None
@@ -103,20 +118,32 @@ class EncoderBlock(ViTLayer):
             attention_dropout_rate=attention_dropout_rate,
             projection_bias=projection_bias,
             norm_epsilon=norm_epsilon,
+            **kernel,
+            seed=seed,
             dtype=dtype,
             name="attention",
         )
         self.mlp_norm = layers.LayerNormalization(epsilon=norm_epsilon, dtype=dtype, name="mlp_norm")
         self.mlp = MLP(
             mlp_dim,
-            activation=activation,
+            activation=self.activation,
             dropout_rate=dropout_rate,
             mlp_bias=mlp_bias,
+            **kernel,
+            seed=part_seed(seed, 2),
             dtype=dtype,
             name="mlp",
         )
         # One draw per image: the mask is (batch, 1, 1).
-        self.drop_path = Dropout(drop_path_rate, noise_shape=(None, 1, 1), dtype=dtype)
+        self.drop_path = Dropout(
+            drop_path_rate,
+            noise_shape=(None, 1, 1),
+            seed=part_seed(seed, 3),
+            dtype=dtype,
+            name="drop_path",
+        )
+        self.input_spec = layers.InputSpec(ndim=3)
+        self.supports_masking = True
 
     def build(self, input_shape):
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
@@ -125,9 +152,25 @@ class EncoderBlock(ViTLayer):
             if scale is not None:
                 scale.build(input_shape)
 
-    def call(self, x, training=None, return_attention=False):
+    def call(
+        self,
+        x,
+        training=None,
+        return_attention=False,
+        attention_mask=None,
+        padding_mask=None,
+        mask=None,
+        x_mask=None,
+    ):
+        mask = attention_mask_of(mask, x_mask, padding_mask, attention_mask=attention_mask)  # b 1|h 1|n n
+
         def attention_branch(x):  # b n d, and b h n n if wanted
-            out = self.attention(self.attention_norm(x), training=training, return_attention=return_attention)
+            out = self.attention(
+                self.attention_norm(x),
+                training=training,
+                return_attention=return_attention,
+                attention_mask=mask,
+            )
             if return_attention:
                 return _scaled(out[0], self.attention_scale), out[1]
             return _scaled(out, self.attention_scale)
@@ -148,7 +191,7 @@ class EncoderBlock(ViTLayer):
         """The output and the attention: `return_attention=True` without dropout."""
         return self(x, training=False, return_attention=True)
 
-    def compute_output_spec(self, x, training=None, return_attention=False):
+    def compute_output_spec(self, x, training=None, return_attention=False, **masks):
         return self.attention.compute_output_spec(x, return_attention=return_attention)
 
     def load_own_variables(self, store):
@@ -170,7 +213,7 @@ class EncoderBlock(ViTLayer):
             head_dim=self.head_dim,
             qkv_bias=self.qkv_bias,
             qk_norm=self.qk_norm,
-            activation=self.activation,
+            activation=activation_config(self.activation),
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,
             drop_path_rate=self.drop_path_rate,
@@ -179,6 +222,7 @@ class EncoderBlock(ViTLayer):
             norm_epsilon=self.norm_epsilon,
             projection_bias=self.projection_bias,
             mlp_bias=self.mlp_bias,
+            seed=self.seed,
         )
         return config
 

@@ -29,6 +29,7 @@ class LayerScale(ViTLayer):
         super().__init__(**kwargs)
         self.initial_value = initial_value
         self._is_loaded_by_block = False
+        self.supports_masking = True
 
     def build(self, input_shape):
         self.scale = self.add_weight(

@@ -1,32 +1,21 @@
-import math
 from typing import Any
 
 import keras
-from keras import layers, ops
 
-from keras_vit.model.config import Activation, check_fields
-from keras_vit.model.layers.base import ViTLayer
+from keras_vit.model.config import check_fields
+from keras_vit.model.layers.activations import (
+    GATED,
+    activation_config,
+    activation_function,
+    as_activation,
+)
 from keras_vit.model.layers.dropout import Dropout
+from keras_vit.model.layers.kernels import Given, KernelLayer
+from keras_vit.validation import Seed
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-def gelu(x: Any) -> Any:
-    """The exact GELU (Hendrycks and Gimpel 2016), written with erf, which every export format has."""
-    return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
-
-
-ACTIVATIONS = {
-    "gelu": gelu,
-    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
-    "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),
-    "relu": ops.relu,
-    "silu": ops.silu,
-}
-"""Those of one input by name; `"swiglu"` takes two."""
-
-
-@keras.saving.register_keras_serializable(package="keras_vit")
-class MLP(ViTLayer):
+class MLP(KernelLayer):
     """Two dense layers with an activation between them, applied to each token.
 
     `"gelu"` is the MLP of Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929). `"swiglu"` is the gated
@@ -37,9 +26,13 @@ class MLP(ViTLayer):
 
     Args:
         mlp_dim: width between the two layers.
-        activation: `"gelu"` (exact), `"gelu_tanh"`, `"quick_gelu"`, `"relu"`, `"silu"` or `"swiglu"`.
+        activation: `"gelu"` (exact), `"gelu_tanh"`, `"quick_gelu"`, `"relu"`, `"silu"`, `"swiglu"`, any other
+            name of `keras.activations`, or a function. `"glu"` is gated too, by a sigmoid.
         dropout_rate: dropout after each of the two layers.
         mlp_bias: whether the two layers have biases.
+        kernel_initializer: of the kernels of the two layers.
+        kernel_regularizer: of these kernels.
+        seed: of the dropout: a whole number, or `None` for a random one.
 
     Input shape:
         `(..., dim)`.
@@ -55,35 +48,35 @@ class MLP(ViTLayer):
     def __init__(
         self,
         mlp_dim: int,
-        activation: Activation = "gelu",
+        activation: Given = "gelu",
         dropout_rate: float = 0.0,
         mlp_bias: bool = True,
+        kernel_initializer: Given = "glorot_uniform",
+        kernel_regularizer: Given = None,
+        seed: Seed | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_fields(mlp_dim=mlp_dim, activation=activation, dropout_rate=dropout_rate, mlp_bias=mlp_bias)
+        check_fields(mlp_dim=mlp_dim, dropout_rate=dropout_rate, mlp_bias=mlp_bias)
         self.mlp_dim = mlp_dim
-        self.activation = activation
+        self.activation = as_activation(activation)
         self.dropout_rate = dropout_rate
         self.mlp_bias = mlp_bias
-        width = 2 * mlp_dim if activation == "swiglu" else mlp_dim
-        self.expand = layers.Dense(width, use_bias=mlp_bias, dtype=self.dtype_policy, name="expand")
-        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy)
+        self._set_kernels(kernel_initializer, kernel_regularizer)
+        self.seed = seed
+        width = 2 * mlp_dim if self.activation in GATED else mlp_dim
+        self.expand = self._dense(width, "expand", mlp_bias)
+        self.dropout = Dropout(dropout_rate, seed=seed, dtype=self.dtype_policy, name="dropout")
+        self.supports_masking = True
 
     def build(self, input_shape):
-        self.contract = layers.Dense(
-            input_shape[-1], use_bias=self.mlp_bias, dtype=self.dtype_policy, name="contract"
-        )
+        self.contract = self._dense(input_shape[-1], "contract", self.mlp_bias)
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.mlp_dim))
 
     def call(self, x, training=None):
         x = self.expand(x)  # ... m, or ... 2m with a gate
-        if self.activation == "swiglu":
-            gate, value = ops.split(x, 2, axis=-1)
-            x = ops.silu(gate) * value  # ... m
-        else:
-            x = ACTIVATIONS[self.activation](x)
+        x = activation_function(self.activation)(x)  # ... m
         x = self.dropout(x, training=training)
         return self.dropout(self.contract(x), training=training)  # ... d
 
@@ -94,8 +87,9 @@ class MLP(ViTLayer):
         config = super().get_config()
         config.update(
             mlp_dim=self.mlp_dim,
-            activation=self.activation,
+            activation=activation_config(self.activation),
             dropout_rate=self.dropout_rate,
             mlp_bias=self.mlp_bias,
+            seed=self.seed,
         )
         return config

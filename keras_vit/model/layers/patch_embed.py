@@ -1,10 +1,12 @@
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_vit.errors import InputError
 from keras_vit.model.config import (
     NORM_EPSILON,
     Stem,
@@ -12,9 +14,10 @@ from keras_vit.model.config import (
     check_grid,
     check_patch_options,
     conv_stem_widths,
+    patch_sides,
 )
-from keras_vit.model.layers.base import ViTLayer
 from keras_vit.model.layers.batch_norm import BatchNorm
+from keras_vit.model.layers.kernels import Given, KernelLayer
 
 # With the default of Keras, 0.99, the moving statistics lag behind in runs of some hundred steps: a 30-epoch
 # run on 1,440 images lost nine points of test accuracy.
@@ -22,7 +25,7 @@ BATCH_NORM_MOMENTUM = 0.9
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class PatchEmbed(ViTLayer):
+class PatchEmbed(KernelLayer):
     """Cuts images into patches and embeds each one.
 
     `stem="linear"` is the projection of Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929).
@@ -30,21 +33,34 @@ class PatchEmbed(ViTLayer):
     log2(patch_size) 3x3 convolutions of stride 2, each with batch norm and ReLU. It needs fewer images. The
     widths double up to `dim / 4`; the last convolution gives `dim`.
 
+    The weights fit images of any size whose sides the patches divide.
+
     Args:
         dim: width of a token.
-        patch_size: side of a patch in pixels. With `stem="conv"` a power of two.
+        patch_size: side of a patch in pixels, or (height, width). With `stem="conv"` a power of two.
         stem: `"linear"` or `"conv"`.
         patch_bias: whether the linear projection has a bias. Radford et al. 2021 (CLIP,
             https://arxiv.org/abs/2103.00020) have none.
         patch_norm: whether layer normalisations stand before and after the linear projection: the dual
             PatchNorm of Kumar et al. 2023 (https://arxiv.org/abs/2302.01327), which vit-pytorch has too.
         norm_epsilon: what these add to the variance.
+        feature_map: whether the output is a map of (rows, columns) in place of a sequence of tokens.
+        data_format: `"channels_last"` or `"channels_first"`; `None` means that of
+            `keras.config.image_data_format()`.
+        kernel_initializer: of the projection or the convolutions; `None` means `"glorot_uniform"` for the
+            one and `"he_normal"` for the others.
+        kernel_regularizer: of the same kernels.
 
     Input shape:
-        `(batch, height, width, channels)`; height and width multiples of `patch_size`.
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` with
+        `data_format="channels_first"`. Height and width are multiples of those of a patch, and may be `None`.
 
     Output shape:
-        `(batch, height / patch_size * width / patch_size, dim)`, row by row.
+        `(batch, rows * columns, dim)`, row by row, with `rows = height / patch height` and so on; with
+        `feature_map=True` it is `(batch, rows, columns, dim)`.
+
+    Raises:
+        InputError: an argument is not one of the allowed values, or the patches do not divide an image.
 
     Example:
         >>> PatchEmbed(dim=64, patch_size=4)(keras.random.normal((2, 28, 28, 1))).shape
@@ -54,29 +70,36 @@ class PatchEmbed(ViTLayer):
     def __init__(
         self,
         dim: int,
-        patch_size: int,
+        patch_size: int | Sequence[int],
         stem: Stem = "linear",
         patch_bias: bool = True,
         patch_norm: bool = False,
         norm_epsilon: float = NORM_EPSILON,
+        feature_map: bool = False,
+        data_format: str | None = None,
+        kernel_initializer: Given = None,
+        kernel_regularizer: Given = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_fields(
-            dim=dim,
-            patch_size=patch_size,
-            stem=stem,
-            patch_bias=patch_bias,
-            patch_norm=patch_norm,
-            norm_epsilon=norm_epsilon,
-        )
+        check_fields(dim=dim, stem=stem, patch_bias=patch_bias, patch_norm=patch_norm)
+        check_fields(norm_epsilon=norm_epsilon)
         check_patch_options(stem, patch_bias, patch_norm)
+        if data_format not in (None, "channels_last", "channels_first"):
+            raise InputError(
+                'data_format must be "channels_last", "channels_first" or None. '
+                f"Received: data_format={data_format!r}"
+            )
         self.dim = dim
-        self.patch_size = patch_size
+        self.patch_size = _checked_patch_size(patch_size)
         self.stem = stem
         self.patch_bias = patch_bias
         self.patch_norm = patch_norm
         self.norm_epsilon = norm_epsilon
+        self.feature_map = feature_map
+        self.data_format = data_format or keras.config.image_data_format()
+        self._set_kernels(kernel_initializer, kernel_regularizer)
+        self.input_spec = layers.InputSpec(ndim=4)
         dtype = self.dtype_policy
         self.norm_before: Any = None
         self.norm_after: Any = None
@@ -87,20 +110,32 @@ class PatchEmbed(ViTLayer):
         norm = dict(epsilon=norm_epsilon, dtype=dtype)
         if patch_norm:
             self.norm_before = layers.LayerNormalization(**norm, name="patch_norm")
-        self.projection = layers.Dense(dim, use_bias=patch_bias, dtype=dtype, name="projection")
+        self.projection = self._dense(dim, "projection", patch_bias)
         if patch_norm:
             self.norm_after = layers.LayerNormalization(**norm, name="embedding_norm")
 
+    @property
+    def patch_sides(self) -> tuple[int, int]:
+        """(height, width) of a patch."""
+        return patch_sides(self.patch_size)
+
     def _make_stem(self):
-        widths = conv_stem_widths(self.dim, self.patch_size)
+        height, width = self.patch_sides
+        if height != width:
+            raise InputError(
+                'stem="conv" halves both sides at each layer, so patches must be square. '
+                f"Received: patch_size={self.patch_size}"
+            )
+        widths = conv_stem_widths(self.dim, height)
         convolutions = [
             layers.Conv2D(
                 width,
                 3,
                 strides=2,
                 padding="same",
+                data_format="channels_last",  # not that of the configuration of Keras
                 use_bias=False,  # the batch norm that follows has one
-                kernel_initializer="he_normal",
+                **self._kernel("he_normal"),
                 dtype=self.dtype_policy,
                 name=f"conv_{i}",
             )
@@ -124,44 +159,83 @@ class PatchEmbed(ViTLayer):
         return {part.name: part for part in found if part is not None}
 
     def build(self, input_shape):
-        height, width, channels = input_shape[1:]
+        batch, height, width, channels = self.image_shape_of(input_shape)
         check_grid((height, width, channels), self.patch_size)
-        self.grid = (height // self.patch_size, width // self.patch_size)
+        if channels is None:
+            raise InputError("PatchEmbed must know the number of channels. Received: None channels")
+        axis = 1 if self.data_format == "channels_first" else 3
+        self.input_spec = layers.InputSpec(ndim=4, axes={axis: channels})
         if self.stem == "linear":
-            shape = (input_shape[0], math.prod(self.grid), self.patch_size**2 * channels)
+            shape = (batch, None, math.prod(self.patch_sides) * channels)
             self.projection.build(shape)
             if self.patch_norm:
                 self.norm_before.build(shape)
                 self.norm_after.build((*shape[:-1], self.dim))
             return
-        shape = input_shape
+        shape = (batch, height, width, channels)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             convolution.build(shape)
             shape = convolution.compute_output_shape(shape)
             norm.build(shape)
 
     def call(self, images, training=None):
+        if self.data_format == "channels_first":
+            images = ops.transpose(images, (0, 2, 3, 1))
+        check_grid(tuple(images.shape[1:]), self.patch_size)  # not the size that the layer was built with
+        batch, height, width, _ = ops.shape(images)  # b h w c
+        (p, q), is_known = self.patch_sides, isinstance(height, int) and isinstance(width, int)
+        if is_known:
+            batch = -1
+        # Else the batch size is a tensor, so that TensorFlow refuses sizes that it learns when it runs: with
+        # -1, it would make other numbers of rows of them.
+        grid = (batch, height // p, width // q)
+        is_symbolic = not is_known and keras.backend.backend() == "jax"
         if self.stem == "linear":
-            x = self._cut(images)  # b n (p p c)
+            x = self._cut(images, grid, is_symbolic)  # b n (p q c)
             if self.patch_norm:
-                return self.norm_after(self.projection(self.norm_before(x)))  # b n d
-            return self.projection(x)  # b n d
-        x = images
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = ops.relu(norm(convolution(x), training=training))  # b h/2 w/2 c
-        return ops.reshape(x, (-1, math.prod(self.grid), self.dim))  # b n d
+                x = self.norm_after(self.projection(self.norm_before(x)))  # b n d
+            else:
+                x = self.projection(x)  # b n d
+        else:
+            x = images
+            for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+                x = ops.relu(norm(convolution(x), training=training))  # b h/2 w/2 c
+        if is_symbolic:
+            x = _nan_if_cut_off(x, height % p + width % q)
+        if self.feature_map:
+            return ops.reshape(x, (*grid, self.dim))  # b r s d
+        return ops.reshape(x, (batch, grid[1] * grid[2], self.dim))  # b n d
 
-    def _cut(self, images):
-        # A matrix product over cut patches is a convolution with stride = kernel size, and faster on CPUs.
-        (rows, columns), p = self.grid, self.patch_size
-        channels = images.shape[-1]
-        x = ops.reshape(images, (-1, rows, p, columns, p, channels))  # b r p s p c
-        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # b r s p p c
-        return ops.reshape(x, (-1, rows * columns, p * p * channels))  # b n (p p c)
+    def _cut(self, images, grid, is_symbolic):
+        (batch, rows, columns), (p, q), channels = grid, self.patch_sides, images.shape[-1]
+        if is_symbolic:
+            x = ops.image.extract_patches(images, (p, q), padding="valid", data_format="channels_last")
+        else:
+            # A product over cut patches is a convolution with stride = kernel size, and faster on CPUs.
+            x = ops.reshape(images, (batch, rows, p, columns, q, channels))  # b r p s q c
+            x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # b r s p q c
+        return ops.reshape(x, (batch, rows * columns, p * q * channels))  # b n (p q c)
+
+    def image_shape_of(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        """(batch, height, width, channels) of an input in the data format of the layer."""
+        if self.data_format == "channels_first":
+            batch, channels, height, width = input_shape
+            return batch, height, width, channels
+        return tuple(input_shape)
 
     def compute_output_shape(self, input_shape):
-        height, width = input_shape[1:3]
-        return (input_shape[0], (height // self.patch_size) * (width // self.patch_size), self.dim)
+        batch, height, width, channels = self.image_shape_of(input_shape)
+        check_grid((height, width, channels), self.patch_size)
+        p, q = self.patch_sides
+        rows, columns = height and height // p, width and width // q
+        if self.feature_map:
+            return (batch, rows, columns, self.dim)
+        return (batch, None if rows is None or columns is None else rows * columns, self.dim)
+
+    @classmethod
+    def from_config(cls, config):
+        # Files of earlier versions do not tell: they are of images with the channels last.
+        return super().from_config({"data_format": "channels_last", **config})
 
     def get_config(self):
         config = super().get_config()
@@ -172,8 +246,29 @@ class PatchEmbed(ViTLayer):
             patch_bias=self.patch_bias,
             patch_norm=self.patch_norm,
             norm_epsilon=self.norm_epsilon,
+            feature_map=self.feature_map,
+            data_format=self.data_format,
         )
         return config
+
+
+def _checked_patch_size(given: Any) -> Any:
+    """A whole number, or a pair of them."""
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        check_fields(patch_size=given)
+        return given
+    if len(given) != 2:
+        raise InputError(
+            f"patch_size must be a whole number, or (height, width). Received: patch_size={given!r}"
+        )
+    for side in given:
+        check_fields(patch_size=side)
+    return tuple(given)
+
+
+def _nan_if_cut_off(x, rest):
+    """Tokens, or NaN if pixels are left over: what JAX exports cannot refuse a size that comes later."""
+    return ops.where(ops.equal(ops.convert_to_tensor(rest, dtype="int32"), 0), x, float("nan"))
 
 
 def resize_patch_kernel(kernel: Any, patch_size: int, channels: int, new_patch_size: int) -> np.ndarray:

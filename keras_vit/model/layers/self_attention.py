@@ -4,12 +4,14 @@ import keras
 from keras import layers, ops
 
 from keras_vit.model.config import NORM_EPSILON, check_fields, check_heads
-from keras_vit.model.layers.base import ViTLayer
-from keras_vit.model.layers.dropout import Dropout
+from keras_vit.model.layers.dropout import Dropout, part_seed
+from keras_vit.model.layers.kernels import Given, KernelLayer
+from keras_vit.model.layers.masks import attention_mask_of, masked
+from keras_vit.validation import Seed
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class SelfAttention(ViTLayer):
+class SelfAttention(KernelLayer):
     """Multi-head self-attention with one fused projection to queries, keys and values.
 
     Vaswani et al. 2017 (https://arxiv.org/abs/1706.03762). It uses the fused attention of the backend. The
@@ -25,12 +27,19 @@ class SelfAttention(ViTLayer):
         attention_dropout_rate: dropout on the attention.
         projection_bias: whether the output projection has a bias.
         norm_epsilon: of the normalisation of queries and keys.
+        kernel_initializer: of the kernels of the two projections.
+        kernel_regularizer: of these kernels.
+        seed: of the dropout: a whole number, or `None` for a random one.
 
     Call arguments:
         return_attention: whether to return the attention too.
+        attention_mask: `(tokens, tokens)`, `(batch, tokens, tokens)` or `(batch, heads, tokens, tokens)`:
+            False where a token (the axis before the last) does not look at another (the last axis).
+        padding_mask: `(batch, tokens)`, False for tokens that none looks at.
+        mask, x_mask: as padding_mask; Keras passes the mask of the input here.
 
     Input shape:
-        `(batch, tokens, dim)`.
+        `(batch, tokens, dim)`; the number of tokens may be `None`.
 
     Output shape:
         The input shape. The attention is float32, `(batch, heads, tokens, tokens)`; its last axis sums to 1.
@@ -50,6 +59,9 @@ class SelfAttention(ViTLayer):
         attention_dropout_rate: float = 0.0,
         projection_bias: bool = True,
         norm_epsilon: float = NORM_EPSILON,
+        kernel_initializer: Given = "glorot_uniform",
+        kernel_regularizer: Given = None,
+        seed: Seed | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -69,18 +81,23 @@ class SelfAttention(ViTLayer):
         self.attention_dropout_rate = attention_dropout_rate
         self.projection_bias = projection_bias
         self.norm_epsilon = norm_epsilon
-        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy)
-        self.attention_dropout = Dropout(attention_dropout_rate, dtype=self.dtype_policy)
+        self._set_kernels(kernel_initializer, kernel_regularizer)
+        self.seed = seed
+        dtype = self.dtype_policy
+        self.dropout = Dropout(dropout_rate, seed=seed, dtype=dtype, name="dropout")
+        self.attention_dropout = Dropout(
+            attention_dropout_rate, seed=part_seed(seed, 1), dtype=dtype, name="attention_dropout"
+        )
+        self.input_spec = layers.InputSpec(ndim=3)
+        self.supports_masking = True
 
     def build(self, input_shape):
         batch, tokens, dim = input_shape
         check_heads(dim, self.num_heads, self.head_dim)
         self.width = self.head_dim or dim // self.num_heads
         inner = self.num_heads * self.width
-        self.qkv = layers.Dense(3 * inner, use_bias=self.qkv_bias, dtype=self.dtype_policy, name="qkv")
-        self.projection = layers.Dense(
-            dim, use_bias=self.projection_bias, dtype=self.dtype_policy, name="projection"
-        )
+        self.qkv = self._dense(3 * inner, "qkv", self.qkv_bias)
+        self.projection = self._dense(dim, "projection", self.projection_bias)
         self.qkv.build(input_shape)
         self.projection.build((batch, tokens, inner))
         if self.qk_norm:
@@ -90,20 +107,31 @@ class SelfAttention(ViTLayer):
             self.query_norm.build((batch, tokens, self.num_heads, self.width))
             self.key_norm.build((batch, tokens, self.num_heads, self.width))
 
-    def call(self, x, training=None, return_attention=False):
-        qkv = ops.reshape(self.qkv(x), (-1, x.shape[1], 3, self.num_heads, self.width))  # b n 3 h k
+    def call(
+        self,
+        x,
+        training=None,
+        return_attention=False,
+        attention_mask=None,
+        padding_mask=None,
+        mask=None,
+        x_mask=None,
+    ):
+        tokens = ops.shape(x)[1]  # x.shape has None where TensorFlow does not know it
+        mask = attention_mask_of(mask, x_mask, padding_mask, attention_mask=attention_mask)  # b 1|h 1|n n
+        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, self.width))  # b n 3 h k
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # b n h k
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         if return_attention or (training and self.attention_dropout_rate) or self._is_jax_float16():
             scores = ops.einsum("bqhk,bvhk->bhqv", query, key) * self.width**-0.5  # b h n n
             # Half precision loses the small weights of a long row.
-            attention = ops.softmax(ops.cast(scores, "float32"), axis=-1)
+            attention = ops.softmax(masked(scores, mask), axis=-1)
             dropped = self.attention_dropout(ops.cast(attention, value.dtype), training=training)
             out = ops.einsum("bhqv,bvhk->bqhk", dropped, value)  # b n h k
         else:
-            out = ops.dot_product_attention(query, key, value)  # b n h k
-        out = ops.reshape(out, (-1, out.shape[1], self.num_heads * self.width))  # b n (h k)
+            out = ops.dot_product_attention(query, key, value, mask=mask)  # b n h k
+        out = ops.reshape(out, (-1, tokens, self.num_heads * self.width))  # b n (h k)
         out = self.dropout(self.projection(out), training=training)  # b n d
         return (out, attention) if return_attention else out
 
@@ -115,7 +143,7 @@ class SelfAttention(ViTLayer):
         # The fused attention of JAX needs a float16 product that CPUs do not have.
         return keras.backend.backend() == "jax" and self.compute_dtype == "float16"
 
-    def compute_output_spec(self, x, training=None, return_attention=False):
+    def compute_output_spec(self, x, training=None, return_attention=False, **masks):
         out = keras.KerasTensor(x.shape, self.compute_dtype)
         if not return_attention:
             return out
@@ -136,5 +164,6 @@ class SelfAttention(ViTLayer):
             attention_dropout_rate=self.attention_dropout_rate,
             projection_bias=self.projection_bias,
             norm_epsilon=self.norm_epsilon,
+            seed=self.seed,
         )
         return config

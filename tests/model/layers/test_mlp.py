@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from keras_vit import MLP
-from keras_vit.model.layers.mlp import gelu as layer_gelu
+from keras_vit.model.layers.activations import gelu as layer_gelu
 from tests.helpers.checks import check_layer, gelu, random_input, randomize, to_numpy
 
 CASES = {
@@ -89,10 +89,12 @@ def test_dropout_is_drawn_in_training_only():
 WRONG = [
     (dict(mlp_dim=0), "mlp_dim must be 1 or more. Received: mlp_dim=0"),
     (
-        dict(mlp_dim=4, activation="elu"),
-        "activation must be one of 'gelu', 'gelu_tanh', 'quick_gelu', 'relu', 'silu', 'swiglu'. "
-        "Received: activation='elu'",
+        dict(mlp_dim=4, activation="geluu"),
+        "activation must be one of 'gelu', 'gelu_tanh', 'quick_gelu', 'relu', 'silu', 'swiglu', another name "
+        "of keras.activations, or a function. Received: activation='geluu'",
     ),
+    (dict(mlp_dim=4, activation=None), "or a function. Received: activation=None"),
+    (dict(mlp_dim=4, activation=3), "or a function. Received: activation=3"),
     (dict(mlp_dim=4, mlp_bias=1), "mlp_bias must be true or false. Received: mlp_bias=1"),
     (dict(mlp_dim=4, dropout_rate=1.5), "dropout_rate must be 0.0 or more and below 1.0."),
 ]

@@ -1,5 +1,6 @@
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -125,7 +126,7 @@ WRONG = [
 @pytest.mark.parametrize(("kwargs", "shape", "message"), WRONG)
 def test_wrong_arguments(kwargs, shape, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is compared below)
-        PositionEmbedding(**kwargs).build(shape)
+        PositionEmbedding(**kwargs)(keras.KerasTensor(shape))
     assert message in str(caught.value)
 
 

@@ -126,7 +126,7 @@ def test_dropout_is_drawn_in_training_only(rate):
 
 WRONG = [
     (dict(num_heads=0), None, "num_heads must be 1 or more. Received: num_heads=0"),
-    (dict(num_heads=2.0), None, "num_heads must be a whole number. Received: num_heads=2.0"),
+    (dict(num_heads=2.5), None, "num_heads must be a whole number. Received: num_heads=2.5"),
     (dict(num_heads=2, head_dim=0), None, "head_dim must be 1 or more. Received: head_dim=0"),
     (
         dict(num_heads=3),

@@ -1,0 +1,40 @@
+"""Models on the weights of a ViT that return what is inside it."""
+
+from typing import TYPE_CHECKING
+
+import keras
+from keras import layers
+
+if TYPE_CHECKING:
+    from keras_vit.model.vit import ViT
+
+EXTRACTS = ("features", "patch_tokens", "feature_map", "attention")
+
+
+def extractor(vit: "ViT", what: str) -> keras.Model:
+    """See `ViT.extractor`. Each is a functional model: it saves, pickles and can be part of another."""
+    if what not in EXTRACTS:
+        raise ValueError(f"what must be one of {EXTRACTS}. Received: what={what!r}")
+    config = vit.config
+    if what == "attention":
+        return keras.Model(vit.input, _attentions(vit), name=what)
+    if what == "features":
+        if config.num_classes == 0:
+            return keras.Model(vit.input, vit.output, name=what)
+        first_of_head = "head_hidden" if config.head_hidden_dim else "head"
+        return keras.Model(vit.input, vit.get_layer(first_of_head).input, name=what)
+    tokens = vit.get_layer(f"block_{config.depth - 1}").output[:, config.num_first_tokens :]
+    if config.normalises_tokens:
+        tokens = vit.get_layer("norm")(tokens)
+    if what == "feature_map":
+        tokens = layers.Reshape((*config.grid, config.dim), dtype=tokens.dtype, name="map")(tokens)
+    return keras.Model(vit.input, tokens, name=what)
+
+
+def _attentions(vit):
+    """The attention of each block: the blocks stand in the graph a second time, on the same weights."""
+    x, attentions = vit.get_layer("block_0").input, []  # b k+n d
+    for i in range(vit.config.depth):
+        x, attention = vit.get_layer(f"block_{i}")(x, return_attention=True)  # b k+n d, b h k+n k+n
+        attentions.append(attention)
+    return attentions
