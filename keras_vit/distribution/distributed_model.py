@@ -64,6 +64,12 @@ class DistributedModel(keras.Model):
             super().compile(**arguments)
             self.distribution.prepare_optimizer(self)
 
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and "optimizer" not in config:  # Keras takes it out when it writes an .h5 file
+            config["optimizer"] = keras.saving.serialize_keras_object(self.optimizer)
+        return config
+
     def compile_from_config(self, config):
         # Keras leaves it out for models with a `compile` of their own.
         arguments = keras.saving.deserialize_keras_object(config)

@@ -37,6 +37,10 @@ def without_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in (PARTS, "trainable")}
 
 
+SAME = {"epsilon": "norm_epsilon", "layer_norm_epsilon": "norm_epsilon"}
+"""Names of Keras's and KerasHub's layers that mean the same as ours, and are taken."""
+
+
 def check_names(cls: type, given: Iterable[str], others: Iterable[str] = OF_KERAS) -> None:
     """Refuses arguments that a class does not take.
 
@@ -127,6 +131,7 @@ def checked_init(init: Callable[..., None], others: Iterable[str] = OF_KERAS) ->
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        kwargs = _renamed(kwargs, signature.parameters)
         check_names(_class_of(self, checked), kwargs, others)
         try:
             bound = signature.bind(self, *args, **kwargs)
@@ -143,6 +148,16 @@ def checked_init(init: Callable[..., None], others: Iterable[str] = OF_KERAS) ->
 
     checked.__signature__ = signature  # type: ignore[attr-defined]  (Keras does not follow `__wrapped__`)
     return checked
+
+
+def _renamed(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Arguments with our names in place of those of `SAME`, unless ours is given too."""
+    made: dict[str, Any] = {}
+    for name, value in given.items():
+        ours = SAME.get(name, name)
+        is_free = ours in names and ours not in given and ours not in made
+        made[ours if name not in names and is_free else name] = value
+    return made
 
 
 def _class_of(instance: Any, init: Callable[..., None]) -> type:

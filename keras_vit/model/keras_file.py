@@ -123,6 +123,7 @@ def name_as_registered(path: Any, cls: type) -> None:
     if not str(path).endswith(H5):
         return
     with h5py.File(path, "r+") as file:
-        config = json.loads(file.attrs["model_config"])
-        config["class_name"] = keras.saving.get_registered_name(cls)
-        file.attrs["model_config"] = json.dumps(config).encode()
+        config = json.loads(file.attrs.get("model_config", "{}"))
+        if config.get("class_name") == cls.__name__:
+            config["class_name"] = keras.saving.get_registered_name(cls)
+            file.attrs["model_config"] = json.dumps(config).encode()

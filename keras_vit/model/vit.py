@@ -19,9 +19,9 @@ from keras_vit.model.extractor import extractor
 from keras_vit.model.keras_file import name_as_registered
 from keras_vit.model.layers import AddCLS, AttentionPool, EncoderBlock, PatchEmbed, PositionEmbedding
 from keras_vit.model.layers.activations import gelu
-from keras_vit.model.layers.base import policy_config, policy_of
+from keras_vit.model.layers.base import policy_of
 from keras_vit.model.layers.dropout import Dropout
-from keras_vit.model.layers.parts import parts_of, set_part, set_parts
+from keras_vit.model.layers.parts import parts_of, resolve_policies, set_part, set_parts
 from keras_vit.model.layers.patch_embed import resize_patch_kernel
 from keras_vit.model.layers.position_embedding import resize_position_table
 from keras_vit.model.weights.adapt import FREE, adapt
@@ -110,6 +110,7 @@ class ViT(DistributedModel):
             self.dtype_policy = dtype
         if not trainable:
             self.trainable = False
+        resolve_policies(self)
         set_parts(self, parts)  # what needs layers that are built, and flags that differ from the model's
 
     @classmethod
@@ -240,7 +241,8 @@ class ViT(DistributedModel):
             ValueError: other channels, or another patch size where it cannot change.
         """
         old = self.config
-        patch_size = patch_size or old.patch_size
+        wanted = whole_arguments({"image_shape": image_shape, "patch_size": patch_size}, hints(ViTConfig))
+        image_shape, patch_size = wanted["image_shape"], wanted["patch_size"] or old.patch_size
         if image_shape[2] != old.image_shape[2]:
             raise ValueError(
                 f"The channels must stay {old.image_shape[2]}. Received: image_shape={image_shape}"
@@ -253,6 +255,12 @@ class ViT(DistributedModel):
             raise ValueError(
                 "patch_norm=True normalises the pixels of a patch, so the weights are made for "
                 f"patch_size={old.patch_size}. Received: {patch_size}"
+            )
+        embed = self.get_layer("patch_embed")
+        if patch_size != old.patch_size and parts_of(embed).get("projection", {}).keys() - {"trainable"}:
+            raise ValueError(
+                "The patch embedding is quantized or has LoRA: resize the model before that. "
+                f"Received: patch_size={patch_size}"
             )
         new = ViT(**{**self.get_config(), "image_shape": tuple(image_shape), "patch_size": patch_size})
         for layer in self.layers:
@@ -272,12 +280,12 @@ class ViT(DistributedModel):
         name_as_registered(filepath, type(self))
 
     def get_config(self):
-        is_map = isinstance(self.dtype_policy, keras.dtype_policies.DTypePolicyMap)
-        parts = parts_of(self)
+        policy, parts = self.dtype_policy, parts_of(self)
+        is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
         return {
             **dataclasses.asdict(self.config),
             "name": self.name,
-            "dtype": policy_config(self) if is_map else self.dtype_policy.name,
+            "dtype": keras.dtype_policies.serialize(policy) if is_map else policy.name,
             "trainable": self.trainable,
             **({PARTS: parts} if parts else {}),
         }

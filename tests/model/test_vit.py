@@ -359,13 +359,3 @@ def test_a_file_with_code_in_it_is_not_loaded(tmp_path):
     keras.Model(images, small()(hidden)).save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="safe_mode"):
         keras.saving.load_model(tmp_path / "model.keras")
-
-
-@pytest.mark.same_on_every_backend
-@pytest.mark.parametrize(("name", "count"), [("compile", 2), ("fit", 4), ("evaluate", 3), ("predict", 2)])
-def test_the_first_arguments_have_the_order_of_keras(name, count):
-    ours, theirs = (
-        list(inspect.signature(getattr(model, name)).parameters)[1 : count + 1]
-        for model in (ViT, keras.Model)
-    )
-    assert ours == theirs

@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_vit.errors import InputError
 from keras_vit.model.arguments import OF_KERAS, PARTS, checked_init
-from keras_vit.model.layers.parts import Waiting, layers_inside, parts_of, set_parts, waiting_in
+from keras_vit.model.layers.parts import Waiting, parts_of, resolve_policies, set_parts, waiting_in
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -55,7 +55,6 @@ class ViTLayer(layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        config["dtype"] = policy_config(self)
         parts = parts_of(self)
         return {**config, PARTS: parts} if parts else config
 
@@ -72,6 +71,7 @@ def _then_set_parts(build: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(build)
     def build_and_set(self: ViTLayer, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
+        resolve_policies(self)
         _set_waiting(self)
 
     return build_and_set
@@ -105,25 +105,3 @@ def policy_of(dtype: Any) -> keras.dtype_policies.DTypePolicy:
         copied = {path: policy[path] for path in policy}
         return keras.dtype_policies.DTypePolicyMap(policy.default_policy.name, copied)
     return policy
-
-
-def policy_config(layer: keras.Layer) -> Any:
-    """The policy of a layer or a model as its config has it."""
-    policy = layer.dtype_policy
-    if not isinstance(policy, keras.dtype_policies.DTypePolicyMap):
-        return keras.dtype_policies.serialize(policy)
-    plain = keras.dtype_policies.DTypePolicyMap(policy.default_policy.name)
-    quantized = _quantized_paths(layer)
-    for path in policy:
-        found = policy[path]
-        if path in quantized and found.quantization_mode is not None:
-            found = found.get_config()["source_name"]  # the rest stands in the parts, with its options
-        plain[path] = found
-    return keras.dtype_policies.serialize(plain)
-
-
-def _quantized_paths(layer: keras.Layer) -> set[str]:
-    """The paths of the layers inside that `quantize` has changed."""
-    inside = layers_inside(layer).values()
-    own = {one.path for one in inside if getattr(one, "quantization_config", None) is not None}
-    return own.union(*map(_quantized_paths, inside))

@@ -61,12 +61,11 @@ def parts_of(layer: keras.Layer) -> dict[str, State]:
 def _quantization_of(layer: keras.Layer) -> State:
     if layer.quantization_mode is None:
         return {}
-    policy, config = layer.dtype_policy, getattr(layer, "quantization_config", None)
-    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
-        policy = policy[layer.path]
+    config = getattr(layer, "quantization_config", None)
     return {
         "quantization": {
-            "dtype": keras.dtype_policies.serialize(policy),
+            "mode": layer.quantization_mode,
+            "dtype": keras.dtype_policies.serialize(layer.dtype_policy),
             "config": None if config is None else keras.saving.serialize_keras_object(config),
         }
     }
@@ -112,7 +111,7 @@ def set_parts(layer: keras.Layer, parts: Mapping[str, State]) -> dict[str, State
 def set_part(layer: Any, name: str, parts: Mapping[str, State]) -> dict[str, State]:
     """Gives one layer, and those inside it, the state that a config tells.
 
-    A layer is quantized before it is built, by its policy, and gets LoRA after: call this at both times.
+    Some of it is for a layer that is not built, some for one that is: call this at both times.
 
     Args:
         layer: the layer.
@@ -123,23 +122,53 @@ def set_part(layer: Any, name: str, parts: Mapping[str, State]) -> dict[str, Sta
         The parts of this layer that wait.
     """
     state = dict(parts.get(name, {}))
-    if "quantization" in state and not layer.built:
-        told = state["quantization"]
-        layer.dtype_policy = keras.dtype_policies.deserialize(told["dtype"])
-        layer.quantization_config = keras.saving.deserialize_keras_object(told["config"])
+    left = {key: state.pop(key) for key in _too_early(layer, state)}
+    if "quantization" in state and layer.quantization_mode is None:
+        _quantize(layer, **state["quantization"])
     if "trainable" in state:
         layer.trainable = state["trainable"]
-    wants_lora = "lora" in state and not layer.lora_enabled
-    if wants_lora and layer.built:
+    if "lora" in state and not layer.lora_enabled:
         layer.enable_lora(state["lora"]["rank"], lora_alpha=state["lora"]["alpha"])
-    left = {name: {"lora": state["lora"]}} if wants_lora and not layer.built else {}
+    waiting = {name: left} if left else {}
     start = f"{name}/"
     below = {path.removeprefix(start): found for path, found in parts.items() if path.startswith(start)}
-    waiting = set_parts(layer, below) if below else {}
-    if waiting and hasattr(layer, "waiting"):
-        layer.waiting.parts.update(waiting)
-        return left
-    return {**left, **{start + path: found for path, found in waiting.items()}}
+    inside = set_parts(layer, below) if below else {}
+    if hasattr(layer, "waiting"):
+        layer.waiting.parts.update(inside)
+        return waiting
+    return {**waiting, **{start + path: found for path, found in inside.items()}}
+
+
+def _too_early(layer: keras.Layer, state: State) -> list[str]:
+    """What of a state needs weights that a layer does not have yet."""
+    if layer.built:
+        return []
+    mode = state.get("quantization", {}).get("mode")
+    # Weights have an order, in which optimizers keep what belongs to them. Keras adds those of float8 last.
+    return [*(["lora"] if "lora" in state else []), *(["quantization"] if mode == "float8" else [])]
+
+
+def _quantize(layer: Any, mode: str, dtype: Any, config: Any) -> None:
+    """Quantizes one layer: by its policy if it is not built, so that it has int8 weights from the start."""
+    config = keras.saving.deserialize_keras_object(config)
+    if layer.built:
+        layer.quantize(mode, config=config)
+    else:
+        layer.dtype_policy = keras.dtype_policies.deserialize(dtype)
+        layer.quantization_config = config
+
+
+def resolve_policies(layer: keras.Layer) -> None:
+    """Gives the layers of Keras inside, where they are built, the policy that a map has for their paths.
+
+    With the map itself Keras saves a quantized layer without its scales.
+    """
+    for inner in layers_inside(layer).values():
+        policy = inner.dtype_policy
+        is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
+        if is_map and inner.path and inner.built and not layers_inside(inner):
+            inner._dtype_policy = policy[inner.path]  # the property would write into the map
+        resolve_policies(inner)
 
 
 def merged(*parts: Mapping[str, State]) -> dict[str, State]:
