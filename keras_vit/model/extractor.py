@@ -1,6 +1,6 @@
 """Models on the weights of a ViT that return what is inside it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import layers
@@ -32,9 +32,39 @@ def extractor(vit: "ViT", what: str) -> keras.Model:
 
 
 def _attentions(vit):
-    """The attention of each block: the blocks stand in the graph a second time, on the same weights."""
+    """The attention of each block."""
     x, attentions = vit.get_layer("block_0").input, []  # b k+n d
     for i in range(vit.config.depth):
-        x, attention = vit.get_layer(f"block_{i}")(x, return_attention=True)  # b k+n d, b h k+n k+n
+        x, attention = WithAttention(vit.get_layer(f"block_{i}"))(x)  # b k+n d, b h k+n k+n
         attentions.append(attention)
     return attentions
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class WithAttention(layers.Layer):
+    """A layer, on the same weights, that returns its attention too.
+
+    Keras takes the number of outputs of a layer in a graph from its first call, so the layer itself cannot
+    stand in a functional model with and without its attention.
+
+    Args:
+        layer: an `EncoderBlock` or a `SelfAttention`, or its serialized form.
+    """
+
+    def __init__(self, layer: Any, **kwargs: Any):
+        layer = layer if isinstance(layer, layers.Layer) else keras.saving.deserialize_keras_object(layer)
+        super().__init__(**{"name": f"{layer.name}_attention", "dtype": layer.dtype_policy, **kwargs})
+        self.layer = layer
+
+    def build(self, input_shape):
+        if not self.layer.built:
+            self.layer.build(input_shape)
+
+    def call(self, x, training=None):
+        return self.layer(x, training=training, return_attention=True)
+
+    def compute_output_spec(self, x, training=None):
+        return self.layer.compute_output_spec(x, return_attention=True)
+
+    def get_config(self):
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}

@@ -52,6 +52,7 @@ class AddCLS(ViTLayer):
         return int(self.use_cls) + int(self.use_distilled) + self.num_registers
 
     def build(self, input_shape):
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: input_shape[-1]})
         self.tokens = self.add_weight(
             shape=(1, self.num_added, input_shape[-1]),
             initializer=keras.initializers.RandomNormal(stddev=0.02),
@@ -67,7 +68,7 @@ class AddCLS(ViTLayer):
         if previous_mask is None:
             return None
         mask = ops.cast(previous_mask, "bool")
-        added = ops.ones((ops.shape(mask)[0], self.num_added), dtype="bool")
+        added = ops.repeat(ops.ones_like(mask[:, :1]), self.num_added, axis=1)
         return ops.concatenate([added, mask], axis=1)  # b k+n
 
     def compute_output_shape(self, input_shape):

@@ -7,6 +7,7 @@ from keras_vit.model.config import NORM_EPSILON, check_as, check_fields, check_p
 from keras_vit.model.layers.activations import activation_config, as_activation
 from keras_vit.model.layers.kernels import Given, KernelLayer
 from keras_vit.model.layers.masks import attention_mask_of, masked
+from keras_vit.model.layers.mean_pool import check_left
 from keras_vit.model.layers.mlp import MLP
 
 
@@ -77,6 +78,7 @@ class AttentionPool(KernelLayer):
     def build(self, input_shape):
         batch, _, dim = input_shape
         check_pool_heads(dim, self.num_heads)
+        self.input_spec = layers.InputSpec(ndim=3, axes={-1: dim})
         self.probe = self.add_weight(shape=(1, 1, dim), initializer="glorot_uniform", name="probe")
         self.query = self._dense(dim, "query")
         self.key_value = self._dense(2 * dim, "key_value")
@@ -88,12 +90,13 @@ class AttentionPool(KernelLayer):
         self.mlp.build((batch, 1, dim))
 
     def call(self, tokens, mask=None):
+        check_left(tokens.shape[1], self.num_prefix_tokens)
         if self.num_prefix_tokens:
             tokens = tokens[:, self.num_prefix_tokens :]  # b n d
             mask = None if mask is None else mask[:, self.num_prefix_tokens :]
         count, dim = ops.shape(tokens)[1], tokens.shape[-1]  # tokens.shape has None if TensorFlow lacks it
         head_dim = dim // self.num_heads
-        probe = ops.convert_to_tensor(self.probe)  # layers that are quantized take no variable
+        probe = ops.reshape(self.probe, (1, 1, dim))  # a tensor: quantized layers take no variable
         query = ops.reshape(self.query(probe), (self.num_heads, head_dim))  # h k
         key_value = ops.reshape(self.key_value(tokens), (-1, count, 2, self.num_heads, head_dim))  # b n 2 h k
         # Fused attention gains nothing for one query, and that of JAX has no float16 on CPUs.
@@ -109,6 +112,7 @@ class AttentionPool(KernelLayer):
         return None
 
     def compute_output_shape(self, input_shape):
+        check_left(input_shape[1], self.num_prefix_tokens)
         return (input_shape[0], input_shape[-1])
 
     def get_config(self):

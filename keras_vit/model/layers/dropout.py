@@ -66,13 +66,16 @@ class Dropout(ViTLayer):
         self.rate = rate
         self.seed = seed
         self.noise_shape = noise_shape and tuple(noise_shape)  # a file gives a list
-        if rate:
-            # With a seed: without one, torch would draw from its global generator. The name is part of
-            # torch's state_dict; that of Keras counts the generators of the process.
-            first = random.randint(1, 10**9) if seed is None else seed
-            self.seed_generator = ReplicaSeed(first, name="seed_generator")
+        # With a seed: without one, torch would draw from its global generator.
+        self._first_seed = random.randint(1, 10**9) if rate and seed is None else seed
         self.supports_masking = True
-        self.built = True
+        self.built = not rate
+
+    def build(self, input_shape):
+        # Here, so that the name of the state, which is part of torch's state_dict, is below that of the layer
+        # around it; by default, Keras numbers the states of the process.
+        if self.rate:
+            self.seed_generator = ReplicaSeed(self._first_seed, name="seed_generator")
 
     def call(self, inputs, training=False):
         if not training or not self.rate:

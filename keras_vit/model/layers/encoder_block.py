@@ -146,7 +146,8 @@ class EncoderBlock(KernelLayer):
         self.supports_masking = True
 
     def build(self, input_shape):
-        for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+        self.input_spec = layers.InputSpec(ndim=3, axes={-1: input_shape[-1]})
+        for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp, self.drop_path):
             layer.build(input_shape)
         for scale in (self.attention_scale, self.mlp_scale):
             if scale is not None:

@@ -32,6 +32,7 @@ class LayerScale(ViTLayer):
         self.supports_masking = True
 
     def build(self, input_shape):
+        self.input_spec = keras.layers.InputSpec(min_ndim=1, axes={-1: input_shape[-1]})
         self.scale = self.add_weight(
             shape=(input_shape[-1],),
             initializer=keras.initializers.Constant(self.initial_value),

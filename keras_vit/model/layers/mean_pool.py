@@ -3,6 +3,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_vit.errors import InputError
 from keras_vit.model.config import check_as
 from keras_vit.model.layers.base import ViTLayer
 
@@ -40,6 +41,7 @@ class MeanPool(ViTLayer):
         self.built = True
 
     def call(self, tokens, mask=None):
+        check_left(tokens.shape[1], self.num_prefix_tokens)
         patches = tokens[:, self.num_prefix_tokens :]  # b n d
         if mask is None:
             return ops.mean(patches, axis=1)  # b d
@@ -51,7 +53,17 @@ class MeanPool(ViTLayer):
         return None
 
     def compute_output_shape(self, input_shape):
+        check_left(input_shape[1], self.num_prefix_tokens)
         return (input_shape[0], input_shape[-1])
 
     def get_config(self):
         return {**super().get_config(), "num_prefix_tokens": self.num_prefix_tokens}
+
+
+def check_left(tokens: Any, num_prefix_tokens: int) -> None:
+    """Refuses tokens of which none is left; a number that is not known passes."""
+    if isinstance(tokens, int) and tokens <= num_prefix_tokens:
+        raise InputError(
+            "num_prefix_tokens must leave a token to pool. "
+            f"Received: num_prefix_tokens={num_prefix_tokens}, {tokens} tokens"
+        )

@@ -70,9 +70,11 @@ class MLP(KernelLayer):
         self.supports_masking = True
 
     def build(self, input_shape):
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
         self.contract = self._dense(input_shape[-1], "contract", self.mlp_bias)
         self.expand.build(input_shape)
         self.contract.build((*input_shape[:-1], self.mlp_dim))
+        self.dropout.build(input_shape)
 
     def call(self, x, training=None):
         x = self.expand(x)  # ... m, or ... 2m with a gate

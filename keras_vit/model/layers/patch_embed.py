@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_vit.errors import InputError
+from keras_vit.model.arguments import whole
 from keras_vit.model.config import (
     NORM_EPSILON,
     Stem,
@@ -186,10 +187,11 @@ class PatchEmbed(KernelLayer):
         (p, q), is_known = self.patch_sides, isinstance(height, int) and isinstance(width, int)
         if is_known:
             batch = -1
-        # Else the batch size is a tensor, so that TensorFlow refuses sizes that it learns when it runs: with
-        # -1, it would make other numbers of rows of them.
+        # Else the batch size is a tensor: with -1, wrong sizes would give other numbers of rows.
         grid = (batch, height // p, width // q)
         is_symbolic = not is_known and keras.backend.backend() == "jax"
+        if not is_known and not is_symbolic:
+            _refuse_when_run(height, width, self.patch_size)
         if self.stem == "linear":
             x = self._cut(images, grid, is_symbolic)  # b n (p q c)
             if self.patch_norm:
@@ -261,9 +263,21 @@ def _checked_patch_size(given: Any) -> Any:
         raise InputError(
             f"patch_size must be a whole number, or (height, width). Received: patch_size={given!r}"
         )
-    for side in given:
+    sides = [whole(side, int) for side in given]
+    for side in sides:
         check_fields(patch_size=side)
-    return tuple(given)
+    return tuple(sides)
+
+
+def _refuse_when_run(height, width, patch_size):
+    """Refuses sizes that TensorFlow learns when it runs."""
+    import tensorflow as tf
+
+    p, q = patch_sides(patch_size)
+    message = (
+        f"patch_size must divide the height and the width of the image. Received: patch_size={patch_size}"
+    )
+    tf.debugging.assert_equal(height % p + width % q, 0, message=message)
 
 
 def _nan_if_cut_off(x, rest):

@@ -7,7 +7,8 @@ import numpy as np
 from keras import layers, ops
 
 from keras_vit.errors import InputError
-from keras_vit.model.config import Position, check_as, check_sincos2d, plain
+from keras_vit.model.arguments import whole
+from keras_vit.model.config import Position, check_as, check_sincos2d
 from keras_vit.model.layers.base import ViTLayer
 
 TEMPERATURE = 10_000.0
@@ -37,7 +38,8 @@ class PositionEmbedding(ViTLayer):
             without them, as in DeiT III (https://arxiv.org/abs/2204.07118), it adds nothing to the two.
 
     Call arguments:
-        grid: (rows, columns) of the patches of these tokens; by default that of the layer.
+        grid: (rows, columns) of the patches of these tokens; by default that of the layer. In a graph of
+            TensorFlow, both or none may be tensors.
 
     Input shape:
         `(batch, use_cls + use_distilled + num_registers + rows * columns, dim)`, or without first tokens
@@ -106,15 +108,17 @@ class PositionEmbedding(ViTLayer):
             shape = ops.shape(tokens)
             patches = self._patch_rows(shape[1:3], shape[-1])
             return tokens + ops.cast(ops.reshape(patches, (1, *shape[1:])), tokens.dtype)  # b r s d
-        dim, count = tokens.shape[-1], self.num_first + math.prod(grid or self.grid)
-        table = self._patch_rows(tuple(grid or self.grid), dim)  # 1 n d
+        grid = self.grid if grid is None else _checked_grid(grid)
+        dim, count = tokens.shape[-1], self.num_first + grid[0] * grid[1]
+        table = self._patch_rows(grid, dim)  # 1 n d
         # Tokens without a position get zeros: registers, and the first two if the table has no rows for them.
         if gap := self.num_first - self.num_first_rows:
             table = ops.concatenate([ops.zeros((1, gap, dim), dtype=table.dtype), table], axis=1)
         if self.num_first_rows:
             first = ops.cast(self.table[:, : self.num_first_rows], table.dtype)
             table = ops.concatenate([first, table], axis=1)
-        if tokens.shape[1] is None:  # TensorFlow learns it when it runs; one token must not become many
+        if tokens.shape[1] is None or not _is_known(grid):
+            # TensorFlow learns it when it runs; one token must not become many.
             tokens = ops.reshape(tokens, (ops.shape(tokens)[0], count, dim))
         return tokens + ops.cast(table, tokens.dtype)  # b k+n d
 
@@ -141,6 +145,8 @@ class PositionEmbedding(ViTLayer):
                 raise InputError(f"A feature map tells its grid. Received: grid={grid}")
             return
         grid = self.grid if grid is None else _checked_grid(grid)
+        if not _is_known(grid):  # tensors of TensorFlow
+            return
         count, expected = shape[1], self.num_first + math.prod(grid)
         if count is not None and (not isinstance(count, int) or count != expected):
             distilled = ", use_distilled=True" if self.use_distilled else ""
@@ -170,10 +176,11 @@ class PositionEmbedding(ViTLayer):
         return config
 
 
-def _checked_grid(grid: Any) -> tuple[int, int]:
-    """A grid as a tuple of Python's numbers."""
-    sides = [plain(side) for side in grid] if isinstance(grid, Sequence | np.ndarray) else []
-    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+def _checked_grid(grid: Any) -> tuple[Any, Any]:
+    """A grid as a tuple of Python's numbers, or of tensors that only TensorFlow knows."""
+    sides = [whole(side, int) for side in grid] if isinstance(grid, Sequence | np.ndarray) else []
+    is_known = [type(side) is int and side >= 1 for side in sides]
+    if len(sides) != 2 or not all(known or _is_scalar(s) for known, s in zip(is_known, sides, strict=True)):
         raise InputError(f"grid must be (rows, columns), each 1 or more. Received: grid={grid}")
     return sides[0], sides[1]
 
@@ -221,6 +228,11 @@ def _bicubic(old: int, new: Any) -> Any:
     far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
     weights = ops.where(x < 1.0, near, ops.where(x < 2.0, far, 0.0))
     return weights / ops.sum(weights, axis=1, keepdims=True)
+
+
+def _is_scalar(value: Any) -> bool:
+    """Whether it is a tensor, of one value that is not known."""
+    return ops.is_tensor(value) and len(value.shape) == 0
 
 
 def _is_known(grid: Sequence[Any]) -> bool:

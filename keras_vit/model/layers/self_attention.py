@@ -94,12 +94,15 @@ class SelfAttention(KernelLayer):
     def build(self, input_shape):
         batch, tokens, dim = input_shape
         check_heads(dim, self.num_heads, self.head_dim)
+        self.input_spec = layers.InputSpec(ndim=3, axes={-1: dim})
         self.width = self.head_dim or dim // self.num_heads
         inner = self.num_heads * self.width
         self.qkv = self._dense(3 * inner, "qkv", self.qkv_bias)
         self.projection = self._dense(dim, "projection", self.projection_bias)
         self.qkv.build(input_shape)
         self.projection.build((batch, tokens, inner))
+        self.dropout.build(input_shape)
+        self.attention_dropout.build((batch, self.num_heads, tokens, tokens))
         if self.qk_norm:
             options = dict(epsilon=self.norm_epsilon, dtype=self.dtype_policy)
             self.query_norm = layers.LayerNormalization(**options, name="query_norm")

@@ -3,6 +3,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_vit.errors import InputError
 from keras_vit.model.layers.base import ViTLayer
 
 
@@ -34,12 +35,19 @@ class TokenPool(ViTLayer):
         self.built = True
 
     def call(self, tokens):
+        self._check(tokens.shape[1])
         return tokens[:, self.index]  # b d
 
     def compute_mask(self, inputs, previous_mask=None):
         return None
 
+    def _check(self, tokens):
+        # JAX would take the last token in place of one that is not there.
+        if isinstance(tokens, int) and not -tokens <= self.index < tokens:
+            raise InputError(f"index must be that of a token. Received: index={self.index}, {tokens} tokens")
+
     def compute_output_shape(self, input_shape):
+        self._check(input_shape[1])
         return (input_shape[0], input_shape[-1])
 
     def get_config(self):

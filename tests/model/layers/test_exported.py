@@ -17,10 +17,11 @@ def served(model, folder):
     import tensorflow as tf
 
     model.export(folder, verbose=False)
-    serve = tf.saved_model.load(folder).serve
+    loaded = tf.saved_model.load(folder)
 
     def call(x):
-        outputs = serve([tf.constant(one) for one in x] if isinstance(x, list) else tf.constant(x))
+        x = [tf.constant(one) for one in x] if isinstance(x, list) else tf.constant(x)
+        outputs = loaded.serve(x)
         return [
             np.asarray(y, "float32") for y in (outputs if isinstance(outputs, list | tuple) else [outputs])
         ]

@@ -152,7 +152,7 @@ def test_lora_before_the_weights_is_refused():
 NAMES = [
     name
     for name in dir(keras.activations)
-    if name not in ("get", "serialize", "deserialize") and name[0] != "_"
+    if name not in ("get", "serialize", "deserialize", "threshold") and name[0] != "_"
 ]
 
 
@@ -219,3 +219,15 @@ def test_the_class_token_gets_a_mask_of_its_own():
     mask = np.array([[True, False, True], [False, False, True]])
     made = to_numpy(AddCLS(num_registers=1).compute_mask(None, keras.ops.convert_to_tensor(mask)))
     np.testing.assert_array_equal(made, np.concatenate([np.ones((2, 2)), mask], axis=1))
+
+
+@pytest.mark.parametrize(
+    "case", ["first tokens", "attention", "mlp, gelu", "block", "layer scale", "attention pool"]
+)
+def test_another_width_is_refused_not_broadcast(case):
+    kind, given, shape = LAYERS[case]
+    layer = kind(**given)
+    layer(random_input(shape))
+    for width in (1, 4):
+        with pytest.raises(ValueError, match="axis -1 of input shape to have value 8"):
+            layer(random_input((*shape[:-1], width)))

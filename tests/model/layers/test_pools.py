@@ -101,3 +101,18 @@ WRONG = [
 def test_wrong_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [MeanPool, lambda **given: AttentionPool(2, 12, **given)])
+def test_a_token_must_be_left(make):
+    pool = make(num_prefix_tokens=5)
+    for x in (random_input(SHAPE), keras.Input(SHAPE[1:])):
+        with pytest.raises(ValueError, match=r"must leave a token to pool. .*=5, 5 tokens"):
+            pool(x)
+
+
+@pytest.mark.parametrize("index", [5, -6])
+def test_the_token_must_be_there(index):
+    for x in (random_input(SHAPE), keras.Input(SHAPE[1:])):
+        with pytest.raises(ValueError, match=f"index must be that of a token. Received: index={index}, 5"):
+            TokenPool(index=index)(x)

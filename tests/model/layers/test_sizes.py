@@ -48,10 +48,10 @@ def test_patches_of_any_size(patch_size, shape):
 def test_a_map_is_the_tokens_row_by_row(stem):
     tokens = PatchEmbed(dim=8, **STEMS[stem])
     patches = PatchEmbed(dim=8, **STEMS[stem], feature_map=True)
+    patches.build((2, 16, 16, 3))
     for shape in ((2, 16, 16, 3), (2, 8, 24, 3)):
         x = random_input(shape)
         expected = to_numpy(tokens(x))
-        patches.build(shape)
         patches.set_weights(tokens.get_weights())
         made = to_numpy(patches(x))
         assert made.shape == patches.compute_output_shape(shape) == (*made.shape[:3], 8)
@@ -261,18 +261,17 @@ def model_of_any_size(kind="learned", stem="linear"):
     return keras.Model(images, MeanPool(num_prefix_tokens=1)(x))
 
 
-@pytest.mark.parametrize("kind", ["learned", "sincos2d"])
-@stems
+@pytest.mark.parametrize(("kind", "stem"), [("learned", "norm"), ("sincos2d", "conv")])
 def test_a_model_of_images_of_any_size(kind, stem):
     model = model_of_any_size(kind, stem)
-    for shape in ((4, 16, 16, 3), (4, 32, 32, 3), (4, 16, 48, 3)):
+    for shape in ((4, 16, 16, 3), (4, 16, 48, 3)):
         x = random_input(shape)
         answers = model.predict(x, batch_size=3, verbose=0)
         assert answers.shape == (4, 8)
         np.testing.assert_allclose(answers, to_numpy(model(x)), atol=1e-5)
         # An answer is of its own image.
         np.testing.assert_allclose(model.predict(x[::-1], verbose=0)[::-1], answers, atol=1e-5)
-    with pytest.raises(ValueError, match="patch_size must divide"):
+    with pytest.raises(Exception, match="patch_size must divide"):  # TensorFlow learns it when it runs
         model.predict(random_input((2, 18, 18, 3)), verbose=0)
 
 
@@ -287,14 +286,15 @@ def test_a_subclassed_model_has_an_answer_per_image():
             self.head = keras.layers.Dense(3)
 
         def call(self, images):
-            grid = (images.shape[1] // 4, images.shape[2] // 4)
+            _, height, width, _ = ops.shape(images)
+            grid = (height // 4, width // 4)
             x = self.positions(self.first(self.patches(images)), grid=grid)
             return self.head(self.block(x)[:, 0])
 
     model = Small()
     assert model.predict(random_input((4, 16, 16, 3)), verbose=0).shape == (4, 3)
     assert model.predict(random_input((4, 32, 32, 3)), verbose=0).shape == (4, 3)
-    with pytest.raises(ValueError, match="image 30x32"):
+    with pytest.raises(Exception, match="patch_size must divide"):
         model.predict(random_input((4, 30, 32, 3)), verbose=0)
 
 
@@ -308,6 +308,6 @@ def test_unknown_sizes_are_refused_when_tensorflow_learns_them():
         call = tf.function(model, input_signature=[tf.TensorSpec((None, None, None, 3))])
         x = random_input((4, 32, 16, 3))
         np.testing.assert_allclose(call(x), to_numpy(model(x)), atol=1e-5)
-        for wrong in ((2, 18, 16, 3), (16, 16, 18, 3), (4, 8, 12, 3) if stem == "tuple" else (1, 3, 3, 3)):
-            with pytest.raises(tf.errors.InvalidArgumentError):
+        for wrong in ((2, 17, 16, 3), (16, 16, 18, 3), (4, 3, 4, 3)):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="patch_size must divide"):
                 call(ops.convert_to_tensor(random_input(wrong)))
