@@ -74,7 +74,10 @@ def check_config(layer_class, init_kwargs, layer):
     own = {a.name: a.default for a in arguments if a.name != "self" and a.kind is not a.VAR_KEYWORD}
     assert set(config) == set(own) | {"name", "trainable", "dtype"}
     for name, default in own.items():
-        assert config[name] == init_kwargs.get(name, default), name
+        expected = init_kwargs.get(name, default)
+        if name == "data_format" and expected is None:
+            expected = keras.config.image_data_format()  # as Keras's convolutions keep it
+        assert config[name] == expected, name
     assert layer_class.from_config(config).get_config() == config
     # The config is JSON.
     stored = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))

@@ -8,9 +8,14 @@ from keras_vit import AddCLS, EncoderBlock, MeanPool, PatchEmbed, PositionEmbedd
 from tests.helpers.checks import random_input, randomize, to_numpy
 from tests.helpers.layer_cases import LAYERS
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="Keras exports a SavedModel of a plain Dense on torch neither"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        keras.backend.backend() == "torch",
+        reason="Keras exports a SavedModel of a plain Dense on torch neither",
+    ),
+    # Keras gives it to jax2tf.
+    pytest.mark.filterwarnings("ignore:The `native_serialization` parameter:DeprecationWarning"),
+]
 
 
 def served(model, folder):
