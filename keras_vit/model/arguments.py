@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from keras_vit.model.random_stream import python_random_kept
 from keras_vit.validation import validated
 
 OF_KERAS = ("name", "dtype", "trainable", "autocast", "activity_regularizer", "input_shape", "input_dim")
@@ -144,7 +145,8 @@ def checked_init(init: Callable[..., None], others: Iterable[str] = OF_KERAS) ->
                 bound.arguments[name] = value = whole(value, hints[name])
                 if kinds_of(hints[name]) <= {int, float, bool, types.NoneType}:
                     _only(name, hints[name])(**{name: value})
-        init(*bound.args, **bound.kwargs)
+        with python_random_kept():
+            init(*bound.args, **bound.kwargs)
 
     checked.__signature__ = signature  # type: ignore[attr-defined]  (Keras does not follow `__wrapped__`)
     return checked

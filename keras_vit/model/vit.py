@@ -24,6 +24,7 @@ from keras_vit.model.layers.dropout import Dropout
 from keras_vit.model.layers.parts import parts_of, resolve_policies, set_part, set_parts
 from keras_vit.model.layers.patch_embed import resize_patch_kernel
 from keras_vit.model.layers.position_embedding import resize_position_table
+from keras_vit.model.random_stream import keeps_python_random
 from keras_vit.model.weights.adapt import FREE, adapt
 from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.weights import Weights
@@ -62,6 +63,7 @@ class ViT(DistributedModel):
         508166
     """
 
+    @keeps_python_random
     def __init__(self, *args: Any, **kwargs: Any):
         parts = kwargs.pop(PARTS, None) or {}
         config, name, given_dtype, trainable = _bind(*args, **kwargs)

@@ -10,6 +10,7 @@ from keras import layers
 from keras_vit.errors import InputError
 from keras_vit.model.arguments import OF_KERAS, PARTS, checked_init
 from keras_vit.model.layers.parts import Waiting, parts_of, resolve_policies, set_parts, waiting_in
+from keras_vit.model.random_stream import python_random_kept
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -70,7 +71,8 @@ def _then_set_parts(build: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(build)
     def build_and_set(self: ViTLayer, *args: Any, **kwargs: Any) -> None:
-        build(self, *args, **kwargs)
+        with python_random_kept():
+            build(self, *args, **kwargs)
         resolve_policies(self)
         _set_waiting(self)
 
