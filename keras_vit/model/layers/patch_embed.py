@@ -192,6 +192,11 @@ class PatchEmbed(KernelLayer):
         is_symbolic = not is_known and keras.backend.backend() == "jax"
         if not is_known and not is_symbolic:
             _refuse_when_run(height, width, self.patch_size)
+        if is_symbolic and self.stem == "conv":
+            raise InputError(
+                'stem="conv" cannot be exported for images of any size on JAX, which has no gradient of such '
+                "convolutions: give keras.Input the height and the width, or export on TensorFlow."
+            )
         if self.stem == "linear":
             x = self._cut(images, grid, is_symbolic)  # b n (p q c)
             if self.patch_norm:
@@ -210,12 +215,13 @@ class PatchEmbed(KernelLayer):
 
     def _cut(self, images, grid, is_symbolic):
         (batch, rows, columns), (p, q), channels = grid, self.patch_sides, images.shape[-1]
-        if is_symbolic:
-            x = ops.image.extract_patches(images, (p, q), padding="valid", data_format="channels_last")
+        # A product over cut patches is a convolution with stride = kernel size, and faster on CPUs.
+        if is_symbolic:  # JAX cannot prove that p divides a size without a value
+            x = ops.take(images, _indices(rows, p), axis=1)  # b r p w c
+            x = ops.take(x, _indices(columns, q), axis=3)  # b r p s q c
         else:
-            # A product over cut patches is a convolution with stride = kernel size, and faster on CPUs.
             x = ops.reshape(images, (batch, rows, p, columns, q, channels))  # b r p s q c
-            x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # b r s p q c
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # b r s p q c
         return ops.reshape(x, (batch, rows * columns, p * q * channels))  # b n (p q c)
 
     def image_shape_of(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
@@ -267,6 +273,11 @@ def _checked_patch_size(given: Any) -> Any:
     for side in sides:
         check_fields(patch_size=side)
     return tuple(sides)
+
+
+def _indices(count, width):
+    """The indices of consecutive parts of an axis: (count, width)."""
+    return ops.arange(count, dtype="int32")[:, None] * width + ops.arange(width, dtype="int32")
 
 
 def _refuse_when_run(height, width, patch_size):

@@ -59,6 +59,10 @@ def test_images_of_any_size(stem, tmp_path):
     x = keras.layers.Reshape((-1, 8))(x)
     x = EncoderBlock(num_heads=2, mlp_dim=12)(AddCLS()(x))
     model = keras.Model(images, MeanPool(num_prefix_tokens=1)(x))
+    if stem == "conv" and keras.backend.backend() == "jax":  # whose convolutions have no gradient then
+        with pytest.raises(ValueError, match='stem="conv" cannot be exported for images of any size on JAX'):
+            model.export(tmp_path / "model", verbose=False)
+        return
     call = served(model, tmp_path / "model")
     for shape in ((2, 16, 16, 3), (3, 32, 8, 3)):
         x = random_input(shape)
