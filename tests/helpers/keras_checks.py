@@ -12,7 +12,7 @@ from keras import ops
 
 from tests.helpers.checks import functional, predict, random_input, randomize, to_numpy
 
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+POLICIES = ("mixed_float16", "bfloat16")
 
 
 def check_serialization(layer_class, given):

@@ -28,6 +28,7 @@ def all_of(outputs):
 
 
 @pytest.mark.parametrize("what", EXTRACTS)
+@pytest.mark.parametrize("vit", ["map, registers"], indirect=True)
 def test_extracts_save_pickle_and_join(vit, what, tmp_path):
     model, x = vit.extractor(what), random_input((2, 8, 12, 3))
     expected = all_of(model(x))
@@ -48,10 +49,10 @@ def test_extracts_save_pickle_and_join(vit, what, tmp_path):
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
     # The model itself is as before.
     assert len(vit.weights) == len(ViT.from_config(vit.get_config()).weights)
-    np.testing.assert_allclose(to_numpy(vit(x)), to_numpy(ViT_copy(vit)(x)), atol=1e-6)
+    np.testing.assert_allclose(to_numpy(vit(x)), to_numpy(copied(vit)(x)), atol=1e-6)
 
 
-def ViT_copy(vit):
+def copied(vit):
     copy = ViT.from_config(vit.get_config())
     copy.set_weights(vit.get_weights())
     return copy

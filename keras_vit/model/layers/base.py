@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_vit.distribution.synchronised import watch
 from keras_vit.errors import InputError
 from keras_vit.model.arguments import OF_KERAS, PARTS, checked_init
 from keras_vit.model.layers.parts import Waiting, parts_of, resolve_policies, set_parts, waiting_in
@@ -34,6 +35,7 @@ class ViTLayer(layers.Layer):
     """
 
     def __init__(self, **kwargs: Any):
+        watch()  # Keras's `fit` of a model with this layer asks for its devices
         waiting = Waiting(kwargs.pop(PARTS, None))
         super().__init__(**{**kwargs, "dtype": policy_of(kwargs.get("dtype"))})
         self.waiting = waiting

@@ -40,8 +40,9 @@ class BatchNorm(layers.BatchNormalization):
             return super().call(inputs, training=training)
         x = ops.cast(inputs, "float32")
         axes = tuple(range(len(x.shape) - 1))
-        mean = mean_over_replicas(ops.mean(x, axes))
-        variance = mean_over_replicas(ops.mean(ops.square(x - mean), axes))
+        rows = ops.shape(x)[0]
+        mean = mean_over_replicas(ops.mean(x, axes), rows)
+        variance = mean_over_replicas(ops.mean(ops.square(x - mean), axes), rows)
         for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + ops.stop_gradient(now) * (1.0 - self.momentum))
         x = ops.batch_normalization(x, mean, variance, -1, self.beta, self.gamma, self.epsilon)

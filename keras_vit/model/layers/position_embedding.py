@@ -223,7 +223,7 @@ def _bicubic(old: int, new: Any) -> Any:
     ratio = old / new if isinstance(new, int) else old / ops.cast(new, "float32")
     width = ops.maximum(ratio, 1.0)  # of the kernel, in old pixels
     centres = (_count(new) + 0.5) * ratio - 0.5
-    x = ops.abs(centres[:, None] - np.arange(old, dtype="float32")) / width  # new old
+    x = ops.abs(centres[:, None] - _count(old)) / width  # new old
     near = ((1.5 * x - 2.5) * x) * x + 1.0
     far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
     weights = ops.where(x < 1.0, near, ops.where(x < 2.0, far, 0.0))

@@ -84,6 +84,7 @@ VITS = {
 }
 
 
+@pytest.mark.long
 def test_a_vit_of_every_option(tmp_path):
     images, outputs = keras.Input((8, 8, 3)), []
     for name, given in VITS.items():
