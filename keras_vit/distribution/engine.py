@@ -11,17 +11,16 @@ import numpy as np
 
 from keras_vit.errors import DistributionError, InputError, first_line
 
-_current: list["Distribution"] = []
-
-
-def current_distribution() -> "Distribution":
-    """The innermost `distribute()` that has been entered; one device if there is none."""
-    return _current[-1] if _current else Distribution()
+entered: list["Distribution"] = []
+"""The `distribute()`s that this process is inside of, the innermost last."""
+known: list["Distribution"] = []
+"""All that were ever entered or adopted and have more than one device, the last one first."""
 
 
 def distribution_of(model: Any) -> "Distribution":
-    """The devices that a model was built on; one device for a model that is not from this package."""
-    return getattr(model, "distribution", Distribution())
+    """The devices that a model is trained on; one device for a model that does not say it."""
+    found = getattr(model, "distribution", None)
+    return found if isinstance(found, Distribution) else Distribution()
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Distribution:
     afterwards. Processes are numbered from 0. Process 0 is the chief, the only one that writes files.
     """
 
+    was_entered = False
     kind = "none"
     engine = "one device"
     num_devices = 1
@@ -55,15 +55,17 @@ class Distribution:
         return self.process_id == 0
 
     def __enter__(self) -> "Distribution":
-        if _current and _current[-1].num_devices > 1:
+        if entered and entered[-1].num_devices > 1:
             raise InputError("This distribute() is inside another one: leave that one first.")
-        _current.append(self)
+        self.remember()
+        self.was_entered = True
+        entered.append(self)
         self._open = contextlib.ExitStack()
         self._open.enter_context(self.scope())
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
-        _current.pop()
+        entered.pop()
         return self._open.__exit__(*error)
 
     def __str__(self) -> str:
@@ -79,6 +81,11 @@ class Distribution:
     def scope(self) -> contextlib.AbstractContextManager:
         """The backend's own context; it can be entered many times."""
         return contextlib.nullcontext()
+
+    def remember(self) -> None:
+        """Adds these devices to those that models may belong to."""
+        if self.num_devices > 1 and self not in known:
+            known.insert(0, self)
 
     # For runs
 
@@ -156,9 +163,15 @@ class Distribution:
 
     # For models
 
+    def owns(self, model: keras.Model) -> bool:
+        """Whether a model was built on these devices, as far as its weights tell."""
+        return False
+
+    def check_home(self, model: keras.Model) -> None:
+        """Raises InputError if the weights of a model are not on these devices."""
+
     def check_model(self, model: keras.Model) -> None:
         """Raises InputError if this model cannot be trained correctly on these devices."""
-        _refuse_other_scopes()
 
     def check_compile(self, model: keras.Model, arguments: dict) -> dict:
         """Returns the arguments of `compile` for these devices.
@@ -182,6 +195,10 @@ class Distribution:
         """
         return arguments
 
+    def callbacks(self, model: keras.Model) -> list[keras.callbacks.Callback]:
+        """Callbacks that `fit` needs besides those of the user."""
+        return []
+
     def evaluating(self) -> contextlib.AbstractContextManager:
         """The context of `evaluate` and `predict`: every process sees all images."""
         return contextlib.nullcontext()
@@ -200,8 +217,13 @@ class Distribution:
         """Converts the logs that a training or test step of Keras returns."""
         return logs
 
-    def tracked_loss(self, loss: Any) -> Any:
-        """The loss with the gradient of this replica and the mean value of all replicas."""
+    def tracked_loss(self, loss: Any, rows: Any) -> Any:
+        """The loss of a training step, with the gradient of this replica and the value to be logged.
+
+        Args:
+            loss: the mean over the rows of this replica.
+            rows: their number.
+        """
         return loss
 
     def gather(self, values: Any) -> Any:
@@ -218,20 +240,20 @@ def lost_process(error: Exception) -> DistributionError:
     )
 
 
-def _refuse_other_scopes() -> None:
-    """Refuses other ways to distribute, which Keras accepts silently with wrong results."""
-    if keras.backend.backend() != "jax" and keras.distribution.distribution() is not None:
-        raise InputError(
-            f"keras.distribution does nothing on the {keras.backend.backend()} backend, so all would run "
-            "on one device: use keras_vit.distribute() instead."
-        )
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+def built_outside(devices: Distribution) -> InputError:
+    """The error for a model that was built on other devices than those that are in use."""
+    return InputError(
+        f"This model was built outside of this {_place(devices)}, so its weights are not on these devices: "
+        "build it inside."
+    )
 
-        if tf.distribute.has_strategy():
-            name = type(tf.distribute.get_strategy()).__name__
-            raise InputError(
-                f"This model is in the scope of TensorFlow's own {name}, where clipping, batch norms and "
-                "dropout differ from one device, and some strategies give wrong numbers: use "
-                "keras_vit.distribute() instead."
-            )
+
+def made_outside(devices: Distribution) -> InputError:
+    """The error for an optimizer that was made before its devices were in use."""
+    return InputError(
+        f"This optimizer was made outside of {_place(devices)}: make it inside, or compile the model there."
+    )
+
+
+def _place(devices: Distribution) -> str:
+    return "distribute()" if devices.was_entered else devices.engine

@@ -1,11 +1,15 @@
 """Checks that several backends share: they refuse what would silently differ from one device."""
 
+import math
+import random
 from collections.abc import Collection
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_vit.distribution.engine import Distribution, ProcessShare
+from keras_vit.distribution.layers_inside import all_layers, of_this_package
 from keras_vit.errors import InputError
 
 EQUAL_SHARES = ("sum_over_batch_size", "mean")
@@ -39,32 +43,58 @@ def optimizer_of(arguments: dict) -> keras.optimizers.Optimizer:
     return keras.optimizers.get(arguments["optimizer"])
 
 
-def check_batches(distribution: Distribution, arguments: dict) -> None:
+def check_batch_norms(model: keras.Model, engine: str, instead: str) -> None:
+    """Refuses batch normalization by the statistics of each replica; that of this package takes all."""
+    for layer in all_layers(model):
+        if (
+            isinstance(layer, keras.layers.BatchNormalization)
+            and not (of_this_package(layer) or layer.synchronized)
+            and layer.trainable
+        ):
+            raise InputError(
+                f"The layer {layer.name!r} would normalise the share of each device by itself under "
+                f"{engine}, which differs from one device: {instead}, or freeze it."
+            )
+
+
+def split_validation(arguments: dict) -> dict:
+    """The arguments of `fit` with `validation_data` in place of `validation_split`, as Keras splits."""
+    given = dict(arguments)
+    share = given.pop("validation_split", None)
+    if not share or given.get("validation_data") is not None:
+        return given
+    names = [name for name in ("x", "y", "sample_weight") if given.get(name) is not None]
+    if not all(hasattr(given[name], "shape") for name in names):
+        raise InputError("validation_split does not work on several devices: use validation_data.")
+    first = math.floor(len(given["x"]) * (1.0 - share))
+    given["validation_data"] = tuple(given[name][first:] for name in names)
+    given.update({name: given[name][:first] for name in names})
+    return given
+
+
+def check_batches(distribution: Distribution, arguments: dict) -> dict:
     """Refuses batches for `fit` that the replicas cannot share equally, including a partial last batch.
+
+    Returns:
+        The arguments; arrays that are less than one batch become one batch, as on one device.
 
     Raises:
         InputError: it names the wrong size and how to fix it.
     """
+    arguments = split_validation(arguments)
     x = arguments["x"]
-    if arguments.get("validation_split"):
-        raise InputError("validation_split does not work on several devices: use validation_data.")
     if isinstance(x, ProcessShare):
         size = batch_size_of(x.batches)
         distribution.check_batch_size(size * distribution.num_processes)
-        return
+        return arguments
     if hasattr(x, "element_spec"):
         distribution.check_batch_size(batch_size_of(x))
-        return
-    if distribution.num_processes > 1:
-        raise InputError(
-            "fit in several processes takes a tf.data.Dataset of global batches, the same in each process. "
-            f"Received: x={type(x).__name__}"
-        )
+        return arguments
     if not hasattr(x, "shape"):
         raise InputError(
             f"fit on several devices takes arrays or a tf.data.Dataset. Received: x={type(x).__name__}"
         )
-    size = arguments.get("batch_size") or 32
+    size = min(arguments.get("batch_size") or 32, len(x))
     distribution.check_batch_size(size)
     if len(x) % size:
         raise InputError(
@@ -72,6 +102,7 @@ def check_batches(distribution: Distribution, arguments: dict) -> None:
             f"weight on several devices: leave {len(x) % size} images out, or use a tf.data.Dataset that is "
             "batched with drop_remainder=True."
         )
+    return {**arguments, "batch_size": size}
 
 
 def batch_size_of(dataset: Any) -> int:
@@ -85,12 +116,33 @@ def batch_size_of(dataset: Any) -> int:
     return int(sizes.pop() or 0)
 
 
-def process_share(distribution: Distribution, x: Any) -> Any:
-    """The share of this process of each global batch, as a dataset."""
+def process_share(distribution: Distribution, arguments: dict) -> dict:
+    """The arguments of `fit` with the share of this process of each global batch, as a dataset."""
+    x = arguments["x"]
     if isinstance(x, ProcessShare):
-        return x.batches
+        return {**arguments, "x": x.batches}
     if distribution.num_processes == 1:
-        return x
+        return arguments
+    if not hasattr(x, "element_spec"):
+        arguments = _in_the_same_order(distribution, arguments)
+        x = arguments["x"]
     size = batch_size_of(x) // distribution.num_processes
     first = size * distribution.process_id
-    return x.map(lambda *batch: keras.tree.map_structure(lambda rows: rows[first : first + size], batch))
+    share = x.map(lambda *batch: keras.tree.map_structure(lambda rows: rows[first : first + size], batch))
+    return {**arguments, "x": share}
+
+
+def _in_the_same_order(distribution: Distribution, arguments: dict) -> dict:
+    """Arrays as a dataset of global batches that all processes shuffle in the same way."""
+    import tensorflow as tf
+
+    given = dict(arguments)
+    arrays = [given.pop(name, None) for name in ("x", "y", "sample_weight")]
+    rows = tf.data.Dataset.from_tensor_slices(
+        tuple(keras.ops.convert_to_numpy(one) for one in arrays if one is not None)
+    )
+    if given.pop("shuffle", True):
+        seed = distribution.broadcast(np.array([random.randrange(2**31)], "int32"))
+        rows = rows.shuffle(len(arrays[0]), seed=int(seed[0]), reshuffle_each_iteration=True)
+    batches = rows.batch(given.pop("batch_size"), drop_remainder=True)
+    return {**given, "x": batches, "shuffle": False}

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_vit.distribution import guards
 from keras_vit.distribution.cluster import Cluster
-from keras_vit.distribution.engine import Distribution, lost_process
+from keras_vit.distribution.engine import Distribution, built_outside, known, lost_process, made_outside
 from keras_vit.distribution.loopback import is_loopback
 from keras_vit.errors import InputError
 
@@ -55,31 +55,59 @@ class _ModelParallel(_WholeBatches, keras.distribution.ModelParallel):
         return layout
 
 
-class Sharded(Distribution):
-    """A mesh of devices: its first axis shares the batch, its second axis, if any, splits the kernels."""
+class _AdoptedModelParallel(_WholeBatches, keras.distribution.ModelParallel):
+    """A user's ModelParallel, whose layouts stay its own affair."""
 
-    def __init__(self, kind: str, names: list[str], cluster: Cluster, model_devices: int, layout: dict):
-        self.kind = kind
-        self.num_devices = len(names)
-        self.num_processes, self.process_id = cluster.num_processes, cluster.process_id
-        self.model_devices = model_devices
-        self.num_replicas = self.num_devices // model_devices
-        self.layout = layout
-        if kind == "data":
-            self.engine = "keras.distribution.DataParallel"
-            self.sharding = _DataParallel(devices=names, auto_shard_dataset=False)
-            return
-        self.engine = "keras.distribution.ModelParallel"
-        mesh = keras.distribution.DeviceMesh((self.num_replicas, model_devices), ("batch", "model"), names)
-        rules = keras.distribution.LayoutMap(mesh)
-        for pattern, axes in layout.items():
-            rules[pattern] = tuple(axes)
-        self.sharding = _ModelParallel(layout_map=rules, batch_dim_name="batch", auto_shard_dataset=False)
+    def __init__(self, own: keras.distribution.ModelParallel):
+        no_rules = keras.distribution.LayoutMap(own.device_mesh)
+        super().__init__(layout_map=no_rules, batch_dim_name=own.batch_dim_name, auto_shard_dataset=False)
+        self.get_variable_layout = own.get_variable_layout  # type: ignore[method-assign]
+        self.get_tensor_layout = own.get_tensor_layout  # type: ignore[method-assign]
+
+
+class Sharded(Distribution):
+    """A mesh of devices: one axis shares the batch, another one, if any, splits the kernels.
+
+    Args:
+        sharding: one of the classes above.
+        layout: the rules of ours that must split a weight of the model.
+    """
+
+    def __init__(self, sharding: Any, layout: dict | None = None):
+        self.sharding, self.layout = sharding, layout or {}
+        mesh = sharding.device_mesh
+        self.num_devices = int(mesh.devices.size)
+        self.num_processes, self.process_id = jax.process_count(), jax.process_index()
+        self.num_replicas = mesh.shape[mesh.axis_names.index(sharding.batch_dim_name)]
+        self.model_devices = self.num_devices // self.num_replicas
+        self.kind = "model" if isinstance(sharding, keras.distribution.ModelParallel) else "data"
+        self.engine = f"keras.distribution.{'Model' if self.kind == 'model' else 'Data'}Parallel"
+        self.adopted_from: Any = None
 
     def scope(self):
         return self.sharding.scope()
 
+    def owns(self, model):
+        return bool(model.weights) and _devices_of(model.weights[0]) == self._devices()
+
+    def check_home(self, model):
+        if model.weights and not self.owns(model):
+            raise built_outside(self)
+
+    def _devices(self):
+        return set(self.sharding.device_mesh.backend_mesh.devices.flat)
+
     def check_model(self, model):
+        if not model.weights:
+            return
+        if self.adopted_from is not None and self.model_devices > 1:
+            layouts = [self.sharding.get_variable_layout(weight).axes for weight in model.weights]
+            if not any(axis for axes in layouts for axis in axes):
+                raise InputError(
+                    "The layout map of this ModelParallel matches no weight of this model, so nothing would "
+                    "be split: fix its rules; the path of a weight is for example "
+                    f"{model.weights[0].path!r}."
+                )
         for pattern in self.layout:
             optional = pattern in LAYOUT and pattern.endswith("bias")  # a ViT may have no biases
             if not optional and not any(re.fullmatch(pattern, variable.path) for variable in model.weights):
@@ -92,14 +120,12 @@ class Sharded(Distribution):
         if self.num_processes > 1:
             guards.refuse(arguments, "steps_per_execution", "several JAX processes")
         optimizer = guards.optimizer_of(arguments)
-        mine = set(self.sharding.device_mesh.backend_mesh.devices.flat)
-        if optimizer.variables[0].value.sharding.device_set != mine:
-            raise InputError("This optimizer was made outside of distribute(): make it inside.")
+        if _devices_of(optimizer.variables[0]) != self._devices():
+            raise made_outside(self)
         return {**arguments, "optimizer": optimizer}
 
     def fit_arguments(self, model, arguments):
-        guards.check_batches(self, arguments)
-        return {**arguments, "x": guards.process_share(self, arguments["x"])}
+        return guards.process_share(self, guards.check_batches(self, arguments))
 
     @contextlib.contextmanager
     def evaluating(self):
@@ -123,6 +149,10 @@ class Sharded(Distribution):
             for word in ("Gloo", "UNAVAILABLE", "DEADLINE", "heartbeat", "NCCL", "closed by")
         )
         return lost_process(error) if gone and self.num_processes > 1 else None
+
+
+def _devices_of(variable: Any) -> set:
+    return set(variable.value.sharding.device_set)
 
 
 def _whole(value: Any) -> np.ndarray:
@@ -153,7 +183,7 @@ def jax_distribution(
         return Distribution()
     names = [f"{device.platform}:{device.id}" for device in chosen]
     if kind != "model":
-        return Sharded("data", names, cluster, 1, {})
+        return Sharded(_DataParallel(devices=names, auto_shard_dataset=False))
     per_process = len(names) // cluster.num_processes
     cut = model_devices or per_process
     if per_process % cut:
@@ -161,7 +191,32 @@ def jax_distribution(
             f"model_devices={cut} does not divide the {per_process} devices of a process, and a copy of the "
             f"model cannot leave its process: use a divisor of {per_process}."
         )
-    return Sharded("model", names, cluster, cut, {**LAYOUT, **(layout or {})})
+    rules = {**LAYOUT, **(layout or {})}
+    mesh = keras.distribution.DeviceMesh((len(names) // cut, cut), ("batch", "model"), names)
+    layouts = keras.distribution.LayoutMap(mesh)
+    for pattern, axes in rules.items():
+        layouts[pattern] = tuple(axes)
+    sharding = _ModelParallel(layout_map=layouts, batch_dim_name="batch", auto_shard_dataset=False)
+    return Sharded(sharding, rules)
+
+
+def adopted_sharding() -> Distribution | None:
+    """The devices of `keras.distribution.set_distribution`, or of a scope of `keras.distribution`."""
+    current = keras.distribution.distribution()
+    if current is None or current.device_mesh.devices.size == 1:
+        return None
+    for one in known:
+        if isinstance(one, Sharded) and current in (one.sharding, one.adopted_from):
+            return one
+    if isinstance(current, keras.distribution.ModelParallel):
+        found = Sharded(_AdoptedModelParallel(current))
+    elif isinstance(current, keras.distribution.DataParallel):
+        found = Sharded(_DataParallel(device_mesh=current.device_mesh, auto_shard_dataset=False))
+    else:
+        return None  # a class of the user's: Keras alone knows what it does
+    found.adopted_from = current
+    found.remember()
+    return found
 
 
 def _number_in_process(device: Any) -> int:
@@ -171,7 +226,9 @@ def _number_in_process(device: Any) -> int:
 
 def _host_devices(count: int | None) -> None:
     """Divides the CPU into several devices, which JAX does only before it starts."""
-    if count and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    if count and count > jax.config.jax_num_cpu_devices:  # the user may have made more
         with contextlib.suppress(RuntimeError):  # JAX has started: the number of devices is checked later
             jax.config.update("jax_num_cpu_devices", count)
 

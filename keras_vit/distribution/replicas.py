@@ -27,14 +27,23 @@ def replica_id() -> Any:
     return _torch_world()[1] if backend == "torch" else 0
 
 
-def mean_over_replicas(value: Any) -> Any:
-    """The mean of a tensor over all replicas; gradients flow back to all of them."""
+def mean_over_replicas(value: Any, rows: Any = 1) -> Any:
+    """The mean of a tensor over all replicas; gradients flow back to all of them.
+
+    Args:
+        value: the mean over the rows of this replica.
+        rows: their number. Only TensorFlow's replicas may have unequal shares.
+    """
     if num_replicas() == 1:
         return value
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, value)
+        weight = tf.cast(rows, value.dtype)
+        # In one piece: two reductions at a time could meet each other's counterpart.
+        piece = tf.concat([tf.reshape(value * weight, [-1]), [weight]], 0)
+        summed = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, piece)
+        return tf.reshape(summed[:-1], tf.shape(value)) / summed[-1]
     from keras_vit.distribution.torch_engine import differentiable_mean
 
     return differentiable_mean(value)

@@ -4,8 +4,10 @@ from typing import Literal
 
 import keras
 
+from keras_vit.distribution.ambient import current_distribution
 from keras_vit.distribution.cluster import Cluster, read_cluster
 from keras_vit.distribution.engine import Distribution
+from keras_vit.distribution.synchronised import watch
 from keras_vit.errors import InputError
 from keras_vit.validation import Count, validated
 
@@ -69,6 +71,7 @@ def distribute(
     backend = keras.backend.backend()
     cluster = read_cluster(backend)
     _check_nodes(nodes, cluster, backend)
+    _check_user_has_none(kind)
     if kind == "none":
         return _one_device(devices, cluster)
     found = _on_backend(backend, kind, devices, cluster, model_devices, layout)
@@ -77,7 +80,22 @@ def distribute(
             f"kind={kind!r} needs more than one device, and {backend} has one: set devices=2 (on a machine "
             "without GPUs, the devices share the processors), or use kind='none'."
         )
+    if found.num_devices > 1:
+        watch()
     return found
+
+
+def _check_user_has_none(kind: str) -> None:
+    """Refuses two sets of devices at a time: that of the user's own strategy and another one."""
+    current = current_distribution()
+    if current.was_entered or current.num_devices == 1:
+        return  # `__enter__` knows about another distribute()
+    if keras.backend.backend() == "torch" and kind != "none":
+        return  # the same processes
+    raise InputError(
+        f"This distribute() is inside your own {current.engine}, which models use without it: leave one of "
+        "them out."
+    )
 
 
 def _one_device(devices: int | None, cluster: Cluster) -> Distribution:

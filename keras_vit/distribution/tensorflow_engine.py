@@ -1,34 +1,42 @@
 """MirroredStrategy on one machine, MultiWorkerMirroredStrategy on several."""
 
 import contextlib
-from collections.abc import Callable
+import json
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_vit.distribution import guards
-from keras_vit.distribution.cluster import Cluster
-from keras_vit.distribution.engine import Distribution, lost_process
+from keras_vit.distribution.cluster import Cluster, read_cluster
+from keras_vit.distribution.engine import Distribution, built_outside, known, lost_process, made_outside
+from keras_vit.distribution.tensorflow_batches import any_batches, as_batches, clip_together, count_of
 from keras_vit.errors import InputError
 
 
 class Mirrored(Distribution):
-    """A copy of the model on each device of this machine (tf.distribute.MirroredStrategy)."""
+    """A copy of the model on each device of this machine (tf.distribute.MirroredStrategy).
+
+    Args:
+        strategy: TensorFlow's own object, ours or the user's.
+    """
 
     kind = "data"
-    engine = "MirroredStrategy"
 
-    def __init__(self, devices: list[str]):
-        import tensorflow as tf
-
-        # By default TensorFlow tries to reduce as on GPUs, and warns on CPUs.
-        reduce = tf.distribute.HierarchicalCopyAllReduce if devices[0].startswith("CPU") else None
-        self.strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=reduce() if reduce else None)
-        self.num_devices = self.num_replicas = len(devices)
+    def __init__(self, strategy: Any):
+        self.strategy = strategy
+        self.engine = type(strategy).__name__
+        self.num_devices = self.num_replicas = strategy.num_replicas_in_sync
 
     def scope(self):
         return self.strategy.scope()
+
+    def owns(self, model):
+        return _home(model) is self.strategy
+
+    def check_home(self, model):
+        if model.weights and not self.owns(model):
+            raise built_outside(self)
 
     def check_model(self, model):
         if keras.distribution.distribution() is not None:
@@ -36,6 +44,8 @@ class Mirrored(Distribution):
                 "keras.distribution does nothing on the tensorflow backend: leave it out, "
                 "keras_vit.distribute() is enough."
             )
+        if self.was_entered:
+            guards.check_batch_norms(model, self.engine, "use synchronized=True")
 
     def check_compile(self, model, arguments):
         guards.check_compiled_steps(arguments, self.engine)
@@ -46,7 +56,7 @@ class Mirrored(Distribution):
                 f"gradient_accumulation_steps does not work under {self.engine}: use a larger batch or remat."
             )
         if not _is_distributed(optimizer.variables[0].value):
-            raise InputError("This optimizer was made outside of distribute(): make it inside.")
+            raise made_outside(self)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             raise InputError(
                 f"LossScaleOptimizer does not work under {self.engine}, because its scale would differ "
@@ -56,28 +66,46 @@ class Mirrored(Distribution):
 
     def prepare_optimizer(self, model):
         optimizer = model.optimizer
+        if "apply" in vars(optimizer):
+            return
         if any((optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)):
             optimizer.apply = clip_together(optimizer)
 
     def fit_arguments(self, model, arguments):
-        guards.check_batches(self, arguments)
+        as_asked = self.was_entered or self.num_processes > 1
+        arguments = (guards.check_batches if as_asked else any_batches)(self, arguments)
         if arguments.get("validation_data") is not None:
-            whole = _as_batches(arguments["validation_data"])
+            size = arguments.get("validation_batch_size") or arguments.get("batch_size")
+            whole = as_batches(arguments["validation_data"], size or 32)
             arguments["validation_data"] = self._whole_batches(whole)
-            arguments.setdefault("validation_steps", _count(whole))
-        return {**arguments, "x": guards.process_share(self, arguments["x"])}
+            if arguments.get("validation_steps") is None:
+                arguments["validation_steps"] = count_of(whole)
+        return guards.process_share(self, arguments)
+
+    def tracked_loss(self, loss, rows):
+        """The gradients of unequal shares, which Keras would add up as if they were equal."""
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if self.num_processes > 1 or context is None:  # the shares are equal; or not in a step
+            return loss
+        rows = tf.cast(rows, loss.dtype)
+        of_all = context.all_reduce(tf.distribute.ReduceOp.SUM, rows)
+        weighted = loss * rows * self.num_replicas / of_all
+        return tf.stop_gradient(loss - weighted) + weighted
 
     def evaluate_arguments(self, arguments):
         import tensorflow as tf
 
-        x, y = arguments["x"], arguments.pop("y")
-        if isinstance(x, tf.distribute.DistributedDataset):  # made in fit_arguments
+        if isinstance(arguments["x"], tf.distribute.DistributedDataset):  # made in fit_arguments
             return arguments
-        whole = _as_batches(x if y is None else (x, y), arguments.get("batch_size") or 32)
+        data = [arguments.pop(name, None) for name in ("x", "y", "sample_weight")]
+        given = tuple(one for one in data if one is not None)
+        whole = as_batches(given[0] if len(given) == 1 else given, arguments.get("batch_size") or 32)
         return {
             **arguments,
             "x": self._whole_batches(whole),
-            "steps": arguments.get("steps") or _count(whole),
+            "steps": arguments.get("steps") or count_of(whole),
         }
 
     def _whole_batches(self, batches):
@@ -89,9 +117,9 @@ class Mirrored(Distribution):
         import tensorflow as tf
 
         copies = self.num_replicas // self.num_processes
-        return self._one_by_one(batches.flat_map(lambda *b: tf.data.Dataset.from_tensors(b).repeat(copies)))
+        return self.one_by_one(batches.flat_map(lambda *b: tf.data.Dataset.from_tensors(b).repeat(copies)))
 
-    def _one_by_one(self, batches):
+    def one_by_one(self, batches):
         """A dataset whose elements are each the batch of one replica."""
         return self.strategy.distribute_datasets_from_function(lambda _: batches)
 
@@ -100,27 +128,22 @@ class Mirrored(Distribution):
         import tensorflow as tf
 
         forward = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
-        batches = _as_batches(x, arguments.get("batch_size") or 32)
+        batches = x
+        if not isinstance(x, tf.data.Dataset):  # one element per row, also where x is a list of arrays
+            batches = as_batches((x,), arguments.get("batch_size") or 32)
+        if arguments.get("steps"):
+            batches = batches.take(arguments["steps"])
         only_images = (batch[0] if isinstance(batch, tuple) else batch for batch in batches)
-        return np.concatenate([forward(images).numpy() for images in only_images])
+        found = [keras.tree.map_structure(lambda one: one.numpy(), forward(images)) for images in only_images]
+        return keras.tree.map_structure(lambda *pieces: np.concatenate(pieces), *found)
 
 
 class MultiWorker(Mirrored):
     """A copy of the model on each device of each machine (tf.distribute.MultiWorkerMirroredStrategy)."""
 
-    engine = "MultiWorkerMirroredStrategy"
-
-    def __init__(self, cluster: Cluster):
-        import tensorflow as tf
-
-        try:
-            self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        except RuntimeError as error:
-            raise InputError(
-                "TensorFlow was used in this process before it knew about the other processes: enter "
-                "distribute() first."
-            ) from error
-        self.num_devices = self.num_replicas = self.strategy.num_replicas_in_sync
+    def __init__(self, strategy: Any, cluster: Cluster):
+        super().__init__(strategy)
+        self.engine = "MultiWorkerMirroredStrategy"
         self.num_processes, self.process_id = cluster.num_processes, cluster.process_id
 
     def fit_arguments(self, model, arguments):
@@ -128,9 +151,9 @@ class MultiWorker(Mirrored):
         batches = arguments["x"]
         size = guards.batch_size_of(batches) * self.num_processes // self.num_replicas
         if not arguments.get("steps_per_epoch"):
-            arguments["steps_per_epoch"], batches = _count(batches), batches.repeat()
+            arguments["steps_per_epoch"], batches = count_of(batches), batches.repeat()
         # Otherwise TensorFlow would share the files or the batches once more.
-        return {**arguments, "x": self._one_by_one(batches.rebatch(size, drop_remainder=True))}
+        return {**arguments, "x": self.one_by_one(batches.rebatch(size, drop_remainder=True))}
 
     def step_logs(self, logs):
         # Keras reduces the logs of the workers along an axis, and a scalar does not have one.
@@ -160,6 +183,64 @@ class MultiWorker(Mirrored):
         return lost_process(error) if gone else None
 
 
+REFUSED = ("CentralStorageStrategy", "ParameterServerStrategy")
+"""Strategies under which `fit` of Keras 3 gives wrong numbers, or does not work."""
+
+
+def adopted_strategy(model: keras.Model | None) -> Distribution | None:
+    """The devices of the strategy that the user has entered, or that a model was built in.
+
+    Raises:
+        InputError: `fit` gives wrong numbers under it.
+    """
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+    if strategy is None and model is not None:
+        strategy = _home(model)
+    if strategy is None:
+        return None
+    name = next((name for name in REFUSED if name in _names(strategy)), None)
+    if name:
+        raise InputError(
+            f"fit of Keras 3 gives wrong numbers, or fails, under TensorFlow's own {name}: use "
+            "tf.distribute.MirroredStrategy() or keras_vit.distribute()."
+        )
+    if strategy.num_replicas_in_sync == 1:
+        return None  # what Keras does there is what it does on one device
+    found = next((one for one in known if getattr(one, "strategy", None) is strategy), None)
+    if found is None:
+        cluster = _cluster_of(strategy)
+        found = MultiWorker(strategy, cluster) if cluster.num_processes > 1 else Mirrored(strategy)
+        found.remember()
+    return found
+
+
+def _names(strategy: Any) -> list[str]:
+    # TensorFlow has two classes of some strategies, ...V1 and ...V2.
+    return [one.__name__.removesuffix("V1").removesuffix("V2") for one in type(strategy).__mro__]
+
+
+def _cluster_of(strategy: Any) -> Cluster:
+    """The processes of a user's strategy, as its resolver knows them."""
+    resolver = strategy.cluster_resolver
+    workers = resolver.cluster_spec().as_dict() if resolver is not None else {}
+    if not workers or resolver.task_type is None:
+        return Cluster()
+    task = {"type": resolver.task_type, "index": resolver.task_id}
+    return read_cluster("tensorflow", {"TF_CONFIG": json.dumps({"cluster": workers, "task": task})})
+
+
+def _home(model: keras.Model) -> Any:
+    """The strategy that a model was built in; `None` outside of any."""
+    import tensorflow as tf
+
+    if model.weights:
+        return getattr(model.weights[0].value, "distribute_strategy", None)
+    home = model.distribute_strategy  # where there is none, what is in use now
+    return home if tf.distribute.has_strategy() or home is not tf.distribute.get_strategy() else None
+
+
 def tensorflow_distribution(kind: str, devices: int | None, cluster: Cluster) -> Distribution:
     """See `distribute`."""
     import tensorflow as tf
@@ -169,17 +250,41 @@ def tensorflow_distribution(kind: str, devices: int | None, cluster: Cluster) ->
             "TensorFlow under Keras 3 cannot split a model over devices, keras.distribution does nothing "
             "there: use the JAX backend (KERAS_BACKEND=jax) for kind 'model', or kind 'data'."
         )
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")
     if cluster.num_processes > 1:
         _keep_gpus(gpus, devices)
-        return MultiWorker(cluster)
+        return MultiWorker(_multi_worker_strategy(), cluster)
+    count = sum(map(_logical_count, gpus))
     if gpus:
-        if devices and devices > len(gpus):
-            raise InputError(f"devices={devices} is more than the {len(gpus)} GPUs here: use fewer.")
-        names = [f"GPU:{i}" for i in range(devices or len(gpus))]
+        if devices and devices > count:
+            raise InputError(f"devices={devices} is more than the {count} GPUs here: use fewer.")
+        names = [f"GPU:{i}" for i in range(devices or count)]
     else:
-        names = _logical_cpus(devices or 1)
-    return Mirrored(names) if len(names) > 1 else Distribution()
+        names = _logical_cpus(devices)
+    if len(names) == 1:
+        return Distribution()
+    # By default TensorFlow tries to reduce as on GPUs, and warns on CPUs.
+    reduce = None if gpus else tf.distribute.HierarchicalCopyAllReduce()
+    return Mirrored(tf.distribute.MirroredStrategy(names, cross_device_ops=reduce))
+
+
+def _multi_worker_strategy() -> Any:
+    import tensorflow as tf
+
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise InputError(
+            "TensorFlow was used in this process before it knew about the other processes: enter "
+            "distribute() first."
+        ) from error
+
+
+def _logical_count(device: Any) -> int:
+    """Into how many devices the user has divided a physical one."""
+    import tensorflow as tf
+
+    return len(tf.config.get_logical_device_configuration(device) or [None])
 
 
 def _keep_gpus(gpus: list, devices: int | None) -> None:
@@ -196,66 +301,28 @@ def _keep_gpus(gpus: list, devices: int | None) -> None:
         tf.config.set_visible_devices(gpus[:devices], "GPU")
 
 
-def _logical_cpus(count: int) -> list[str]:
-    """The names of `count` CPU devices, into which TensorFlow divides the CPU before it starts."""
+def _logical_cpus(count: int | None) -> list[str]:
+    """The names of `count` CPU devices, into which TensorFlow divides the CPU before it starts.
+
+    Args:
+        count: `None` for those that the user has configured, or one.
+    """
     import tensorflow as tf
 
-    if count > 1:
-        one = tf.config.list_physical_devices("CPU")[0]
+    one = tf.config.list_physical_devices("CPU")[0]
+    configured = _logical_count(one)
+    if count is None:
+        count = configured
+    elif count > configured:
         configuration = [tf.config.LogicalDeviceConfiguration()] * count
         try:
             tf.config.set_logical_device_configuration(one, configuration)
         except RuntimeError as error:
-            found = len(tf.config.list_logical_devices("CPU"))
-            if found < count:
-                raise InputError(
-                    f"TensorFlow has started with {found} CPU device{'s' * (found > 1)}, it is too late for "
-                    f"{count}: enter distribute(devices={count}) before anything else uses TensorFlow."
-                ) from error
+            raise InputError(
+                f"TensorFlow has started with {configured} CPU device{'s' * (configured > 1)}, it is too "
+                f"late for {count}: enter distribute(devices={count}) before anything else uses TensorFlow."
+            ) from error
     return [f"CPU:{i}" for i in range(count)]
-
-
-def clip_together(optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
-    """An `optimizer.apply` that clips the gradient of the whole batch instead of that of each replica."""
-    keras_apply = optimizer.apply
-
-    def apply(grads, trainable_variables=None):
-        import tensorflow as tf
-
-        context = tf.distribute.get_replica_context()
-        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
-        clipped = clip(summed, optimizer)
-        # Keras sums over the replicas once more. Its own clipping then has nothing left to clip.
-        shares = [gradient / context.num_replicas_in_sync for gradient in clipped]
-        return keras_apply(shares, trainable_variables)
-
-    return apply
-
-
-def clip(gradients: list, optimizer: keras.optimizers.Optimizer) -> list:
-    """The gradients, clipped by the settings of the optimizer."""
-    import tensorflow as tf
-
-    if optimizer.clipnorm:
-        return [tf.clip_by_norm(gradient, optimizer.clipnorm) for gradient in gradients]
-    if optimizer.global_clipnorm:
-        return tf.clip_by_global_norm(gradients, optimizer.global_clipnorm)[0]
-    return [tf.clip_by_value(gradient, -optimizer.clipvalue, optimizer.clipvalue) for gradient in gradients]
-
-
-def _as_batches(x: Any, batch_size: int = 32) -> Any:
-    """A dataset of batches, which is made from arrays if `x` is not a dataset."""
-    import tensorflow as tf
-
-    if isinstance(x, tf.data.Dataset):
-        return x
-    return tf.data.Dataset.from_tensor_slices(tuple(x) if isinstance(x, list) else x).batch(batch_size)
-
-
-def _count(batches: Any) -> int | None:
-    """The number of batches, or `None` if the dataset does not know it."""
-    count = int(batches.cardinality())
-    return count if count >= 0 else None
 
 
 def _is_distributed(variable: Any) -> bool:

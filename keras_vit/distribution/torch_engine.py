@@ -13,10 +13,11 @@ import keras
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.utils.data import DistributedSampler
 
 from keras_vit.distribution import guards
 from keras_vit.distribution.cluster import Cluster
-from keras_vit.distribution.engine import Distribution, lost_process
+from keras_vit.distribution.engine import Distribution, known, lost_process
 from keras_vit.distribution.loopback import HOST, keep_collectives_on_loopback
 from keras_vit.errors import InputError
 
@@ -30,15 +31,8 @@ class Processes(Distribution):
     kind = "data"
     engine = "torch.distributed"
 
-    def __init__(self, cluster: Cluster):
-        if not dist.is_initialized():
-            try:
-                _join()
-            except (OSError, ValueError, RuntimeError) as error:  # dist.DistError is a RuntimeError
-                raise InputError(
-                    f"The processes of this run could not join ({str(error).splitlines()[0]}): start all of "
-                    "them with torchrun and the same arguments."
-                ) from error
+    def __init__(self) -> None:
+        self.group = dist.group.WORLD
         self.num_devices = self.num_replicas = self.num_processes = dist.get_world_size()
         self.process_id = dist.get_rank()
         self.sees_all = False
@@ -48,8 +42,16 @@ class Processes(Distribution):
         guards.check_losses(arguments, self.engine)
         return {**arguments, "jit_compile": False}
 
+    def owns(self, model):
+        return self.group is dist.group.WORLD  # torch's weights are the same on any number of processes
+
+    def check_model(self, model):
+        guards.check_batch_norms(model, self.engine, "use another normalization")
+
     def prepare_optimizer(self, model):
         optimizer = model.optimizer
+        if "apply" in vars(optimizer):
+            return
         keras_apply = optimizer.apply
 
         def apply(grads, trainable_variables=None):
@@ -59,14 +61,18 @@ class Processes(Distribution):
         optimizer.apply = apply
 
     def fit_arguments(self, model, arguments):
-        guards.check_batches(self, arguments)
-        self._copy_weights_of_chief(model)
-        return {**arguments, "x": guards.process_share(self, arguments["x"])}
+        if isinstance(arguments["x"], torch.utils.data.DataLoader):
+            sampler = arguments["x"].sampler
+            if not isinstance(sampler, DistributedSampler) or sampler.num_replicas != self.num_processes:
+                raise InputError(
+                    "This DataLoader gives every process all images: make it with "
+                    "sampler=torch.utils.data.DistributedSampler(...), or use arrays or a tf.data.Dataset."
+                )
+            return arguments  # the sampler gives each process equally many
+        return guards.process_share(self, guards.check_batches(self, arguments))
 
-    def _copy_weights_of_chief(self, model):
-        """Gives every process the weights of the chief."""
-        for variable in model.variables:
-            dist.broadcast(variable.value.data, src=0)
+    def callbacks(self, model):
+        return [_SameWeights()]
 
     @contextlib.contextmanager
     def evaluating(self):
@@ -76,7 +82,7 @@ class Processes(Distribution):
         finally:
             self.sees_all = before
 
-    def tracked_loss(self, loss):
+    def tracked_loss(self, loss, rows):
         mean = loss.detach().clone()
         dist.all_reduce(mean)
         return loss + (mean / self.num_processes - loss.detach())
@@ -107,6 +113,40 @@ class Processes(Distribution):
             and any(word in text for word in ("gloo", "Connection closed", "Connection reset", "Timed out"))
         )
         return lost_process(error) if gone else None
+
+
+class _SameWeights(keras.callbacks.Callback):
+    """Gives every process the weights of the chief before training, and checks that they stay the same.
+
+    They would not if a `train_step` by hand used another optimizer than that of the model.
+    """
+
+    def on_train_begin(self, logs=None):
+        self.checked = False
+        for variable in [*self.model.variables, *self.model.optimizer.variables]:
+            dist.broadcast(variable.value.data, src=0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.checked:  # the first step tells, before hours are lost
+            self.checked = True
+            self._check()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check()
+
+    def _check(self):
+        weights = self.model.weights
+        sums = torch.stack([weight.value.detach().double().sum() for weight in weights])
+        least, most = sums.clone(), sums.clone()
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        for weight, low, high in zip(weights, least.tolist(), most.tolist(), strict=True):
+            if low != high:
+                raise InputError(
+                    f"The weight {weight.path!r} differs between the processes after a step of "
+                    f"{type(self.model).__name__}: in a train_step of your own, change weights by "
+                    "self.optimizer only."
+                )
 
 
 class _DifferentiableMean(torch.autograd.Function):
@@ -170,6 +210,23 @@ def _meeting_on_loopback():
     return {"store": store, "rank": rank, "world_size": count}
 
 
+def _processes() -> Processes:
+    """The devices of torch's default group; the same object for the same group."""
+    for one in known:
+        if isinstance(one, Processes) and one.group is dist.group.WORLD:
+            return one
+    found = Processes()
+    found.remember()
+    return found
+
+
+def adopted_processes() -> Distribution | None:
+    """The processes of a group that the user has initialised."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return None
+    return _processes()
+
+
 def torch_distribution(kind: str, devices: int | None, cluster: Cluster) -> Distribution:
     """See `distribute`."""
     if kind == "model":
@@ -178,6 +235,8 @@ def torch_distribution(kind: str, devices: int | None, cluster: Cluster) -> Dist
             "(KERAS_BACKEND=jax) for kind 'model', or kind 'data'."
         )
     if cluster.num_processes == 1:
+        if (found := adopted_processes()) is not None:  # started without a launcher
+            return found
         if devices and devices > 1:
             raise InputError(
                 "On the torch backend each device has its own process: start this as "
@@ -190,7 +249,15 @@ def torch_distribution(kind: str, devices: int | None, cluster: Cluster) -> Dist
             f"torchrun started {here} processes on this machine, one per device, but devices={devices}: "
             f"use --nproc-per-node {devices}, or leave devices out."
         )
-    return Processes(cluster)
+    if not dist.is_initialized():
+        try:
+            _join()
+        except (OSError, ValueError, RuntimeError) as error:  # dist.DistError is a RuntimeError
+            raise InputError(
+                f"The processes of this run could not join ({str(error).splitlines()[0]}): start all of "
+                "them with torchrun and the same arguments."
+            ) from error
+    return _processes()
 
 
 def torchrun_command(kind: str, devices: int | None, arguments: list[str]) -> list[str] | None:

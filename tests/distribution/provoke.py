@@ -5,6 +5,7 @@ Writes {case: message} as JSON. A case that is not refused has the message null.
 
 import json
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import keras_vit
 BACKEND = keras.backend.backend()
 TWO = {} if BACKEND == "torch" else {"devices": 2}
 CASES = {}
+OF_TENSORFLOW: list[str] = []
 
 
 def case(function):
@@ -24,6 +26,21 @@ def case(function):
 def build(**options):
     sizes = dict(patch_size=4, dim=8, depth=1, num_heads=2, mlp_dim=16)
     return keras_vit.ViT(image_shape=(8, 8, 1), num_classes=3, **{**sizes, **options})
+
+
+def by_hand():
+    return keras.Sequential(
+        [
+            keras_vit.PatchEmbed(patch_size=4, dim=8),
+            keras_vit.EncoderBlock(num_heads=2, mlp_dim=16),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def without_our_layers(*more):
+    return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4), *more, keras.layers.Dense(3)])
 
 
 def compiled(optimizer="adamw", model=None, **options):
@@ -108,6 +125,39 @@ def indivisible_batch_of_arrays():
 
 
 @inside
+def xla_for_another_model():
+    fit(batches(4, drop_remainder=True), model=compiled(model=without_our_layers(), jit_compile=True))
+
+
+@inside
+def partial_batch_for_another_model():
+    fit(batches(4, drop_remainder=False), model=compiled(model=without_our_layers()))
+
+
+@inside
+def batch_norm_of_keras():
+    model = without_our_layers(keras.layers.BatchNormalization(name="norm"))
+    fit(batches(4, drop_remainder=True), model=compiled(model=model))
+
+
+@inside
+def train_step_with_another_optimizer():
+    class Model(keras.Sequential):
+        def train_step(self, data):
+            import torch
+
+            x, y = data
+            loss = keras.ops.mean(keras.ops.square(self(x) - y))
+            loss.backward()
+            share = torch.distributed.get_rank() + 1
+            for weight in self.trainable_weights:
+                weight.assign(weight - 0.1 * share * weight.value.grad)
+            return {"loss": loss}
+
+    fit(batches(4, drop_remainder=True), model=compiled(model=Model(without_our_layers().layers)))
+
+
+@inside
 def validation_split():
     fit(batches(4, drop_remainder=True), validation_split=0.5)
 
@@ -127,7 +177,7 @@ def within_another():
 def model_from_outside():
     model = build()
     with keras_vit.distribute("data", **TWO):
-        compiled(model=model)
+        fit(model=compiled(model=model))
 
 
 @case
@@ -202,10 +252,110 @@ def central_storage():
 
 
 @case
-def own_mirrored():
+def layers_in_central_storage():
     import tensorflow as tf
 
-    in_strategy(lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    with tf.distribute.experimental.CentralStorageStrategy(["CPU:0"], "CPU:0").scope():
+        fit(model=compiled(model=by_hand()))
+
+
+def in_own_strategy(function):
+    """Runs a case in the scope of a strategy of the user's."""
+
+    def run():
+        import tensorflow as tf
+
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            function()
+
+    run.__name__ = function.__name__
+    OF_TENSORFLOW.append(function.__name__)
+    return case(run)
+
+
+@in_own_strategy
+def own_mirrored():
+    build()
+
+
+@in_own_strategy
+def own_mirrored_and_distribute():
+    with keras_vit.distribute("data", **TWO):
+        pass
+
+
+@in_own_strategy
+def own_mirrored_with_xla():
+    fit(model=compiled(model=by_hand(), jit_compile=True))
+
+
+@in_own_strategy
+def own_mirrored_with_gradient_accumulation():
+    fit(model=compiled(keras.optimizers.AdamW(gradient_accumulation_steps=2), by_hand()))
+
+
+@in_own_strategy
+def own_mirrored_with_batches_of_5():
+    fit(batch_size=5)
+
+
+@in_own_strategy
+def own_mirrored_with_validation_split():
+    fit(validation_split=0.3)
+
+
+@in_own_strategy
+def copies_in_own_mirrored():
+    """`clone_model`, and `load_model` of a compiled model with the state of its optimizer."""
+    model = compiled()
+    fit(model=model)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/model.keras")
+        fit(model=keras.saving.load_model(f"{folder}/model.keras"))
+    fit(model=compiled(model=keras.models.clone_model(model)))
+
+
+@case
+def keras_tuner_in_own_mirrored():
+    import keras_tuner
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = keras_tuner.RandomSearch(
+            lambda hp: compiled(model=build(depth=hp.Int("depth", 1, 2)), metrics=["accuracy"]),
+            "val_accuracy",
+            max_trials=1,
+            directory=folder,
+            distribution_strategy=tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+        )
+        x, y = np.zeros((16, 8, 8, 1), "float32"), np.eye(3, dtype="float32")[[0, 1] * 8]
+        tuner.search(x, y, validation_data=(x, y), verbose=0)
+        if not tuner.oracle.trials or next(iter(tuner.oracle.trials.values())).status != "COMPLETED":
+            raise keras_vit.InputError("the trial has failed")
+
+
+@in_own_strategy
+def another_model_in_own_mirrored():
+    """Without our layers it is Keras's affair."""
+    fit(model=compiled(keras.optimizers.AdamW(global_clipnorm=1.0), without_our_layers()), batch_size=5)
+
+
+@case
+def model_in_own_mirrored_from_outside():
+    import tensorflow as tf
+
+    model = by_hand()
+    model.build((None, 8, 8, 1))
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        fit(model=compiled(model=model))
+
+
+OF_TENSORFLOW += [
+    "central_storage",
+    "layers_in_central_storage",
+    "keras_tuner_in_own_mirrored",
+    "model_in_own_mirrored_from_outside",
+]
 
 
 def message(function):
@@ -220,10 +370,16 @@ if __name__ == "__main__":
     with keras_vit.distribute("data", **TWO) as distribution:  # the backend now knows the devices
         pass
     if BACKEND != "tensorflow":
-        del CASES["central_storage"], CASES["own_mirrored"]
+        for name in OF_TENSORFLOW:
+            del CASES[name]
+    if BACKEND != "torch":
+        del CASES["train_step_with_another_optimizer"]
     if BACKEND == "jax":
         del CASES["keras_distribution"]  # it works on JAX
-    found = {name: message(function) for name, function in CASES.items()}
+    found = {}
+    for name, function in CASES.items():
+        print(name, flush=True)  # the last one, if it does not end
+        found[name] = message(function)
     if distribution.is_chief:
         with open(sys.argv[1], "w") as file:
             json.dump(found, file)

@@ -1,16 +1,21 @@
 """Trains 20 steps on given devices, in a new process: python -m tests.distribution.steps JSON.
 
-The JSON: {"cases": [{"out": file, "distribute": {...}, "optimizer": {...}, "model": {...}}, ...]}.
+The JSON: {"cases": [{"out": file, "distribute": {...}, "optimizer": {...}, "model": {...}}, ...]}. With "own"
+the devices are those that a user sets up with the backend, "build" is a function below, "rest" leaves images
+of the last batch out, and "loop" trains without `fit`.
 For each case the chief writes the weights, the loss after each step, and the results of evaluate and predict.
 """
 
+import contextlib
 import json
+import os
 import sys
 
 import keras
 import numpy as np
 
 import keras_vit
+from keras_vit.distribution import distribution_of
 from keras_vit.training.layerwise import LayerwiseAdam, shares_of
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.unfreezing import choose_trained
@@ -50,18 +55,89 @@ class Losses(keras.callbacks.Callback):
         self.found.append(float(logs["loss"]))
 
 
+def vit(options):
+    return keras_vit.ViT(image_shape=(16, 16, 1), num_classes=3, **{**MODEL, **options})
+
+
+def in_a_sequential(options):
+    return keras.Sequential(
+        [keras.Input((16, 16, 1)), keras.layers.Rescaling(2.0, offset=-1.0), vit(options)]
+    )
+
+
+def new_head(options):
+    features = vit(options).extractor("features")
+    return keras.Model(features.input, keras.layers.Dense(3)(features.output))
+
+
+def by_hand(options):
+    """Not built before `fit`."""
+    return keras.Sequential(
+        [
+            keras_vit.PatchEmbed(patch_size=4, dim=16),
+            keras_vit.PositionEmbedding(grid=(4, 4), use_cls=False),
+            keras_vit.EncoderBlock(num_heads=4, mlp_dim=64, **options),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+class Subclassed(keras.Model):
+    """Not built before `fit` either, with a `train_step` of its own."""
+
+    def __init__(self, options):
+        super().__init__()
+        self.parts = {"layers": by_hand(options).layers}
+
+    def call(self, inputs):
+        for layer in self.parts["layers"]:
+            inputs = layer(inputs)
+        return inputs
+
+    def train_step(self, *data):
+        return super().train_step(*data)
+
+
+BUILDERS = {builder.__name__: builder for builder in (vit, in_a_sequential, new_head, by_hand, Subclassed)}
+
+
+@contextlib.contextmanager
+def devices(case):
+    """The devices of a case; on JAX, the user's own ones are not a scope."""
+    backend = keras.backend.backend()
+    if not case.get("own"):
+        with keras_vit.distribute(**case.get("distribute", {})):
+            yield
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        with contextlib.suppress(RuntimeError):  # a case before this one has made them
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            yield
+    elif backend == "jax":
+        names = keras.distribution.list_devices("cpu")[:2]
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names))
+        yield
+    else:
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            dist.init_process_group("gloo")
+        yield
+
+
 def train(case):
     import tensorflow as tf
 
-    distribution = keras_vit.distribute(**case.get("distribute", {}))
-    keras.utils.set_random_seed(1)
-    with distribution:
-        model = keras_vit.ViT(
-            image_shape=(16, 16, 1),
-            num_classes=3,
-            **{**MODEL, **case.get("model", {})},
-        )
-        choose_trained(model, Recipe(**case.get("recipe", {})))
+    # On torch each process draws its own first weights. Those of the chief must be those of all.
+    keras.utils.set_random_seed(1 + int(os.environ.get("RANK", 0)))
+    with devices(case):
+        model = BUILDERS[case.get("build", "vit")](case.get("model", {}))
+        if "recipe" in case:
+            choose_trained(model, Recipe(**case["recipe"]))
         model.compile(
             make_optimizer(model, **case.get("optimizer", {})),
             keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
@@ -69,16 +145,25 @@ def train(case):
             **case.get("compile", {}),
         )
     pixels, labels = images()
-    batches = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(BATCH, drop_remainder=True)
-    evaluation_data = tf.data.Dataset.from_tensor_slices((pixels, labels)).take(EVALUATION_IMAGES).batch(10)
+    count = len(pixels) - case.get("rest", 0)
+    rows = tf.data.Dataset.from_tensor_slices((pixels, labels)).take(count)
+    batches = rows.batch(BATCH, drop_remainder="rest" not in case)
+    evaluation_data = rows.take(EVALUATION_IMAGES).batch(10)
+    if case.get("loop"):
+        loop(model, batches)
     losses = Losses()
-    history = model.fit(
-        batches, validation_data=evaluation_data, shuffle=False, verbose=0, callbacks=[losses], epochs=1
-    ).history
+    history = {}
+    if not case.get("loop"):
+        history = model.fit(
+            batches, validation_data=evaluation_data, shuffle=False, verbose=0, callbacks=[losses], epochs=1
+        ).history
+    distribution = distribution_of(model)
     averages = distribution.values(model.optimizer.variables)  # evaluate() on JAX reuses their memory
     evaluated = model.evaluate(evaluation_data, verbose=0)
     predicted = model.predict(evaluation_data, verbose=0)
     weights = model.get_weights()
+    if case.get("own") and keras.backend.backend() == "jax":
+        keras.distribution.set_distribution(None)
     if distribution.is_chief:
         np.savez(
             case["out"],
@@ -90,6 +175,25 @@ def train(case):
             **{f"weight_{i}": value for i, value in enumerate(weights)},
             **{f"optimizer_{i}": value for i, value in enumerate(averages)},
         )
+
+
+def loop(model, batches):
+    """A loop of torch's own, with DistributedDataParallel where there are several processes."""
+    import torch
+    import torch.distributed as dist
+
+    count, number, wrapped = 1, 0, model
+    if dist.is_initialized():
+        count, number = dist.get_world_size(), dist.get_rank()
+        wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.1)
+    for pixels, labels in batches.as_numpy_iterator():
+        own = slice(len(pixels) // count * number, len(pixels) // count * (number + 1))
+        logits = wrapped(torch.from_numpy(pixels[own]), training=True)
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels[own]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 if __name__ == "__main__":

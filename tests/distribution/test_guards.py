@@ -13,13 +13,20 @@ REFUSED_EVERYWHERE = {
     "indivisible_batch": "A batch of 3 images cannot be shared equally by 2 devices: use a batch size of 2",
     "validation_split": "validation_split does not work on several devices: use validation_data",
     "within_another": "This distribute() is inside another one: leave that one first",
+    "partial_batch_for_another_model": "batch it with drop_remainder=True",
+}
+ARRAYS = {
+    "partial_batch_of_arrays": "The last batch of 6 has only 4 of 16 images",
+    "indivisible_batch_of_arrays": "A batch of 5 images cannot be shared equally by 2 devices",
+    "a_generator": "takes arrays or a tf.data.Dataset. Received: x=list_iterator",
+}
+OUTSIDE = {
     "model_from_outside": "This model was built outside of this distribute()",
     "compiled_model_from_outside": "This model was built outside of this distribute()",
 }
 ONE_PROCESS = {
-    "partial_batch_of_arrays": "The last batch of 6 has only 4 of 16 images",
-    "indivisible_batch_of_arrays": "A batch of 5 images cannot be shared equally by 2 devices",
-    "a_generator": "takes arrays or a tf.data.Dataset. Received: x=list_iterator",
+    **ARRAYS,
+    **OUTSIDE,
     "optimizer_from_outside": "This optimizer was made outside of distribute(): make it inside",
     "too_many_devices": "devices",
 }
@@ -39,12 +46,26 @@ EXPECTED = {
         "too_many_devices": "TensorFlow has started with 2 CPU devices, it is too late for 64",
         "keras_distribution": "keras.distribution does nothing on the tensorflow backend",
         "central_storage": "TensorFlow's own CentralStorageStrategy",
-        "own_mirrored": "TensorFlow's own MirroredStrategy",
+        "layers_in_central_storage": "TensorFlow's own CentralStorageStrategy",
+        "own_mirrored": NOT_REFUSED,
+        "own_mirrored_with_batches_of_5": NOT_REFUSED,
+        "own_mirrored_with_validation_split": NOT_REFUSED,
+        "copies_in_own_mirrored": NOT_REFUSED,
+        "keras_tuner_in_own_mirrored": NOT_REFUSED,
+        "another_model_in_own_mirrored": NOT_REFUSED,
+        "own_mirrored_and_distribute": "This distribute() is inside your own MirroredStrategy",
+        "own_mirrored_with_xla": "jit_compile=True does not work under MirroredStrategy",
+        "own_mirrored_with_gradient_accumulation": "does not work under MirroredStrategy",
+        "model_in_own_mirrored_from_outside": "This model was built outside of this MirroredStrategy",
+        "xla_for_another_model": "jit_compile=True does not work under MirroredStrategy",
+        "batch_norm_of_keras": "'norm' would normalise the share of each device by itself",
     },
     "jax": {
         **REFUSED_EVERYWHERE,
         **ONE_PROCESS,
         "xla": NOT_REFUSED,
+        "xla_for_another_model": NOT_REFUSED,
+        "batch_norm_of_keras": NOT_REFUSED,
         "steps_per_execution": NOT_REFUSED,
         "gradient_accumulation": NOT_REFUSED,
         "scaled_loss": NOT_REFUSED,
@@ -66,9 +87,11 @@ EXPECTED = {
         "steps_per_execution": "steps_per_execution=2 does not work under torch.distributed",
         "gradient_accumulation": NOT_REFUSED,
         "scaled_loss": NOT_REFUSED,
-        "partial_batch_of_arrays": "fit in several processes takes a tf.data.Dataset",
-        "indivisible_batch_of_arrays": "fit in several processes takes a tf.data.Dataset",
-        "a_generator": "fit in several processes takes a tf.data.Dataset",
+        **ARRAYS,
+        **dict.fromkeys(OUTSIDE, NOT_REFUSED),  # the group of processes is the same inside and outside
+        "xla_for_another_model": "jit_compile=True does not work under torch.distributed",
+        "batch_norm_of_keras": "'norm' would normalise the share of each device by itself",
+        "train_step_with_another_optimizer": "differs between the processes after a step of Model",
         "optimizer_from_outside": NOT_REFUSED,  # the optimizer makes its variables for the first model
         "too_many_devices": "torchrun started 2 processes on this machine",
         "keras_distribution": "keras.distribution does nothing on the torch backend",

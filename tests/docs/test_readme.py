@@ -5,6 +5,8 @@ import re
 import pytest
 
 from keras_vit.cli.main import parse
+from keras_vit.model.vit import ViT
+from tests.distribution import steps, test_equal
 from tests.helpers.image_files import write_drawn
 from tests.helpers.paths import ROOT
 
@@ -31,3 +33,14 @@ def test_the_commands_are_valid(tmp_path, monkeypatch):
     commands = [parse(line.split()) for line in lines]
     names = ["Inspect", "Train", "Evaluate", "Predict", "Train", "Search", "Train", "Export", "Request"]
     assert [type(command).__name__ for command in commands] == names
+
+
+@pytest.mark.same_on_every_backend
+def test_the_claim_about_several_devices_is_that_of_its_test():
+    claim = " ".join(README.split())
+    digits = f"{test_equal.TOLERANCE:.0e}".replace("e-0", "e-")
+    assert f"{test_equal.STEPS} steps in float32 of a small model without dropout" in claim
+    assert f"agree with one device to {digits}." in claim
+    model = ViT(image_shape=(16, 16, 1), num_classes=3, **steps.MODEL)
+    rates = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
+    assert [getattr(model.config, rate) for rate in rates] == [0, 0, 0]
