@@ -240,6 +240,7 @@ def test_a_vit_in_another_model(tmp_path):
     )
 
 
+@pytest.mark.same_on_every_backend
 def test_fit_of_a_copy_changes_only_what_is_not_frozen(tmp_path):
     model = functional()
     first, second = blocks_of(model)

@@ -32,11 +32,18 @@ VITS = {
 X = random_input((3, 8, 12, 1))
 
 
+def once(*values):
+    """A case that one backend tries for all."""
+    return pytest.param(*values, marks=pytest.mark.same_on_every_backend)
+
+
 def vit(name="token", **options):
     return randomize(ViT(**{**SMALL, **VITS[name], **options}), scale=0.1)
 
 
-@pytest.mark.parametrize("name", VITS)
+@pytest.mark.parametrize(
+    "name", [once("token"), "map, conv stem, hidden head", once("no head, registers, swiglu")]
+)
 def test_as_a_backbone(name, tmp_path):
     model = vit(name)
     check_serialization(model)
@@ -44,7 +51,7 @@ def test_as_a_backbone(name, tmp_path):
     check_file(model, tmp_path, X)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", *map(once, ("mixed_float16", "bfloat16", "float32"))])
 def test_precision(policy):
     model = vit("map, conv stem, hidden head", dtype=policy)
     check_precision(model, policy, in_float32={"head"})
@@ -54,12 +61,18 @@ def test_precision(policy):
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [("map, conv stem, hidden head", "int8"), ("no head, registers, swiglu", "int4"), ("token", "float8")],
+    [
+        ("token", "int8"),
+        once("map, conv stem, hidden head", "int8"),
+        once("no head, registers, swiglu", "int4"),
+        once("token", "float8"),
+    ],
 )
 def test_quantization(name, mode, tmp_path):
     check_quantization(vit(name), mode, tmp_path)
 
 
+@pytest.mark.same_on_every_backend
 def test_a_quantized_model_goes_on(tmp_path):
     """Parts that are quantized with options, and frozen, are so after two copies; it resizes and trains."""
     model = vit(depth=2)
@@ -76,6 +89,7 @@ def test_a_quantized_model_goes_on(tmp_path):
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.same_on_every_backend
 def test_a_quantized_embedding_keeps_its_patches():
     model = vit()
     model.quantize("int8")
@@ -112,6 +126,7 @@ def policy_map(default="mixed_bfloat16", **given):
     return found
 
 
+@pytest.mark.same_on_every_backend
 def test_a_policy_map(tmp_path):
     """Each layer has the policy of its path, in copies too, and the map of the user stays as it is."""
     given = policy_map(
@@ -154,6 +169,7 @@ def test_a_policy_map_of_a_layer(tmp_path):
     assert loaded.mlp.expand.compute_dtype == "float32"
 
 
+@pytest.mark.same_on_every_backend
 def test_a_policy_map_that_quantizes(tmp_path):
     """Before the weights are made, as KerasHub loads a quantized preset; and after, with a map around it."""
     model = vit(dtype=policy_map("float32", block_0__attention__qkv="int8_from_float32"))
