@@ -19,6 +19,7 @@ from keras_vit.model.config import (
 )
 from keras_vit.model.layers.batch_norm import BatchNorm
 from keras_vit.model.layers.kernels import Given, KernelLayer
+from keras_vit.model.layers.sizes import refused_unless_equal
 
 # With the default of Keras, 0.99, the moving statistics lag behind in runs of some hundred steps: a 30-epoch
 # run on 1,440 images lost nine points of test accuracy.
@@ -191,7 +192,13 @@ class PatchEmbed(KernelLayer):
         grid = (batch, height // p, width // q)
         is_symbolic = not is_known and keras.backend.backend() == "jax"
         if not is_known and not is_symbolic:
-            _refuse_when_run(height, width, self.patch_size)
+            images = refused_unless_equal(
+                images,
+                height % p + width % q,
+                0,
+                "patch_size must divide the height and the width of the image. "
+                f"Received: patch_size={self.patch_size}",
+            )
         if is_symbolic and self.stem == "conv":
             raise InputError(
                 'stem="conv" cannot be exported for images of any size on JAX, which has no gradient of such '
@@ -278,17 +285,6 @@ def _checked_patch_size(given: Any) -> Any:
 def _indices(count, width):
     """The indices of consecutive parts of an axis: (count, width)."""
     return ops.arange(count, dtype="int32")[:, None] * width + ops.arange(width, dtype="int32")
-
-
-def _refuse_when_run(height, width, patch_size):
-    """Refuses sizes that TensorFlow learns when it runs."""
-    import tensorflow as tf
-
-    p, q = patch_sides(patch_size)
-    message = (
-        f"patch_size must divide the height and the width of the image. Received: patch_size={patch_size}"
-    )
-    tf.debugging.assert_equal(height % p + width % q, 0, message=message)
 
 
 def _nan_if_cut_off(x, rest):

@@ -10,9 +10,12 @@ from keras_vit.errors import InputError
 from keras_vit.model.arguments import whole
 from keras_vit.model.config import Position, check_as, check_sincos2d
 from keras_vit.model.layers.base import ViTLayer
+from keras_vit.model.layers.sizes import refused_unless_equal
 
 TEMPERATURE = 10_000.0
 """Of `"sincos2d"`: the longest wavelength over 2 pi."""
+
+OTHER_SIZE = "for another image size give the call its grid=(rows, columns), or a feature map"
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -119,6 +122,12 @@ class PositionEmbedding(ViTLayer):
             table = ops.concatenate([first, table], axis=1)
         if tokens.shape[1] is None or not _is_known(grid):
             # TensorFlow learns it when it runs; one token must not become many.
+            tokens = refused_unless_equal(
+                tokens,
+                ops.shape(tokens)[1],
+                count,
+                f"grid={self.grid} makes another number of tokens; {OTHER_SIZE}",
+            )
             tokens = ops.reshape(tokens, (ops.shape(tokens)[0], count, dim))
         return tokens + ops.cast(table, tokens.dtype)  # b k+n d
 
@@ -152,8 +161,7 @@ class PositionEmbedding(ViTLayer):
             distilled = ", use_distilled=True" if self.use_distilled else ""
             raise InputError(
                 f"grid={grid}, use_cls={self.use_cls}{distilled} and num_registers={self.num_registers} "
-                f"make {expected} tokens. Received: {count} tokens; for another image size give the call its "
-                "grid=(rows, columns), or a feature map"
+                f"make {expected} tokens. Received: {count} tokens; {OTHER_SIZE}"
             )
 
     def compute_output_spec(self, tokens, grid=None):

@@ -237,14 +237,14 @@ def test_one_token_does_not_become_many_when_tensorflow_learns_their_number():
     tokens = keras.Input((None, 8))
     model = keras.Model(tokens, PositionEmbedding(grid=(2, 2))(tokens))
     assert tuple(model(random_input((2, 5, 8))).shape) == (2, 5, 8)
-    with pytest.raises(Exception, match=r"5 tokens|reshape"):
+    with pytest.raises(Exception, match="for another image size give the call its grid"):
         model.predict(random_input((2, 1, 8)), verbose=0)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         call = tf.function(model, input_signature=[tf.TensorSpec((None, None, 8))])
         assert call(random_input((2, 5, 8))).shape == (2, 5, 8)
-        with pytest.raises(tf.errors.InvalidArgumentError):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="for another image size give the call its"):
             call(random_input((2, 1, 8)))
 
 
