@@ -148,7 +148,8 @@ def checked_init(init: Callable[..., None], others: Iterable[str] = OF_KERAS) ->
         with python_random_kept():
             init(*bound.args, **bound.kwargs)
 
-    checked.__signature__ = signature  # type: ignore[attr-defined]  (Keras does not follow `__wrapped__`)
+    # Keras does not follow `__wrapped__`.
+    checked.__signature__ = signature  # type: ignore[attr-defined]
     return checked
 
 

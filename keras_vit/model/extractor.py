@@ -1,17 +1,14 @@
 """Models on the weights of a ViT that return what is inside it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 from keras import layers
 
-if TYPE_CHECKING:
-    from keras_vit.model.vit import ViT
-
 EXTRACTS = ("features", "patch_tokens", "feature_map", "attention")
 
 
-def extractor(vit: "ViT", what: str) -> keras.Model:
+def extractor(vit: Any, what: str) -> keras.Model:
     """See `ViT.extractor`. Each is a functional model: it saves, pickles and can be part of another."""
     if what not in EXTRACTS:
         raise ValueError(f"what must be one of {EXTRACTS}. Received: what={what!r}")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.weights import Weights
 from keras_vit.validation import helps, hints
 
-LAST = dict(data_format="channels_last")
+LAST: dict[str, Any] = dict(data_format="channels_last")
 """As `image_shape` says, whatever the configuration of Keras."""
 
 
@@ -276,9 +275,8 @@ class ViT(DistributedModel):
             new.get_layer(layer.name).set_weights(weights)
         return new
 
-    @functools.wraps(keras.Model.save)
-    def save(self, filepath, *args, **kwargs):
-        super().save(filepath, *args, **kwargs)
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        super().save(filepath, overwrite, zipped, **kwargs)
         name_as_registered(filepath, type(self))
 
     def get_config(self):
