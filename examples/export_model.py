@@ -1,4 +1,4 @@
-"""A ViT exported by model.export, and called by TensorFlow without Keras and without keras_vit.
+"""A ViT exported by model.export, and called by TensorFlow without keras_vit.
 
     python examples/export_model.py
     KERAS_BACKEND=jax python examples/export_model.py
@@ -24,7 +24,7 @@ import tensorflow as tf
 served = tf.saved_model.load(sys.argv[1])
 images = np.load(sys.argv[2])
 np.save(sys.argv[3], served.serve(images).numpy())
-assert "keras" not in sys.modules and "keras_vit" not in sys.modules
+assert "keras_vit" not in sys.modules
 """
 
 

@@ -7,6 +7,7 @@ For each case the chief writes the weights, the loss after each step, and the re
 """
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -102,6 +103,17 @@ class Subclassed(keras.Model):
 BUILDERS = {builder.__name__: builder for builder in (vit, in_a_sequential, new_head, by_hand, Subclassed)}
 
 
+@functools.cache
+def own_strategy():
+    """One for all cases: two in a process count their collectives from the same number."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    with contextlib.suppress(RuntimeError):  # a case before this one has divided it
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 @contextlib.contextmanager
 def devices(case):
     """The devices of a case; on JAX, the user's own ones are not a scope."""
@@ -110,12 +122,7 @@ def devices(case):
         with keras_vit.distribute(**case.get("distribute", {})):
             yield
     elif backend == "tensorflow":
-        import tensorflow as tf
-
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        with contextlib.suppress(RuntimeError):  # a case before this one has made them
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        with own_strategy().scope():
             yield
     elif backend == "jax":
         names = keras.distribution.list_devices("cpu")[:2]

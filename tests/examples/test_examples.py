@@ -37,10 +37,12 @@ def test_layers_and_a_vit_under_a_strategy_of_the_user():
     assert min(map(float, accuracies.values())) > 90
 
 
+@pytest.mark.same_on_every_backend
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")  # KerasTuner's promotions
 def test_hyperband_of_keras_tuner(tmp_path, capsys):
     run_main("hyperband", str(tmp_path))
     printed = capsys.readouterr().out
-    assert re.search(r"\{'patch_size': [48], 'depth': [123], 'num_heads': [24], 'dim': (16|32|48)\}", printed)
+    assert re.search(r"\{'patch_size': [48], 'depth': [12], 'num_heads': [24], 'dim': (16|32)\}", printed)
     assert float(re.search(r"accuracy ([\d.]+)%", printed)[1]) > 80
 
 
