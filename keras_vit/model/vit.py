@@ -197,6 +197,18 @@ class ViT(DistributedModel):
         model.pretrained = dataclasses.replace(weights, arrays={})
         return model
 
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        # Keras checks the input of a model that is called, but its trainer for JAX does not call it.
+        given = tuple(getattr(inputs, "shape", ()))[1:]
+        if len(given) == 3 and any(
+            isinstance(size, int) and size != own for size, own in zip(given, self.image_shape, strict=True)
+        ):
+            raise InputError(
+                f"{self.name} is made for images of {self.image_shape}; resized(image_shape) gives a model "
+                f"for others. Received: images of {given}"
+            )
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
     @property
     def config(self) -> ViTConfig:
         """What the model was made from, with the default of mlp_dim filled in."""

@@ -168,13 +168,13 @@ class PatchEmbed(KernelLayer):
         axis = 1 if self.data_format == "channels_first" else 3
         self.input_spec = layers.InputSpec(ndim=4, axes={axis: channels})
         if self.stem == "linear":
-            shape = (batch, None, math.prod(self.patch_sides) * channels)
-            self.projection.build(shape)
+            cut = (batch, None, math.prod(self.patch_sides) * channels)
+            self.projection.build(cut)
             if self.patch_norm:
-                self.norm_before.build(shape)
-                self.norm_after.build((*shape[:-1], self.dim))
+                self.norm_before.build(cut)
+                self.norm_after.build((*cut[:-1], self.dim))
             return
-        shape = (batch, height, width, channels)
+        shape: tuple[int | None, ...] = (batch, height, width, channels)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             convolution.build(shape)
             shape = convolution.compute_output_shape(shape)

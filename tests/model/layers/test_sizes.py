@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_vit import AddCLS, EncoderBlock, MeanPool, PatchEmbed, PositionEmbedding
+from keras_vit import AddCLS, EncoderBlock, MeanPool, PatchEmbed, PositionEmbedding, ViT
 from keras_vit.model.layers.position_embedding import resize_position_table, sincos2d_table
 from tests.helpers.checks import random_input, randomize, to_numpy
 
@@ -273,6 +273,17 @@ def test_a_model_of_images_of_any_size(kind, stem):
         np.testing.assert_allclose(model.predict(x[::-1], verbose=0)[::-1], answers, atol=1e-5)
     with pytest.raises(Exception, match="patch_size must divide"):  # TensorFlow learns it when it runs
         model.predict(random_input((2, 18, 18, 3)), verbose=0)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16, 3), (2, 4, 16, 3), (2, 8, 8, 1), (2, 3, 8, 8)])
+def test_a_vit_is_of_one_size(shape):
+    """4 x 16 pixels make as many patches as 8 x 8."""
+    model = ViT((8, 8, 3), 3, 4, dim=8, depth=1, num_heads=2)
+    for answer in (model, lambda x: model.predict(x, verbose=0)):
+        with pytest.raises(
+            ValueError, match=r"is incompatible with the layer|is made for images of \(8, 8, 3\)"
+        ):
+            answer(random_input(shape))
 
 
 def test_a_subclassed_model_has_an_answer_per_image():
