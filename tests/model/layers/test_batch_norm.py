@@ -129,7 +129,7 @@ def run_replicas(monkeypatch, kwargs, shares, policy=None):
         for share in shares:
             own = []
 
-            def mean_over_replicas(value, own=own, exchanged=tuple(exchanged)):
+            def mean_over_replicas(value, rows, own=own, exchanged=tuple(exchanged)):
                 own.append(to_numpy(value))
                 known = exchanged[len(own) - 1] if len(own) <= len(exchanged) else own[-1]
                 return ops.convert_to_tensor(known)
