@@ -132,17 +132,18 @@ def test_a_policy_map(tmp_path):
     given = policy_map(
         None,
         block_0__attention__qkv="mixed_bfloat16",
+        block_1="bfloat16",
+        pool__mlp="bfloat16",
         head="mixed_bfloat16",
-        **{"block_1(/.*)?": "bfloat16"},
     )
-    model = vit(dtype=given, depth=2)
+    model = vit(dtype=given, depth=2, pooling="map")
     for copied in (model, check_file(model, tmp_path, X), ViT.from_config(model.get_config())):
         dtypes = {layer.path: (layer.compute_dtype, layer.variable_dtype) for layer in every_layer(copied)}
         assert dtypes["block_0/attention/qkv"] == dtypes["head"] == ("bfloat16", "float32")
         assert dtypes["block_1"] == ("bfloat16", "bfloat16")
         assert dtypes["block_0/mlp/expand"] == ("float32", "float32")
-    assert len(given) == 3
-    assert given["block_1/mlp"].name == "bfloat16"
+    assert len(given) == 4
+    assert given["block_1"].name == "bfloat16"
     check_serialization(model)
 
 

@@ -105,7 +105,7 @@ class AttentionPool(KernelLayer):
         attention = ops.softmax(masked(scores, mask if mask is None else mask[:, 0]), axis=-1)  # b h n
         out = ops.einsum("bhn,bnhk->bhk", ops.cast(attention, scores.dtype), key_value[:, :, 1])  # b h k
         x = self.projection(ops.reshape(out, (-1, 1, dim)))  # b 1 d
-        x = x + self.mlp(self.norm(x))
+        x = x + ops.cast(self.mlp(self.norm(x)), x.dtype)
         return ops.squeeze(x, axis=1)  # b d
 
     def compute_mask(self, inputs, previous_mask=None):

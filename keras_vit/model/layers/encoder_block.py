@@ -1,7 +1,7 @@
 from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from keras_vit.model.config import NORM_EPSILON, check_fields, check_remat
 from keras_vit.model.layers.activations import activation_config, as_activation
@@ -184,8 +184,9 @@ class EncoderBlock(KernelLayer):
         branch = attention_branch(x)
         if return_attention:
             branch, attention = branch
-        x = x + self.drop_path(branch, training=training)  # b n d
-        x = x + self.drop_path(mlp_branch(x), training=training)  # b n d
+        # A policy map may give the layers inside another dtype.
+        x = x + ops.cast(self.drop_path(branch, training=training), x.dtype)  # b n d
+        x = x + ops.cast(self.drop_path(mlp_branch(x), training=training), x.dtype)  # b n d
         return (x, attention) if return_attention else x
 
     def attend(self, x: Any) -> Any:
@@ -193,7 +194,10 @@ class EncoderBlock(KernelLayer):
         return self(x, training=False, return_attention=True)
 
     def compute_output_spec(self, x, training=None, return_attention=False, **masks):
-        return self.attention.compute_output_spec(x, return_attention=return_attention)
+        out = keras.KerasTensor(x.shape, self.compute_dtype)
+        if not return_attention:
+            return out
+        return out, self.attention.compute_output_spec(x, return_attention=True)[1]
 
     def load_own_variables(self, store):
         # In files of version 0.1.0 the two scales are weights of the block.
