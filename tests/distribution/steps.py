@@ -72,9 +72,9 @@ def new_head(options):
 
 
 def by_hand(options):
-    """Not built before `fit`."""
     return keras.Sequential(
         [
+            keras.Input((16, 16, 1)),
             keras_vit.PatchEmbed(patch_size=4, dim=16),
             keras_vit.PositionEmbedding(grid=(4, 4), use_cls=False),
             keras_vit.EncoderBlock(num_heads=4, mlp_dim=64, **options),
@@ -85,11 +85,12 @@ def by_hand(options):
 
 
 class Subclassed(keras.Model):
-    """Not built before `fit` either, with a `train_step` of its own."""
+    """With a `train_step` of its own."""
 
     def __init__(self, options):
         super().__init__()
         self.parts = {"layers": by_hand(options).layers}
+        self(np.zeros((1, 16, 16, 1), "float32"))
 
     def call(self, inputs):
         for layer in self.parts["layers"]:

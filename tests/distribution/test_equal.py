@@ -23,7 +23,7 @@ BY_VALUE = {"optimizer": {"sgd": True, "clipvalue": 1e-3}, "model": {"stem": "li
 OTHERS = {
     "optimizer": {"gradient_accumulation_steps": 2, "scaled": True},
     "compile": {"steps_per_execution": 2} if BACKEND == "jax" else {},
-    "model": {"qkv_bias": False},  # the gradient of the bias of a key is only rounding, which Adam scales up
+    "model": {"qkv_bias": False},  # as in BY_HAND
 }
 LAYERWISE = {
     "optimizer": {"layerwise": True, "global_clipnorm": 0.5},
@@ -31,8 +31,9 @@ LAYERWISE = {
 }
 SEQUENTIAL = {"build": "in_a_sequential", **CLIPPED}
 NEW_HEAD = {"build": "new_head", **CLIPPED}
-BY_HAND = {"build": "by_hand", **CLIPPED}
-SUBCLASSED = {"build": "Subclassed", **CLIPPED}
+# Without the bias of the keys, whose gradient is only rounding, which Adam scales up.
+BY_HAND = {"build": "by_hand", "model": {"qkv_bias": False}, **CLIPPED}
+SUBCLASSED = {**BY_HAND, "build": "Subclassed"}
 REST = {"rest": 3, **CLIPPED}  # the last batch has 5 images
 LOOP = {"loop": True, "model": {"qkv_bias": False}}
 LORA = {"recipe": {"tune": "lora"}, "model": {"qkv_bias": False}, **CLIPPED}

@@ -7,6 +7,7 @@ import sys
 
 import keras
 import pytest
+import tensorflow as tf
 
 from tests.distribution.processes import environment
 from tests.helpers.paths import ROOT
@@ -39,8 +40,13 @@ def test_layers_and_a_vit_under_a_strategy_of_the_user():
 
 @pytest.mark.same_on_every_backend
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")  # KerasTuner's promotions
+@pytest.mark.filterwarnings("ignore:Even though the .tf.config.experimental_run_functions_eagerly")
 def test_hyperband_of_keras_tuner(tmp_path, capsys):
-    run_main("hyperband", str(tmp_path))
+    tf.config.run_functions_eagerly(True)  # the models are tiny: TensorFlow traces longer than it trains
+    try:
+        run_main("hyperband", str(tmp_path))
+    finally:
+        tf.config.run_functions_eagerly(False)
     printed = capsys.readouterr().out
     assert re.search(r"\{'patch_size': [48], 'depth': [12], 'num_heads': [24], 'dim': (16|32)\}", printed)
     assert float(re.search(r"accuracy ([\d.]+)%", printed)[1]) > 80
