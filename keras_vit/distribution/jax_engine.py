@@ -228,7 +228,7 @@ def _host_devices(count: int | None) -> None:
     """Divides the CPU into several devices, which JAX does only before it starts."""
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    if count and count > jax.config.jax_num_cpu_devices:  # the user may have made more
+    if count and count > jax.config.values["jax_num_cpu_devices"]:  # the user may have made more
         with contextlib.suppress(RuntimeError):  # JAX has started: the number of devices is checked later
             jax.config.update("jax_num_cpu_devices", count)
 

@@ -71,7 +71,7 @@ def any_batches(distribution: Distribution, arguments: dict) -> dict:
 def _is_shared_equally(batches: Any, count: int) -> bool:
     """Whether all batches of a dataset have one size, of which `count` replicas get equal shares."""
     sizes = {spec.shape[0] if spec.shape.rank else None for spec in keras.tree.flatten(batches.element_spec)}
-    return None not in sizes and len(sizes) == 1 and not sizes.pop() % count
+    return None not in sizes and len(sizes) == 1 and int(sizes.pop() or 0) % count == 0
 
 
 def _shares(batches: Any, count: int) -> Any:
