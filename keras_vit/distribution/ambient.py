@@ -39,7 +39,9 @@ def distribution_for(model: keras.Model) -> Distribution | None:
     if entered:
         found = entered[-1]
     else:
-        found = next((one for one in known if one.owns(model)), None) or _adopted_for(model)
+        found = _adopted_for(model)
+        if found.num_devices == 1:
+            found = next((one for one in known if one.owns(model)), ONE_DEVICE)
     if found.num_devices == 1 or not (found.was_entered or has_our_layer(model)):
         return None
     found.check_home(model)
