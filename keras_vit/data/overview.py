@@ -82,14 +82,19 @@ class Overview:
         return True
 
     @property
+    def side(self) -> int:
+        """The side of a square with as many pixels as the median image; 0 if no image can be read."""
+        height, width = self.size or (0, 0)
+        return round(math.sqrt(height * width))
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """A shape that keeps the colour, and as many pixels of the median image as square patches take in.
 
         Both sides are the same multiple of 8, up to 128 pixels.
         """
-        height, width = self.size or (STEP, STEP)
-        side = min(round(math.sqrt(height * width)), MOST_PIXELS) // STEP * STEP
-        return max(side, STEP), max(side, STEP), 1 if self.is_gray else 3
+        side = max(min(self.side, MOST_PIXELS) // STEP * STEP, STEP)
+        return side, side, 1 if self.is_gray else 3
 
     def _looks_gray(self, image: Image) -> bool:
         from keras_vit.data.decode import Decoding  # imports TensorFlow

@@ -261,7 +261,7 @@ def load_data(
 def batch_for(images: int, wanted: int, replicas: int = 1) -> int:
     """The batch size for so many training images: halved until an epoch has `FEWEST_STEPS` steps.
 
-    With one step per epoch a run of 30 epochs ends before it has learned anything.
+    Few steps per epoch cost accuracy: docs/decisions.md has the figures.
 
     Args:
         images: for training.

@@ -5,7 +5,6 @@ the same model on every machine of a kind. docs/decisions.md has the figures beh
 """
 
 import dataclasses
-import math
 from typing import Any
 
 from keras_vit.data.image_set import ImageSet
@@ -57,8 +56,7 @@ def choose_by_images(
     if not follow:
         return chosen
     most = most_patches(_images_of_training(config, image_set), accelerator)
-    height, width = overview.size or (0, 0)  # if none can be read, the audit says so
-    side = round(math.sqrt(height * width))
+    side = overview.side  # if no image can be read, the audit says so
     if "channels" in follow:
         chosen["channels"] = 1 if overview.is_gray else 3
     if "model" not in follow:

@@ -16,7 +16,6 @@ from keras_vit.process.children import (
     STARTED,
     ProcessFailed,
     call,
-    gpus,
     make_context,
     run_command,
     start,
@@ -422,44 +421,3 @@ def test_an_ignored_signal_stays_ignored():
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True
     )
     assert printed.stdout.startswith("True <function")
-
-
-# GPUs
-
-
-@pytest.mark.parametrize(
-    ("chosen", "found"),
-    [
-        ("", []),
-        ("-1", []),
-        ("NoDevFiles", []),
-        ("0", ["0"]),
-        ("0,1", ["0", "1"]),
-        ("1, 0", ["1", "0"]),
-        ("0,-1,1", ["0"]),
-        ("GPU-8932f937,MIG-GPU-1/2/3", ["GPU-8932f937", "MIG-GPU-1/2/3"]),
-    ],
-)
-def test_the_gpus_that_were_chosen(chosen, found, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    assert gpus() == found
-
-
-@pytest.mark.parametrize(
-    ("script", "found"),
-    [
-        ("printf '0\\n1\\n'", ["0", "1"]),
-        ('test "$*" = "--query-gpu=index --format=csv,noheader" && echo 4', ["4"]),
-        ("echo No devices were found", []),
-        ("echo 0; exit 9", []),
-        ("true", []),
-        (None, []),
-    ],
-)
-def test_the_gpus_of_the_driver(script, found, tmp_path, monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    if script:
-        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "nvidia-smi").chmod(0o755)
-    assert gpus() == found

@@ -1,8 +1,6 @@
 """A run that is interrupted at any moment continues with --resume and ends like an uninterrupted run."""
 
-import csv
 import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -30,8 +28,7 @@ from keras_vit.training.recipe import RECIPES
 from keras_vit.validation import to_plain
 from tests.helpers import tiny
 from tests.helpers.paths import ROOT
-
-EPOCHS = 3
+from tests.training.interrupting import EPOCHS, assert_same, raising
 
 # The command, in a process that gets a signal in the middle of an epoch.
 SIGNALLED = """
@@ -81,27 +78,6 @@ def uninterrupted(three_epochs, images, tmp_path_factory):
     return find
 
 
-def history_of(run):
-    with open(run.path / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def assert_same(run, other):
-    """The same weights, history and evaluation, and no partial folder left."""
-    assert sorted(p.name for p in run.path.iterdir()) == sorted(p.name for p in other.path.iterdir())
-    assert not files.partial_of(run.path).exists()
-    for ours, theirs in zip(run.model.get_weights(), other.model.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    rows, expected = history_of(run), history_of(other)
-    assert len(rows) == EPOCHS
-    for row, found in zip(expected, rows, strict=True):
-        for name in set(row) - {"seconds"}:
-            assert float(found[name]) == pytest.approx(float(row[name]), rel=1e-4), name
-    for weights in ("best", "last"):
-        assert run.metrics[weights]["epoch"] == other.metrics[weights]["epoch"]
-        assert run.metrics[weights]["per_class"] == other.metrics[weights]["per_class"]
-
-
 def signalled(number, command, epoch=1):
     """The finished process of a command that got a signal in an epoch. Epochs count from 0."""
     return subprocess.run(
@@ -135,13 +111,6 @@ def test_ctrl_c_in_an_epoch_shows_how_to_continue(images, tmp_path, uninterrupte
     # The command in the message is enough: the run has recorded all its options.
     assert main(["train", "--out", str(out), "--resume"]) == FINE
     assert_same(load_run(out), uninterrupted())
-
-
-def raising(error):
-    def stand_in(*arguments, **options):
-        raise error
-
-    return stand_in
 
 
 def at_batch(epoch, batch):
@@ -496,80 +465,3 @@ def test_no_subcommand_takes_an_unfinished_run(partial, capsys):
     assert f"The run {out} is not finished: continue it with `keras-vit train --out {out} --resume`" in (
         capsys.readouterr().err
     )
-
-
-# A full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder of its own file system, 4 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = (
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, text=True
-        )
-        if shutil.which("mount")
-        else None
-    )
-    if mounted is None or mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted: {mounted.stderr.strip() if mounted else 'no mount'}")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def fill(disk, leave=0):
-    """Fills a file system except for `leave` bytes. Returns the file that fills it."""
-    ballast = disk / "ballast"
-    free = shutil.disk_usage(disk).free
-    with open(ballast, "wb") as file:
-        file.write(bytes(max(0, free - leave)))
-    return ballast
-
-
-def filling(disk, epoch, leave):
-    """A callback instead of EpochSeconds that fills the disk when an epoch begins. Epochs count from 0."""
-
-    class Filling(loop.EpochSeconds):
-        def on_epoch_begin(self, number, logs=None):
-            super().on_epoch_begin(number, logs)
-            if number == epoch:
-                fill(disk, leave)
-
-    return Filling
-
-
-@pytest.mark.parametrize("leave", [0, 48 * 1024], ids=["0 KiB", "48 KiB"])
-def test_a_disk_that_fills_up_while_training(leave, small_disk, images, uninterrupted, capsys):
-    out = small_disk / "run"
-    command = tiny.command(images, out, epochs=EPOCHS)
-    with pytest.MonkeyPatch.context() as patch:
-        # The checkpoint of an epoch is written after this callback, so earlier ones are on the disk.
-        patch.setattr(loop, "EpochSeconds", filling(small_disk, 2, leave))
-        assert main(command) == FAILED
-    shown = capsys.readouterr().err
-    assert "keras-vit: The disk is full" in shown
-    assert f"The run continues with: keras-vit train --out {out} --resume" in shown
-    assert "Traceback" not in shown
-    assert not out.exists()
-    assert load_arrays(files.partial_of(out) / CHECKPOINT)[1]["history"]
-    (small_disk / "ballast").unlink()
-    assert main([*command, "--resume"]) == FINE
-    assert_same(load_run(out), uninterrupted())
-
-
-def test_a_disk_that_is_full_from_the_start(small_disk, images, capsys):
-    fill(small_disk)
-    assert main(tiny.command(images, small_disk / "run")) == FAILED
-    assert "keras-vit: The disk is full" in capsys.readouterr().err
-    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
-
-
-def test_a_full_disk_without_a_mount(images, tmp_path, monkeypatch, capsys):
-    """The same for users who may not mount a file system."""
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run.partial"))
-    monkeypatch.setattr(files, "write_json", raising(full))
-    assert main(tiny.command(images, tmp_path / "run")) == FAILED
-    assert "The disk is full at" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
