@@ -10,6 +10,7 @@ from keras_vit.data.pipeline import ImageData
 from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
 from keras_vit.model.config import check_grid
+from keras_vit.model.random_stream import seeded
 from keras_vit.model.vit import ViT
 from keras_vit.search.base_space import Space
 from keras_vit.search.point import recipe_at, vit_arguments
@@ -80,8 +81,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         excess = self._excess(values)
         if excess:
             raise keras_tuner.errors.FailedTrialError(f"The model of this point has {excess}.")
-        keras.utils.set_random_seed(self.seed)
-        with current_distribution().scope():  # KerasTuner's clear_session has closed that of JAX
+        with seeded(self.seed), current_distribution().scope():  # KerasTuner's clear_session has closed that of JAX
             if self.beginning is None:
                 model = ViT(
                     image_shape=self.data.image_shape,

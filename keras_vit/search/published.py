@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_vit.data.augmentation import Flip
@@ -13,6 +12,7 @@ from keras_vit.data.image_set import ImageSet
 from keras_vit.data.pipeline import ImageData
 from keras_vit.errors import InputError
 from keras_vit.model import cost
+from keras_vit.model.random_stream import seeded
 from keras_vit.model.vit import ViT
 from keras_vit.search.best import train_config_at
 from keras_vit.search.config import SearchConfig
@@ -78,8 +78,8 @@ def fit_heads(config: SearchConfig, start: Start, data: ImageData, image_set: Im
         InputError: the space wants what the model does not have, such as a rank above its width.
     """
     assert start.weights is not None
-    keras.utils.set_random_seed(config.seed)
-    model = start.build(config.train_config, data.class_names)
+    with seeded(config.seed):
+        model = start.build(config.train_config, data.class_names)
     known = PublishedWeights(
         sha256=start.weights.origin.sha256,
         name=start.name,

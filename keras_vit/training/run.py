@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from keras_vit import files
 from keras_vit.data.overview import Overview
 from keras_vit.data.pipeline import ImageData
@@ -16,6 +14,7 @@ from keras_vit.distribution import Distribution, distribute
 from keras_vit.distribution.accelerators import has_accelerator
 from keras_vit.errors import InputError
 from keras_vit.files import partial_of
+from keras_vit.model.random_stream import seeded
 from keras_vit.runs import folder as run_folder
 from keras_vit.runs.folder import Run
 from keras_vit.runs.images import IMAGES, ImageRecord
@@ -129,8 +128,7 @@ def _train(
     data, audit = prepared.data, prepared.audit
     config, cut = with_batch_of(config, data)
     notes += cut
-    keras.utils.set_random_seed(config.seed)
-    with distribution:
+    with seeded(config.seed), distribution:
         model = start.build(config, data.class_names)
     check_tuning(config.recipe, model.config)
     described = describe(config, start, data, model)

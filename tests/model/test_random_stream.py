@@ -8,6 +8,7 @@ import pytest
 
 from keras_vit import EncoderBlock, ViT
 from keras_vit.model.layers.dropout import Dropout
+from keras_vit.model.random_stream import seeded
 from tests.helpers.layer_cases import LAYERS
 
 BLOCK = dict(num_heads=2, mlp_dim=12, dropout_rate=0.5)
@@ -45,6 +46,32 @@ def test_weights_follow_the_seed_of_keras(make):
     assert same(one, made())
     keras.utils.set_random_seed(4)
     assert not same(one, made())
+
+
+def test_weights_do_not_depend_on_how_a_layer_is_built():
+    """Keras builds layers of a subclassed model while it traces `fit`, and on several devices."""
+    made = []
+    for x in (np.ones((2, 4, 8), "float32"), keras.KerasTensor((2, 4, 8))):
+        keras.utils.set_random_seed(3)
+        block = EncoderBlock(**BLOCK)
+        block(x)
+        made.append(block)
+    assert same(*made)
+
+
+def test_runs_begin_as_in_earlier_versions():
+    with seeded(3):
+        model = ViT.from_variant("defect/4", image_shape=(28, 28, 1), num_classes=6, depth=2)
+        first = random.random()
+    assert first == 0.1917441039952995  # measured at commit 6ce5b14, when models drew from this stream
+    with seeded(3):
+        other = ViT.from_variant("defect/4", image_shape=(28, 28, 1), num_classes=6, depth=2)
+    assert same(model, other)
+    random.seed(5)
+    expected = random.random()
+    random.seed(5)
+    vit()
+    assert random.random() == expected
 
 
 def test_dropout_follows_the_seed_of_keras():

@@ -11,7 +11,7 @@ from keras_vit.distribution.synchronised import watch
 from keras_vit.errors import InputError
 from keras_vit.model.arguments import OF_KERAS, PARTS, checked_init
 from keras_vit.model.layers.parts import Waiting, parts_of, resolve_policies, set_parts, waiting_in
-from keras_vit.model.random_stream import python_random_kept
+from keras_vit.model.random_stream import next_seed, python_random_kept
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -39,6 +39,8 @@ class ViTLayer(layers.Layer):
         waiting = Waiting(kwargs.pop(PARTS, None))
         super().__init__(**{**kwargs, "dtype": policy_of(kwargs.get("dtype"))})
         self.waiting = waiting
+        # Drawn here: Keras may build while it traces, where nothing can be drawn.
+        self._build_seed = next_seed()
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -73,7 +75,7 @@ def _then_set_parts(build: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(build)
     def build_and_set(self: ViTLayer, *args: Any, **kwargs: Any) -> None:
-        with python_random_kept():
+        with python_random_kept(self._build_seed):
             build(self, *args, **kwargs)
         resolve_policies(self)
         _set_waiting(self)

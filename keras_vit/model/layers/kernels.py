@@ -1,5 +1,6 @@
 """Layers with kernels inside, which take an initializer, a regularizer and LoRA as Keras's own do."""
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,9 +21,14 @@ class KernelLayer(ViTLayer):
     """
 
     def _set_kernels(self, initializer: Given, regularizer: Given) -> None:
-        # A name stays one: an object gives the same values at every call.
+        state = random.getstate()
         found = keras.initializers.get(initializer)
-        self.kernel_initializer = initializer if isinstance(initializer, str) else found
+        if isinstance(initializer, str):
+            # A name stays one: an object gives the same values at every call. The object is only a check of
+            # the name, so its seed is not drawn.
+            random.setstate(state)
+            found = initializer
+        self.kernel_initializer = found
         self.kernel_regularizer = keras.regularizers.get(regularizer)
 
     def _kernel(self, default: str = "glorot_uniform") -> dict[str, Any]:
