@@ -184,6 +184,10 @@ class Distribution:
     def prepare_optimizer(self, model: keras.Model) -> None:
         """Makes the optimizer of a compiled model use the gradients of all replicas."""
 
+    def known_batches(self, arguments: dict, is_fit: bool) -> dict:
+        """Returns the arguments of `fit`, `evaluate` or `predict` with batches of known shapes."""
+        return arguments
+
     def fit_arguments(self, model: keras.Model, arguments: dict) -> dict:
         """Returns the arguments of `fit` that Keras gets.
 

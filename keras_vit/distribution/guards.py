@@ -64,11 +64,16 @@ def split_validation(arguments: dict) -> dict:
     if not share or given.get("validation_data") is not None:
         return given
     names = [name for name in ("x", "y", "sample_weight") if given.get(name) is not None]
-    if not all(hasattr(given[name], "shape") for name in names):
-        raise InputError("validation_split does not work on several devices: use validation_data.")
-    first = math.floor(len(given["x"]) * (1.0 - share))
-    given["validation_data"] = tuple(given[name][first:] for name in names)
-    given.update({name: given[name][:first] for name in names})
+    arrays = keras.tree.flatten([given[name] for name in names])
+    if not all(hasattr(one, "shape") for one in arrays):
+        raise InputError(
+            "validation_split is for arrays, and does not work on several devices otherwise: use "
+            "validation_data."
+        )
+    first = math.floor(len(arrays[0]) * (1.0 - share))
+    parts = keras.tree.map_structure
+    given["validation_data"] = tuple(parts(lambda one: one[first:], given[name]) for name in names)
+    given.update({name: parts(lambda one: one[:first], given[name]) for name in names})
     return given
 
 

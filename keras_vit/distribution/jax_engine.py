@@ -28,13 +28,20 @@ LAYOUT = {
 
 
 class _WholeBatches:
-    """If `whole_batches` is set, every process and device sees whole batches instead of its share."""
+    """If `whole_batches` is set, every process and device sees whole batches instead of its share.
+
+    So it does with a batch of one process that has no equal shares. The numbers are those of one device in
+    any case: JAX computes the step of the whole batch.
+    """
 
     whole_batches = False
 
     def get_data_layout(self, data_shape):
-        if self.whole_batches:
-            return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)  # type: ignore
+        mesh = self.device_mesh  # type: ignore[attr-defined]
+        replicas = mesh.shape[mesh.axis_names.index(self.batch_dim_name)]  # type: ignore[attr-defined]
+        has_no_shares = jax.process_count() == 1 and data_shape and data_shape[0] % replicas
+        if self.whole_batches or has_no_shares:
+            return keras.distribution.TensorLayout([None] * len(data_shape), mesh)
         return super().get_data_layout(data_shape)  # type: ignore[misc]
 
 
@@ -125,6 +132,8 @@ class Sharded(Distribution):
         return {**arguments, "optimizer": optimizer}
 
     def fit_arguments(self, model, arguments):
+        if self.adopted_from is not None and self.num_processes == 1:
+            return arguments  # whatever Keras takes, in batches of any size
         return guards.process_share(self, guards.check_batches(self, arguments))
 
     @contextlib.contextmanager

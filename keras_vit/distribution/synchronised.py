@@ -67,6 +67,7 @@ def _asking(method: Callable[..., Any], around: Callable[..., Any]) -> Callable[
         given.update(given.pop("kwargs", {}))
         with distribution.scope():
             _check_compiled(self)
+            given = distribution.known_batches(given, is_fit=method.__name__ == "fit")
             _build(self, given)
             return around(self, functools.partial(method, self), given)
 
@@ -101,15 +102,14 @@ def _build(model: keras.Model, given: Arguments) -> None:
     if spec is None:
         spec = tuple(given[name] for name in ("x", "y", "sample_weight") if given.get(name) is not None)
     spec = spec if isinstance(spec, tuple) else (spec,)
-    if not all(hasattr(one, "shape") and hasattr(one, "dtype") for one in keras.tree.flatten(spec)):
-        return
-    batch = keras.tree.map_structure(_symbolic, spec)
-    if not all(layer.built for layer in all_layers(model)):
-        model(batch[0])
-        model.distribution.check_model(model)
-    if keras.backend.backend() == "tensorflow" and len(batch) > 1 and model.compiled:
-        keras.Model._maybe_symbolic_build(model, data_batch=batch)
-    if model.compiled and model.optimizer and not model.optimizer.built:
+    if all(hasattr(one, "shape") and hasattr(one, "dtype") for one in keras.tree.flatten(spec)):
+        batch = keras.tree.map_structure(_symbolic, spec)
+        if not all(layer.built for layer in all_layers(model)):
+            model(batch[0])
+            model.distribution.check_model(model)
+        if keras.backend.backend() == "tensorflow" and len(batch) > 1 and model.compiled:
+            keras.Model._maybe_symbolic_build(model, data_batch=batch)
+    if model.built and model.compiled and model.optimizer and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
 

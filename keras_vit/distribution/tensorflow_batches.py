@@ -1,9 +1,11 @@
 """What TensorFlow's replicas share of a step: its batch, and the gradients that are clipped."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_vit.distribution import guards
 from keras_vit.distribution.engine import Distribution
@@ -11,18 +13,50 @@ from keras_vit.errors import InputError
 
 
 def as_batches(x: Any, batch_size: int = 32) -> Any:
-    """A dataset of batches, which is made from arrays if `x` is not a dataset."""
+    """A dataset of the batches of one pass, in their order.
+
+    Args:
+        x: a dataset; arrays, also in a tuple or a dict; or what gives batches: a `keras.utils.PyDataset`, a
+            `DataLoader` of torch, a generator.
+        batch_size: for arrays.
+
+    Raises:
+        InputError: it is none of these.
+    """
     import tensorflow as tf
 
     if isinstance(x, tf.data.Dataset):
         return x
+    if gives_batches(x):
+        return _generated(x)
     try:
-        return tf.data.Dataset.from_tensor_slices(tuple(x) if isinstance(x, list) else x).batch(batch_size)
+        return tf.data.Dataset.from_tensor_slices(keras.tree.lists_to_tuples(x)).batch(batch_size)
     except (TypeError, ValueError) as error:
         raise InputError(
-            "evaluate, predict and validation on several devices take arrays or a tf.data.Dataset. "
-            f"Received: {type(x).__name__}"
+            "evaluate, predict and validation on several devices take arrays, a tf.data.Dataset or what gives "
+            f"batches. Received: {type(x).__name__}"
         ) from error
+
+
+def known_batches(arguments: dict, is_endless: bool) -> dict:
+    """Arguments with a dataset in place of what gives batches, so that their shapes are known.
+
+    Args:
+        arguments: of `fit`, `evaluate` or `predict`.
+        is_endless: whether one pass follows the other, as in `fit`.
+
+    Raises:
+        InputError: `fit` cannot know how many batches there are.
+    """
+    given = dict(arguments)
+    if not gives_batches(given.get("x")):
+        return given
+    if is_endless:
+        given["steps_per_epoch"] = given.get("steps_per_epoch") or _count_of_pass(given["x"])
+        if not given["steps_per_epoch"]:
+            raise InputError(f"A {type(given['x']).__name__} needs steps_per_epoch.")
+    given["x"] = _generated(given["x"], is_endless, is_endless and given.get("shuffle", True))
+    return given
 
 
 def any_batches(distribution: Distribution, arguments: dict) -> dict:
@@ -36,21 +70,25 @@ def any_batches(distribution: Distribution, arguments: dict) -> dict:
 
     arguments = guards.split_validation(arguments)
     x, size = arguments["x"], arguments.get("batch_size") or 32
-    if hasattr(x, "shape"):
-        if not len(x) % size and not size % distribution.num_replicas:
+    if not isinstance(x, tf.data.Dataset):
+        arrays = keras.tree.flatten(x)
+        if not all(hasattr(one, "shape") for one in arrays):
+            return arguments  # Keras says what is wrong
+        if not len(arrays[0]) % size and not size % distribution.num_replicas:
             return arguments  # Keras shares them equally
         names = [name for name in ("x", "y", "sample_weight") if arguments.get(name) is not None]
-        rows = tf.data.Dataset.from_tensor_slices(tuple(arguments[name] for name in names))
+        given = keras.tree.lists_to_tuples(tuple(arguments[name] for name in names))
+        rows = tf.data.Dataset.from_tensor_slices(given)
         if arguments.get("shuffle", True):
-            rows = rows.shuffle(len(x), reshuffle_each_iteration=True)
+            rows = rows.shuffle(len(arrays[0]), reshuffle_each_iteration=True)
         x = rows.batch(size)
         arguments = {key: value for key, value in arguments.items() if key not in (*names, "batch_size")}
-    elif not isinstance(x, tf.data.Dataset) or _is_shared_equally(x, distribution.num_replicas):
-        return arguments  # Keras makes batches of it, or shares
+    elif _is_shared_equally(x, distribution.num_replicas):
+        return arguments  # Keras shares them
     if arguments.get("class_weight"):
         raise InputError(
-            "class_weight needs batches here that all devices share equally: leave some images out, or use "
-            "sample_weight."
+            "class_weight needs batches here that all devices share equally: use arrays and leave some images "
+            "out, or use sample_weight."
         )
     steps = arguments.get("steps_per_epoch") or count_of(x)
     if steps is None:
@@ -66,6 +104,66 @@ def any_batches(distribution: Distribution, arguments: dict) -> dict:
         "steps_per_epoch": steps,
         "shuffle": False,
     }
+
+
+def gives_batches(x: Any) -> bool:
+    """Whether it gives one batch after the other: a PyDataset, a DataLoader, a generator."""
+    if isinstance(x, keras.utils.PyDataset):
+        return True
+    return hasattr(x, "__iter__") and not hasattr(x, "shape") and not isinstance(x, list | tuple | dict | str)
+
+
+def _count_of_pass(x: Any) -> int | None:
+    """The number of batches that one pass gives, if it knows it."""
+    if not gives_batches(x):
+        return None
+    if isinstance(x, keras.utils.PyDataset):
+        return x.num_batches
+    return len(x) if hasattr(x, "__len__") else None
+
+
+def _generated(x: Any, is_endless: bool = False, shuffle: bool = False) -> Any:
+    """A dataset of what gives batches.
+
+    Args:
+        x: see `gives_batches`.
+        is_endless: whether one pass follows the other.
+        shuffle: whether each pass of a PyDataset has an order of its own, as in Keras's `fit`.
+    """
+    import tensorflow as tf
+
+    count = _count_of_pass(x)
+    if isinstance(x, keras.utils.PyDataset):
+        first = x[0]
+    elif iter(x) is x:  # a generator gives each batch once
+        first = next(x)
+        x = itertools.chain([first], x)
+    else:
+        first = next(iter(x))
+
+    signature = keras.tree.map_structure(
+        lambda one: tf.TensorSpec((None, *one.shape[1:]), one.dtype), _arrays(first)
+    )
+    batches = tf.data.Dataset.from_generator(
+        lambda: map(_arrays, _one_pass(x, count, shuffle)), output_signature=signature
+    )
+    if is_endless:
+        return batches.repeat()  # from the beginning, in another order
+    return batches if count is None else batches.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _one_pass(x: Any, count: int | None, shuffle: bool) -> Iterator[Any]:
+    if not isinstance(x, keras.utils.PyDataset):
+        yield from x
+        return
+    numbers = itertools.count() if count is None else range(count)
+    for number in np.random.permutation(count) if shuffle and count is not None else numbers:
+        yield x[int(number)]
+    x.on_epoch_end()
+
+
+def _arrays(batch: Any) -> Any:
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, keras.tree.lists_to_tuples(batch))
 
 
 def _is_shared_equally(batches: Any, count: int) -> bool:

@@ -10,7 +10,13 @@ import numpy as np
 from keras_vit.distribution import guards
 from keras_vit.distribution.cluster import Cluster, read_cluster
 from keras_vit.distribution.engine import Distribution, built_outside, known, lost_process, made_outside
-from keras_vit.distribution.tensorflow_batches import any_batches, as_batches, clip_together, count_of
+from keras_vit.distribution.tensorflow_batches import (
+    any_batches,
+    as_batches,
+    clip_together,
+    count_of,
+    known_batches,
+)
 from keras_vit.errors import InputError
 
 
@@ -71,9 +77,16 @@ class Mirrored(Distribution):
         if any((optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)):
             optimizer.apply = clip_together(optimizer)
 
+    def known_batches(self, arguments, is_fit):
+        return known_batches(arguments, is_fit) if self.takes_any_batches or not is_fit else arguments
+
+    @property
+    def takes_any_batches(self):
+        """Whether batches are shared whatever their size: in a user's own scope, as in Keras."""
+        return not self.was_entered and self.num_processes == 1
+
     def fit_arguments(self, model, arguments):
-        as_asked = self.was_entered or self.num_processes > 1
-        arguments = (guards.check_batches if as_asked else any_batches)(self, arguments)
+        arguments = (any_batches if self.takes_any_batches else guards.check_batches)(self, arguments)
         if arguments.get("validation_data") is not None:
             size = arguments.get("validation_batch_size") or arguments.get("batch_size")
             whole = as_batches(arguments["validation_data"], size or 32)

@@ -140,6 +140,10 @@ def process(process_id, num_processes):
     return SimpleNamespace(process_id=process_id, num_processes=num_processes)
 
 
+def share(distribution, batches):
+    return process_share(distribution, {"x": batches})["x"]
+
+
 X, Y, WEIGHTS = np.arange(48.0).reshape(16, 3), np.arange(16), np.arange(16) / 16
 STRUCTURES = {
     "images and labels": (X, Y),
@@ -154,7 +158,7 @@ def test_a_process_takes_its_rows_of_every_global_batch(arrays, num_processes):
     dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(8, drop_remainder=True)
     size = 8 // num_processes
     for process_id in range(num_processes):
-        found = list(process_share(process(process_id, num_processes), dataset).as_numpy_iterator())
+        found = list(share(process(process_id, num_processes), dataset).as_numpy_iterator())
         assert len(found) == 2
         for step, batch in enumerate(found):
             first = 8 * step + size * process_id
@@ -164,13 +168,13 @@ def test_a_process_takes_its_rows_of_every_global_batch(arrays, num_processes):
 
 def test_shares_have_a_known_size():
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8, drop_remainder=True)
-    assert batch_size_of(process_share(process(1, 2), dataset)) == 4
+    assert batch_size_of(share(process(1, 2), dataset)) == 4
 
 
 def test_one_process_takes_all_and_a_share_is_not_split_again():
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8, drop_remainder=True)
-    assert process_share(process(0, 1), dataset) is dataset
-    assert process_share(process(1, 2), ProcessShare(dataset)) is dataset
+    assert share(process(0, 1), dataset) is dataset
+    assert share(process(1, 2), ProcessShare(dataset)) is dataset
 
 
 def test_batch_size_of_whole_batches():
@@ -195,7 +199,7 @@ PARTIAL = {
 @pytest.mark.parametrize("make", PARTIAL.values(), ids=PARTIAL.keys())
 def test_partial_batches_are_refused(make):
     dataset = make(tf.data.Dataset.from_tensor_slices((X, Y)))
-    for function in (batch_size_of, lambda x: process_share(process(0, 2), x)):
+    for function in (batch_size_of, lambda x: share(process(0, 2), x)):
         with pytest.raises(InputError) as caught:
             function(dataset)
         assert str(caught.value) == (
