@@ -199,6 +199,10 @@ class Distribution:
         """
         return arguments
 
+    def refused(self, error: Exception) -> InputError | None:
+        """A clear error if `error` says that a batch of `fit` cannot be shared, otherwise `None`."""
+        return None
+
     def callbacks(self, model: keras.Model) -> list[keras.callbacks.Callback]:
         """Callbacks that `fit` needs besides those of the user."""
         return []

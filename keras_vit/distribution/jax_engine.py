@@ -28,20 +28,13 @@ LAYOUT = {
 
 
 class _WholeBatches:
-    """If `whole_batches` is set, every process and device sees whole batches instead of its share.
-
-    So it does with a batch of one process that has no equal shares. The numbers are those of one device in
-    any case: JAX computes the step of the whole batch.
-    """
+    """If `whole_batches` is set, every process and device sees whole batches instead of its share."""
 
     whole_batches = False
 
     def get_data_layout(self, data_shape):
-        mesh = self.device_mesh  # type: ignore[attr-defined]
-        replicas = mesh.shape[mesh.axis_names.index(self.batch_dim_name)]  # type: ignore[attr-defined]
-        has_no_shares = jax.process_count() == 1 and data_shape and data_shape[0] % replicas
-        if self.whole_batches or has_no_shares:
-            return keras.distribution.TensorLayout([None] * len(data_shape), mesh)
+        if self.whole_batches:
+            return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)  # type: ignore
         return super().get_data_layout(data_shape)  # type: ignore[misc]
 
 
@@ -133,8 +126,27 @@ class Sharded(Distribution):
 
     def fit_arguments(self, model, arguments):
         if self.adopted_from is not None and self.num_processes == 1:
-            return arguments  # whatever Keras takes, in batches of any size
+            # Whatever Keras takes; batches may differ in size. JAX refuses unequal shares too, but by then
+            # Keras's trainer has taken the values out of the weights.
+            arguments = guards.split_validation(arguments)
+            arrays = keras.tree.flatten(arguments["x"])
+            if all(hasattr(one, "shape") for one in arrays):
+                size = min(arguments.get("batch_size") or 32, len(arrays[0]))
+                for rows in (size, len(arrays[0]) % size):
+                    if rows % self.num_replicas:
+                        raise self._unshared(rows)
+            return arguments
         return guards.process_share(self, guards.check_batches(self, arguments))
+
+    def refused(self, error):
+        return self._unshared() if "IndivisibleError" in type(error).__name__ else None
+
+    def _unshared(self, rows: int | None = None) -> InputError:
+        batch = "A batch" if rows is None else f"A batch of {rows} images"
+        return InputError(
+            f"{batch} cannot be shared equally by {self.num_replicas} devices: use batches of a multiple of "
+            f"{self.num_replicas} images, the last one too."
+        )
 
     @contextlib.contextmanager
     def evaluating(self):

@@ -154,7 +154,11 @@ def _fit(model: keras.Model, keras_fit: Callable[..., Any], given: Arguments) ->
     given = distribution.fit_arguments(model, {"x": None, **given})
     for callback in distribution.callbacks(model):
         given["callbacks"] = _with(callback, given.get("callbacks"), model)
-    return keras_fit(**given)
+    try:
+        return keras_fit(**given)
+    except ValueError as error:
+        refused = distribution.refused(error)
+        raise refused or error from error
 
 
 def _with(callback: keras.callbacks.Callback, callbacks: Any, model: keras.Model) -> Any:

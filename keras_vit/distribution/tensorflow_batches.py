@@ -1,11 +1,11 @@
 """What TensorFlow's replicas share of a step: its batch, and the gradients that are clipped."""
 
 import itertools
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_vit.distribution import guards
 from keras_vit.distribution.engine import Distribution
@@ -33,8 +33,8 @@ def as_batches(x: Any, batch_size: int = 32) -> Any:
         return tf.data.Dataset.from_tensor_slices(keras.tree.lists_to_tuples(x)).batch(batch_size)
     except (TypeError, ValueError) as error:
         raise InputError(
-            "evaluate, predict and validation on several devices take arrays, a tf.data.Dataset or what gives "
-            f"batches. Received: {type(x).__name__}"
+            "evaluate, predict and validation on several devices take arrays, a tf.data.Dataset or what "
+            f"gives batches. Received: {type(x).__name__}"
         ) from error
 
 
@@ -87,8 +87,8 @@ def any_batches(distribution: Distribution, arguments: dict) -> dict:
         return arguments  # Keras shares them
     if arguments.get("class_weight"):
         raise InputError(
-            "class_weight needs batches here that all devices share equally: use arrays and leave some images "
-            "out, or use sample_weight."
+            "class_weight needs batches here that all devices share equally: use arrays and leave some "
+            "images out, or use sample_weight."
         )
     steps = arguments.get("steps_per_epoch") or count_of(x)
     if steps is None:
@@ -156,9 +156,9 @@ def _one_pass(x: Any, count: int | None, shuffle: bool) -> Iterator[Any]:
     if not isinstance(x, keras.utils.PyDataset):
         yield from x
         return
-    numbers = itertools.count() if count is None else range(count)
-    for number in np.random.permutation(count) if shuffle and count is not None else numbers:
-        yield x[int(number)]
+    numbers: Iterable[int] = itertools.count() if count is None else range(count)
+    for number in random.sample(range(count), count) if shuffle and count is not None else numbers:
+        yield x[number]
     x.on_epoch_end()
 
 
