@@ -188,6 +188,10 @@ class Distribution:
         """Returns the arguments of `fit`, `evaluate` or `predict` with batches of known shapes."""
         return arguments
 
+    def spec_of(self, batches: Any) -> Any:
+        """Shapes and dtypes of the batches of a dataset; `None` of other inputs."""
+        return getattr(batches, "element_spec", None)
+
     def fit_arguments(self, model: keras.Model, arguments: dict) -> dict:
         """Returns the arguments of `fit` that Keras gets.
 

@@ -67,8 +67,7 @@ def split_validation(arguments: dict) -> dict:
     arrays = keras.tree.flatten([given[name] for name in names])
     if not all(hasattr(one, "shape") for one in arrays):
         raise InputError(
-            "validation_split is for arrays, and does not work on several devices otherwise: use "
-            "validation_data."
+            "Without arrays, validation_split does not work on several devices: use validation_data."
         )
     first = math.floor(len(arrays[0]) * (1.0 - share))
     parts = keras.tree.map_structure

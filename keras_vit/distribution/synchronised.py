@@ -98,7 +98,7 @@ def _build(model: keras.Model, given: Arguments) -> None:
         given: the arguments of `fit`; of inputs that are neither arrays nor a dataset Keras takes care.
     """
     x = given.get("x")
-    spec = getattr(getattr(x, "batches", x), "element_spec", None)
+    spec = model.distribution.spec_of(getattr(x, "batches", x))
     if spec is None:
         spec = tuple(given[name] for name in ("x", "y", "sample_weight") if given.get(name) is not None)
     spec = spec if isinstance(spec, tuple) else (spec,)

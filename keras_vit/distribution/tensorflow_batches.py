@@ -110,7 +110,8 @@ def gives_batches(x: Any) -> bool:
     """Whether it gives one batch after the other: a PyDataset, a DataLoader, a generator."""
     if isinstance(x, keras.utils.PyDataset):
         return True
-    return hasattr(x, "__iter__") and not hasattr(x, "shape") and not isinstance(x, list | tuple | dict | str)
+    is_data = hasattr(x, "shape") or hasattr(x, "element_spec") or isinstance(x, list | tuple | dict | str)
+    return hasattr(x, "__iter__") and not is_data
 
 
 def _count_of_pass(x: Any) -> int | None:

@@ -85,6 +85,14 @@ class Mirrored(Distribution):
         """Whether batches are shared whatever their size: in a user's own scope, as in Keras."""
         return not self.was_entered and self.num_processes == 1
 
+    def spec_of(self, batches):
+        import tensorflow as tf
+
+        if not isinstance(batches, tf.distribute.DistributedDataset):
+            return super().spec_of(batches)
+        first = next(iter(batches))  # its element_spec does not tell the shapes
+        return tf.nest.map_structure(lambda one: self.strategy.experimental_local_results(one)[0], first)
+
     def fit_arguments(self, model, arguments):
         arguments = (any_batches if self.takes_any_batches else guards.check_batches)(self, arguments)
         if arguments.get("validation_data") is not None:

@@ -18,6 +18,7 @@ from keras_vit.errors import InputError
 
 COUNT, BATCH = 22, 6  # batches of 6, 6, 6 and 4
 SIZES = (6, 8, 2, 4) if keras.backend.backend() == "jax" else (5, 6, 1, 7)  # JAX shares equally
+STRATEGY = []
 random = np.random.default_rng(0)
 X = random.normal(size=(COUNT, 8, 8, 1)).astype("float32")
 Y = random.integers(0, 3, COUNT)
@@ -38,6 +39,11 @@ def dataset(size=BATCH):
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(size)
 
 
+def distributed():
+    """As the user's strategy distributes it; on one device a dataset."""
+    return STRATEGY[0].experimental_distribute_dataset(dataset(5)) if STRATEGY else dataset(5)
+
+
 def loader():
     import torch
 
@@ -54,6 +60,10 @@ UNEQUAL = {
     "an unequal rest": lambda: dict(x=X[:21], y=Y[:21], batch_size=BATCH),
     "less rows than devices": lambda: dict(x=X[:1], y=Y[:1]),
 }
+OF_TENSORFLOW = {
+    "a dataset of another size": lambda: dict(x=dataset(5)),
+    "a distributed dataset": lambda: dict(x=distributed()),
+}
 KINDS = {
     "arrays": lambda: dict(x=X, y=Y, batch_size=BATCH),
     "default batches": lambda: dict(x=X, y=Y),
@@ -66,7 +76,10 @@ KINDS = {
     "a generator": lambda: dict(x=generator(), steps_per_epoch=2),
     "a generator that ends": lambda: dict(x=generator(), steps_per_epoch=9, epochs=1),
     **(UNEQUAL if keras.backend.backend() == "tensorflow" else {}),
+    **(OF_TENSORFLOW if keras.backend.backend() == "tensorflow" else {}),
 }
+JUDGED = ("a dataset", "a PyDataset", "a DataLoader")
+"""What evaluate and predict take too, here."""
 
 
 def two_devices():
@@ -76,7 +89,8 @@ def two_devices():
         return contextlib.nullcontext()
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
+    STRATEGY.append(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    return STRATEGY[0].scope()
 
 
 def train(scope):
@@ -100,8 +114,7 @@ def train(scope):
     for name, make in KINDS.items():
         model.set_weights(first)
         history = model.fit(**{"epochs": 2, "shuffle": False, "verbose": 0, **make()}).history
-        x = make()["x"]
-        judged = (X, Y) if "generator" in name or hasattr(x, "shape") or isinstance(x, list) else (x, None)
+        judged = (make()["x"], None) if name in JUDGED else (X, Y)
         numbers = [
             *(history[one] for one in sorted(history) if one.startswith("val_")),
             np.ravel(model.evaluate(*judged, verbose=0)),
