@@ -83,7 +83,10 @@ IN_ONE_PROCESS = {
     "torch": {},
 }[BACKEND]
 IN_TWO_PROCESSES = {
-    "tensorflow": {"two processes": {"distribute": {}, **CLIPPED}},
+    "tensorflow": {
+        "two processes": {"distribute": {}, **CLIPPED},
+        "two processes, by hand": {"own": True, **BY_HAND},
+    },
     "jax": {
         "two processes": {"distribute": {"devices": 2}, **CLIPPED},
         "two processes, split in each": {"distribute": {"kind": "model", "devices": 2}, **CLIPPED},
