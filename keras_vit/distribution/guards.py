@@ -80,7 +80,7 @@ def check_batches(distribution: Distribution, arguments: dict) -> dict:
     """Refuses batches for `fit` that the replicas cannot share equally, including a partial last batch.
 
     Returns:
-        The arguments; arrays that are less than one batch become one batch, as on one device.
+        The arguments; arrays of fewer rows than a batch become one batch, as on one device.
 
     Raises:
         InputError: it names the wrong size and how to fix it.

@@ -1,4 +1,4 @@
-"""What TensorFlow's replicas share of a step: its batch, and the gradients that are clipped."""
+"""What TensorFlow's replicas share of a step: its batch, and its gradients."""
 
 import itertools
 import random
@@ -176,7 +176,7 @@ def _is_shared_equally(batches: Any, count: int) -> bool:
 def _shares(batches: Any, count: int) -> Any:
     """The shares of each batch, as equal as its rows allow, one after the other.
 
-    Each replica gets one. Of less rows than replicas, each gets all: then the gradients are right, and the
+    Each replica gets one. Of fewer rows than replicas, each gets all: then the gradients are right, and the
     batch counts more in the mean of the epoch's logs.
     """
     import tensorflow as tf
@@ -197,18 +197,27 @@ def count_of(batches: Any) -> int | None:
     return count if count >= 0 else None
 
 
-def clip_together(optimizer: keras.optimizers.Optimizer) -> Callable[..., Any]:
-    """An `optimizer.apply` that clips the gradient of the whole batch instead of that of each replica."""
+def apply_to_all(
+    optimizer: keras.optimizers.Optimizer, change: Callable[[list, Any], list] | None = None
+) -> Callable[..., Any]:
+    """An `optimizer.apply` that sees the gradients of the whole batch instead of those of each replica.
+
+    Args:
+        optimizer: of Keras, which adds up the gradients of the replicas at its very end.
+        change: what is done to the gradients before, such as `clip`. Keras's own clipping then has nothing
+            left to clip.
+    """
     keras_apply = optimizer.apply
 
     def apply(grads, trainable_variables=None):
         import tensorflow as tf
 
         context = tf.distribute.get_replica_context()
-        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
-        clipped = clip(summed, optimizer)
-        # Keras sums over the replicas once more. Its own clipping then has nothing left to clip.
-        shares = [gradient / context.num_replicas_in_sync for gradient in clipped]
+        there = [gradient for gradient in grads if gradient is not None]
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, there)
+        changed = iter(change(summed, optimizer) if change else summed)
+        count = context.num_replicas_in_sync  # Keras sums over the replicas once more
+        shares = [None if gradient is None else next(changed) / count for gradient in grads]
         return keras_apply(shares, trainable_variables)
 
     return apply

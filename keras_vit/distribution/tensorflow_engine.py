@@ -12,8 +12,9 @@ from keras_vit.distribution.cluster import Cluster, read_cluster
 from keras_vit.distribution.engine import Distribution, built_outside, known, lost_process, made_outside
 from keras_vit.distribution.tensorflow_batches import (
     any_batches,
+    apply_to_all,
     as_batches,
-    clip_together,
+    clip,
     count_of,
     known_batches,
 )
@@ -57,25 +58,23 @@ class Mirrored(Distribution):
         guards.check_compiled_steps(arguments, self.engine)
         guards.check_losses(arguments, self.engine, (*guards.EQUAL_SHARES, "sum"))
         optimizer = guards.optimizer_of(arguments)
-        if optimizer.gradient_accumulation_steps:
+        if _without_scaling(optimizer).gradient_accumulation_steps:
             raise InputError(
                 f"gradient_accumulation_steps does not work under {self.engine}: use a larger batch or remat."
             )
         if not _is_distributed(optimizer.variables[0].value):
             raise made_outside(self)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            raise InputError(
-                f"LossScaleOptimizer does not work under {self.engine}, because its scale would differ "
-                "between the devices: leave it out, and use mixed_bfloat16."
-            )
         return {**arguments, "optimizer": optimizer, "jit_compile": False}
 
     def prepare_optimizer(self, model):
-        optimizer = model.optimizer
-        if "apply" in vars(optimizer):
+        optimizer = _without_scaling(model.optimizer)
+        if "apply" in vars(model.optimizer) or "apply" in vars(optimizer):
             return
         if any((optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)):
-            optimizer.apply = clip_together(optimizer)
+            optimizer.apply = apply_to_all(optimizer, clip)
+        if optimizer is not model.optimizer:
+            # Keras looks for overflow in the gradients of the first replica only.
+            model.optimizer.apply = apply_to_all(model.optimizer)
 
     def known_batches(self, arguments, is_fit):
         return known_batches(arguments, is_fit) if self.takes_any_batches or not is_fit else arguments
@@ -344,6 +343,11 @@ def _logical_cpus(count: int | None) -> list[str]:
                 f"late for {count}: enter distribute(devices={count}) before anything else uses TensorFlow."
             ) from error
     return [f"CPU:{i}" for i in range(count)]
+
+
+def _without_scaling(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer inside a `LossScaleOptimizer`, or itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _is_distributed(variable: Any) -> bool:

@@ -58,7 +58,7 @@ def generator():
 UNEQUAL = {
     "arrays of another size": lambda: dict(x=X, y=Y, batch_size=5),
     "an unequal rest": lambda: dict(x=X[:21], y=Y[:21], batch_size=BATCH),
-    "less rows than devices": lambda: dict(x=X[:1], y=Y[:1]),
+    "fewer rows than devices": lambda: dict(x=X[:1], y=Y[:1]),
 }
 OF_TENSORFLOW = {
     "a dataset of another size": lambda: dict(x=dataset(5)),

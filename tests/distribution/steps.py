@@ -2,7 +2,8 @@
 
 The JSON: {"cases": [{"out": file, "distribute": {...}, "optimizer": {...}, "model": {...}}, ...]}. With "own"
 the devices are those that a user sets up with the backend, "build" is a function below, "rest" leaves images
-of the last batch out, and "loop" trains without `fit`.
+of the last batch out, "overflow" makes the gradient of one image infinite in the second half of a batch, and
+"loop" trains without `fit`.
 For each case the chief writes the weights, the loss after each step, and the results of evaluate and predict.
 """
 
@@ -155,6 +156,8 @@ def train(case):
             **case.get("compile", {}),
         )
     pixels, labels = images()
+    if case.get("overflow"):
+        pixels[3 * BATCH - 1] = np.nan
     count = len(pixels) - case.get("rest", 0)
     rows = tf.data.Dataset.from_tensor_slices((pixels, labels)).take(count)
     batches = rows.batch(BATCH, drop_remainder="rest" not in case)

@@ -34,6 +34,11 @@ NEW_HEAD = {"build": "new_head", **CLIPPED}
 # Without the bias of the keys, whose gradient is only rounding, which Adam scales up.
 BY_HAND = {"build": "by_hand", "model": {"qkv_bias": False}, **CLIPPED}
 SUBCLASSED = {**BY_HAND, "build": "Subclassed"}
+SCALED = {
+    "optimizer": {"scaled": True, "global_clipnorm": 0.5},
+    "model": {"stem": "linear", "qkv_bias": False},
+    "overflow": True,
+}
 REST = {"rest": 3, **CLIPPED}  # the last batch has 5 images
 LOOP = {"loop": True, "model": {"qkv_bias": False}}
 LORA = {"recipe": {"tune": "lora"}, "model": {"qkv_bias": False}, **CLIPPED}
@@ -44,7 +49,8 @@ ON_ONE = {
     "one, in a Sequential": {"distribute": {"kind": "none"}, **SEQUENTIAL},
     "one, by hand": {"distribute": {"kind": "none"}, **BY_HAND},
 }
-if BACKEND == "tensorflow":  # there, Keras clips before the sum
+if BACKEND == "tensorflow":  # there, Keras clips before the sum, and looks for overflow in one replica
+    ON_ONE["one, scaled"] = {"distribute": {"kind": "none"}, **SCALED}
     ON_ONE["one, clipped by value"] = {"distribute": {"kind": "none"}, **BY_VALUE}
     ON_ONE["one, with a rest"] = {"distribute": {"kind": "none"}, **REST}
 else:
@@ -57,6 +63,7 @@ IN_ONE_PROCESS = {
     "tensorflow": {
         "two": {"distribute": {"devices": 2}, **CLIPPED},
         "two, clipped by value": {"distribute": {"devices": 2}, **BY_VALUE},
+        "two, scaled": {"distribute": {"devices": 2}, **SCALED},
         "two, layer by layer": {"distribute": {"devices": 2}, **LAYERWISE},
         "two, lora": {"distribute": {"devices": 2}, **LORA},
         "two, in a Sequential": {"distribute": {"devices": 2}, **SEQUENTIAL},

@@ -42,7 +42,7 @@ EXPECTED = {
         "xla": "jit_compile=True does not work under MirroredStrategy",
         "steps_per_execution": "steps_per_execution=2 does not work under MirroredStrategy",
         "gradient_accumulation": "gradient_accumulation_steps does not work under MirroredStrategy",
-        "scaled_loss": "LossScaleOptimizer does not work under MirroredStrategy",
+        "scaled_loss": NOT_REFUSED,
         "too_many_devices": "TensorFlow has started with 2 CPU devices, it is too late for 64",
         "keras_distribution": "keras.distribution does nothing on the tensorflow backend",
         "central_storage": "TensorFlow's own CentralStorageStrategy",
