@@ -19,7 +19,7 @@ Arguments = dict[str, Any]
 
 
 def watch() -> None:
-    """Makes `fit`, `evaluate`, `predict` and `train_on_batch` of all models ask for their devices."""
+    """Makes `fit`, `evaluate`, `predict` and their sisters of one batch ask for their devices."""
     for name, around in _ENTRIES.items():
         method = getattr(keras.Model, name)
         if not hasattr(method, "asks_for_devices"):
@@ -181,6 +181,17 @@ def _predict(model: keras.Model, keras_predict: Callable[..., Any], given: Argum
         return model.distribution.predict(model, keras_predict, **given)
 
 
+def _predict_on_batch(model: keras.Model, keras_predict: Callable[..., Any], given: Arguments) -> Any:
+    """Keras under MirroredStrategy returns the rows once per replica."""
+    rows = len(keras.tree.flatten(given["x"])[0])
+    return keras.Model.predict(model, given["x"], batch_size=max(rows, 1), verbose=0)
+
+
+def _test_on_batch(model: keras.Model, keras_method: Callable[..., Any], given: Arguments) -> Any:
+    with model.distribution.evaluating():
+        return keras_method(**given)
+
+
 def _train_on_batch(model: keras.Model, keras_method: Callable[..., Any], given: Arguments) -> Any:
     return keras_method(**given)
 
@@ -210,6 +221,8 @@ _ENTRIES = {
     "fit": _fit,
     "evaluate": _evaluate,
     "predict": _predict,
+    "predict_on_batch": _predict_on_batch,
+    "test_on_batch": _test_on_batch,
     "train_on_batch": _train_on_batch,
 }
 _STEPS = {

@@ -119,6 +119,8 @@ def train(scope):
             *(history[one] for one in sorted(history) if one.startswith("val_")),
             np.ravel(model.evaluate(*judged, verbose=0)),
             np.ravel(model.predict(judged[0], verbose=0)),
+            np.ravel(model.predict_on_batch(X[:5])),
+            np.ravel(model.test_on_batch(X[:4], Y[:4])),
             *(np.ravel(value) for value in model.get_weights()),
         ]
         found[name] = np.concatenate(numbers)
