@@ -291,6 +291,15 @@ class ViT(DistributedModel):
         super().save(filepath, overwrite, zipped, **kwargs)
         name_as_registered(filepath, type(self))
 
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+        if format == "tf_saved_model" and keras.backend.backend() == "torch":
+            # Keras's own export fails there, for a Dense layer too.
+            raise InputError(
+                "Keras does not export a SavedModel on the torch backend: save the model to a .keras file, "
+                "load it in a process with KERAS_BACKEND=tensorflow, and call export there."
+            )
+        super().export(filepath, format, verbose, input_signature, **kwargs)
+
     def get_config(self):
         policy, parts = self.dtype_policy, parts_of(self)
         is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)

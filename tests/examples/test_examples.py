@@ -56,7 +56,7 @@ def test_the_exported_model_is_called_by_tensorflow(tmp_path, capsys):
     run_main("export_model", str(tmp_path))
     printed = capsys.readouterr().out
     if BACKEND == "torch":
-        assert "load it with KERAS_BACKEND=tensorflow" in printed
+        assert "load it in a process with KERAS_BACKEND=tensorflow" in printed
         assert (tmp_path / "model.keras").is_file()
     else:
         assert "TensorFlow's answers differ from Keras's by" in printed
