@@ -3,7 +3,8 @@
     python examples/export_model.py
     KERAS_BACKEND=jax python examples/export_model.py
 
-Keras exports from the TensorFlow and the JAX backend. On torch the error says what to do instead. `keras-vit export` adds to this the reading and scaling of image files.
+Keras exports from the TensorFlow and the JAX backend. On torch the error says what to do
+instead. `keras-vit export` adds to this the reading and scaling of image files.
 """
 
 import subprocess
