@@ -14,8 +14,8 @@ _is_ours = False  # nobody else draws from Python's stream
 def python_random_kept(seed: int | None = None) -> Iterator[None]:
     """Within it, Keras's initializers and dropout draw their seeds from a stream of its own.
 
-    Keras draws them from Python's stream. A user who shuffles files with `random` would get another order with
-    each model that is made before.
+    Keras draws them from Python's stream. A user who shuffles files with `random` would get another order
+    with each model that is made before.
 
     Args:
         seed: where the stream begins, of `next_seed`; by default a new one.
@@ -37,9 +37,10 @@ def python_random_kept(seed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds everything as `keras.utils.set_random_seed` does; models made within it draw from Python's stream.
+    """Seeds everything as `keras.utils.set_random_seed` does.
 
-    So a run begins with the same weights as by the versions before models left Python's stream alone.
+    Models that are made within it draw from Python's stream, so a run begins with the same weights as by the
+    versions before models left Python's stream alone.
 
     Args:
         seed: 0 or more.
