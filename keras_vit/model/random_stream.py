@@ -37,9 +37,10 @@ def python_random_kept(seed: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds all as `keras.utils.set_random_seed` does; models made within it draw from Python's stream.
+    """Seeds everything as `keras.utils.set_random_seed` does.
 
-    So a run begins with the same weights as by the versions before models left Python's stream alone.
+    Models that are made within it draw from Python's stream, so a run begins with the same weights as by the
+    versions before models left Python's stream alone.
 
     Args:
         seed: 0 or more.

@@ -5,7 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 from keras import layers
@@ -240,8 +240,8 @@ class ViT(DistributedModel):
         """
         return extractor(self, what)
 
-    def resized(self, image_shape: Sequence[int], patch_size: int | None = None) -> ViT:
-        """A new model for another image or patch size, with the weights of this one.
+    def resized(self, image_shape: Sequence[int], patch_size: int | None = None) -> Self:
+        """A new model of this class for another image or patch size, with the weights of this one.
 
         Learned positions are resized bicubically, a linear patch projection by PI-resize; the other weights
         are copied, those of the class token's position too.
@@ -275,7 +275,8 @@ class ViT(DistributedModel):
                 "The patch embedding is quantized or has LoRA: resize the model before that. "
                 f"Received: patch_size={patch_size}"
             )
-        new = ViT(**{**self.get_config(), "image_shape": tuple(image_shape), "patch_size": patch_size})
+        changes = {"image_shape": tuple(image_shape), "patch_size": patch_size}
+        new = type(self).from_config({**self.get_config(), **changes})  # a subclass stays one
         for layer in self.layers:
             weights = layer.get_weights()
             if layer.name == "position_embedding" and layer.kind == "learned":

@@ -229,6 +229,25 @@ def test_resized_to_another_grid(model):
                 np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+class Scaled(ViT):
+    """A ViT of a user, with an argument of its own."""
+
+    def __init__(self, *args, scale=1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scale = scale
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+@pytest.mark.same_on_every_backend
+def test_a_subclass_that_is_resized_stays_one():
+    given = dict(image_shape=(8, 8, 1), num_classes=2, patch_size=4, dim=8, depth=1, num_heads=2)
+    new = Scaled(**given, scale=3.0).resized((8, 12, 1))
+    assert type(new) is Scaled
+    assert (new.scale, new.image_shape) == (3.0, (8, 12, 1))
+
+
 def test_resized_patches_see_an_enlarged_image_as_before():
     """With the image and the patches twice as large, the tokens and the logits hardly change."""
     model = randomize(small(image_shape=(16, 16, 1)), scale=0.1)

@@ -101,7 +101,7 @@ class AttentionPool(KernelLayer):
         key_value = ops.reshape(self.key_value(tokens), (-1, count, 2, self.num_heads, head_dim))  # b n 2 h k
         # Fused attention gains nothing for one query, and that of JAX has no float16 on CPUs.
         scores = ops.einsum("hk,bnhk->bhn", query, key_value[:, :, 0]) * head_dim**-0.5
-        mask = attention_mask_of(mask)  # b 1 1 n
+        mask = attention_mask_of(mask, tokens=tokens.shape[1])  # b 1 1 n
         attention = ops.softmax(masked(scores, mask if mask is None else mask[:, 0]), axis=-1)  # b h n
         out = ops.einsum("bhn,bnhk->bhk", ops.cast(attention, scores.dtype), key_value[:, :, 1])  # b h k
         x = self.projection(ops.reshape(out, (-1, 1, dim)))  # b 1 d

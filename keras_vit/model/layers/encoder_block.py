@@ -163,7 +163,9 @@ class EncoderBlock(KernelLayer):
         mask=None,
         x_mask=None,
     ):
-        mask = attention_mask_of(mask, x_mask, padding_mask, attention_mask=attention_mask)  # b 1|h 1|n n
+        mask = attention_mask_of(
+            mask, x_mask, padding_mask, attention_mask=attention_mask, tokens=x.shape[1]
+        )  # b 1|h 1|n n
 
         def attention_branch(x):  # b n d, and b h n n if wanted
             out = self.attention(

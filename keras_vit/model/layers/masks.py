@@ -7,21 +7,31 @@ from keras import ops
 from keras_vit.errors import InputError
 
 
-def attention_mask_of(*padding: Any, attention_mask: Any = None) -> Any:
+def attention_mask_of(*padding: Any, attention_mask: Any = None, tokens: Any = None) -> Any:
     """One mask of scores from masks of tokens and masks of pairs of tokens.
 
     Args:
         *padding: each `None` or (batch, tokens).
         attention_mask: `None`, (tokens, tokens), (batch, tokens, tokens) or (batch, heads, tokens, tokens);
             the last axis are the tokens that are looked at.
+        tokens: their number, if it is known: masks of another number are refused.
 
     Returns:
         `None` or a boolean (batch or 1, heads or 1, tokens or 1, tokens).
+
+    Raises:
+        InputError: a mask has another number of axes, or of tokens.
     """
     merged = None
     for mask in padding:
         if mask is not None:
-            mask = ops.cast(mask, "bool")[:, None, None, :]  # b 1 1 n
+            mask = ops.cast(mask, "bool")
+            if len(mask.shape) != 2 or _is_another(mask.shape[1], tokens):
+                raise InputError(
+                    f"A mask of tokens must be (batch, tokens), for {_count(tokens)}. "
+                    f"Received: {tuple(mask.shape)}"
+                )
+            mask = mask[:, None, None, :]  # b 1 1 n
             merged = mask if merged is None else ops.logical_and(merged, mask)
     if attention_mask is not None:
         mask = ops.cast(attention_mask, "bool")
@@ -30,10 +40,26 @@ def attention_mask_of(*padding: Any, attention_mask: Any = None) -> Any:
                 "attention_mask must be (tokens, tokens), (batch, tokens, tokens) or "
                 f"(batch, heads, tokens, tokens). Received: {tuple(mask.shape)}"
             )
+        if _is_another(mask.shape[-1], tokens) or (
+            mask.shape[-2] != 1 and _is_another(mask.shape[-2], tokens)
+        ):
+            raise InputError(
+                f"The last two axes of attention_mask must be (tokens, tokens), for {_count(tokens)}. "
+                f"Received: {tuple(mask.shape)}"
+            )
         while len(mask.shape) < 4:
             mask = ops.expand_dims(mask, -3)  # b 1 n n
         merged = mask if merged is None else ops.logical_and(merged, mask)
     return merged
+
+
+def _is_another(size: Any, tokens: Any) -> bool:
+    """Whether both are known, and differ."""
+    return isinstance(size, int) and isinstance(tokens, int) and size != tokens
+
+
+def _count(tokens: Any) -> str:
+    return f"{tokens} tokens" if isinstance(tokens, int) else "these tokens"
 
 
 def masked(scores: Any, mask: Any) -> Any:

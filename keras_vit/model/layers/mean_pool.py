@@ -6,6 +6,7 @@ from keras import layers, ops
 from keras_vit.errors import InputError
 from keras_vit.model.config import check_as
 from keras_vit.model.layers.base import ViTLayer
+from keras_vit.model.layers.masks import attention_mask_of
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -45,6 +46,7 @@ class MeanPool(ViTLayer):
         patches = tokens[:, self.num_prefix_tokens :]  # b n d
         if mask is None:
             return ops.mean(patches, axis=1)  # b d
+        attention_mask_of(mask, tokens=tokens.shape[1])  # refuses one of other tokens
         weights = ops.cast(mask, patches.dtype)[:, self.num_prefix_tokens :, None]  # b n 1
         # An image without any token gets zeros.
         return ops.divide_no_nan(ops.sum(patches * weights, axis=1), ops.sum(weights, axis=1))

@@ -55,7 +55,8 @@ class PatchEmbed(KernelLayer):
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)` with
-        `data_format="channels_first"`. Height and width are multiples of those of a patch, and may be `None`.
+        `data_format="channels_first"`. Height and width are multiples of those of a patch, and may be
+        `None`. Pixels may be whole numbers.
 
     Output shape:
         `(batch, rows * columns, dim)`, row by row, with `rows = height / patch height` and so on; with
@@ -181,6 +182,8 @@ class PatchEmbed(KernelLayer):
             norm.build(shape)
 
     def call(self, images, training=None):
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(images.dtype)):
+            images = ops.cast(images, self.compute_dtype)  # Keras does not, and its convolutions refuse them
         if self.data_format == "channels_first":
             images = ops.transpose(images, (0, 2, 3, 1))
         check_grid(tuple(images.shape[1:]), self.patch_size)  # not the size that the layer was built with

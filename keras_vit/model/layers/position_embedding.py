@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from keras_vit.errors import InputError
 from keras_vit.model.arguments import whole
-from keras_vit.model.config import Position, check_as, check_sincos2d
+from keras_vit.model.config import Position, check_as, check_fields, check_sincos2d
 from keras_vit.model.layers.base import ViTLayer
 from keras_vit.model.layers.sizes import refused_unless_equal
 
@@ -73,6 +73,7 @@ class PositionEmbedding(ViTLayer):
         super().__init__(**kwargs)
         self.grid = _checked_grid(grid)
         check_as("position", kind=kind)
+        check_fields(num_registers=num_registers)
         self.kind = kind
         self.use_cls = use_cls
         self.num_registers = num_registers

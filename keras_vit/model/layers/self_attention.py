@@ -121,7 +121,9 @@ class SelfAttention(KernelLayer):
         x_mask=None,
     ):
         tokens = ops.shape(x)[1]  # x.shape has None where TensorFlow does not know it
-        mask = attention_mask_of(mask, x_mask, padding_mask, attention_mask=attention_mask)  # b 1|h 1|n n
+        mask = attention_mask_of(
+            mask, x_mask, padding_mask, attention_mask=attention_mask, tokens=x.shape[1]
+        )  # b 1|h 1|n n
         qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, self.width))  # b n 3 h k
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # b n h k
         if self.qk_norm:

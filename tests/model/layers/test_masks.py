@@ -116,3 +116,26 @@ def test_a_model_of_masked_sequences(make):
     expected = model.predict(x, verbose=0)
     assert np.linalg.norm(expected) > 0.1
     np.testing.assert_allclose(model.predict(padded, verbose=0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(padding_mask=np.ones((2, 3))),
+        dict(padding_mask=np.ones((2, 1))),
+        dict(mask=np.ones((2, 5, 5))),
+        dict(attention_mask=np.ones((2, 5))),
+        dict(attention_mask=np.ones((3, 3))),
+        dict(attention_mask=np.ones((5, 1))),
+    ],
+)
+@pytest.mark.parametrize("name", ["attention", "block"])
+def test_masks_of_other_tokens_are_refused_not_broadcast(name, given):
+    with pytest.raises(ValueError, match=r"must be \(.*tokens\), for 5 tokens. Received: "):
+        ENCODERS[name]()(random_input((2, 5, DIM)), **given)
+
+
+@pytest.mark.parametrize("make", [MeanPool, lambda: AttentionPool(2, 12)])
+def test_pools_refuse_masks_of_other_tokens(make):
+    with pytest.raises(ValueError, match=r"must be \(batch, tokens\), for 5 tokens. Received: \(2, 1\)"):
+        make()(random_input((2, 5, DIM)), mask=np.ones((2, 1), bool))

@@ -113,6 +113,13 @@ def test_conv_stem_is_convolution_norm_relu():
     np.testing.assert_allclose(to_numpy(layer(x)), expected.reshape(2, 8, 8), atol=1e-4)
 
 
+@pytest.mark.parametrize("stem", ["linear", "conv"])
+def test_pixels_may_be_whole_numbers(stem):
+    layer = PatchEmbed(dim=8, patch_size=4, stem=stem)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), dtype="uint8")
+    np.testing.assert_allclose(to_numpy(layer(pixels)), to_numpy(layer(pixels.astype("float32"))), rtol=1e-6)
+
+
 def test_conv_stem_uses_the_batch_in_training_only():
     layer = PatchEmbed(dim=4, patch_size=2, stem="conv")
     x = random_input((4, 4, 4, 1)) + 3

@@ -104,6 +104,11 @@ WRONG = [
     (dict(grid=(3, 0)), None, "grid must be (rows, columns), each 1 or more. Received: grid=(3, 0)"),
     (dict(grid=(3, 3), kind="x"), None, "kind must be one of 'learned', 'sincos2d'. Received: kind='x'"),
     (
+        dict(grid=(3, 3), num_registers=-1),
+        None,
+        "num_registers must be 0 or more. Received: num_registers=-1",
+    ),
+    (
         dict(grid=(3, 3)),
         (None, 9, 8),
         "grid=(3, 3), use_cls=True and num_registers=0 make 10 tokens. Received: 9 tokens",
