@@ -203,6 +203,9 @@ class Distribution:
         """Callbacks that `fit` needs besides those of the user."""
         return []
 
+    def before_a_batch(self, model: keras.Model) -> None:
+        """What `train_on_batch` needs before its first step."""
+
     def evaluating(self) -> contextlib.AbstractContextManager:
         """The context of `evaluate` and `predict`: every process sees all images."""
         return contextlib.nullcontext()

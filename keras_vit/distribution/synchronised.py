@@ -178,6 +178,7 @@ def _predict(model: keras.Model, keras_predict: Callable[..., Any], given: Argum
 
 
 def _train_on_batch(model: keras.Model, keras_method: Callable[..., Any], given: Arguments) -> Any:
+    model.distribution.before_a_batch(model)
     return keras_method(**given)
 
 
