@@ -220,6 +220,10 @@ class Distribution:
         """The predictions for all rows of `x`, in every process."""
         return keras_predict(x, **arguments)
 
+    def step_arguments(self, arguments: tuple) -> tuple:
+        """Converts the arguments of a training or test step of Keras, which have its batch."""
+        return arguments
+
     def step_logs(self, logs: dict) -> dict:
         """Converts the logs that a training or test step of Keras returns."""
         return logs

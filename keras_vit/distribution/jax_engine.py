@@ -44,6 +44,15 @@ class _WholeBatches:
             return keras.distribution.TensorLayout([None] * len(data_shape), mesh)
         return super().get_data_layout(data_shape)  # type: ignore[misc]
 
+    def shared(self, array):
+        """A whole batch inside of a step, shared by the devices if they can have equal shares."""
+        mesh = self.device_mesh  # type: ignore[attr-defined]
+        replicas = mesh.shape[mesh.axis_names.index(self.batch_dim_name)]  # type: ignore[attr-defined]
+        if not getattr(array, "ndim", 0) or array.shape[0] % replicas:
+            return array
+        layout = super().get_data_layout(array.shape)  # type: ignore[misc]
+        return jax.lax.with_sharding_constraint(array, layout.backend_layout)
+
 
 class _DataParallel(_WholeBatches, keras.distribution.DataParallel):
     pass
@@ -133,8 +142,33 @@ class Sharded(Distribution):
 
     def fit_arguments(self, model, arguments):
         if self.adopted_from is not None and self.num_processes == 1:
-            return arguments  # whatever Keras takes, in batches of any size
+            # Whatever Keras takes, in batches of any size. Keras gives all batches of a pass the layout of
+            # the first one, which a partial batch cannot have.
+            self.sharding.whole_batches = not self._has_equal_shares(arguments)
+            return arguments
         return guards.process_share(self, guards.check_batches(self, arguments))
+
+    def _has_equal_shares(self, arguments):
+        """Whether all batches of `fit` are known to have equal shares."""
+        x = arguments["x"]
+        leaves = keras.tree.flatten(getattr(x, "element_spec", x))
+        if (
+            not leaves
+            or not all(hasattr(one, "shape") for one in leaves)
+            or arguments.get("validation_split")
+        ):
+            return False
+        if hasattr(x, "element_spec"):
+            return all(one.shape.rank and (one.shape[0] or 1) % self.num_replicas == 0 for one in leaves)
+        rows = len(leaves[0])
+        size = min(arguments.get("batch_size") or 32, rows) or 1
+        return rows % size == 0 and size % self.num_replicas == 0
+
+    def step_arguments(self, arguments):
+        if self.adopted_from is None or not self.sharding.whole_batches:
+            return arguments
+        state, data = arguments
+        return state, keras.tree.map_structure(self.sharding.shared, data)
 
     @contextlib.contextmanager
     def evaluating(self):

@@ -183,6 +183,7 @@ def _train_on_batch(model: keras.Model, keras_method: Callable[..., Any], given:
 
 
 def _step(model: keras.Model, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    args = model.distribution.step_arguments(args)
     return model.distribution.step_logs(step(*args, **kwargs))
 
 
