@@ -92,7 +92,7 @@ def any_batches(distribution: Distribution, arguments: dict) -> dict:
         _check_same(next(iter(x), None), "DataLoader", len(x) if hasattr(x.dataset, "__len__") else None)
         return {**arguments, "x": DataLoader(_shared_loader(x, share), batch_size=None)}
     arrays = [one for one in keras.tree.flatten(x) if one is not None]
-    if arrays and all(hasattr(one, "shape") for one in arrays):
+    if arrays and all(hasattr(one, "shape") and len(one) for one in arrays):
         return _shared_arrays(distribution, share, arguments)
     if hasattr(x, "__next__"):
         return {**arguments, "x": _shared_generator(x, share)}
@@ -170,7 +170,7 @@ class _Shares(keras.utils.PyDataset):
 
     def _mix(self):
         if self.random is not None:
-            self.order = self.random.permutation(self.count)
+            self.order = self.random.permutation(self.count or 0)
 
 
 def _shared_arrays(distribution: Distribution, share: _Share, arguments: dict) -> dict:
