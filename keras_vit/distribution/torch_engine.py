@@ -42,6 +42,7 @@ class Processes(Distribution):
         self.process_id = dist.get_rank()
         self.sees_all = False
         self.rows_of_all: float | None = None  # of the step that is under way
+        self.loss_of_all: torch.Tensor | None = None
 
     def check_compile(self, model, arguments):
         guards.check_compiled_steps(arguments, self.engine)
@@ -81,7 +82,7 @@ class Processes(Distribution):
         def update_state(values, sample_weight=None):
             rows, self.rows_of_all = self.rows_of_all, None
             if rows is not None and not self.sees_all:
-                sample_weight = rows
+                values, sample_weight = self.loss_of_all, rows  # to the last bit the same in all processes
             return keras_update(values, sample_weight=sample_weight)
 
         tracker.update_state = update_state
@@ -125,10 +126,10 @@ class Processes(Distribution):
         own = torch.stack([loss.detach().double() * rows, torch.full_like(loss.detach().double(), rows)])
         dist.all_reduce(own)
         of_all = float(own[1])
-        self.rows_of_all = of_all
+        self.rows_of_all, self.loss_of_all = of_all, (own[0] / own[1]).to(loss.dtype)
         # The optimizer gets the mean over the processes, whose shares may be unequal.
         weighted = loss * (rows * self.num_processes / of_all)
-        return weighted + ((own[0] / own[1]).to(loss.dtype) - weighted.detach())
+        return weighted + (self.loss_of_all - weighted.detach())
 
     def gather(self, values):
         if self.sees_all:
