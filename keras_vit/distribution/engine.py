@@ -203,13 +203,12 @@ class Distribution:
         """
         return arguments
 
-    def refused(self, error: Exception) -> InputError | None:
-        """A clear error if `error` says that a batch of `fit` cannot be shared, otherwise `None`."""
-        return None
-
     def callbacks(self, model: keras.Model) -> list[keras.callbacks.Callback]:
         """Callbacks that `fit` needs besides those of the user."""
         return []
+
+    def before_a_batch(self, model: keras.Model) -> None:
+        """What `train_on_batch` needs before its first step."""
 
     def evaluating(self) -> contextlib.AbstractContextManager:
         """The context of `evaluate` and `predict`: every process sees all images."""
@@ -224,6 +223,10 @@ class Distribution:
     ) -> np.ndarray:
         """The predictions for all rows of `x`, in every process."""
         return keras_predict(x, **arguments)
+
+    def step_arguments(self, arguments: tuple) -> tuple:
+        """Converts the arguments of a training or test step of Keras, which have its batch."""
+        return arguments
 
     def step_logs(self, logs: dict) -> dict:
         """Converts the logs that a training or test step of Keras returns."""

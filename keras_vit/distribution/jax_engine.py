@@ -37,6 +37,15 @@ class _WholeBatches:
             return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)  # type: ignore
         return super().get_data_layout(data_shape)  # type: ignore[misc]
 
+    def shared(self, array):
+        """A whole batch inside of a step, shared by the devices if they can have equal shares."""
+        mesh = self.device_mesh  # type: ignore[attr-defined]
+        replicas = mesh.shape[mesh.axis_names.index(self.batch_dim_name)]  # type: ignore[attr-defined]
+        if not getattr(array, "ndim", 0) or array.shape[0] % replicas:
+            return array
+        layout = super().get_data_layout(array.shape)  # type: ignore[misc]
+        return jax.lax.with_sharding_constraint(array, layout.backend_layout)
+
 
 class _DataParallel(_WholeBatches, keras.distribution.DataParallel):
     pass
@@ -126,27 +135,33 @@ class Sharded(Distribution):
 
     def fit_arguments(self, model, arguments):
         if self.adopted_from is not None and self.num_processes == 1:
-            # Whatever Keras takes; batches may differ in size. JAX refuses unequal shares too, but by then
-            # Keras's trainer has taken the values out of the weights.
-            arguments = guards.split_validation(arguments)
-            arrays = keras.tree.flatten(arguments["x"])
-            if all(hasattr(one, "shape") for one in arrays):
-                size = min(arguments.get("batch_size") or 32, len(arrays[0]))
-                for rows in (size, len(arrays[0]) % size):
-                    if rows % self.num_replicas:
-                        raise self._unshared(rows)
+            # Whatever Keras takes, in batches of any size. Keras gives all batches of a pass the layout of
+            # the first one, which a partial batch cannot have.
+            self.sharding.whole_batches = not self._has_equal_shares(arguments)
             return arguments
         return guards.process_share(self, guards.check_batches(self, arguments))
 
-    def refused(self, error):
-        return self._unshared() if "IndivisibleError" in type(error).__name__ else None
+    def _has_equal_shares(self, arguments):
+        """Whether all batches of `fit` are known to have equal shares."""
+        x = arguments["x"]
+        leaves = keras.tree.flatten(getattr(x, "element_spec", x))
+        if (
+            not leaves
+            or not all(hasattr(one, "shape") for one in leaves)
+            or arguments.get("validation_split")
+        ):
+            return False
+        if hasattr(x, "element_spec"):
+            return all(one.shape.rank and (one.shape[0] or 1) % self.num_replicas == 0 for one in leaves)
+        rows = len(leaves[0])
+        size = min(arguments.get("batch_size") or 32, rows) or 1
+        return rows % size == 0 and size % self.num_replicas == 0
 
-    def _unshared(self, rows: int | None = None) -> InputError:
-        batch = "A batch" if rows is None else f"A batch of {rows} images"
-        return InputError(
-            f"{batch} cannot be shared equally by {self.num_replicas} devices: use batches of a multiple of "
-            f"{self.num_replicas} images, the last one too."
-        )
+    def step_arguments(self, arguments):
+        if self.adopted_from is None or not self.sharding.whole_batches:
+            return arguments
+        state, data = arguments
+        return state, keras.tree.map_structure(self.sharding.shared, data)
 
     @contextlib.contextmanager
     def evaluating(self):

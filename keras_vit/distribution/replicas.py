@@ -32,7 +32,7 @@ def mean_over_replicas(value: Any, rows: Any = 1) -> Any:
 
     Args:
         value: the mean over the rows of this replica.
-        rows: their number. Only TensorFlow's replicas may have unequal shares.
+        rows: their number, which may differ.
     """
     if num_replicas() == 1:
         return value
@@ -44,9 +44,13 @@ def mean_over_replicas(value: Any, rows: Any = 1) -> Any:
         piece = tf.concat([tf.reshape(value * weight, [-1]), [weight]], 0)
         summed = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, piece)
         return tf.reshape(summed[:-1], tf.shape(value)) / summed[-1]
+    import torch
+
     from keras_vit.distribution.torch_engine import differentiable_mean
 
-    return differentiable_mean(value)
+    piece = torch.cat([(value * rows).reshape(-1), value.new_full((1,), float(rows))])
+    summed = differentiable_mean(piece)
+    return (summed[:-1] / summed[-1]).view_as(value)
 
 
 def _tensorflow_context():

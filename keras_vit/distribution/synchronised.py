@@ -154,11 +154,7 @@ def _fit(model: keras.Model, keras_fit: Callable[..., Any], given: Arguments) ->
     given = distribution.fit_arguments(model, {"x": None, **given})
     for callback in distribution.callbacks(model):
         given["callbacks"] = _with(callback, given.get("callbacks"), model)
-    try:
-        return keras_fit(**given)
-    except ValueError as error:
-        refused = distribution.refused(error)
-        raise refused or error from error
+    return keras_fit(**given)
 
 
 def _with(callback: keras.callbacks.Callback, callbacks: Any, model: keras.Model) -> Any:
@@ -193,10 +189,12 @@ def _test_on_batch(model: keras.Model, keras_method: Callable[..., Any], given: 
 
 
 def _train_on_batch(model: keras.Model, keras_method: Callable[..., Any], given: Arguments) -> Any:
+    model.distribution.before_a_batch(model)
     return keras_method(**given)
 
 
 def _step(model: keras.Model, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    args = model.distribution.step_arguments(args)
     return model.distribution.step_logs(step(*args, **kwargs))
 
 

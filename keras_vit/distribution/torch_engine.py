@@ -13,12 +13,17 @@ import keras
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.utils.data import DistributedSampler
 
 from keras_vit.distribution import guards
 from keras_vit.distribution.cluster import Cluster
 from keras_vit.distribution.engine import Distribution, known, lost_process
 from keras_vit.distribution.loopback import HOST, keep_collectives_on_loopback
+from keras_vit.distribution.torch_batches import (
+    any_batches,
+    check_sampler,
+    check_whole,
+    with_one_writer,
+)
 from keras_vit.errors import InputError
 
 # A process that is alive but does not answer for this long counts as lost.
@@ -36,6 +41,8 @@ class Processes(Distribution):
         self.num_devices = self.num_replicas = self.num_processes = dist.get_world_size()
         self.process_id = dist.get_rank()
         self.sees_all = False
+        self.rows_of_all: float | None = None  # of the step that is under way
+        self.loss_of_all: torch.Tensor | None = None
 
     def check_compile(self, model, arguments):
         guards.check_compiled_steps(arguments, self.engine)
@@ -49,6 +56,7 @@ class Processes(Distribution):
         guards.check_batch_norms(model, self.engine, "use another normalization")
 
     def prepare_optimizer(self, model):
+        self._count_all_rows(model)
         optimizer = model.optimizer
         if "apply" in vars(optimizer):
             return
@@ -60,19 +68,51 @@ class Processes(Distribution):
 
         optimizer.apply = apply
 
+    def _count_all_rows(self, model):
+        """Makes the mean of the epoch's losses weight a batch by its rows in all processes.
+
+        By the rows of this process alone, the processes would log different losses, and callbacks that look
+        at the loss would stop one of them.
+        """
+        tracker = next((one for one in model.metrics if one.name == "loss"), None)
+        if tracker is None or "update_state" in vars(tracker):
+            return
+        keras_update = tracker.update_state
+
+        def update_state(values, sample_weight=None):
+            rows, self.rows_of_all = self.rows_of_all, None
+            if rows is not None and not self.sees_all:
+                values, sample_weight = self.loss_of_all, rows  # to the last bit the same in all processes
+            return keras_update(values, sample_weight=sample_weight)
+
+        tracker.update_state = update_state
+
     def fit_arguments(self, model, arguments):
+        validation = arguments.get("validation_data")
+        check_whole(validation[0] if isinstance(validation, tuple | list) else validation, "validation_data")
+        arguments = {**arguments, "callbacks": with_one_writer(arguments.get("callbacks"))}
+        if not self.was_entered:
+            return any_batches(self, arguments)
         if isinstance(arguments["x"], torch.utils.data.DataLoader):
-            sampler = arguments["x"].sampler
-            if not isinstance(sampler, DistributedSampler) or sampler.num_replicas != self.num_processes:
-                raise InputError(
-                    "This DataLoader gives every process all images: make it with "
-                    "sampler=torch.utils.data.DistributedSampler(...), or use arrays or a tf.data.Dataset."
-                )
+            check_sampler(self, arguments["x"])
             return arguments  # the sampler gives each process equally many
         return guards.process_share(self, guards.check_batches(self, arguments))
 
     def callbacks(self, model):
         return [_SameWeights()]
+
+    def before_a_batch(self, model):
+        if vars(model).get("_trained_together") is not model.optimizer:
+            vars(model)["_trained_together"] = model.optimizer
+            give_weights_of_chief(model)
+
+    def evaluate_arguments(self, arguments):
+        check_whole(arguments["x"], "evaluate")
+        return arguments
+
+    def predict(self, model, keras_predict, x, **arguments):
+        check_whole(x, "predict")
+        return keras_predict(x, **arguments)
 
     @contextlib.contextmanager
     def evaluating(self):
@@ -83,23 +123,36 @@ class Processes(Distribution):
             self.sees_all = before
 
     def tracked_loss(self, loss, rows):
-        mean = loss.detach().clone()
-        dist.all_reduce(mean)
-        return loss + (mean / self.num_processes - loss.detach())
+        own = torch.stack([loss.detach().double() * rows, torch.full_like(loss.detach().double(), rows)])
+        dist.all_reduce(own)
+        of_all = float(own[1])
+        self.rows_of_all, self.loss_of_all = of_all, (own[0] / own[1]).to(loss.dtype)
+        # The optimizer gets the mean over the processes, whose shares may be unequal.
+        weighted = loss * (rows * self.num_processes / of_all)
+        return weighted + (self.loss_of_all - weighted.detach())
 
     def gather(self, values):
         if self.sees_all:
             return values
+        given = [keras.ops.convert_to_tensor(one) for one in keras.tree.flatten(values) if one is not None]
+        leaves = [one.detach().contiguous() for one in given]
+        sizes = self._of_all(torch.tensor([len(one) for one in leaves], device=leaves[0].device))
 
-        def rows_of_all(rows):
-            if rows is None:
-                return None
-            rows = rows.detach().contiguous()
-            found = [torch.empty_like(rows) for _ in range(self.num_processes)]
-            dist.all_gather(found, rows)
-            return torch.cat(found)
+        def rows_of_all(rows, counts):
+            longest = max(counts)
+            if len(rows) < longest:
+                rows = torch.cat([rows, rows.new_zeros((longest - len(rows), *rows.shape[1:]))])
+            return torch.cat([one[:count] for one, count in zip(self._of_all(rows), counts, strict=True)])
 
-        return keras.tree.map_structure(rows_of_all, values, none_is_leaf=True)
+        found = iter([rows_of_all(*pair) for pair in zip(leaves, torch.stack(sizes).T.tolist(), strict=True)])
+        return keras.tree.map_structure(
+            lambda one: None if one is None else next(found), values, none_is_leaf=True
+        )
+
+    def _of_all(self, tensor):
+        found = [torch.empty_like(tensor) for _ in range(self.num_processes)]
+        dist.all_gather(found, tensor)
+        return found
 
     def broadcast(self, array):
         tensor = torch.from_numpy(np.array(array)).to(_device())
@@ -115,6 +168,13 @@ class Processes(Distribution):
         return lost_process(error) if gone else None
 
 
+def give_weights_of_chief(model: keras.Model) -> None:
+    """Gives every process the weights of the chief, and the state of its optimizer."""
+    optimizer = model.optimizer
+    for variable in [*model.variables, *(optimizer.variables if optimizer else [])]:
+        dist.broadcast(variable.value.data, src=0)
+
+
 class _SameWeights(keras.callbacks.Callback):
     """Gives every process the weights of the chief before training, and checks that they stay the same.
 
@@ -123,8 +183,7 @@ class _SameWeights(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.checked = False
-        for variable in [*self.model.variables, *self.model.optimizer.variables]:
-            dist.broadcast(variable.value.data, src=0)
+        give_weights_of_chief(self.model)
 
     def on_train_batch_end(self, batch, logs=None):
         if not self.checked:  # the first step tells, before hours are lost

@@ -17,6 +17,7 @@ BACKEND = keras.backend.backend()
 TWO = {} if BACKEND == "torch" else {"devices": 2}
 CASES = {}
 OF_TENSORFLOW: list[str] = []
+OF_TORCH = ["train_step_with_another_optimizer"]
 
 
 def case(function):
@@ -156,6 +157,39 @@ def train_step_with_another_optimizer():
             return {"loss": loss}
 
     fit(batches(4, drop_remainder=True), model=compiled(model=Model(without_our_layers().layers)))
+
+
+def loader(with_sampler=True):
+    import torch
+
+    images = torch.utils.data.TensorDataset(torch.zeros(16, 8, 8, 1), torch.eye(3)[[0, 1] * 8])
+    sampler = torch.utils.data.DistributedSampler(images) if with_sampler else None
+    return torch.utils.data.DataLoader(images, batch_size=4, sampler=sampler)
+
+
+def of_torch(function):
+    OF_TORCH.append(function.__name__)
+    return inside(function)
+
+
+@of_torch
+def validation_by_a_sampler():
+    fit(validation_data=loader())
+
+
+@of_torch
+def evaluate_by_a_sampler():
+    compiled().evaluate(loader(), verbose=0)
+
+
+@of_torch
+def predict_by_a_sampler():
+    compiled().predict(loader(), verbose=0)
+
+
+@of_torch
+def loader_without_a_sampler():
+    fit(loader(with_sampler=False))
 
 
 @inside
@@ -380,7 +414,8 @@ if __name__ == "__main__":
         for name in OF_TENSORFLOW:
             del CASES[name]
     if BACKEND != "torch":
-        del CASES["train_step_with_another_optimizer"]
+        for name in OF_TORCH:
+            del CASES[name]
     if BACKEND == "jax":
         del CASES["keras_distribution"]  # it works on JAX
     found = {}

@@ -2,7 +2,8 @@
 
 The JSON: {"cases": [{"out": file, "distribute": {...}, "optimizer": {...}, "model": {...}}, ...]}. With "own"
 the devices are those that a user sets up with the backend, "build" is a function below, "rest" leaves images
-of the last batch out, "overflow" makes the gradient of one image infinite in the second half of a batch, and
+of the last batch out, "overflow" makes the gradient of one image infinite in the second half of a batch,
+"data" is what `fit` gets instead of a dataset, "split" has the number of parts of each kernel (JAX), and
 "loop" trains without `fit`.
 For each case the chief writes the weights, the loss after each step, and the results of evaluate and predict.
 """
@@ -118,6 +119,45 @@ def own_strategy():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
+def own_sharding(parts):
+    """The user's own two devices, or 2 x 2 that split the MLPs."""
+    names = keras.distribution.list_devices("cpu")[: 2 * parts]
+    if parts == 1:
+        return keras.distribution.DataParallel(devices=names)
+    mesh = keras.distribution.DeviceMesh((2, parts), ("rows", "columns"), names)
+    layouts = keras.distribution.LayoutMap(mesh)
+    layouts[".*mlp/expand/kernel"] = (None, "columns")
+    layouts[".*mlp/contract/kernel"] = ("columns", None)
+    return keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="rows")
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, pixels, labels):
+        super().__init__()
+        self.pixels, self.labels = pixels, labels
+
+    def __len__(self):
+        return -(-len(self.pixels) // BATCH)
+
+    def __getitem__(self, number):
+        own = slice(number * BATCH, (number + 1) * BATCH)
+        return self.pixels[own], self.labels[own]
+
+
+def given_to_fit(kind, pixels, labels):
+    """The arguments of `fit`."""
+    if kind == "arrays":
+        return {"x": pixels, "y": labels, "batch_size": BATCH}
+    numbered = Batches(pixels, labels)
+    if kind == "PyDataset":
+        return {"x": numbered}
+    if kind == "generator":
+        return {"x": (numbered[i] for i in range(len(numbered))), "steps_per_epoch": len(numbered)}
+    import torch
+
+    return {"x": torch.utils.data.DataLoader(list(zip(pixels, labels, strict=True)), batch_size=BATCH)}
+
+
 @contextlib.contextmanager
 def devices(case):
     """The devices of a case; on JAX, the user's own ones are not a scope."""
@@ -129,8 +169,7 @@ def devices(case):
         with own_strategy().scope():
             yield
     elif backend == "jax":
-        names = keras.distribution.list_devices("cpu")[:2]
-        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names))
+        keras.distribution.set_distribution(own_sharding(case.get("split", 1)))
         yield
     else:
         import torch.distributed as dist
@@ -167,9 +206,15 @@ def train(case):
     losses = Losses()
     history = {}
     if not case.get("loop"):
+        given = {"x": batches}
+        if "data" in case:
+            given = given_to_fit(case["data"], pixels[:count], labels[:count])
         history = model.fit(
-            batches, validation_data=evaluation_data, shuffle=False, verbose=0, callbacks=[losses], epochs=1
+            **given, validation_data=evaluation_data, shuffle=False, verbose=0, callbacks=[losses], epochs=1
         ).history
+        if case.get("split"):  # whole kernels would be right too
+            shards = [not one.value.sharding.is_fully_replicated for one in model.weights]
+            assert sum(shards) == 2, shards
     distribution = distribution_of(model)
     averages = distribution.values(model.optimizer.variables)  # evaluate() on JAX reuses their memory
     evaluated = model.evaluate(evaluation_data, verbose=0)

@@ -11,7 +11,7 @@ REFUSED_EVERYWHERE = {
     "weighted_mean_of_losses": "A loss with reduction='mean_with_sample_weight' differs from one device",
     "partial_batch_of_a_dataset": "batch it with drop_remainder=True",
     "indivisible_batch": "A batch of 3 images cannot be shared equally by 2 devices: use a batch size of 2",
-    "validation_split": "validation_split does not work on several devices: use validation_data",
+    "validation_split": "validation_split is for arrays, and does not work on several devices otherwise",
     "within_another": "This distribute() is inside another one: leave that one first",
     "partial_batch_for_another_model": "batch it with drop_remainder=True",
 }
@@ -92,6 +92,10 @@ EXPECTED = {
         "xla_for_another_model": "jit_compile=True does not work under torch.distributed",
         "batch_norm_of_keras": "'norm' would normalise the share of each device by itself",
         "train_step_with_another_optimizer": "differs between the processes after a step of Model",
+        "validation_by_a_sampler": "validation_data gives every process the result for all images",
+        "evaluate_by_a_sampler": "evaluate gives every process the result for all images",
+        "predict_by_a_sampler": "predict gives every process the result for all images",
+        "loader_without_a_sampler": "This DataLoader gives every process all images",
         "optimizer_from_outside": NOT_REFUSED,  # the optimizer makes its variables for the first model
         "too_many_devices": "torchrun started 2 processes on this machine",
         "keras_distribution": "keras.distribution does nothing on the torch backend",

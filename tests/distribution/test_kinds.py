@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.distribution.kinds import KINDS, UNEQUAL
+from tests.distribution.kinds import KINDS
 from tests.distribution.processes import BACKEND, finish, start
 
 pytestmark = [
@@ -24,13 +24,3 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize("name", KINDS)
 def test_equals_one_device(found, name):
     assert found[name] < 1e-6
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow shares batches of any size")
-@pytest.mark.parametrize("name", UNEQUAL)
-def test_unequal_shares_are_refused_in_one_sentence(found, name):
-    rows = {"arrays of another size": 5, "an unequal rest": 3, "fewer rows than devices": 1}[name]
-    assert found[name] == (
-        f"A batch of {rows} images cannot be shared equally by 2 devices: use batches of a multiple of 2 "
-        "images, the last one too."
-    )
