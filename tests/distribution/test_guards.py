@@ -11,7 +11,7 @@ REFUSED_EVERYWHERE = {
     "weighted_mean_of_losses": "A loss with reduction='mean_with_sample_weight' differs from one device",
     "partial_batch_of_a_dataset": "batch it with drop_remainder=True",
     "indivisible_batch": "A batch of 3 images cannot be shared equally by 2 devices: use a batch size of 2",
-    "validation_split": "validation_split is for arrays, and does not work on several devices otherwise",
+    "validation_split": "Without arrays, validation_split does not work on several devices",
     "within_another": "This distribute() is inside another one: leave that one first",
     "partial_batch_for_another_model": "batch it with drop_remainder=True",
 }
