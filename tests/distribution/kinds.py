@@ -1,7 +1,8 @@
 """Trains on what `fit` takes, in a new process: python -m tests.distribution.kinds FILE.
 
 On the two devices that a user sets up with the backend, and on one. Writes {kind: largest difference of the
-weights, validation results, and results of evaluate and predict} as JSON.
+weights, validation results, and results of evaluate and predict} as JSON, and how many devices `distribute()`
+counts.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import sys
 import keras
 import numpy as np
 
-from keras_vit import EncoderBlock, MeanPool, PatchEmbed
+from keras_vit import EncoderBlock, MeanPool, PatchEmbed, distribute
 from keras_vit.distribution import distribution_of
 
 COUNT, BATCH = 22, 6  # batches of 6, 6, 6 and 4
@@ -141,5 +142,9 @@ if __name__ == "__main__":
     assert count == 1
     two, count = train(two_devices())
     assert count == 2
+    keras.distribution.set_distribution(None)
+    with distribute() as counted:  # all that are configured
+        pass
     with open(sys.argv[1], "w") as file:
-        json.dump({name: float(np.abs(one[name] - two[name]).max()) for name in one}, file)
+        differences = {name: float(np.abs(one[name] - two[name]).max()) for name in one}
+        json.dump({**differences, "devices of distribute()": counted.num_devices}, file)

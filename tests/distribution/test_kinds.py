@@ -24,3 +24,7 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize("name", KINDS)
 def test_equals_one_device(found, name):
     assert found[name] < 1e-6
+
+
+def test_distribute_counts_what_the_user_has_configured(found):
+    assert found["devices of distribute()"] == 2
