@@ -144,7 +144,7 @@ def checked_init(init: Callable[..., None], others: Iterable[str] = OF_KERAS) ->
             if name in hints:
                 bound.arguments[name] = value = whole(value, hints[name])
                 if kinds_of(hints[name]) <= {int, float, bool, types.NoneType}:
-                    _only(name, hints[name])(**{name: value})
+                    only(name, hints[name])(**{name: value})
         with python_random_kept():
             init(*bound.args, **bound.kwargs)
 
@@ -174,6 +174,6 @@ def _hints(init: Callable[..., None]) -> dict[str, Any]:
 
 
 @functools.cache
-def _only(name: str, hint: Any) -> type:
+def only(name: str, hint: Any) -> type:
     """A dataclass with one field, which raises the errors of all dataclasses of `validated`."""
     return validated(type(name, (), {"__annotations__": {name: hint}}))

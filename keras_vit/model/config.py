@@ -6,12 +6,12 @@ Nothing here imports Keras: the command line, the cost of a model and the search
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from keras_vit.errors import InputError
+from keras_vit.model.arguments import only, plain
 from keras_vit.validation import Count, Shape, hints, validated
 
 Stem = Literal["linear", "conv"]
@@ -184,18 +184,7 @@ def check_as(field: str, **argument: Any) -> None:
         InputError: kind must be one of 'learned', 'sincos2d'. Received: kind='none'
     """
     ((name, value),) = argument.items()
-    _only(field, name)(**{name: plain(value)})
-
-
-@cache
-def _only(field: str, name: str) -> type:
-    """A dataclass with one field of `ViTConfig`, under another name, that raises the same errors."""
-    return validated(type(name, (), {"__annotations__": {name: hints(ViTConfig)[field]}}))
-
-
-def plain(value: Any) -> Any:
-    """A number of NumPy as a number of Python: the count of classes is often one."""
-    return value.item() if hasattr(value, "item") else value
+    only(name, hints(ViTConfig)[field])(**{name: plain(value)})
 
 
 def patch_sides(patch_size: int | Sequence[int]) -> tuple[int, int]:

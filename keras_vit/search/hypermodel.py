@@ -81,10 +81,8 @@ class ViTHyperModel(keras_tuner.HyperModel):
         excess = self._excess(values)
         if excess:
             raise keras_tuner.errors.FailedTrialError(f"The model of this point has {excess}.")
-        with (
-            seeded(self.seed),
-            current_distribution().scope(),
-        ):  # KerasTuner's clear_session has closed that of JAX
+        # KerasTuner's clear_session has closed the scope of JAX.
+        with seeded(self.seed), current_distribution().scope():
             if self.beginning is None:
                 model = ViT(
                     image_shape=self.data.image_shape,
