@@ -52,6 +52,8 @@ def test_hyperband_of_keras_tuner(tmp_path, capsys):
     assert float(re.search(r"accuracy ([\d.]+)%", printed)[1]) > 80
 
 
+# Keras gives it to jax2tf.
+@pytest.mark.filterwarnings("ignore:The `native_serialization` parameter:DeprecationWarning")
 def test_the_exported_model_is_called_by_tensorflow(tmp_path, capsys):
     run_main("export_model", str(tmp_path))
     printed = capsys.readouterr().out
