@@ -4,6 +4,7 @@ Nothing here imports Keras: the command line, the cost of a model and the search
 """
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -354,3 +355,9 @@ def default_image_size(variant: str) -> int:
 def default_channels(variant: str) -> int:
     """1 (gray) or 3 (RGB), what a variant takes by default."""
     return named_size(variant).channels
+
+
+def options_of(layer: type, config: ViTConfig) -> dict[str, Any]:
+    """The arguments of a layer that are in the config by the same names."""
+    names = inspect.signature(layer).parameters
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}

@@ -13,11 +13,11 @@ from keras import layers
 from keras_vit.distribution.distributed_model import DistributedModel
 from keras_vit.errors import InputError
 from keras_vit.model.arguments import PARTS, check_names, whole_arguments
-from keras_vit.model.config import ViTConfig, variant_arguments
+from keras_vit.model.config import ViTConfig, options_of, variant_arguments
 from keras_vit.model.extractor import extractor
+from keras_vit.model.head import LAST, head, of_head, pool, pooled_tokens
 from keras_vit.model.keras_file import name_as_registered
-from keras_vit.model.layers import AddCLS, AttentionPool, EncoderBlock, PatchEmbed, PositionEmbedding
-from keras_vit.model.layers.activations import gelu
+from keras_vit.model.layers import AddCLS, EncoderBlock, PatchEmbed, PositionEmbedding
 from keras_vit.model.layers.base import policy_of
 from keras_vit.model.layers.dropout import Dropout
 from keras_vit.model.layers.parts import parts_of, resolve_policies, set_part, set_parts
@@ -28,9 +28,6 @@ from keras_vit.model.weights.adapt import FREE, adapt
 from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.weights import Weights
 from keras_vit.validation import helps, hints
-
-LAST: dict[str, Any] = dict(data_format="channels_last")
-"""As `image_shape` says, whatever the configuration of Keras."""
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -74,12 +71,12 @@ class ViT(DistributedModel):
             return layer
 
         images = keras.Input(config.image_shape, name="images")  # b h w c
-        patches = PatchEmbed(**_options(PatchEmbed, config), **LAST, dtype=dtype, name="patch_embed")
+        patches = PatchEmbed(**options_of(PatchEmbed, config), **LAST, dtype=dtype, name="patch_embed")
         x = new(patches)(images)  # b n d
         if config.num_first_tokens:
-            x = new(AddCLS(**_options(AddCLS, config), dtype=dtype, name="add_cls"))(x)  # b k+n d
+            x = new(AddCLS(**options_of(AddCLS, config), dtype=dtype, name="add_cls"))(x)  # b k+n d
         positions = PositionEmbedding(
-            **_options(PositionEmbedding, config),
+            **options_of(PositionEmbedding, config),
             kind=config.position,
             dtype=dtype,
             name="position_embedding",
@@ -89,21 +86,21 @@ class ViT(DistributedModel):
         if config.pre_norm:
             x = new(layers.LayerNormalization(**norm_options, name="pre_norm"))(x)
         for i in range(config.depth):
-            options = _options(EncoderBlock, config)
+            options = options_of(EncoderBlock, config)
             # Stochastic depth grows linearly from 0 at the first block.
             options["drop_path_rate"] *= i / max(config.depth - 1, 1)
             x = new(EncoderBlock(**options, dtype=dtype, name=f"block_{i}"))(x)  # b k+n d
-        x = _pooled_tokens(x, config)
+        x = pooled_tokens(x, config)
         # LayerNorm works on each token by itself: it is enough to normalise those that are used.
         if config.final_norm == "tokens":
             x = new(layers.LayerNormalization(**norm_options, name="norm"))(x)
-        x = _pool(x, config, dtype, new)  # b d, or b 2d
+        x = pool(x, config, dtype, new)  # b d, or b 2d
         if config.final_norm == "pooled":
             x = new(layers.LayerNormalization(**norm_options, name="norm"))(x)
         if config.num_classes == 0:
-            x = layers.Activation("linear", dtype=_of_head(dtype), name="features")(x)
+            x = layers.Activation("linear", dtype=of_head(dtype), name="features")(x)
         else:
-            x = _head(x, config, dtype, new)  # b classes
+            x = head(x, config, dtype, new)  # b classes
         super().__init__(inputs=images, outputs=x, name=name)
         self._vit_config = config
         self.pretrained: Weights | None = None
@@ -317,51 +314,6 @@ class ViT(DistributedModel):
         return cls(**config)
 
 
-def _pooled_tokens(x, config):
-    """The tokens that the pooling uses, of all those after the last block."""
-    match config.pooling:
-        case "token":
-            return x[:, 0]  # b d
-        case "token+distilled":
-            return x[:, :2]  # b 2 d
-        case "gap" | "map":
-            return x[:, config.num_first_tokens :]  # b n d
-    return x  # b k+n d
-
-
-def _pool(x, config, dtype, new):
-    """From the tokens of `_pooled_tokens` to what the head sees."""
-    match config.pooling:
-        case "gap" | "all":
-            return new(layers.GlobalAveragePooling1D(**LAST, dtype=dtype, name="pool"))(x)  # b d
-        case "map":
-            options = {**_options(AttentionPool, config), "activation": config.pool_activation}
-            return new(AttentionPool(**options, dtype=dtype, name="pool"))(x)  # b d
-        case "token+gap":
-            patches = x[:, config.num_first_tokens :]  # b n d
-            mean = layers.GlobalAveragePooling1D(**LAST, dtype=dtype, name="pool")(patches)  # b d
-            return layers.Concatenate(dtype=dtype, name="pool_both")([x[:, 0], mean])  # b 2d
-        case "token+distilled":
-            return layers.Flatten(**LAST, dtype=dtype, name="pool_both")(x)  # b 2d
-    return x  # b d
-
-
-def _head(x, config, dtype, new):
-    if config.head_hidden_dim:
-        x = new(layers.Dense(config.head_hidden_dim, dtype=dtype, name="head_hidden"))(x)  # b m
-        activation = gelu if config.head_activation == "gelu" else config.head_activation
-        x = layers.Activation(activation, dtype=dtype, name=f"head_{config.head_activation}")(x)
-        x = Dropout(config.dropout_rate, dtype=dtype, name="head_dropout")(x)
-    # Half-precision logits make the loss overflow.
-    return new(layers.Dense(config.num_classes, dtype=_of_head(dtype), name="head"))(x)  # b classes
-
-
-def _of_head(dtype):
-    if not isinstance(dtype, keras.dtype_policies.DTypePolicyMap):
-        return "float32"
-    return keras.dtype_policies.DTypePolicyMap("float32", {path: dtype[path] for path in dtype})
-
-
 def load_arrays(model: keras.Model, arrays: Mapping[str, Any], source: str) -> None:
     """Sets weights of a model by their paths, all or none.
 
@@ -426,12 +378,6 @@ def _bind(*args: Any, **kwargs: Any) -> tuple[ViTConfig, str, Any, bool]:
         given["image_shape"] = tuple(given["image_shape"])
     config = ViTConfig(**given)
     return dataclasses.replace(config, mlp_dim=config.mlp_width), name, dtype, trainable
-
-
-def _options(layer: type, config: ViTConfig) -> dict[str, Any]:
-    """The arguments of a layer that are in the config by the same names."""
-    names = inspect.signature(layer).parameters
-    return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
 def _documented(doc: str, lines: Mapping[str, str]) -> str:
