@@ -73,7 +73,7 @@ def any_batches(distribution: Distribution, arguments: dict) -> dict:
     if not isinstance(x, tf.data.Dataset):
         arrays = keras.tree.flatten(x)
         if not all(hasattr(one, "shape") for one in arrays):
-            return arguments  # Keras says what is wrong
+            return arguments  # a distributed dataset; or Keras says what is wrong
         if not len(arrays[0]) % size and not size % distribution.num_replicas:
             return arguments  # Keras shares them equally
         names = [name for name in ("x", "y", "sample_weight") if arguments.get(name) is not None]
@@ -116,8 +116,6 @@ def gives_batches(x: Any) -> bool:
 
 def _count_of_pass(x: Any) -> int | None:
     """The number of batches that one pass gives, if it knows it."""
-    if not gives_batches(x):
-        return None
     if isinstance(x, keras.utils.PyDataset):
         return x.num_batches
     return len(x) if hasattr(x, "__len__") else None
@@ -134,14 +132,14 @@ def _generated(x: Any, is_endless: bool = False, shuffle: bool = False) -> Any:
     import tensorflow as tf
 
     count = _count_of_pass(x)
-    if isinstance(x, keras.utils.PyDataset):
-        first = x[0]
-    elif iter(x) is x:  # a generator gives each batch once
-        first = next(x)
+    is_numbered = isinstance(x, keras.utils.PyDataset)
+    first = None
+    if count != 0:
+        first = x[0] if is_numbered else next(iter(x), None)
+    if first is None:
+        raise InputError(f"This {type(x).__name__} gives no batch.")
+    if not is_numbered and iter(x) is x:  # a generator gives each batch once
         x = itertools.chain([first], x)
-    else:
-        first = next(iter(x))
-
     signature = keras.tree.map_structure(
         lambda one: tf.TensorSpec((None, *one.shape[1:]), one.dtype), _arrays(first)
     )
@@ -181,14 +179,18 @@ def _shares(batches: Any, count: int) -> Any:
     """
     import tensorflow as tf
 
-    def share(number, batch):
-        rows = tf.shape(keras.tree.flatten(batch)[0], out_type=tf.int64)[0]
-        first = tf.where(rows < count, tf.zeros_like(rows), rows * number // count)
-        last = tf.where(rows < count, rows, rows * (number + 1) // count)
-        return keras.tree.map_structure(lambda one: one[first:last], batch)
-
     numbers = tf.data.Dataset.range(count)
-    return batches.flat_map(lambda *batch: numbers.map(lambda number: share(number, batch)))
+    return batches.flat_map(lambda *batch: numbers.map(lambda number: share_of(batch, number, count)))
+
+
+def share_of(batch: Any, number: Any, count: int) -> Any:
+    """The rows of a batch of TensorFlow's that one of `count` replicas gets."""
+    import tensorflow as tf
+
+    rows = tf.shape(keras.tree.flatten(batch)[0], out_type=tf.int64)[0]
+    first = tf.where(rows < count, tf.zeros_like(rows), rows * number // count)
+    last = tf.where(rows < count, rows, rows * (number + 1) // count)
+    return keras.tree.map_structure(lambda one: one[first:last], batch)
 
 
 def count_of(batches: Any) -> int | None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from keras_vit.distribution import guards
 from keras_vit.distribution.engine import Distribution, ProcessShare
+from keras_vit.distribution.tensorflow_batches import share_of
 from keras_vit.errors import InputError
 
 _COMPARED_ROWS = 64
@@ -83,7 +84,7 @@ def any_batches(distribution: Distribution, arguments: dict) -> dict:
     share = _Share(distribution)
     if hasattr(x, "element_spec"):
         _check_same(next(iter(x.take(1).as_numpy_iterator()), None), "tf.data.Dataset")
-        return {**arguments, "x": x.map(lambda *batch: keras.tree.map_structure(share.of_tensors, batch))}
+        return {**arguments, "x": x.map(lambda *batch: share_of(batch, share.number, share.count))}
     if isinstance(x, keras.utils.PyDataset):
         _check_same(x[0], "PyDataset", x.num_batches)
         shares: Any = _Shares(share, x.num_batches, x.__getitem__, arguments.get("shuffle", True), like=x)
@@ -102,8 +103,8 @@ def any_batches(distribution: Distribution, arguments: dict) -> dict:
 class _Share:
     """The rows of each batch that a process trains, as many in each as the batch allows.
 
-    Of less rows than processes, each gets all: then the gradients are right, and the batch counts more in the
-    mean of the epoch's metrics.
+    Of fewer rows than processes, each gets all: then the gradients are right, and the batch counts more in
+    the mean of the epoch's metrics.
     """
 
     def __init__(self, distribution: Distribution):
@@ -115,15 +116,6 @@ class _Share:
         if rows < self.count:
             own = slice(0, rows)
         return keras.tree.map_structure(lambda one: None if one is None else one[own], _tuples(batch))
-
-    def of_tensors(self, one: Any) -> Any:
-        import tensorflow as tf
-
-        rows = tf.shape(one, out_type=tf.int64)[0]
-        first, last = rows * self.number // self.count, rows * (self.number + 1) // self.count
-        return one[
-            tf.where(rows < self.count, tf.zeros_like(rows), first) : tf.where(rows < self.count, rows, last)
-        ]
 
 
 class _Shares(keras.utils.PyDataset):

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_vit import EncoderBlock, MeanPool, PatchEmbed, distribute
 from keras_vit.distribution import distribution_of
+from keras_vit.errors import InputError
 
 COUNT, BATCH = 22, 6  # batches of 6, 6, 6 and 4
 SIZES = (5, 6, 1, 7)
@@ -30,6 +31,11 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, number):
         rows = slice(number * BATCH, (number + 1) * BATCH)
         return X[rows], Y[rows]
+
+
+class Nothing(Batches):
+    def __len__(self):
+        return 0
 
 
 def dataset(size=BATCH):
@@ -120,6 +126,11 @@ def train(scope):
             *(np.ravel(value) for value in model.get_weights()),
         ]
         found[name] = np.concatenate(numbers)
+    if STRATEGY:
+        for name, nothing in {"generator": iter(()), "PyDataset": Nothing()}.items():
+            with contextlib.suppress(InputError):
+                model.fit(nothing, steps_per_epoch=1, verbose=0)
+                raise AssertionError(f"an empty {name} was taken")
     return found, distribution_of(model).num_devices
 
 
