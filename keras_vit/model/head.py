@@ -14,8 +14,12 @@ LAST: dict[str, Any] = dict(data_format="channels_last")
 """As `image_shape` says, whatever the configuration of Keras."""
 
 
+FIRST_TOKENS = {"token": 1, "token+distilled": 2}
+"""How many first tokens are enough for a pooling; the others need all."""
+
+
 def pooled_tokens(x, config):
-    """The tokens that the pooling uses, of all those after the last block."""
+    """The tokens that the pooling uses, of those after the last block: all, or as many as are enough."""
     match config.pooling:
         case "token":
             return x[:, 0]  # b d

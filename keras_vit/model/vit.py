@@ -15,7 +15,7 @@ from keras_vit.errors import InputError
 from keras_vit.model.arguments import PARTS, check_names, whole_arguments
 from keras_vit.model.config import ViTConfig, options_of, variant_arguments
 from keras_vit.model.extractor import extractor
-from keras_vit.model.head import LAST, head, of_head, pool, pooled_tokens
+from keras_vit.model.head import FIRST_TOKENS, LAST, head, of_head, pool, pooled_tokens
 from keras_vit.model.keras_file import name_as_registered
 from keras_vit.model.layers import AddCLS, EncoderBlock, PatchEmbed, PositionEmbedding
 from keras_vit.model.layers.base import policy_of
@@ -89,7 +89,12 @@ class ViT(DistributedModel):
             options = options_of(EncoderBlock, config)
             # Stochastic depth grows linearly from 0 at the first block.
             options["drop_path_rate"] *= i / max(config.depth - 1, 1)
-            x = new(EncoderBlock(**options, dtype=dtype, name=f"block_{i}"))(x)  # b k+n d
+            block, before = new(EncoderBlock(**options, dtype=dtype, name=f"block_{i}")), x
+            x = block(before)  # b k+n d
+        if config.pooling in FIRST_TOKENS:
+            # The last block again, for the tokens that are used alone; its `output` stays that of all tokens,
+            # which is not computed unless another model asks for it.
+            x = block(before, first=FIRST_TOKENS[config.pooling])  # b 1 d, or b 2 d
         x = pooled_tokens(x, config)
         # LayerNorm works on each token by itself: it is enough to normalise those that are used.
         if config.final_norm == "tokens":

@@ -1,7 +1,7 @@
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 from keras_vit.model.config import NORM_EPSILON, check_fields, check_remat
 from keras_vit.model.layers.activations import activation_config, as_activation
@@ -10,6 +10,7 @@ from keras_vit.model.layers.kernels import Given, KernelLayer
 from keras_vit.model.layers.layer_scale import LayerScale
 from keras_vit.model.layers.masks import attention_mask_of
 from keras_vit.model.layers.mlp import MLP
+from keras_vit.model.layers.residual import residual
 from keras_vit.model.layers.self_attention import SelfAttention
 from keras_vit.validation import Seed
 
@@ -43,13 +44,15 @@ class EncoderBlock(KernelLayer):
 
     Call arguments:
         return_attention: whether to return the attention too.
+        first: see `SelfAttention`.
         attention_mask, padding_mask, mask, x_mask: see `SelfAttention`.
 
     Input shape:
         `(batch, tokens, dim)`; the number of tokens may be `None`.
 
     Output shape:
-        The input shape. The attention has the shape `(batch, heads, tokens, tokens)`.
+        The input shape, or `(batch, first, dim)`. The attention has the shape
+        `(batch, heads, tokens or first, tokens)`.
 
     Example:
         >>> EncoderBlock(num_heads=4, mlp_dim=128)(keras.random.normal((2, 50, 64))).shape
@@ -158,6 +161,7 @@ class EncoderBlock(KernelLayer):
         x,
         training=None,
         return_attention=False,
+        first=None,
         attention_mask=None,
         padding_mask=None,
         mask=None,
@@ -172,6 +176,7 @@ class EncoderBlock(KernelLayer):
                 self.attention_norm(x),
                 training=training,
                 return_attention=return_attention,
+                first=first,
                 attention_mask=mask,
             )
             if return_attention:
@@ -186,20 +191,17 @@ class EncoderBlock(KernelLayer):
         branch = attention_branch(x)
         if return_attention:
             branch, attention = branch
-        # A policy map may give the layers inside another dtype.
-        x = x + ops.cast(self.drop_path(branch, training=training), x.dtype)  # b n d
-        x = x + ops.cast(self.drop_path(mlp_branch(x), training=training), x.dtype)  # b n d
+        x = residual(x[:, :first], self.drop_path(branch, training=training))  # b n d
+        x = residual(x, self.drop_path(mlp_branch(x), training=training))  # b n d
         return (x, attention) if return_attention else x
 
     def attend(self, x: Any) -> Any:
         """The output and the attention: `return_attention=True` without dropout."""
         return self(x, training=False, return_attention=True)
 
-    def compute_output_spec(self, x, training=None, return_attention=False, **masks):
-        out = keras.KerasTensor(x.shape, self.compute_dtype)
-        if not return_attention:
-            return out
-        return out, self.attention.compute_output_spec(x, return_attention=True)[1]
+    def compute_output_spec(self, x, training=None, return_attention=False, first=None, **masks):
+        options = dict(return_attention=return_attention, first=first)
+        return self.attention.compute_output_spec(x, **options)
 
     def load_own_variables(self, store):
         # In files of version 0.1.0 the two scales are weights of the block.

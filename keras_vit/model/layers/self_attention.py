@@ -4,9 +4,11 @@ import keras
 from keras import layers, ops
 
 from keras_vit.model.config import NORM_EPSILON, check_fields, check_heads
+from keras_vit.model.layers.attend import attended, attention_of, fused_is_slower
 from keras_vit.model.layers.dropout import Dropout, part_seed
 from keras_vit.model.layers.kernels import Given, KernelLayer
-from keras_vit.model.layers.masks import attention_mask_of, masked
+from keras_vit.model.layers.masks import attention_mask_of
+from keras_vit.model.layers.sizes import check_first
 from keras_vit.validation import Seed
 
 
@@ -33,6 +35,8 @@ class SelfAttention(KernelLayer):
 
     Call arguments:
         return_attention: whether to return the attention too.
+        first: number of tokens, from the first on, to compute the output of; they look at all tokens. `None`
+            computes all.
         attention_mask: `(tokens, tokens)`, `(batch, tokens, tokens)` or `(batch, heads, tokens, tokens)`:
             False where a token (the axis before the last) does not look at another (the last axis).
         padding_mask: `(batch, tokens)`, False for tokens that none looks at.
@@ -42,7 +46,8 @@ class SelfAttention(KernelLayer):
         `(batch, tokens, dim)`; the number of tokens may be `None`.
 
     Output shape:
-        The input shape. The attention is float32, `(batch, heads, tokens, tokens)`; its last axis sums to 1.
+        The input shape, or `(batch, first, dim)`. The attention is float32,
+        `(batch, heads, tokens or first, tokens)`; its last axis sums to 1.
 
     Example:
         >>> SelfAttention(num_heads=4, head_dim=64)(keras.random.normal((2, 50, 64))).shape
@@ -115,6 +120,7 @@ class SelfAttention(KernelLayer):
         x,
         training=None,
         return_attention=False,
+        first=None,
         attention_mask=None,
         padding_mask=None,
         mask=None,
@@ -125,17 +131,20 @@ class SelfAttention(KernelLayer):
             mask, x_mask, padding_mask, attention_mask=attention_mask, tokens=x.shape[1]
         )  # b 1|h 1|n n
         qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, self.width))  # b n 3 h k
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # b n h k
+        query, key, value = _split(qkv)  # b n h k
+        if first is not None:
+            check_first(first, x.shape[1])
+            query = query[:, :first]
+            mask = mask if mask is None or mask.shape[-2] == 1 else mask[:, :, :first]
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
-        if return_attention or (training and self.attention_dropout_rate) or self._is_jax_float16():
-            scores = ops.einsum("bqhk,bvhk->bhqv", query, key) * self.width**-0.5  # b h n n
-            # Half precision loses the small weights of a long row.
-            attention = ops.softmax(masked(scores, mask), axis=-1)
-            dropped = self.attention_dropout(ops.cast(attention, value.dtype), training=training)
-            out = ops.einsum("bhqv,bvhk->bqhk", dropped, value)  # b n h k
+        dropped = training and self.attention_dropout_rate
+        if return_attention or dropped or fused_is_slower(query):
+            attention = attention_of(query, key, mask)  # b h n n
+            out = attended(self.attention_dropout(attention, training=training), value)  # b n h k
         else:
             out = ops.dot_product_attention(query, key, value, mask=mask)  # b n h k
+        tokens = tokens if first is None else first
         out = ops.reshape(out, (-1, tokens, self.num_heads * self.width))  # b n (h k)
         out = self.dropout(self.projection(out), training=training)  # b n d
         return (out, attention) if return_attention else out
@@ -144,16 +153,14 @@ class SelfAttention(KernelLayer):
         """The output and the attention: `return_attention=True`."""
         return self(x, training=training, return_attention=True)
 
-    def _is_jax_float16(self):
-        # The fused attention of JAX needs a float16 product that CPUs do not have.
-        return keras.backend.backend() == "jax" and self.compute_dtype == "float16"
-
-    def compute_output_spec(self, x, training=None, return_attention=False, **masks):
-        out = keras.KerasTensor(x.shape, self.compute_dtype)
+    def compute_output_spec(self, x, training=None, return_attention=False, first=None, **masks):
+        batch, tokens, dim = x.shape
+        check_first(first, tokens)
+        given = tokens if first is None else first
+        out = keras.KerasTensor((batch, given, dim), self.compute_dtype)
         if not return_attention:
             return out
-        batch, tokens, _ = x.shape
-        return out, keras.KerasTensor((batch, self.num_heads, tokens, tokens), "float32")
+        return out, keras.KerasTensor((batch, self.num_heads, given, tokens), "float32")
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -172,3 +179,17 @@ class SelfAttention(KernelLayer):
             seed=self.seed,
         )
         return config
+
+
+def _split(qkv):
+    """(batch, tokens, 3, heads, width) as queries, keys and values.
+
+    The gradient of an index is as large as all three. On TensorFlow XLA sees through that, and is slower with
+    other ways; torch and JAX are faster with these ways.
+    """
+    match keras.backend.backend():
+        case "torch":
+            return ops.unstack(qkv, 3, axis=2)  # b n h k
+        case "jax":
+            return [ops.squeeze(one, axis=2) for one in ops.split(qkv, 3, axis=2)]  # b n h k
+    return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # b n h k
