@@ -16,9 +16,9 @@ from keras_vit.model.layers.kernels import Given
 def gelu(x: Any) -> Any:
     """The exact GELU (Hendrycks and Gimpel 2016), in the form that every export has.
 
-    On JAX and torch it is Keras's own: TensorFlow cannot call an export that holds JAX's `erf`, and on torch it
-    is one operation in place of five. On TensorFlow it is written with `erf`, because ONNX lacks the `erfc` of
-    TensorFlow's, and is as fast.
+    On JAX and torch it is Keras's own: TensorFlow cannot call an export that holds JAX's `erf`, and on torch
+    it is one operation in place of five. On TensorFlow it is written with `erf`, because ONNX lacks the
+    `erfc` of TensorFlow's, and is as fast.
     """
     if keras.backend.backend() != "tensorflow":
         return ops.gelu(x, approximate=False)

@@ -1,4 +1,4 @@
-"""Attention of queries to keys: step by step, or by the fused attention of the backend where that is faster."""
+"""Attention step by step, and where it is faster than the fused attention of the backend."""
 
 from typing import Any
 

@@ -1,0 +1,160 @@
+"""The page and the plot of the results."""
+
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.bounds import PEAK, PRODUCTS
+from benchmarks.speed.works import CELLS, WORKS, Cell
+
+Rates = dict[str, list[float]]
+
+HEAD = """\
+# Speed
+
+Written by `python -m benchmarks.speed`, which says in its docstring how. Images per second, more is better.
+Each variant is a process of its own, and they take turns. A ratio is the median of the ratios of the turns,
+with the quartiles in brackets. Training is `model.fit` for ours and KerasHub, and a plain loop with AdamW for
+the other torch packages; the batch, images, precision, dropout and threads are the same. "Products only" is
+plain torch with the matrix products of a step and nothing between them.
+
+"""
+
+WHAT = {"train": "training", "infer": "inference"}
+
+
+def is_ours(who: str) -> bool:
+    return who.startswith("ours")
+
+
+def is_peer(who: str) -> bool:
+    return not is_ours(who) and who not in (PEAK, PRODUCTS)
+
+
+def best(rates: Rates, among: Callable[[str], bool]) -> str | None:
+    found = [who for who in rates if among(who)]
+    return max(found, key=lambda who: statistics.median(rates[who]), default=None)
+
+
+def ratio(ours: Iterable[float], theirs: Iterable[float]) -> tuple[float, float, float]:
+    """Of the turns: the median and the quartiles."""
+    found = sorted(one / other for one, other in zip(ours, theirs, strict=True))
+    if len(found) < 2:
+        return found[0], found[0], found[0]
+    first, middle, third = statistics.quantiles(found, n=4, method="inclusive")
+    return middle, first, third
+
+
+def text_of(found: tuple[float, float, float]) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(*found)
+
+
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def cell_table(rates: Rates) -> str:
+    """The variants of a cell, from the fastest on."""
+    peer = best(rates, is_peer) or best(rates, is_ours)
+    rows = []
+    for who in sorted(rates, key=lambda who: -statistics.median(rates[who])):
+        if who == PEAK:
+            continue
+        share = f"{ratio(rates[who], rates[PRODUCTS])[0]:.2f}" if PRODUCTS in rates else ""
+        against = text_of(ratio(rates[who], rates[peer])) if peer and who != PRODUCTS else ""
+        rows.append([who, f"{statistics.median(rates[who]):,.1f}", against, "" if who == PRODUCTS else share])
+    return table(["variant", "images/s", f"ratio to {peer}", "share of products only"], rows)
+
+
+def goal_rows(results: dict) -> list[list[Any]]:
+    """Each goal for training steps with its figure."""
+
+    def rates_of(work: str, precision: str) -> Rates:
+        found = results.get(Cell(work, precision).title, {})
+        return found.get("rates", {}).get("train", {})
+
+    rows: list[list[Any]] = []
+
+    def add(name: str, goal: float, rates: Rates, ours: str | None, theirs: str | None) -> None:
+        if ours in rates and theirs in rates:
+            found = ratio(rates[ours], rates[theirs])
+            answer = "yes" if found[0] >= goal else "**no**"
+            rows.append([name, f"{ours} / {theirs}", goal, text_of(found), answer])
+
+    for work, goals in {"heads16": (1.2, 1.2), "defect": (1.2, 1.2), "ti16": (1.0, 1.3)}.items():
+        for precision, goal in zip(("float32", "bfloat16"), goals, strict=True):
+            rates = rates_of(work, precision)
+            name = f"best of ours / best peer: {WORKS[work].name}, {precision}"
+            add(name, goal, rates, best(rates, is_ours), best(rates, is_peer))
+    # The best precision of ours against the best of the peers: users choose the faster one.
+    rates = rates_of("heads16", "float32")
+    for backend, goal in {"jax": 2.0, "torch": 1.5, "tensorflow": 1.15}.items():
+        add("ours / KerasHub, head width 16", goal, rates, f"ours {backend}", f"keras-hub {backend}")
+    add("share of products only, head width 16", 0.6, rates, best(rates, is_ours), PRODUCTS)
+    add("batch 1 on torch", 1.0, rates_of("batch1", "float32"), "ours torch", "vit-pytorch")
+    return rows
+
+
+def write_page(results: dict, page: Path, plot: Path) -> None:
+    """Writes the page, and the plot beside it."""
+    parts = [HEAD, f"![Ratio to the best peer]({plot.name})\n", "\n## Goals\n\n"]
+    parts.append(table(["goal", "variants", "wanted", "reached", "met"], goal_rows(results)))
+    others = results.get("commands", {}).get("rows", [])
+    if others:
+        parts.append("\n" + table(list(others[0]), [list(row.values()) for row in others]))
+    for cell in CELLS:
+        found = results.get(cell.title)
+        if found is None:
+            continue
+        parts.append(f"\n## {cell.title}\n")
+        peak = found["rates"].get("train", {}).get(PEAK)
+        if peak:
+            parts.append(f"\n{found['date']}; matmul peak of torch {statistics.median(peak):,.0f} GFLOP/s.\n")
+        for what, rates in found["rates"].items():
+            if rates:
+                parts.append(f"\n{WHAT[what].capitalize()}, batch {WORKS[cell.work].batch}:\n\n")
+                parts.append(cell_table(rates))
+        parts += [f"\n{who} failed: {error}\n" for who, error in found["failed"].items()]
+    for name, found in results.items():
+        if "rows" in found and found["rows"] and name != "commands":
+            rows = found["rows"]
+            parts.append(f"\n## {name.capitalize()}\n\n{found['date']}.\n\n")
+            parts.append(table(list(rows[0]), [list(row.values()) for row in rows]))
+    machines = sorted({found["machine"] for found in results.values()})
+    parts.append("\n## Machine\n\n" + "\n".join(f"- {one}" for one in machines) + "\n")
+    page.write_text("".join(parts))
+    draw(results, plot)
+
+
+def draw(results: dict, path: Path) -> None:
+    """Training of each variant beside the best peer, one row per cell."""
+    from matplotlib.figure import Figure
+
+    cells = [cell for cell in CELLS if results.get(cell.title, {}).get("rates", {}).get("train")]
+    cells = [cell for cell in cells if best(results[cell.title]["rates"]["train"], is_peer)]
+    figure = Figure(figsize=(9, 1.2 + 0.5 * len(cells)), layout="constrained")
+    axes = figure.subplots()
+    colours = {"ours tensorflow": "tab:orange", "ours jax": "tab:blue", "ours torch": "tab:red"}
+    for row, cell in enumerate(cells):
+        rates = results[cell.title]["rates"]["train"]
+        base = rates[best(rates, is_peer)]
+        for who in rates:
+            if who in (PEAK, PRODUCTS):
+                continue
+            middle, low, high = ratio(rates[who], base)
+            axes.plot([low, high], [row, row], color=colours.get(who, "0.7"), linewidth=2)
+            label = who if is_ours(who) else "other packages"
+            style = dict(color=colours.get(who, "0.5"), marker="o" if is_ours(who) else "|", markersize=9)
+            axes.plot(middle, row, linestyle="", label=label, **style)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(cells)), [cell.title for cell in cells])
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    ticks = [0.1, 0.2, 0.5, 1, 2]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlabel("training images per second, relative to the best peer (more is better)")
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(handles.values(), handles.keys(), loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    figure.savefig(path, dpi=120)
