@@ -38,23 +38,25 @@ class CompiledStepModel(DistributedModel):
             return super().make_predict_function(force)
 
     def train_step(self, *args, **kwargs):
-        if keras.backend.backend() != "torch" or not self.jit_compile:
+        on_torch = keras.backend.backend() == "torch"
+        if not (on_torch and self.jit_compile and distribution_of(self).num_devices == 1):
             return super().train_step(*args, **kwargs)
-        self._in_train_step = distribution_of(self).num_devices == 1
+        from keras_vit.model.torch_graphs import TrainingGraphs
+
+        if self._training_graphs is None or self._training_graphs.optimizer is not self.optimizer:
+            self._training_graphs = TrainingGraphs(self, super().__call__)  # once per `compile`
+        self._in_train_step = True
         try:
             return super().train_step(*args, **kwargs)
         finally:
             self._in_train_step = False
 
-    def call(self, inputs, training=None, mask=None, **kwargs):
-        if not (self._in_train_step and training and mask is None and not kwargs):
-            return super().call(inputs, training=training, mask=mask, **kwargs)
-        from keras_vit.model.torch_graphs import TrainingGraphs
-
+    def __call__(self, *args, **kwargs):
+        # Not in `call`: there Keras gives copies of the weights in half precision.
+        if not (self._in_train_step and len(args) == 1 and kwargs == {"training": True}):
+            return super().__call__(*args, **kwargs)
         self._in_train_step = False  # while the graph is made, and for a second call in the same step
-        if self._training_graphs is None or self._training_graphs.optimizer is not self.optimizer:
-            self._training_graphs = TrainingGraphs(self, super().call)  # once per `compile`
-        return self._training_graphs(inputs)
+        return self._training_graphs(*args)
 
 
 class _PlainSteps:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import torch
 
 from keras_vit.cache import cache_folder
@@ -41,11 +42,13 @@ class TrainingGraphs:
         self.gave_up = False
 
     def __call__(self, x: Any) -> Any:
+        if isinstance(x, np.ndarray):
+            x = keras.ops.convert_to_tensor(x)  # that of train_on_batch
         if self.gave_up or not isinstance(x, torch.Tensor) or x.requires_grad:
             return self.forward(x, training=True)
         variables = self.model.variables
         values = [variable.value for variable in variables]
-        # A graph belongs to these tensors, and to those of them that are trained.
+        # A graph belongs to these variables, and to those of them that are trained.
         weights = (tuple(map(id, variables)), tuple(value.requires_grad for value in values))
         key = (x.shape, x.dtype, x.device, weights)
         if key not in self.graphs and self._wants_graph(x, weights):
