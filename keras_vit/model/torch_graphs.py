@@ -120,8 +120,11 @@ class _Graph:
                 return outputs, [after[i] for i in changed]
 
         self.assigned = [variables[i] for i in changed]  # the statistics of batch norms
-        self.fixed_masks = [mask_by((0, i), shape, one.rate, x.device) for i, (one, shape) in enumerate(self.draws)]
-        self.run = torch.export.export(Forward(), (values, x, self.fixed_masks), strict=False).module()
+        self.fixed_masks = [
+            mask_by((0, i), shape, one.rate, x.device) for i, (one, shape) in enumerate(self.draws)
+        ]
+        program = torch.export.export(Forward(), (values, x, self.fixed_masks), strict=False)
+        self.run: Callable[..., Any] = program.module()
 
     def __call__(self, values: list, x: torch.Tensor) -> Any:
         masks = [draw_mask(layer, shape) for layer, shape in self.draws]

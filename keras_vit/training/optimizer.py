@@ -99,7 +99,7 @@ MULT_ADDS_PER_SECOND = 7e9
 """Of the forward pass, in the steps of a run on one core with torch, not compiled: about 290 ms for 64 images
 of `defect/4` on an AMD EPYC of 2025."""
 SECONDS_THAT_PAY = 240.0
-"""Compiling takes half a minute, and a compiled step 0.75 of the time: even after 2 minutes, so twice that."""
+"""Compiling takes half a minute and a step then 0.75 of its time: even after 2 minutes, so twice that."""
 
 
 def pays_on_torch(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> bool:

@@ -29,7 +29,9 @@ DROPOUT = dict(dropout_rate=0.2, attention_dropout_rate=0.1, drop_path_rate=0.3)
 
 def new_model(cls=ViT, **changes):
     keras.utils.set_random_seed(0)
-    arguments = dict(image_shape=(8, 8, 1), num_classes=3, patch_size=4, dim=8, depth=1, num_heads=2, mlp_dim=16)
+    arguments = dict(
+        image_shape=(8, 8, 1), num_classes=3, patch_size=4, dim=8, depth=1, num_heads=2, mlp_dim=16
+    )
     return cls(**{**arguments, "dropout_rate": 0.0, **changes})
 
 
@@ -76,7 +78,9 @@ COMPILED = {
     "average of the weights": lambda: SGD(0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2),
     "accumulation": lambda: SGD(0.1, gradient_accumulation_steps=2),
     "clipping": lambda: SGD(0.1, global_clipnorm=0.1, weight_decay=0.01),
-    "schedule": lambda: SGD(keras.optimizers.schedules.CosineDecay(0.0, 6, warmup_target=0.1, warmup_steps=3)),
+    "schedule": lambda: SGD(
+        keras.optimizers.schedules.CosineDecay(0.0, 6, warmup_target=0.1, warmup_steps=3)
+    ),
     "loss scaling": lambda: keras.optimizers.LossScaleOptimizer(SGD(0.1)),
 }
 

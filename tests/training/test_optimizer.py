@@ -202,8 +202,13 @@ def test_the_choice_of_xla(backend, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     assert {setting: choose_xla(setting) for setting in XLA[backend]} == XLA[backend]
     assert choose_xla(None, 2) is (False if backend != "jax" else "auto")
-    assert choose_xla(None, 1, pays_on_torch=True) is {"tensorflow": True, "jax": "auto", "torch": True}[backend]
-    assert choose_xla(None, 2, pays_on_torch=True) is {"tensorflow": False, "jax": "auto", "torch": False}[backend]
+    assert (
+        choose_xla(None, 1, pays_on_torch=True) is {"tensorflow": True, "jax": "auto", "torch": True}[backend]
+    )
+    assert (
+        choose_xla(None, 2, pays_on_torch=True)
+        is {"tensorflow": False, "jax": "auto", "torch": False}[backend]
+    )
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="how torch compiles")
