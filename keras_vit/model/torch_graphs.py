@@ -2,17 +2,21 @@
 
 import contextlib
 import os
+import platform
+import re
+import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import torch
 
-from keras_vit.cache import cache_folder
+from keras_vit.cache import cache_folder, hash_of
 from keras_vit.errors import first_line
 from keras_vit.model.layers.torch_masks import Draw, draw_mask, mask_by, masks_from
 from keras_vit.text import say
@@ -20,6 +24,8 @@ from keras_vit.text import say
 FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 MOST_GRAPHS = 4
 """Batches of more shapes than this have no graph: each would take a minute."""
+MOST_BYTES = 512 * 2**20
+"""Of compiled graphs in the cache folder."""
 LARGEST_DIFFERENCE, IN_HALF_PRECISION = 1e-3, 0.1
 """Of the gradients of a compiled graph, relative to the plain ones; measured 1.3e-6, and 8e-3 in bfloat16."""
 
@@ -165,12 +171,24 @@ class _Graph:
 def kept_in() -> str:
     """The folder in which torch keeps compiled graphs for later processes, from now on.
 
-    That of the user, or `torch` in the cache folder of this package. By default torch takes a temporary one.
+    That of the user; by default one in the cache folder of this package, where torch itself takes a temporary
+    one. Code for another processor could end the process, so each kind of processor has its own folder.
     """
     folder = os.environ.get(FOLDER, "")
     if not folder or folder.startswith(os.path.join(tempfile.gettempdir(), "torchinductor_")):
-        os.environ[FOLDER] = folder = str(cache_folder() / "torch")
-    return folder
+        with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            processor = re.findall(r"^(?:model name|flags|Features)\s*:.*$", file.read(), re.MULTILINE)[:2]
+            folder = str(cache_folder() / "torch" / hash_of(platform.machine(), *processor)[:16])
+            os.environ[FOLDER] = folder
+    _make_room(cache_folder() / "torch")
+    return folder or "a temporary folder"
+
+
+def _make_room(folder: Path) -> None:
+    """Empties the folder of all compiled graphs where it is too large; it takes 10 MB per model."""
+    with contextlib.suppress(OSError):
+        if sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > MOST_BYTES:
+            shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,10 @@ results are equal to the last bit. Those of the compiler follow at the end.
 """
 
 import copy
+import os
 import pickle
+import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -297,6 +300,23 @@ def test_compile_again_begins_again():
     compiled(model)
     fit(model, 1)
     assert model._training_graphs is not before
+
+
+def test_graphs_are_kept_in_the_cache_folder(monkeypatch, tmp_path):
+    assert torch_graphs.kept_in() == str(tmp_path / "torch")  # that of the user
+    monkeypatch.setenv(torch_graphs.FOLDER, os.path.join(tempfile.gettempdir(), "torchinductor_somebody"))
+    monkeypatch.setenv("KERAS_VIT_CACHE", str(tmp_path / "cache"))
+    found = Path(torch_graphs.kept_in())
+    assert found.parent == tmp_path / "cache" / "torch"
+    assert os.environ[torch_graphs.FOLDER] == str(found)
+    found.mkdir(parents=True)
+    (found / "graph").write_bytes(bytes(100))
+    (tmp_path / "cache" / "other").write_bytes(bytes(100))
+    torch_graphs.kept_in()
+    assert (found / "graph").exists()
+    monkeypatch.setattr(torch_graphs, "MOST_BYTES", 99)
+    torch_graphs.kept_in()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["other"]
 
 
 @pytest.mark.long
