@@ -10,9 +10,9 @@ from typing import Any, Self
 import keras
 from keras import layers
 
-from keras_vit.distribution.distributed_model import DistributedModel
 from keras_vit.errors import InputError
 from keras_vit.model.arguments import PARTS, check_names, whole_arguments
+from keras_vit.model.compiled_step import CompiledStepModel
 from keras_vit.model.config import ViTConfig, options_of, variant_arguments
 from keras_vit.model.extractor import extractor
 from keras_vit.model.head import FIRST_TOKENS, LAST, head, of_head, pool, pooled_tokens
@@ -31,7 +31,7 @@ from keras_vit.validation import helps, hints
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class ViT(DistributedModel):
+class ViT(CompiledStepModel):
     """A Vision Transformer that classifies images: a functional `keras.Model` that returns logits.
 
     Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929); the papers of the options stand at the layers.

@@ -50,7 +50,7 @@ class Recipe:
     precision: Precision = "float32"
     """mixed_bfloat16 is faster on recent GPUs"""
     xla: bool | None = None
-    """compile with XLA; by default where it is safe: TensorFlow on one device (JAX always compiles)"""
+    """compile with XLA, or torch.compile; by default where it is safe and pays (JAX always compiles)"""
     tune: Tune = "all"
     """which weights are trained: all, those of the head, or low-rank additions to the kernels (lora)"""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

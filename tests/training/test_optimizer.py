@@ -8,7 +8,7 @@ import pytest
 
 from keras_vit.errors import InputError
 from keras_vit.model.vit import ViT
-from keras_vit.training.optimizer import choose_xla, compile_model, make_optimizer
+from keras_vit.training.optimizer import choose_xla, compile_model, make_optimizer, pays_on_torch
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.schedule import make_schedule
 from tests.helpers.checks import to_numpy
@@ -193,7 +193,7 @@ def test_loss_and_accuracy_against_numpy(label_smoothing):
 XLA = {
     "tensorflow": {None: True, True: True, False: False},
     "jax": {None: "auto", True: True, False: False},
-    "torch": {None: False, False: False},
+    "torch": {None: False, True: True, False: False},
 }
 
 
@@ -201,9 +201,42 @@ XLA = {
 def test_the_choice_of_xla(backend, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     assert {setting: choose_xla(setting) for setting in XLA[backend]} == XLA[backend]
-    if backend == "torch":
-        with pytest.raises(InputError, match="XLA does not work with the torch backend: leave --xla out"):
-            choose_xla(True)
+    assert choose_xla(None, 2) is (False if backend != "jax" else "auto")
+    assert (
+        choose_xla(None, 1, pays_on_torch=True) is {"tensorflow": True, "jax": "auto", "torch": True}[backend]
+    )
+    assert (
+        choose_xla(None, 2, pays_on_torch=True)
+        is {"tensorflow": False, "jax": "auto", "torch": False}[backend]
+    )
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="how torch compiles")
+def test_torch_compiles_a_vit_alone():
+    with pytest.raises(InputError, match="On the torch backend only a ViT is compiled: leave --xla out"):
+        compile_model(linear_model(), Recipe(xla=True), STEPS)
+    for wanted in (True, False):
+        model = tiny_vit()
+        compile_model(model, Recipe(xla=wanted), STEPS)
+        assert model.jit_compile is wanted
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="how torch compiles")
+def test_torch_compiles_a_run_that_is_long_enough(monkeypatch):
+    """257 s on one core: 32.3 million multiply-adds per image of `defect/4`, at 7e9 per second."""
+    import torch
+
+    model = ViT.from_variant("defect/4", image_shape=(28, 28, 1), num_classes=6)
+    long, short = Recipe(epochs=30, batch_size=64), Recipe(epochs=27, batch_size=64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert pays_on_torch(model, long, steps_per_epoch=29)
+    assert not pays_on_torch(model, short, steps_per_epoch=29)
+    assert not pays_on_torch(tiny_vit(remat=True), Recipe(epochs=10**9), STEPS)
+    assert not pays_on_torch(linear_model(), Recipe(epochs=10**9), STEPS)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert not pays_on_torch(model, long, steps_per_epoch=29)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not pays_on_torch(model, Recipe(epochs=10**9), STEPS)
 
 
 def test_a_compiled_model_uses_the_choice():

@@ -80,6 +80,10 @@ class Dropout(ViTLayer):
     def call(self, inputs, training=False):
         if not training or not self.rate:
             return inputs
+        if keras.backend.backend() == "torch":
+            from keras_vit.model.layers.torch_masks import dropped
+
+            return dropped(inputs, self)
         return keras.random.dropout(inputs, self.rate, self.noise_shape, self.seed_generator)
 
     def compute_output_shape(self, input_shape):
