@@ -63,13 +63,8 @@ class Keras(Variant):
         self.ours = self.who.startswith("ours")
         dtype = "mixed_bfloat16" if self.work["precision"] == "bfloat16" else "float32"
         self.model = self.our_model(dtype) if self.ours else self.hub_model(dtype)
-        backend = keras.backend.backend()
-        if self.ours:
-            from keras_vit.training.optimizer import choose_xla
-
-            jit_compile = choose_xla(None)
-        else:
-            jit_compile = {"tensorflow": True, "jax": "auto", "torch": False}[backend]
+        # Keras's own compiled step for torch stops at the limit of recompilations, ours is made for it.
+        jit_compile = {"tensorflow": True, "jax": "auto", "torch": self.ours}[keras.backend.backend()]
         self.model.compile(
             optimizer=keras.optimizers.AdamW(1e-3),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
