@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_vit.serving.decoding import decode_or_blank
+from tests.serving.decode_one import decode_or_blank
 from tests.helpers import tiny
 from tests.helpers.paths import ROOT
 from tests.serving import brightness_model
