@@ -17,9 +17,10 @@ import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.near_duplicates import LIMIT
-from keras_vit.data.pipeline import fits_in_memory, is_prepared
+from keras_vit.data.pipeline import fits_in_memory
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels
 from keras_vit.data.probe import ImageInfo, UnreadableImage, probe_image, quiet_headers, to_uint8
+from keras_vit.data.source import is_prepared
 
 if TYPE_CHECKING:
     from keras_vit.data.decode import Decoding
@@ -130,13 +131,9 @@ def read_images(
             prepared[i] = _prepare(pixels, preprocessing)
         return info, None
 
-    # Four at most: each may hold one image of 100 million pixels.
-    found: list[tuple[ImageInfo | None, str | None]] = []
-    with quiet_headers(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool, _progress(images) as bar:
-        for start in range(0, len(images), CHUNK):
-            part = range(start, min(start + CHUNK, len(images)))
-            found += pool.map(read, part)
-            bar.update(len(part))
+    with quiet_headers():
+        # Starting threads takes longer than reading one image.
+        found = [read(0)] if len(images) == 1 else _read_all(read, len(images))
     return ReadImages(
         images,
         [info for info, _ in found],
@@ -146,12 +143,23 @@ def read_images(
     )
 
 
-def _progress(images):
+def _read_all(read, count):
+    """`read` of each position, in threads."""
     from tqdm import tqdm
 
     # `None`: not where the error output is a file.
-    disable = None if len(images) >= SHOWN_FROM else True
-    return tqdm(total=len(images), desc="reading images", unit=" images", leave=False, disable=disable)
+    disable = None if count >= SHOWN_FROM else True
+    found: list[tuple[ImageInfo | None, str | None]] = []
+    with (
+        # Four at most: each may hold one image of 100 million pixels.
+        ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
+        tqdm(total=count, desc="reading images", unit=" images", leave=False, disable=disable) as bar,
+    ):
+        for start in range(0, count, CHUNK):
+            part = range(start, min(start + CHUNK, count))
+            found += pool.map(read, part)
+            bar.update(len(part))
+    return found
 
 
 class _Originals:

@@ -13,8 +13,7 @@ image, and a pipeline per image 3.2 ms.
 import tensorflow as tf
 
 from keras_vit.data.declared_pixels import declared_pixels
-from keras_vit.data.decode import DEFAULT, Decoding, decode_image, on_background, rgb
-from keras_vit.data.orientation import EXIF
+from keras_vit.data.decode import DEFAULT, Decoding, are_plain, decode_image, decode_plain
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels
 
 # One frame of 8K video. A file of a few kilobytes can declare more pixels, and need gigabytes to decode.
@@ -45,38 +44,13 @@ def prepare_files(files: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Te
 
     if preprocessing.pixel_range is not None:  # files with 8 bits are refused
         return each(decode_checked)()
-    return tf.cond(tf.reduce_all(are_plain(files)), each(decode_plain), each(decode_checked))
+    return tf.cond(tf.reduce_all(are_plain(files)), each(decode_checked_plain), each(decode_checked))
 
 
-def are_plain(files: tf.Tensor) -> tf.Tensor:
-    """Which files are a JPEG, or a PNG with 8 bits, without anything that changes how they are shown.
-
-    That is an orientation or a transparent colour; alpha is not. The files may be damaged all the same.
-
-    Args:
-        files: string tensor (batch,).
-
-    Returns:
-        bool tensor (batch,).
-    """
-    header = tf.strings.join([tf.strings.substr(files, 0, 25), b"\0" * 25])
-    is_jpeg = tf.equal(tf.strings.substr(header, 0, 2), b"\xff\xd8")
-    is_png = tf.equal(tf.strings.substr(header, 0, 4), b"\x89PNG")
-    is_png &= tf.not_equal(tf.strings.substr(header, 24, 1), b"\x10")
-
-    def lack(mark):
-        return tf.equal(tf.strings.split(files, mark, maxsplit=1).row_lengths(), 1)
-
-    return (is_jpeg & lack(EXIF)) | (is_png & lack(b"eXIf") & lack(b"tRNS"))
-
-
-def decode_plain(file: tf.Tensor, decoding: Decoding = DEFAULT) -> tf.Tensor:
-    """`decode_checked` for a file that `are_plain` finds: the same pixels with a tenth of the operations."""
+def decode_checked_plain(file: tf.Tensor, decoding: Decoding = DEFAULT) -> tf.Tensor:
+    """`decode_checked` for a file that `decode.are_plain` finds: the same pixels, fewer operations."""
     file = _checked(file, declared_pixels(file, may_be_gif=False))
-    pixels = tf.io.decode_image(file, channels=0, expand_animations=False)
-    if decoding.background is not None:
-        pixels = on_background(pixels, rgb(decoding.background))
-    return tf.cast(pixels, tf.float32)
+    return tf.cast(decode_plain(file, decoding), tf.float32)
 
 
 def decode_checked(file: tf.Tensor, decoding: Decoding = DEFAULT) -> tf.Tensor:
@@ -99,7 +73,9 @@ def _each_or_zeros(files, function, shape):
     """`function` of each file, float32 (batch, *shape), with zeros where it fails; and where it did not."""
     count = tf.size(files, out_type=tf.int64)
     dataset = tf.data.Dataset.from_tensor_slices((tf.range(count), files))
-    dataset = dataset.map(lambda i, file: (i, function(file)), num_parallel_calls=PARALLEL, deterministic=True)
+    dataset = dataset.map(
+        lambda i, file: (i, function(file)), num_parallel_calls=PARALLEL, deterministic=True
+    )
     # One more element, so that there is one if all fail: `get_single_element` needs it.
     end = tf.data.Dataset.from_tensors((count, tf.zeros(shape)))
     dataset = dataset.ignore_errors().concatenate(end).batch(count + 1)

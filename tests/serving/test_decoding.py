@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 from keras_vit.data.declared_pixels import declared_pixels
-from keras_vit.data.decode import decode_image
+from keras_vit.data.decode import are_plain, decode_image, decode_plain
 from keras_vit.data.preprocess import Preprocessing, prepare_file
-from keras_vit.data.probe import why_unreadable
-from keras_vit.serving.decoding import MAX_PIXELS, are_plain, decode_plain, prepare_files
+from keras_vit.data.probe import is_plain, why_unreadable
+from keras_vit.serving.decoding import MAX_PIXELS, prepare_files
 from tests.serving.decode_one import decode_or_blank
 from tests.serving.served_images import BAD, BOMBS, FILES, gif_of_frames, png_bomb
 
@@ -107,5 +107,7 @@ def test_a_batch_in_which_nothing_is_decoded(count):
 def test_plain_files_give_the_same_pixels_in_the_smaller_graph():
     found = are_plain(tf.constant([*FILES.values()])).numpy()
     assert [kind for kind, is_plain in zip(FILES, found, strict=True) if is_plain] == PLAIN
+    everything = [*FILES.values(), *BAD.values(), *BOMBS.values()]
+    assert [is_plain(file) for file in everything] == are_plain(tf.constant(everything)).numpy().tolist()
     for kind in PLAIN:
         np.testing.assert_array_equal(decode_plain(tf.constant(FILES[kind])), decode(FILES[kind])[0])
