@@ -36,6 +36,7 @@ SERIES: dict[str, tuple[str, tuple[int, ...]]] = {
 LARGE_BATCH = {"tokens": 4}  # where the largest variant would not fit in memory otherwise
 FILES = (1_000, 10_000, 50_000, 200_000)
 STEPS = 5
+VARIANT = "--variant"
 
 
 class GrowthRow(NamedTuple):
@@ -66,7 +67,6 @@ class Options:
     """the two smallest variants of each series"""
     only: str | None = None
     """one series: tokens, depth, dim, batch, classes or files"""
-    variant: tyro.conf.Suppress[str | None] = None
 
 
 def growth_rows(quick: bool = False, only: str | None = None) -> list[GrowthRow]:
@@ -108,7 +108,7 @@ def exponent(sizes: tuple[int, ...], values: tuple[float, ...]) -> float:
 
 def in_process(variant: dict[str, Any]) -> dict[str, float]:
     """`measure` in a new process."""
-    command = [sys.executable, "-m", "benchmarks.growth", "--variant", json.dumps(variant)]
+    command = [sys.executable, "-m", "benchmarks.growth", VARIANT, json.dumps(variant)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -173,9 +173,6 @@ def draw(folder: Path, count: int) -> None:
 
 
 def main(options: Options) -> None:
-    if options.variant is not None:
-        print(json.dumps(measure(json.loads(options.variant))))
-        return
     print("| what grows | sizes | seconds | MB | exponent of time | of memory |\n|---|---|---|---|---|---|")
     for found in growth_rows(options.quick, options.only):
         columns = [
@@ -189,4 +186,7 @@ def main(options: Options) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    main(tyro.cli(Options))
+    if sys.argv[1:2] == [VARIANT]:  # one process per variant: see `in_process`
+        print(json.dumps(measure(json.loads(sys.argv[2]))))
+    else:
+        main(tyro.cli(Options))

@@ -293,16 +293,17 @@ def decoded(monkeypatch):
     found = []
     probe_image = reading.probe_image
 
-    def probe(image, decoding=None):
+    def probe(image, *how):
         found.append(image)
-        return probe_image(image, decoding)
+        return probe_image(image, *how)
 
     monkeypatch.setattr(reading, "probe_image", probe)
 
     def refuse(*_):
         raise AssertionError("an image is decoded again")
 
-    monkeypatch.setattr("keras_vit.data.pipeline.prepare_file", refuse)
+    monkeypatch.setattr("keras_vit.data.source.prepare_file", refuse)
+    monkeypatch.setattr("keras_vit.data.source.prepare_pixels", refuse)
     return found
 
 
