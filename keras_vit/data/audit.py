@@ -16,6 +16,7 @@ from keras_vit.data.split import Split
 from keras_vit.errors import InputError
 from keras_vit.text import shown
 
+PAIRED = 100  # equal images of which every pair is listed
 LISTED = 10  # lines per finding in the printed table and in an error
 
 
@@ -293,8 +294,19 @@ def _names(image_set: ImageSet, groups: list[list[int]]) -> tuple[tuple[str, ...
 
 
 def _across(image_set, group, parts):
-    """The pairs of a group of exact duplicates that lie in different parts."""
-    for i, j in combinations(group, 2):
+    """The pairs of a group of exact duplicates that lie in different parts.
+
+    Of a group of more than `PAIRED` images each is in one pair at least: 10,000 equal ones have 10 million.
+    """
+    pairs: Iterable[tuple[int, int]] = combinations(group, 2)
+    if len(group) > PAIRED:
+        first_of: dict[str | None, int] = {}
+        for i in group:
+            first_of.setdefault(parts[i], i)
+        others = {part: next((i for p, i in first_of.items() if p != part), None) for part in first_of}
+        found = {(min(i, j), max(i, j)) for i in group if (j := others[parts[i]]) is not None}
+        pairs = sorted(found)
+    for i, j in pairs:
         if parts[i] != parts[j]:
             yield DuplicatePair(image_set.names[i], image_set.names[j], 1.0, True, parts[i], parts[j])
 
@@ -302,7 +314,7 @@ def _across(image_set, group, parts):
 def _near(image_set, images, parts):
     """(pairs, how many were found, why none were searched for)."""
     readable = images.readable
-    if len(readable) > LIMIT:
+    if len(images.infos) > LIMIT:  # `read_images` has made no thumbnails
         return (), 0, f"not searched for: more than {LIMIT:,} images take too long"
     if not readable:
         return (), 0, None

@@ -3,15 +3,13 @@
 Everything here is made of operations that every TensorFlow has.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import tensorflow as tf
 
 HEADER = 32  # bytes, which hold the size of every format but JPEG and GIF
 
 
-def declared_pixels(encoded: tf.Tensor) -> tf.Tensor:
+def declared_pixels(encoded: tf.Tensor, may_be_gif: bool = True) -> tf.Tensor:
     """Height times width, as the header of a file states it.
 
     Sources: PNG (RFC 2083, 4.1.1), GIF89a (20, in each frame), BMP (Microsoft's
@@ -19,24 +17,31 @@ def declared_pixels(encoded: tf.Tensor) -> tf.Tensor:
 
     Args:
         encoded: scalar string tensor.
+        may_be_gif: `False` for a file that is known not to be a GIF: the graph is smaller.
 
     Returns:
         float32 scalar; 0 if there is no such header, since decoding will fail then; infinity if a PNG has
         another chunk before its header, which TensorFlow would skip.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the header of a JPEG is damaged.
     """
     # A header that is cut short is filled up with zeros.
     header = tf.strings.substr(tf.strings.join([encoded, b"\0" * HEADER]), 0, HEADER)
     start = tf.strings.substr(header, 0, 2)
     is_jpeg, is_gif = tf.equal(start, b"\xff\xd8"), tf.equal(start, b"GI")
-    return tf.cond(
-        is_jpeg,
-        lambda: _jpeg_pixels(encoded),
-        lambda: tf.cond(is_gif, lambda: _gif_pixels(encoded), lambda: _pixels_at_fixed_offsets(header)),
-    )
+
+    def other():
+        return _pixels_at_fixed_offsets(header)
+
+    def gif_or_other():
+        return tf.cond(is_gif, lambda: _gif_pixels(encoded), other) if may_be_gif else other()
+
+    return tf.cond(is_jpeg, lambda: _jpeg_pixels(encoded), gif_or_other)
 
 
 def _jpeg_pixels(encoded):
-    shape = result_or(tf.io.extract_jpeg_shape, encoded, tf.zeros((3,), tf.int32))
+    shape = tf.io.extract_jpeg_shape(encoded)
     return _product(shape[0], shape[1])
 
 
@@ -115,11 +120,3 @@ def _product(height, width):
 def _signed(number):
     """The size of a BMP's side: its height is negative if its rows run downwards."""
     return tf.minimum(number, 2.0**32 - number)
-
-
-def result_or(
-    function: Callable[[tf.Tensor], tf.Tensor], value: tf.Tensor, otherwise: tf.Tensor
-) -> tf.Tensor:
-    """`function(value)`, or `otherwise` if that fails; both are tensors of one type and rank."""
-    results = tf.data.Dataset.from_tensors(value).map(function).ignore_errors()
-    return results.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()

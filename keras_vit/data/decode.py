@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from keras_vit.data.gif import first_frame
-from keras_vit.data.orientation import contains, orientation, piece, turn
+from keras_vit.data.orientation import EXIF, contains, orientation, piece, turn
 
 WHITE = (255,)
 
@@ -82,6 +82,35 @@ def decode_8_bits(encoded: tf.Tensor, decoding: Decoding = DEFAULT) -> tf.Tensor
 def decode_16_bits(encoded: tf.Tensor, decoding: Decoding = DEFAULT) -> tf.Tensor:
     """`decode_image` for a PNG with 16 bits per channel: float32 in 0..255, not rounded."""
     return _turned(_stored_16_bits(encoded, decoding), encoded, decoding)
+
+
+def are_plain(files: tf.Tensor) -> tf.Tensor:
+    """Which files are a JPEG, or a PNG with 8 bits, without anything that changes how they are shown.
+
+    That is an orientation or a transparent colour; alpha is not. The files may be damaged all the same.
+
+    Args:
+        files: string tensor (batch,).
+
+    Returns:
+        bool tensor (batch,).
+    """
+    header = tf.strings.join([tf.strings.substr(files, 0, 25), b"\0" * 25])
+    is_jpeg = tf.equal(tf.strings.substr(header, 0, 2), b"\xff\xd8")
+    is_png = tf.equal(tf.strings.substr(header, 0, 4), b"\x89PNG")
+    is_png &= tf.not_equal(tf.strings.substr(header, 24, 1), b"\x10")
+
+    def lack(mark):
+        return tf.equal(tf.strings.split(files, mark, maxsplit=1).row_lengths(), 1)
+
+    return (is_jpeg & lack(EXIF)) | (is_png & lack(b"eXIf") & lack(b"tRNS"))
+
+
+@plain_graph
+def decode_plain(encoded: tf.Tensor, decoding: Decoding = DEFAULT) -> tf.Tensor:
+    """`decode_8_bits` for a file that `are_plain` finds, without a range: uint8, the same pixels."""
+    pixels = tf.io.decode_image(encoded, channels=0, expand_animations=False)
+    return pixels if decoding.background is None else on_background(pixels, rgb(decoding.background))
 
 
 def _turned(pixels, encoded, decoding):

@@ -25,6 +25,9 @@ PIXEL_NOISE = 64
 CHUNK = 64
 """Images that are decoded before the search for colour may end."""
 
+HEADERS = 1_024
+"""Images whose headers wait for a thread at once: a future of each of a million would take a gigabyte."""
+
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 """EXIF's tag, and its values for an image that is shown with its sides exchanged."""
 
@@ -106,8 +109,11 @@ class Overview:
 
     @cached_property
     def _headers(self) -> list[_Header | None]:
+        found: list[_Header | None] = []
         with quiet_headers(), _pool() as pool:
-            return list(pool.map(_header, self.images))
+            for start in range(0, len(self.images), HEADERS):
+                found += pool.map(_header, self.images[start : start + HEADERS])
+        return found
 
 
 def is_gray(pixels: np.ndarray) -> bool:

@@ -1,7 +1,6 @@
 """From an `ImageSet` to batches that `model.fit` takes, on every backend: tf.data does the work."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,8 +13,8 @@ from keras_vit.data.augmentation import Augmentation
 from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
 from keras_vit.data.overview import Overview
 from keras_vit.data.pixel_range import PixelRange, choose_range
-from keras_vit.data.preprocess import Aspect, Preprocessing, prepare_file, prepare_pixels, scale_pixels
-from keras_vit.data.probe import native_bytes
+from keras_vit.data.preprocess import Aspect, Preprocessing, scale_pixels
+from keras_vit.data.source import is_prepared, make_source
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.errors import InputError
@@ -292,49 +291,6 @@ def fits_in_memory(count: int, preprocessing: Preprocessing) -> bool:
     return count * int(np.prod(preprocessing.image_shape)) * 4 <= CACHE_BYTES
 
 
-def make_source(
-    images: Sequence[Image], preprocessing: Preprocessing
-) -> "tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]":
-    """Images as one tensor, and the function that prepares one element of it: float32 in 0..255."""
-    import tensorflow as tf
-
-    def unchanged(pixels):
-        return pixels
-
-    def from_pixels(pixels):
-        return prepare_pixels(pixels, preprocessing)
-
-    def from_bytes(encoded):
-        return prepare_file(natively_encoded(encoded), preprocessing)
-
-    def from_path(path):
-        return from_bytes(tf.io.read_file(path))
-
-    prepared = is_prepared(images[0], preprocessing)
-    with tf.device("CPU"):
-        if isinstance(images[0], np.ndarray):
-            stacked = np.stack(list(images))  # type: ignore[arg-type]
-            # Not tf.constant, which would copy them once more.
-            return tf.convert_to_tensor(stacked), unchanged if prepared else from_pixels
-        if isinstance(images[0], bytes):
-            return tf.constant(list(images)), from_bytes
-        # The bytes of the names: not all of them are UTF-8.
-        return tf.constant([os.fsencode(str(path)) for path in images]), from_path
-
-
-def natively_encoded(encoded: "tf.Tensor") -> "tf.Tensor":
-    """The bytes of a file, or of a PNG with the same pixels if TensorFlow does not decode it: `foreign`."""
-    import tensorflow as tf
-
-    from keras_vit.data.decode import is_native
-
-    def converted():
-        png = tf.numpy_function(native_bytes, [encoded], tf.string, stateful=False)
-        return tf.ensure_shape(png, ())
-
-    return tf.cond(is_native(encoded), lambda: encoded, converted)
-
-
 def pixel_dataset(images: Sequence[Image], preprocessing: Preprocessing) -> "tf.data.Dataset":
     """A tf.data.Dataset of prepared images, float32 `image_shape` in 0..255, in order."""
     import tensorflow as tf
@@ -365,15 +321,6 @@ def without_autotuning(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
-
-
-def is_prepared(image: Image, preprocessing: Preprocessing) -> bool:
-    """Whether an image is what `read_pixels` returns: preparing it once more would not change it."""
-    return (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.float32
-        and image.shape == preprocessing.image_shape
-    )
 
 
 def make_reader(images: Sequence[Image], preprocessing: Preprocessing) -> "Reader":

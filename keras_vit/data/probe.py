@@ -40,7 +40,7 @@ THUMBNAIL = 32  # pixels per side
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What the audit keeps of an image.
 
@@ -49,8 +49,8 @@ class ImageInfo:
         height: of the decoded pixels, as a viewer shows them.
         width: of the decoded pixels.
         channels: of the decoded pixels, without alpha.
-        digest: fingerprint of the decoded pixels, three equal channels counted as one.
-        thumbnail: float32 (32, 32), gray, in 0..255.
+        digest: fingerprint of the decoded pixels, three equal channels counted as one; empty if nobody asked.
+        thumbnail: float32 (32, 32), gray, in 0..255; `None` if nobody asked.
         bits: per channel, 8 or 16.
         converted: whether Pillow reads the file and TensorFlow does not, so that a served graph cannot.
         warning: what the decoder complains about, as half a sentence; `None` if it is content.
@@ -62,19 +62,23 @@ class ImageInfo:
     width: int
     channels: int
     digest: bytes
-    thumbnail: np.ndarray
+    thumbnail: np.ndarray | None
     bits: int = 8
     converted: bool = False
     warning: str | None = None
     has_more: bool = False
 
 
-def probe_image(image: Image, decoding: "Decoding | None" = None) -> tuple[ImageInfo, np.ndarray]:
+def probe_image(
+    image: Image, decoding: "Decoding | None" = None, digest: bool = True, thumbnail: bool = True
+) -> tuple[ImageInfo, np.ndarray]:
     """Reads and decodes one image, once. Many images are read by `reading.read_images`, in threads.
 
     Args:
         image: a file, its bytes, or pixels; of uint8 pixels with 2 or 4 channels the last one is alpha.
         decoding: how a file becomes pixels; `None` for the defaults.
+        digest: whether the fingerprint is computed.
+        thumbnail: whether the thumbnail is made.
 
     Returns:
         What is known of it, and its pixels (height, width, channels) in 0..255: uint8, or float32 for a file
@@ -92,7 +96,7 @@ def probe_image(image: Image, decoding: "Decoding | None" = None) -> tuple[Image
         if image.dtype == np.uint8:
             _check_bits(8, decoding)
             pixels = _without_alpha(image, decoding)
-        return _info("array", pixels), pixels
+        return _info("array", pixels, 8, digest, thumbnail), pixels
     encoded = bytes_of(image)
     kind, has_more = _check_header(encoded)
     warning = None
@@ -104,7 +108,8 @@ def probe_image(image: Image, decoding: "Decoding | None" = None) -> tuple[Image
     pixels = _decode(encoded, bits, decoding)
     if not converted:
         warning = decoder_warning(encoded, kind)
-    return replace(_info(kind, pixels, bits), converted=converted, warning=warning, has_more=has_more), pixels
+    info = _info(kind, pixels, bits, digest, thumbnail)
+    return replace(info, converted=converted, warning=warning, has_more=has_more), pixels
 
 
 def is_converted(encoded: bytes, kind: str) -> bool:
@@ -193,13 +198,18 @@ def _check_bits(bits, decoding):
         )
 
 
-def _info(kind, pixels, bits=8):
+def _info(kind, pixels, bits, digest, thumbnail):
     height, width, channels = pixels.shape
-    if channels == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
+    if (digest or thumbnail) and channels == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = np.ascontiguousarray(pixels[..., :1])
+    found = _digest(pixels) if digest else b""
+    return ImageInfo(kind, height, width, channels, found, _thumbnail(pixels) if thumbnail else None, bits)
+
+
+def _digest(pixels):
     digest = blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
-    return ImageInfo(kind, height, width, channels, digest.digest(), _thumbnail(pixels), bits)
+    return digest.digest()
 
 
 def bytes_of(image: Path | bytes) -> bytes:
@@ -272,7 +282,7 @@ def _decode(encoded, bits, decoding):
 
     try:
         with tf.device("/CPU:0"):
-            return _decoder(bits, decoding)(tf.constant(encoded)).numpy()
+            return _decoder(bits, is_plain(encoded), decoding)(tf.constant(encoded)).numpy()
     except tf.errors.OpError as error:
         # libpng has the last word on a PNG. Of JPEG, Pillow may know kinds that TensorFlow does not.
         if encoded[:2] == b"\xff\xd8" and _pillow_reads(encoded):
@@ -306,13 +316,22 @@ def _declared_pixels() -> Any:
     return tf.function(declared_pixels, input_signature=[tf.TensorSpec([], tf.string)])
 
 
+def is_plain(encoded: bytes) -> bool:
+    """`decode.are_plain` for one file, without TensorFlow: most files are, and are decoded faster."""
+    if encoded[:2] == b"\xff\xd8":
+        return b"Exif\0\0" not in encoded
+    is_png = encoded[:4] == b"\x89PNG" and encoded[24:25] != b"\x10"
+    return is_png and b"eXIf" not in encoded and b"tRNS" not in encoded
+
+
 @cache
-def _decoder(bits: int, decoding: "Decoding") -> Any:
+def _decoder(bits: int, plain: bool, decoding: "Decoding") -> Any:
     import tensorflow as tf
 
-    from keras_vit.data.decode import decode_8_bits, decode_16_bits
+    from keras_vit.data.decode import decode_8_bits, decode_16_bits, decode_plain
 
-    decode = decode_8_bits if bits == 8 else decode_16_bits
+    # With a range of 16 bits, `_check_bits` has refused files with 8.
+    decode = decode_16_bits if bits == 16 else decode_plain if plain else decode_8_bits
     # As a graph: one call from Python per image, instead of one per operation.
     return tf.function(
         lambda encoded: decode(encoded, decoding), input_signature=[tf.TensorSpec([], tf.string)]

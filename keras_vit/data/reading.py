@@ -16,15 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
-from keras_vit.data.pipeline import fits_in_memory, is_prepared
+from keras_vit.data.near_duplicates import LIMIT
+from keras_vit.data.pipeline import fits_in_memory
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels
 from keras_vit.data.probe import ImageInfo, UnreadableImage, probe_image, quiet_headers, to_uint8
+from keras_vit.data.source import is_prepared
 
 if TYPE_CHECKING:
     from keras_vit.data.decode import Decoding
 
 # Decoded images that together have more bytes are not kept as they came; a report decodes its few again.
 ORIGINAL_BYTES = 2**30
+
+SHOWN_FROM = 2_000  # images, about 5 seconds: with so many, a terminal shows how far the reading is
+CHUNK = 1_024  # images that wait for a thread at once: a future of each of a million would take a gigabyte
 
 
 @dataclass(frozen=True)
@@ -90,14 +95,21 @@ def read_images(
     preprocessing: Preprocessing | None = None,
     keep_originals: bool = False,
     decoding: "Decoding | None" = None,
+    fingerprints: bool = True,
 ) -> ReadImages:
     """Reads and decodes each image once.
+
+    The memory that an image takes is what is returned of it: some hundred bytes beside the pixels that are
+    kept. On a terminal, a bar on the error output shows the progress with `SHOWN_FROM` images or more.
 
     Args:
         images: files, encoded bytes or pixels.
         preprocessing: of the model that gets the images; `None` prepares none.
         keep_originals: whether the decoded pixels are kept too.
         decoding: how files become pixels, where that is not `preprocessing.decoding`.
+        fingerprints: whether the infos have digests, and thumbnails if there are at most
+            `near_duplicates.LIMIT` images. With more, near duplicates are not searched for, and the
+            thumbnails of a million images would take 4 GB.
 
     Returns:
         A `ReadImages`. Images that cannot be read are in it, not raised.
@@ -107,10 +119,11 @@ def read_images(
     if preprocessing is not None and fits_in_memory(len(images), preprocessing):
         prepared = np.zeros((len(images), *preprocessing.image_shape), np.float32)
     originals = _Originals(len(images) if keep_originals else None)
+    thumbnails = fingerprints and len(images) <= LIMIT
 
     def read(i: int) -> tuple[ImageInfo | None, str | None]:
         try:
-            info, pixels = probe_image(images[i], decoding)
+            info, pixels = probe_image(images[i], decoding, fingerprints, thumbnails)
         except UnreadableImage as reason:
             return None, str(reason)
         originals.keep(i, to_uint8(pixels) if info.bits == 16 else pixels)
@@ -118,9 +131,9 @@ def read_images(
             prepared[i] = _prepare(pixels, preprocessing)
         return info, None
 
-    # Four at most: each may hold one image of 100 million pixels.
-    with quiet_headers(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(read, range(len(images))))
+    with quiet_headers():
+        # Starting threads takes longer than reading one image.
+        found = [read(0)] if len(images) == 1 else _read_all(read, len(images))
     return ReadImages(
         images,
         [info for info, _ in found],
@@ -128,6 +141,25 @@ def read_images(
         None if prepared is None else list(prepared),
         originals.kept,
     )
+
+
+def _read_all(read, count):
+    """`read` of each position, in threads."""
+    from tqdm import tqdm
+
+    # `None`: not where the error output is a file.
+    disable = None if count >= SHOWN_FROM else True
+    found: list[tuple[ImageInfo | None, str | None]] = []
+    with (
+        # Four at most: each may hold one image of 100 million pixels.
+        ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
+        tqdm(total=count, desc="reading images", unit=" images", leave=False, disable=disable) as bar,
+    ):
+        for start in range(0, count, CHUNK):
+            part = range(start, min(start + CHUNK, count))
+            found += pool.map(read, part)
+            bar.update(len(part))
+    return found
 
 
 class _Originals:

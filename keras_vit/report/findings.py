@@ -70,7 +70,7 @@ def warnings(audit: Mapping[str, Any] | None, test_images: int) -> list[str]:
 def _leak_warnings(leaks: Sequence[Mapping[str, Any]], test_images: int) -> list[str]:
     """Of pairs in different parts: those with a test image, then those of validation and training images."""
     tested = [pair for pair in leaks if "test" in (pair["first_part"], pair["second_part"])]
-    others = [pair for pair in leaks if pair not in tested]
+    others = [pair for pair in leaks if "test" not in (pair["first_part"], pair["second_part"])]
     found = []
     if tested:
         number = len(_names(tested, "test"))

@@ -125,7 +125,7 @@ class Run:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.config["data"]["class_names"])
 
-    @property
+    @cached_property
     def preprocessing(self) -> Preprocessing:
         """How images become the input of the model; earlier versions recorded only the shape and the aspect.
 

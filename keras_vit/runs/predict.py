@@ -80,7 +80,7 @@ def _images_per_part(model: "keras.Model") -> int:
 
 
 def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Iterator[Prediction]:
-    read = read_images(paths, run.preprocessing)
+    read = read_images(paths, run.preprocessing, fingerprints=False)
     for path, info in zip(paths, read.infos, strict=True):
         if info is not None and info.warning is not None:
             say(f"{path}: {info.warning}", stream=sys.stderr)

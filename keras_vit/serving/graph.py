@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_vit.data.preprocess import HIGHEST, LOWEST, prepare_pixels
 from keras_vit.runs.answer import answer_model
 from keras_vit.runs.folder import Run
-from keras_vit.serving.decoding import decode_or_blank
+from keras_vit.serving.decoding import prepare_files
 
 
 class ServedGraph(tf.Module):
@@ -28,12 +28,12 @@ class ServedGraph(tf.Module):
         answers = answer_model(run.model, run.temperature, run.rejection, run.preprocessing, flips)
         self.answers = answers.__call__
         # As a function of its own, which all signatures share, it is traced once.
-        decoder = tf.function(
-            lambda encoded: decode_or_blank(encoded, run.preprocessing.decoding),
-            input_signature=[tf.TensorSpec([], tf.string)],
+        prepare = tf.function(
+            lambda files: prepare_files(files, run.preprocessing),
+            input_signature=[tf.TensorSpec([None], tf.string)],
             autograph=False,
         )
-        self.decode = lambda encoded: decoder(encoded)  # so that the SavedModel does not list it
+        self.prepare_files = lambda files: prepare(files)  # so that the SavedModel does not list it
         # Keras wraps its variables, and of wrapped ones TensorFlow saves copies: the loader of TensorFlow
         # Serving would restore the copies, which no signature reads. So this module holds only the variables.
         self.weights = [variable.value for variable in answers.variables]
@@ -65,7 +65,7 @@ class ServedGraph(tf.Module):
             the image is unlike the training images or cannot be decoded. If it cannot be decoded, its
             probabilities are 0 and its label is empty.
         """
-        return self._prepare_and(self.classify_prepared, self._prepare_file, image_bytes)
+        return self._answer_by_size(self.classify_prepared, *self.prepare_files(image_bytes))
 
     def classify_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Pixels in 0..255, (batch, height, width, 1 to 4), to what `classify_files` returns.
@@ -77,38 +77,41 @@ class ServedGraph(tf.Module):
             tf.shape(images)[-1], 4, "images must have 1 to 4 channels"
         )
         with tf.control_dependencies([few_channels]):
-            return self._prepare_and(self.classify_prepared, self._prepare_pixels, images)
+            prepared, usable = tf.cond(
+                tf.equal(tf.shape(images)[0], 1),
+                lambda: [values[None] for values in self._prepare_pixels(only(images))],
+                lambda: tf.map_fn(
+                    self._prepare_pixels,
+                    images,
+                    fn_output_signature=[
+                        tf.TensorSpec(self.preprocessing.image_shape, tf.float32),
+                        tf.TensorSpec((), tf.bool),
+                    ],
+                ),
+            )
+        return self._answer_by_size(self.classify_prepared, prepared, usable)
 
     def features_of_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Image files to `features`, float32 (batch, dim): the head's input; 0 if one cannot be decoded."""
-        return self._prepare_and(self._features_of_prepared, self._prepare_file, image_bytes)
+        return self._answer_by_size(self._features_of_prepared, *self.prepare_files(image_bytes))
 
-    def _prepare_and(self, answer, prepare, batch):
-        """`answer` of the prepared images of a batch; a batch of one image has a graph of its own.
+    def _answer_by_size(self, answer, prepared, usable):
+        """`answer` of a batch; a batch of one image has a graph of its own.
 
         TensorFlow folds and fuses most operations if it knows their shapes, which about halves the time for
         one image.
         """
-
-        def one():
-            image, usable = prepare(only(batch))
-            return answer(image[None], tf.reshape(usable, (1,)))
-
-        def many():
-            kinds = (tf.TensorSpec(self.preprocessing.image_shape, tf.float32), tf.TensorSpec((), tf.bool))
-            return answer(*tf.map_fn(prepare, batch, fn_output_signature=kinds))
-
-        return tf.cond(tf.equal(tf.shape(batch)[0], 1), one, many)
-
-    def _prepare_file(self, encoded):
-        pixels, decoded = self.decode(encoded)
-        return prepare_pixels(pixels, self.preprocessing), decoded
+        return tf.cond(
+            tf.equal(tf.shape(prepared)[0], 1),
+            lambda: answer(only(prepared)[None], tf.reduce_all(usable[:1], axis=0, keepdims=True)),
+            lambda: answer(prepared, usable),
+        )
 
     def _prepare_pixels(self, pixels):
         # A crop may cut away pixels out of range, so they are checked before it. NaN is in no range.
         values = tf.cast(pixels, tf.float32)
         usable = tf.reduce_all((values >= LOWEST) & (values <= HIGHEST))
-        return prepare_pixels(pixels, self.preprocessing), usable
+        return [prepare_pixels(pixels, self.preprocessing), usable]
 
     def classify_prepared(self, prepared: tf.Tensor, usable: tf.Tensor) -> dict[str, tf.Tensor]:
         """Images at the model's size to what `classify_files` returns.
@@ -147,5 +150,4 @@ def only(batch: tf.Tensor) -> tf.Tensor:
 
     TensorFlow may run the first steps of a branch before it knows which branch it takes.
     """
-    first = batch[:1]
-    return tf.strings.reduce_join(first) if batch.dtype == tf.string else tf.reduce_sum(first, axis=0)
+    return tf.reduce_sum(batch[:1], axis=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit.data.audit import audit_images, drop_unreadable, require_readable
+from keras_vit.data.audit import PAIRED, audit_images, drop_unreadable, require_readable
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.near_duplicates import LIMIT, find_near_duplicates
 from keras_vit.data.probe import why_unreadable
@@ -330,3 +330,15 @@ def test_neu_det():
         ("inclusion_227.jpg", "inclusion_252.jpg"),
     }
     assert all(copy.first_part != copy.second_part for copy in audit.leaks)
+
+
+def test_of_many_equal_images_in_two_parts_each_is_in_a_pair():
+    count = PAIRED + 4
+    images = [np.full((8, 8, 1), 7, np.uint8)] * count
+    parts = ("train",) * (count - 3) + ("validation", "test", "test")
+    image_set = ImageSet("x", ("a", "b"), images, tuple(map(str, range(count))), np.arange(count) % 2, parts)
+    found = audit_images(image_set)
+    assert [len(group) for group in found.exact_duplicates] == [count]
+    assert {name for pair in found.leaks for name in (pair.first, pair.second)} == set(image_set.names)
+    assert all(pair.first_part != pair.second_part and pair.exact for pair in found.leaks)
+    assert len(found.leaks) == count - 1  # not one per pair of images

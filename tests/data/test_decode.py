@@ -15,7 +15,7 @@ from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.probe import UnreadableImage, probe_image, why_unreadable
 from keras_vit.errors import InputError
-from keras_vit.serving.decoding import decode_or_blank
+from tests.serving.decode_one import decode_or_blank
 
 pytestmark = pytest.mark.same_on_every_backend
 

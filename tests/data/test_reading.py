@@ -144,3 +144,51 @@ def test_the_limits_of_pil_are_unchanged(paths):
     before = Image.MAX_IMAGE_PIXELS
     read_images([*paths, encoded(kind="JPEG")[:40]])
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_more_images_than_are_compared_have_no_thumbnails(paths, monkeypatch):
+    whole = read_images(paths)
+    assert all(info.thumbnail.shape == (32, 32) for info in whole.infos if info)
+    monkeypatch.setattr("keras_vit.data.reading.LIMIT", len(paths) - 1)
+    found = read_images(paths)
+    assert all(info.thumbnail is None for info in found.infos if info)
+    assert [info and info.digest for info in found.infos] == [info and info.digest for info in whole.infos]
+
+
+def test_what_nobody_asked_for_is_not_computed(paths):
+    found, whole = read_images(paths, GRAY, fingerprints=False), read_images(paths, GRAY)
+    assert all(info.thumbnail is None and info.digest == b"" for info in found.infos if info)
+    np.testing.assert_array_equal(found.prepared, whole.prepared)
+    assert found.reasons == whole.reasons
+
+
+def test_the_order_is_kept_over_several_parts(paths, monkeypatch):
+    whole = read_images(paths)
+    monkeypatch.setattr("keras_vit.data.reading.CHUNK", 2)
+    digests = [info and info.digest for info in read_images(paths).infos]
+    assert digests == [info and info.digest for info in whole.infos]
+
+
+def test_an_interruption_ends_the_reading(paths, monkeypatch):
+    seen = []
+
+    def interrupted(image, *_):
+        seen.append(image)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_vit.data.reading.CHUNK", 2)
+    monkeypatch.setattr("keras_vit.data.reading.probe_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_images(paths * 10)
+    assert len(seen) <= 2
+
+
+def test_a_bar_is_shown_on_a_terminal_only(paths, monkeypatch, capsys):
+    monkeypatch.setattr("keras_vit.data.reading.SHOWN_FROM", 1)
+    read_images(paths)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    read_images(paths)
+    out, shown = capsys.readouterr()
+    assert out == ""
+    assert f"{len(paths)}/{len(paths)}" in shown or "reading images" in shown

@@ -293,16 +293,17 @@ def decoded(monkeypatch):
     found = []
     probe_image = reading.probe_image
 
-    def probe(image, decoding=None):
+    def probe(image, *how):
         found.append(image)
-        return probe_image(image, decoding)
+        return probe_image(image, *how)
 
     monkeypatch.setattr(reading, "probe_image", probe)
 
     def refuse(*_):
         raise AssertionError("an image is decoded again")
 
-    monkeypatch.setattr("keras_vit.data.pipeline.prepare_file", refuse)
+    monkeypatch.setattr("keras_vit.data.source.prepare_file", refuse)
+    monkeypatch.setattr("keras_vit.data.source.prepare_pixels", refuse)
     return found
 
 
@@ -371,3 +372,22 @@ def test_gray_and_colour_files_of_any_size_are_taken(trained, tmp_path):
     assert all(item.label for item in found)
     for item in found[1:4]:  # of one gray level, with any size and mode
         assert item.probabilities == pytest.approx(found[0].probabilities, abs=1e-4)
+
+
+def test_one_image_gets_the_same_answer_each_time():
+    """Also where the model is compiled for it meanwhile."""
+    answers, pixels = plain_answers(small()), pixels_of(3)
+    together = answers_to(answers, pixels)
+    for _ in range(3):
+        alone = answers_to(answers, pixels[1:2])
+        for name, values in together.items():
+            np.testing.assert_allclose(alone[name], values[1:2], rtol=1e-5, atol=1e-5)
+            assert alone[name].dtype == values.dtype
+
+
+def test_one_image_of_a_half_precision_model_is_not_answered_by_another_program():
+    answers, pixels = plain_answers(small(dtype="mixed_bfloat16")), pixels_of(1)
+    first = answers_to(answers, pixels)
+    for _ in range(2):
+        for name, values in answers_to(answers, pixels).items():
+            np.testing.assert_array_equal(values, first[name])

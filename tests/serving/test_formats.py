@@ -243,7 +243,7 @@ def test_an_export_decodes_each_image_once(run, tmp_path, monkeypatch):
     decoded = []
     probe_image = reading.probe_image
     monkeypatch.setattr(
-        reading, "probe_image", lambda image, decoding: decoded.append(image) or probe_image(image, decoding)
+        reading, "probe_image", lambda image, *how: decoded.append(image) or probe_image(image, *how)
     )
 
     def convert(*_):

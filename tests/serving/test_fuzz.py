@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_vit.serving.decoding import decode_or_blank
 from tests.helpers import tiny
 from tests.helpers.paths import ROOT
 from tests.serving import brightness_model
+from tests.serving.decode_one import decode_or_blank
 from tests.serving.fuzz_bundle import BATCH_SIZE, batch, problem
 from tests.serving.mutations import MUTATIONS, SEEDS, mutated, png, with_right_checksums
 from tests.serving.served_images import BOMBS, file
