@@ -5,6 +5,7 @@ results are equal to the last bit. Those of the compiler follow at the end.
 """
 
 import copy
+import functools
 import os
 import pickle
 import tempfile
@@ -74,16 +75,15 @@ MODELS = {
     "plain": {},
     "dropout": dict(depth=2, **DROPOUT),
     "batch norm": dict(stem="conv"),
-    "options": dict(pooling="map", num_registers=1, layer_scale=0.1, qk_norm=True, activation="swiglu"),
     "two vectors": dict(pooling="token+gap", head_hidden_dim=8, position="sincos2d", **DROPOUT),
 }
+RATE = keras.optimizers.schedules.CosineDecay(0.0, 6, warmup_target=0.1, warmup_steps=3)
+AVERAGE = dict(use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2)
 COMPILED = {
-    "average of the weights": lambda: SGD(0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2),
-    "accumulation": lambda: SGD(0.1, gradient_accumulation_steps=2),
-    "clipping": lambda: SGD(0.1, global_clipnorm=0.1, weight_decay=0.01),
-    "schedule": lambda: SGD(
-        keras.optimizers.schedules.CosineDecay(0.0, 6, warmup_target=0.1, warmup_steps=3)
+    "schedule, clipping, decay and average": lambda: SGD(
+        RATE, global_clipnorm=0.1, weight_decay=0.01, **AVERAGE
     ),
+    "accumulation": lambda: SGD(0.1, gradient_accumulation_steps=2),
     "loss scaling": lambda: keras.optimizers.LossScaleOptimizer(SGD(0.1)),
 }
 
@@ -111,11 +111,10 @@ def test_the_optimizer_is_that_of_keras(case):
 @pytest.mark.parametrize(
     "given",
     [
-        dict(sample_weight=np.linspace(0, 2, 10)),
+        dict(sample_weight=np.linspace(0, 2, 10), validation_split=0.4),
         dict(class_weight={0: 1.0, 1: 3.0, 2: 0.5}),
-        dict(validation_split=0.4),
     ],
-    ids=["sample_weight", "class_weight", "validation"],
+    ids=["sample_weight", "class_weight"],
 )
 def test_arguments_of_fit(given):
     model, plain = compiled(new_model()), compiled(new_model(), jit=False)
@@ -320,10 +319,13 @@ def test_graphs_are_kept_in_the_cache_folder(monkeypatch, tmp_path):
 
 
 @pytest.mark.long
-def test_the_default_compiler(capsys, tmp_path):
+def test_the_default_compiler(capsys, tmp_path, monkeypatch):
+    # Compiling torch's headers in advance takes 20 s, which few kernels do not repay.
+    quick = functools.partial(torch.compile, options={"cpp_cache_precompile_headers": False})
+    monkeypatch.setattr(torch, "compile", quick)
     model, plain = compiled(new_model(**DROPOUT)), compiled(new_model(**DROPOUT), jit=False)
     fit(model), fit(plain)
-    assert_same(model, plain)
+    assert_same(model, plain, rtol=1e-5)
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == f"Compiling the training step of vit for 4 images (kept in {tmp_path / 'torch'})."
-    assert shown[1].startswith("This took ") or shown[1].startswith("This failed, so it runs without: ")
+    assert shown[1].startswith(("This took ", "This failed, so it runs without: "))
