@@ -25,6 +25,7 @@ import torch
 
 from keras_vit.model import torch_graphs
 
+COMPILE = torch.compile
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(10, 8, 8, 1)).astype("float32")
 Y = np.eye(3, dtype="float32")[np.arange(10) % 3]
@@ -63,11 +64,10 @@ def assert_same(one, other, rtol=0.0):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path, request):
+def quick(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_VIT_CACHE", str(tmp_path))
     monkeypatch.setenv(torch_graphs.FOLDER, str(tmp_path / "torch"))
-    if "long" not in request.keywords:
-        monkeypatch.setattr(torch, "compile", lambda function, **arguments: function)
+    monkeypatch.setattr(torch, "compile", lambda function, **arguments: function)
 
 
 SGD = keras.optimizers.SGD
@@ -318,14 +318,13 @@ def test_graphs_are_kept_in_the_cache_folder(monkeypatch, tmp_path):
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["other"]
 
 
-@pytest.mark.long
-def test_the_default_compiler(capsys, tmp_path, monkeypatch):
-    # Compiling torch's headers in advance takes 20 s, which few kernels do not repay.
-    quick = functools.partial(torch.compile, options={"cpp_cache_precompile_headers": False})
-    monkeypatch.setattr(torch, "compile", quick)
+def test_a_compiler(capsys, tmp_path, monkeypatch):
+    # It makes the graphs that the default compiler makes; the C++ of that one takes half a minute, and each
+    # model compares its gradients with the plain ones.
+    monkeypatch.setattr(torch, "compile", functools.partial(COMPILE, backend="aot_eager"))
     model, plain = compiled(new_model(**DROPOUT)), compiled(new_model(**DROPOUT), jit=False)
     fit(model), fit(plain)
     assert_same(model, plain, rtol=1e-5)
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == f"Compiling the training step of vit for 4 images (kept in {tmp_path / 'torch'})."
-    assert shown[1].startswith(("This took ", "This failed, so it runs without: "))
+    assert shown[1].startswith("This took ")
