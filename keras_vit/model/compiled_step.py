@@ -3,7 +3,7 @@
 Keras gives the whole step to `torch.compile`, which breaks this model into 33 graphs and gives up at its
 limit of recompilations. Here the forward pass alone is exported to one graph, which is compiled with its
 backward pass; the loss, the optimizer, its average of the weights, clipping, accumulation, loss scaling,
-metrics and callbacks are those of Keras. A step of `defect/4` takes 0.75 of its time at batch 64, 0.55 at batch 1.
+metrics and callbacks are those of Keras. A step of `defect/4` takes 0.75 of its time at batch 64, 0.55 at 1.
 """
 
 from typing import Any

@@ -142,10 +142,11 @@ class _Graph:
     def compile(self, values: list, x: torch.Tensor, model: keras.Model) -> None:
         """Compiles the graph, if its gradients are then those that it has now."""
         say(f"Compiling the training step of {model.name} for {len(x)} images (kept in {kept_in()}).")
-        start, compiled = time.perf_counter(), torch.compile(self.run, dynamic=False)
+        start = time.perf_counter()
         limit = LARGEST_DIFFERENCE if model.compute_dtype == "float32" else IN_HALF_PRECISION
         try:
             with _no_warnings():
+                compiled = torch.compile(self.run, dynamic=False)
                 difference = self._difference(compiled, values, x)
         except Exception as error:  # there may be no C++ compiler, for example
             say(f"This failed, so it runs without: {first_line(error)}")

@@ -5,6 +5,7 @@ results are equal to the last bit. Those of the compiler follow at the end.
 """
 
 import copy
+import functools
 import os
 import pickle
 import tempfile
@@ -24,6 +25,7 @@ import torch
 
 from keras_vit.model import torch_graphs
 
+COMPILE = torch.compile
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(10, 8, 8, 1)).astype("float32")
 Y = np.eye(3, dtype="float32")[np.arange(10) % 3]
@@ -62,11 +64,10 @@ def assert_same(one, other, rtol=0.0):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path, request):
+def quick(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_VIT_CACHE", str(tmp_path))
     monkeypatch.setenv(torch_graphs.FOLDER, str(tmp_path / "torch"))
-    if "long" not in request.keywords:
-        monkeypatch.setattr(torch, "compile", lambda function, **arguments: function)
+    monkeypatch.setattr(torch, "compile", lambda function, **arguments: function)
 
 
 SGD = keras.optimizers.SGD
@@ -74,16 +75,15 @@ MODELS = {
     "plain": {},
     "dropout": dict(depth=2, **DROPOUT),
     "batch norm": dict(stem="conv"),
-    "options": dict(pooling="map", num_registers=1, layer_scale=0.1, qk_norm=True, activation="swiglu"),
     "two vectors": dict(pooling="token+gap", head_hidden_dim=8, position="sincos2d", **DROPOUT),
 }
+RATE = keras.optimizers.schedules.CosineDecay(0.0, 6, warmup_target=0.1, warmup_steps=3)
+AVERAGE = dict(use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2)
 COMPILED = {
-    "average of the weights": lambda: SGD(0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2),
-    "accumulation": lambda: SGD(0.1, gradient_accumulation_steps=2),
-    "clipping": lambda: SGD(0.1, global_clipnorm=0.1, weight_decay=0.01),
-    "schedule": lambda: SGD(
-        keras.optimizers.schedules.CosineDecay(0.0, 6, warmup_target=0.1, warmup_steps=3)
+    "schedule, clipping, decay and average": lambda: SGD(
+        RATE, global_clipnorm=0.1, weight_decay=0.01, **AVERAGE
     ),
+    "accumulation": lambda: SGD(0.1, gradient_accumulation_steps=2),
     "loss scaling": lambda: keras.optimizers.LossScaleOptimizer(SGD(0.1)),
 }
 
@@ -111,11 +111,10 @@ def test_the_optimizer_is_that_of_keras(case):
 @pytest.mark.parametrize(
     "given",
     [
-        dict(sample_weight=np.linspace(0, 2, 10)),
+        dict(sample_weight=np.linspace(0, 2, 10), validation_split=0.4),
         dict(class_weight={0: 1.0, 1: 3.0, 2: 0.5}),
-        dict(validation_split=0.4),
     ],
-    ids=["sample_weight", "class_weight", "validation"],
+    ids=["sample_weight", "class_weight"],
 )
 def test_arguments_of_fit(given):
     model, plain = compiled(new_model()), compiled(new_model(), jit=False)
@@ -319,11 +318,13 @@ def test_graphs_are_kept_in_the_cache_folder(monkeypatch, tmp_path):
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["other"]
 
 
-@pytest.mark.long
-def test_the_default_compiler(capsys, tmp_path):
+def test_a_compiler(capsys, tmp_path, monkeypatch):
+    # It makes the graphs that the default compiler makes; the C++ of that one takes half a minute, and each
+    # model compares its gradients with the plain ones.
+    monkeypatch.setattr(torch, "compile", functools.partial(COMPILE, backend="aot_eager"))
     model, plain = compiled(new_model(**DROPOUT)), compiled(new_model(**DROPOUT), jit=False)
     fit(model), fit(plain)
-    assert_same(model, plain)
+    assert_same(model, plain, rtol=1e-5)
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == f"Compiling the training step of vit for 4 images (kept in {tmp_path / 'torch'})."
-    assert shown[1].startswith("This took ") or shown[1].startswith("This failed, so it runs without: ")
+    assert shown[1].startswith("This took ")
