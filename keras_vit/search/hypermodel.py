@@ -93,8 +93,6 @@ class ViTHyperModel(keras_tuner.HyperModel):
             else:
                 model = self.beginning.build(values, self.data.class_names)
             compile_model(model, recipe_at(values, self.recipe), self.data_at(values).steps_per_epoch)
-            # KerasTuner's own Hyperband loads the optimizer that it saved with the weights.
-            model.optimizer.build(model.trainable_variables)
         return model
 
     def fit(
