@@ -45,7 +45,7 @@ def keep_compilations() -> None:
     torch.
     """
     name = backend()
-    if name not in PACKAGES or name in sys.modules or any(os.environ.get(variable) for variable in VARIABLES):
+    if name not in PACKAGES or is_imported(name) or any(os.environ.get(variable) for variable in VARIABLES):
         return
     if name == "tensorflow" and any(map(os.path.exists, GPU_FILES)):
         return
@@ -60,6 +60,11 @@ def keep_compilations() -> None:
                 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
             else:
                 os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={work}"
+
+
+def is_imported(name: str) -> bool:
+    """Whether it is too late: a backend reads its settings when it is imported."""
+    return name in sys.modules
 
 
 def machine(name: str) -> str:
