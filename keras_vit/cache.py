@@ -26,6 +26,8 @@ LOCK = "lock"
 WAIT_SECONDS = 60.0
 HASH_BYTES = 32
 CACHED, NAME_LENGTH = re.compile(r"[0-9a-f]{64}\.npz"), 68
+COMPILED, PROGRAM = "compiled", re.compile(r"[\w.-]+\.[0-9a-f]{64}")
+"""The folder of the programs that compilers made, and the names there: see `process/compiled.py`."""
 IMAGE_BYTES = 512 * 1024**2
 """The most that one image file may have: far above what the largest image of the package takes."""
 
@@ -114,7 +116,7 @@ class RowCache:
             hashes = np.array([list(bytes.fromhex(key)) for key in known], "uint8")
             with whole_file(self.path, "wb") as file:
                 np.savez(file, hashes=hashes, rows=np.stack(list(known.values())).astype("float32"))
-            _evict(self.path.parent, largest_bytes())
+            evict(cached_files(self.path.parent), largest_bytes())
 
 
 def clear_cache() -> tuple[int, int]:
@@ -140,11 +142,23 @@ def cached_files(folder: Path) -> list[Path]:
     Others that may be in a folder that the user named are left alone.
     """
     found = [path for path in folder.glob("*.npz") if CACHED.fullmatch(path.name)]
+    return sorted([*found, *compiled_files(folder / COMPILED)], key=lambda path: path.stat().st_mtime)
+
+
+def compiled_files(folder: Path) -> list[Path]:
+    """The compiled programs in a folder and those in it, those not used for the longest time first."""
+    found = [path for path in folder.glob("**/*") if PROGRAM.fullmatch(path.name) and path.is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
-def _evict(folder: Path, most: int) -> None:
-    files = cached_files(folder)
+def program_name(path: Path) -> tuple[str, str]:
+    """The name of a compiled program as its library knows it, and the SHA-256 of its content."""
+    name, _, digest = path.name.rpartition(".")
+    return name, digest
+
+
+def evict(files: Sequence[Path], most: int) -> None:
+    """Removes the first of some files until the others have no more than so many bytes together."""
     size = sum(path.stat().st_size for path in files)
     for path in files:
         if size <= most:

@@ -9,9 +9,10 @@ from keras_vit.text import say
 
 @dataclass
 class Cache:
-    """Show the folder of kept features, or empty it.
+    """Show the folder of kept features and compiled programs, or empty it.
 
-    Features of images under published weights are computed once and kept here. The environment variable
+    Features of images under published weights, and programs that TensorFlow and JAX compile, are made once
+    and kept here. The environment variable
     KERAS_VIT_CACHE names another folder, and KERAS_VIT_CACHE_GB its largest size.
 
     Examples:

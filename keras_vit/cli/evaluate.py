@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from keras_vit.cli.figures import accuracy_in_words
 from keras_vit.process.backend import import_quietly
+from keras_vit.process.compiled import keep_compilations
 from keras_vit.text import say, shown
 
 
@@ -32,6 +33,7 @@ class Evaluate:
     """print all figures as JSON"""
 
     def __call__(self) -> None:
+        keep_compilations()
         import_quietly(find_devices=True)
         from keras_vit.runs.evaluate import evaluate
 

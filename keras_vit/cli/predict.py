@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from keras_vit.errors import InputError
 from keras_vit.process.backend import import_quietly
+from keras_vit.process.compiled import keep_compilations
 from keras_vit.process.exit_codes import FAILED, FINE
 from keras_vit.text import say, shown
 
@@ -38,6 +39,7 @@ class Predict:
     def __call__(self) -> int:
         if not self.images:
             raise InputError("Give at least one image file after the run folder.")
+        keep_compilations()
         import_quietly(find_devices=True)
         from keras_vit.runs.predict import predict
 

@@ -13,6 +13,7 @@ from keras_vit.cli.options import option_group
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.model.config import ViTConfig
 from keras_vit.process.backend import import_quietly
+from keras_vit.process.compiled import keep_compilations
 from keras_vit.process.torchrun import continue_as_torchrun
 from keras_vit.text import say
 from keras_vit.training.config import TrainConfig
@@ -69,6 +70,7 @@ class Train:
             arguments: the words after `keras-vit`.
         """
         settings = self.run
+        keep_compilations()
         import_quietly(find_devices=True)
         continue_as_torchrun(settings.distribute, settings.devices, ["-m", "keras_vit", *arguments])
 

@@ -186,6 +186,18 @@ class ImageData:
             dataset = dataset.cache()
         return without_autotuning(dataset.prefetch(2))
 
+    def images_in_equal_batches(self, *parts: Part) -> "tf.data.Dataset":
+        """The scaled images of some parts, one part after the other; the last image fills the last batch.
+
+        A compiled model compiles each number of rows anew: 1.3 CPU seconds for `defect-conv/4`.
+        """
+        images = [image for part in parts for image in self.image_set.take(getattr(self.split, part)).images]
+        rows = -(-len(images) // -(-len(images) // EVALUATION_BATCH_SIZE))
+        images += [images[-1]] * (-len(images) % rows)
+        pixels = pixel_dataset(images, self.preprocessing)
+        batches = pixels.map(lambda image: scale_pixels(image, self.preprocessing)).batch(rows)
+        return without_autotuning(batches.prefetch(2))
+
     @cached_property
     def _read_train(self) -> "Reader":
         return make_reader(self.image_set.take(self.split.train).images, self.preprocessing)

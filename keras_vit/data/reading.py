@@ -196,4 +196,5 @@ def _preparer(preprocessing: Preprocessing, dtype: np.dtype) -> Any:
     return tf.function(
         lambda pixels: prepare_pixels(pixels, preprocessing),
         input_signature=[tf.TensorSpec([None, None, None], tf.as_dtype(dtype))],
+        autograph=False,
     )

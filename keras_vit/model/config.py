@@ -15,7 +15,7 @@ from keras_vit.errors import InputError
 from keras_vit.model.arguments import only, plain
 from keras_vit.validation import Count, Shape, hints, validated
 
-Stem = Literal["linear", "conv"]
+Stem = Literal["linear", "conv", "conv-pool"]
 Position = Literal["learned", "sincos2d"]
 Pooling = Literal["token", "gap", "map", "token+gap", "all", "token+distilled"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "swiglu"]
@@ -57,7 +57,8 @@ class ViTConfig:
     head_dim: Count | None = None
     """width of an attention head; by default dim / num_heads"""
     stem: Stem = "linear"
-    """one linear projection of each patch, or convolutions that halve the image"""
+    """one linear projection of each patch; convolutions that halve the image (conv); or convolutions of
+    all pixels, each with a maximum that halves the image (conv-pool)"""
     num_registers: Annotated[int, Field(ge=0)] = 0
     """register tokens: free tokens beside those of the patches"""
     position: Position = "learned"
@@ -114,8 +115,8 @@ class ViTConfig:
         if self.pooling.startswith("token") and self.class_token is False:
             raise InputError(f'pooling="{self.pooling}" needs a class token. Received: class_token=False')
         check_patch_options(self.stem, self.patch_bias, self.patch_norm)
-        if self.stem == "conv":
-            check_conv_stem(self.dim, self.patch_size)
+        if self.stem != "linear":
+            check_conv_stem(self.dim, self.patch_size, self.stem)
         if self.position == "sincos2d":
             check_sincos2d(self.dim)
         if self.remat:
@@ -220,31 +221,33 @@ def check_pool_heads(dim: int, num_heads: int) -> None:
 
 
 def check_patch_options(stem: str, patch_bias: bool, patch_norm: bool) -> None:
-    if stem == "conv" and (patch_norm or not patch_bias):
+    if stem != "linear" and (patch_norm or not patch_bias):
         raise InputError(
             'patch_norm=True and patch_bias=False are for stem="linear". '
-            f'Received: stem="conv", patch_bias={patch_bias}, patch_norm={patch_norm}'
+            f'Received: stem="{stem}", patch_bias={patch_bias}, patch_norm={patch_norm}'
         )
 
 
-def check_conv_stem(dim: int, patch_size: int) -> None:
+def check_conv_stem(dim: int, patch_size: int, stem: str = "conv") -> None:
     if patch_size < 2 or patch_size & (patch_size - 1):
         raise InputError(
-            'stem="conv" halves the image at each layer, so patch_size must be 2, 4, 8, 16, ... '
+            f'stem="{stem}" halves the image at each layer, so patch_size must be 2, 4, 8, 16, ... '
             f"Received: patch_size={patch_size}"
         )
     if dim % patch_size:
         raise InputError(
-            f'stem="conv" with patch_size={patch_size} needs a dim that {patch_size} divides. '
+            f'stem="{stem}" with patch_size={patch_size} needs a dim that {patch_size} divides. '
             f"Received: dim={dim}"
         )
 
 
-def conv_stem_widths(dim: int, patch_size: int) -> list[int]:
-    """Filters of each convolution of the conv stem: they double up to `dim / 4`, the last has `dim`."""
-    check_conv_stem(dim, patch_size)
+def conv_stem_widths(dim: int, patch_size: int, stem: str = "conv") -> list[int]:
+    """Filters of each convolution of the stem, the last of which has `dim`: "conv" doubles up to `dim / 4`
+    before it, "conv-pool" up to `dim / 2`."""
+    check_conv_stem(dim, patch_size, stem)
     count = patch_size.bit_length() - 1
-    return [dim // 2 ** (count - i) for i in range(count - 1)] + [dim]
+    first = count if stem == "conv" else count - 1
+    return [dim // 2 ** (first - i) for i in range(count - 1)] + [dim]
 
 
 def check_sincos2d(dim: int) -> None:
@@ -283,7 +286,8 @@ class Size:
 # (https://arxiv.org/abs/2106.10270); B, L, H Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929);
 # g Zhai et al. 2021 (https://arxiv.org/abs/2106.04560). "defect" is the study of 1,800 gray steel images that
 # this package began with; "defect-conv" has a stem of convolutions and heads of dim / num_heads instead:
-# fewer parameters, and twelve points better.
+# fewer parameters, and twelve points better. "defect-pool" is for the drawn defects, whose marks are smaller
+# than a pixel of 28: convolutions at all of 56 pixels, and two blocks.
 SIZES: dict[str, Size] = {
     "Ti": Size(dict(dim=192, depth=12, num_heads=3, mlp_dim=768)),
     "S": Size(dict(dim=384, depth=12, num_heads=6, mlp_dim=1536)),
@@ -308,6 +312,13 @@ SIZES: dict[str, Size] = {
     "defect-conv": Size(
         dict(dim=64, depth=6, num_heads=4, mlp_dim=128, qkv_bias=False, head_hidden_dim=128, stem="conv"),
         image_size=28,
+        channels=1,
+    ),
+    "defect-pool": Size(
+        dict(
+            dim=64, depth=2, num_heads=4, mlp_dim=128, qkv_bias=False, head_hidden_dim=128, stem="conv-pool"
+        ),
+        image_size=56,
         channels=1,
     ),
 }

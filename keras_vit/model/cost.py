@@ -215,10 +215,12 @@ def patch_embed(
             ]
     else:
         parts, before = [], shape
-        for i, filters in enumerate(conv_stem_widths(dim, sides[0])):
-            parts.append(conv(f"conv_{i}", before, filters))
+        for i, filters in enumerate(conv_stem_widths(dim, sides[0], stem)):
+            parts.append(conv(f"conv_{i}", before, filters, strides=2 if stem == "conv" else 1))
             before = parts[-1].output_shape
             parts.append(batch_norm(f"batch_norm_{i}", before))
+            if stem == "conv-pool":
+                before = (before[0] // 2, before[1] // 2, filters)
     return composed(name, "PatchEmbed", shape, (*grid, dim) if feature_map else (patches, dim), parts)
 
 
@@ -346,10 +348,10 @@ def layer_norm(name: str, shape: Shape) -> Cost:
     return Cost(name, "LayerNormalization", shape, shape, 2 * shape[-1], activations=math.prod(shape))
 
 
-def conv(name: str, shape: Shape, filters: int) -> Cost:
-    """3x3, stride 2, padded, without a bias."""
+def conv(name: str, shape: Shape, filters: int, strides: int = 2) -> Cost:
+    """3x3, padded, without a bias."""
     height, width, channels = shape
-    output = (math.ceil(height / 2), math.ceil(width / 2), filters)
+    output = (math.ceil(height / strides), math.ceil(width / strides), filters)
     values, kernel = math.prod(output), 3 * 3 * channels
     return Cost(name, "Conv2D", shape, output, kernel * filters, kernel * values, values)
 

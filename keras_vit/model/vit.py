@@ -262,7 +262,7 @@ class ViT(CompiledStepModel):
             raise ValueError(
                 f"The channels must stay {old.image_shape[2]}. Received: image_shape={image_shape}"
             )
-        if old.stem == "conv" and patch_size != old.patch_size:
+        if old.stem != "linear" and patch_size != old.patch_size:
             raise ValueError(
                 f"A conv stem is made for its patch_size={old.patch_size}. Received: {patch_size}"
             )

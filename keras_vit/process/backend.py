@@ -1,15 +1,35 @@
 """Imports the backend without its lines about the hardware, and shares what it compiles."""
 
 import contextlib
+import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+UNUSED = ("sklearn", "matplotlib", "jax")
+"""What Keras and TensorFlow import where it is installed, for parts of theirs that no command uses.
+
+Without it, `keras-vit predict` of one image takes 4.9 to 5.3 CPU seconds in place of 6.1 to 6.6.
+"""
+
+
+def backend() -> str:
+    """The backend that Keras will take, by the rules of Keras: the environment, its file, TensorFlow."""
+    chosen = os.environ.get("KERAS_BACKEND")
+    if chosen:
+        return chosen
+    home = os.environ.get("KERAS_HOME")
+    try:
+        folder = Path(home) if home else Path.home() / ".keras"
+        return str(json.loads((folder / "keras.json").read_text(encoding="utf-8"))["backend"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return "tensorflow"
 
 
 def import_quietly(*modules: str, find_devices: bool = False) -> None:
@@ -25,7 +45,10 @@ def import_quietly(*modules: str, find_devices: bool = False) -> None:
     """
     warnings.filterwarnings("ignore", module=r"(keras|keras_tuner|tensorflow|jax|torch|tensorboard)\b.*")
     with _silent_stderr():
-        for module in ("keras", "tensorflow", *modules):
+        with _hidden(UNUSED):
+            import_module("keras")
+            import_module("tensorflow")
+        for module in modules:
             import_module(module)
         if find_devices:
             import tensorflow as tf
@@ -49,6 +72,20 @@ def _silent_stderr() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(null)
+
+
+@contextlib.contextmanager
+def _hidden(names: Iterable[str]) -> Iterator[None]:
+    """Within it, these modules count as not installed, unless they have been imported or are the backend."""
+    hidden = [name for name in names if name not in sys.modules and name != backend()]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name, "") is None:
+                del sys.modules[name]
 
 
 def share_compilations(folder: str | Path) -> None:

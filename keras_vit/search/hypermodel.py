@@ -8,6 +8,7 @@ import keras_tuner
 
 from keras_vit.data.pipeline import ImageData
 from keras_vit.distribution import current_distribution
+from keras_vit.distribution.precision import precision_for
 from keras_vit.errors import InputError
 from keras_vit.model.config import check_grid
 from keras_vit.model.random_stream import seeded
@@ -87,14 +88,12 @@ class ViTHyperModel(keras_tuner.HyperModel):
                 model = ViT(
                     image_shape=self.data.image_shape,
                     num_classes=self.data.num_classes,
-                    dtype=self.recipe.precision,
+                    dtype=precision_for(self.recipe.precision)[0],
                     **vit_arguments(values),
                 )
             else:
                 model = self.beginning.build(values, self.data.class_names)
             compile_model(model, recipe_at(values, self.recipe), self.data_at(values).steps_per_epoch)
-            # KerasTuner's own Hyperband loads the optimizer that it saved with the weights.
-            model.optimizer.build(model.trainable_variables)
         return model
 
     def fit(

@@ -78,9 +78,9 @@ class SearchSpace(Space):
     """per image, forward; models with more are not drawn"""
 
     def __post_init__(self):
-        if "conv" in all_values(self.stem):
-            for size in all_values(self.patch_size):
-                check_conv_stem(dim=size, patch_size=size)  # of the patch alone: it divides itself
+        for stem, size in product(all_values(self.stem), all_values(self.patch_size)):
+            if stem != "linear":
+                check_conv_stem(dim=size, patch_size=size, stem=stem)  # of the patch alone: it divides itself
         if not isinstance(self.dim, Range):
             for dim in all_values(self.dim):
                 _check_dim(self, dim)

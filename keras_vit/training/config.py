@@ -32,7 +32,7 @@ NONE, AUTO = "none", "auto"
 """Values of `init` that name no weights: begin from scratch; and choose published weights. `AUTO` is a value
 of the settings `OF_THE_IMAGES` too: choose by the images."""
 
-DEFAULT_MODEL = "defect-conv/4"
+DEFAULT_MODEL = "defect-pool/8"
 """The model for the drawn defects. Other images choose one."""
 
 OF_THE_IMAGES = ("model", "image_size", "channels")
@@ -74,11 +74,11 @@ class TrainConfig:
     hf:REPO[@REVISION]; auto chooses from a table; none begins from scratch"""
     model: Text | None = None
     """size/patch, such as defect/4, S/16 or B/16; auto (the default) chooses by number and size of the
-    images, and is defect-conv/4 for the drawn defects, and with --init that of the weights"""
+    images, and is defect-pool/8 for the drawn defects, and with --init that of the weights"""
     image_size: Count | Annotated[tuple[Count, Count], Field(strict=False)] | Literal["auto"] | None = None
     """side in pixels, or height and width; auto (the default without --model) chooses by number and size of
-    the images; by default that of the weights or of the named model, 28 for the defect sizes, 224 for the
-    others"""
+    the images; by default that of the weights or of the named model, 28 or 56 for the defect sizes, 224 for
+    the others"""
     channels: ChannelsOrAuto | None = None
     """1 reads images as gray, 3 as RGB; auto (the default without --model) is 1 where all images are gray,
     and 3 otherwise; by default that of the weights or of the named model, 1 for the defect sizes, 3 for the

@@ -11,7 +11,16 @@ from typing import Any, Literal, get_args
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.model.config import CHANGEABLE, ViTConfig
 from keras_vit.process.command import repeat_command
-from keras_vit.training.config import INTERNAL, NONE, OF_THE_IMAGES, WHERE, TrainConfig, to_dict
+from keras_vit.training.config import (
+    AUTO,
+    DEFAULT_MODEL,
+    INTERNAL,
+    NONE,
+    OF_THE_IMAGES,
+    WHERE,
+    TrainConfig,
+    to_dict,
+)
 from keras_vit.training.recipe import RECIPE_CHANGES, RECIPES, Recipe
 from keras_vit.validation import helps, hints
 
@@ -102,6 +111,8 @@ def with_options(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
     elif given.get("init", config.init) != NONE and base == RECIPES["default"] and (recipe or augmentation):
         base = RECIPES["finetune"]  # the settings of a training that is named, so not a probe
         changes = {**RECIPE_CHANGES["finetune"], **changes}
+    elif base == RECIPES["default"] and (recipe or augmentation) and _on_drawn(config, run):
+        base = RECIPES["drawn"]
     augmented = dataclasses.replace(base.augmentation, **augmentation)
     if "batch_size" in recipe:
         run["fixed_batch"] = True
@@ -111,6 +122,15 @@ def with_options(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
         recipe=dataclasses.replace(base, augmentation=augmented, **recipe),
         **run,
     )
+
+
+def _on_drawn(config: TrainConfig, given: Mapping[str, Any]) -> bool:
+    """Whether a run has by default the recipe of the drawn defects, see `choose_recipe`."""
+    data, init, model, resume = (
+        given.get(name, getattr(config, name)) for name in ("data", "init", "model", "resume")
+    )
+    # A run that continues has its own settings, and need not name its data.
+    return data is None and init == NONE and model in (None, AUTO, DEFAULT_MODEL) and not resume
 
 
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, Any]:

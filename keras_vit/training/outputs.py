@@ -85,13 +85,14 @@ def finish(
         best: which epoch is the best.
         last_weights: of the last epoch.
     """
+    images = data.images_in_equal_batches("test", "validation")
+    tests, validations = len(data.split.test), len(data.split.validation)
     model.set_weights(last_weights)
-    last_logits = model.predict(data.test, verbose=0)
+    last_logits = model.predict(images, verbose=0)[:tests]
     model.set_weights(load_best(folder, model))
-    best_logits = model.predict(data.test, verbose=0)
-    has_validation = data.validation is not None
-    nothing = np.zeros((0, len(data.class_names)), "float32")
-    validation_logits = model.predict(data.validation, verbose=0) if has_validation else nothing
+    best_logits, validation_logits, _ = np.split(
+        model.predict(images, verbose=0), [tests, tests + validations]
+    )
 
     def write():
         metrics = judge(

@@ -12,6 +12,7 @@ from keras_vit.data.pipeline import ImageData
 from keras_vit.data.sources import load_image_set
 from keras_vit.distribution import Distribution, distribute
 from keras_vit.distribution.accelerators import has_accelerator
+from keras_vit.distribution.precision import precision_for
 from keras_vit.errors import InputError
 from keras_vit.files import partial_of
 from keras_vit.model.random_stream import seeded
@@ -115,6 +116,9 @@ def _train(
     if config.init == NONE:
         config = dataclasses.replace(config, model=config.size)
     config = choose_recipe(config, image_set)
+    precision, said = distribution.from_chief(lambda: precision_for(config.recipe.precision))
+    config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, precision=precision))
+    notes += [said] if said else []
     check_recipe(config)
     prepared = prepare(
         config,

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.preprocess import Preprocessing
+from keras_vit.distribution.precision import precision_for
 from keras_vit.errors import InputError
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.vit import ViT
@@ -18,7 +19,7 @@ from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.told import NotTold
 from keras_vit.model.weights.weights import Weights
 from keras_vit.text import say
-from keras_vit.training.config import AUTO, NONE, TrainConfig
+from keras_vit.training.config import AUTO, DEFAULT_MODEL, NONE, TrainConfig
 from keras_vit.training.recipe import PRETRAINED_RECIPES, RECIPE_CHANGES, RECIPES, Recipe
 
 FEWEST_PER_CLASS = 30
@@ -59,7 +60,7 @@ class Start:
             changes.setdefault("pooling", "token+gap")
         shape = self.preprocessing.image_shape
         adapted = adapt(self.weights, shape, len(class_names), changes, new_head=not same_classes)
-        return ViT.from_weights(adapted, dtype=config.recipe.precision)
+        return ViT.from_weights(adapted, dtype=precision_for(config.recipe.precision)[0])
 
     def has_new_head(self, model: ViT) -> bool:
         """Whether a model that `build` returned has a head that begins with zeros."""
@@ -114,7 +115,7 @@ def build_from_scratch(config: TrainConfig, num_classes: int) -> ViT:
             config.size,
             image_shape=config.image_shape,
             num_classes=num_classes,
-            dtype=config.recipe.precision,
+            dtype=precision_for(config.recipe.precision)[0],
             **config.changes,
         )
     except ValueError as error:
@@ -209,10 +210,16 @@ def _without_weights(config: TrainConfig) -> TrainConfig:
 def choose_recipe(config: TrainConfig, image_set: ImageSet) -> TrainConfig:
     """The settings with the recipe that published weights need, where they have that of a run from scratch.
 
-    With few images per class only the head is fitted, otherwise all weights. The reason is printed.
+    With few images per class only the head is fitted, otherwise all weights. The reason is printed. The drawn
+    defects have a recipe of their own, too, for the model that is trained on them by default.
     """
-    if config.init == NONE or config.recipe != RECIPES["default"]:
+    if config.recipe != RECIPES["default"]:
         return config
+    if config.init == NONE:
+        if config.data is not None or config.model != DEFAULT_MODEL:
+            return config
+        say("recipe: drawn (no --data: the drawn defects); --recipe or --epochs chooses otherwise")
+        return dataclasses.replace(config, recipe=RECIPES["drawn"])
     classes = len(image_set.class_names)
     training = len(image_set) * (1 - config.test_fraction) * (1 - config.validation_fraction)
     if image_set.parts is not None:

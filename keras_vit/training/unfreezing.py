@@ -69,7 +69,7 @@ def choose_trained(model: keras.Model, recipe: Recipe) -> None:
                 weight.trainable = weight.name in (A, B)
         elif recipe.tune != "all":
             layer.trainable = layer.name in HEAD
-    if recipe.unfreeze_every is not None and vit.config.stem == "conv":
+    if recipe.unfreeze_every is not None and vit.config.stem != "linear":
         # Its moving statistics would change before its turn comes.
         for norm in vit.get_layer("patch_embed").norms:
             norm.trainable = False

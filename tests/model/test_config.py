@@ -108,6 +108,7 @@ def test_any_patch_size_that_divides_the_image(variant):
         ("defect/4", (28, 28, 1), 508_166),
         ("defect-conv/4", (28, 28, 1), 221_846),
         ("defect-conv/8", (64, 64, 1), 223_918),
+        ("defect-pool/8", (56, 56, 1), 102_678),
     ],
 )
 def test_parameters_of_the_defect_sizes(variant, shape, parameters):
@@ -116,7 +117,9 @@ def test_parameters_of_the_defect_sizes(variant, shape, parameters):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_is_pinned_here(size):
-    assert any(name.startswith(f"{size}/") for name in [*PUBLISHED, "defect/4", "defect-conv/4"])
+    assert any(
+        name.startswith(f"{size}/") for name in [*PUBLISHED, "defect/4", "defect-conv/4", "defect-pool/8"]
+    )
 
 
 def test_arguments_override_those_of_the_size():
@@ -132,7 +135,13 @@ def test_the_table_is_not_changed_by_its_users():
 
 @pytest.mark.parametrize(
     ("variant", "size", "channels"),
-    [("defect/4", 28, 1), ("defect-conv/4", 28, 1), ("B/16", 224, 3), ("Ti/8", 224, 3)],
+    [
+        ("defect/4", 28, 1),
+        ("defect-conv/4", 28, 1),
+        ("defect-pool/8", 56, 1),
+        ("B/16", 224, 3),
+        ("Ti/8", 224, 3),
+    ],
 )
 def test_default_images(variant, size, channels):
     assert (default_image_size(variant), default_channels(variant)) == (size, channels)
@@ -144,7 +153,7 @@ def test_wrong_names_of_sizes(variant):
         variant_arguments(variant)
     assert str(caught.value) == (
         "The model must be a size and a patch size, such as B/16; sizes are "
-        f"Ti, S, B, L, H, g, defect, defect-conv. Received: {variant!r}"
+        f"Ti, S, B, L, H, g, defect, defect-conv, defect-pool. Received: {variant!r}"
     )
 
 
@@ -158,6 +167,7 @@ RIGHT = {
     "one class": dict(num_classes=1),
     "head_dim: heads need not divide dim": dict(num_heads=3, head_dim=8),
     "conv": dict(stem="conv"),
+    "conv-pool": dict(stem="conv-pool"),
     "conv, patch 2": dict(stem="conv", patch_size=2, dim=18, num_heads=3),
     "sincos2d": dict(position="sincos2d", dim=20),
     "learned positions of any width": dict(dim=18, num_heads=3),
@@ -197,7 +207,7 @@ POSITIVE = (
 )
 RATES = ("dropout_rate", "attention_dropout_rate", "drop_path_rate")
 CHOICES = dict(
-    stem=("linear", "conv"), position=("learned", "sincos2d"),
+    stem=("linear", "conv", "conv-pool"), position=("learned", "sincos2d"),
     pooling=("token", "gap", "map", "token+gap", "all", "token+distilled"),
     activation=("gelu", "gelu_tanh", "quick_gelu", "relu", "silu", "swiglu"),
     final_norm=("tokens", "pooled", "none"), head_activation=("gelu", "tanh"),

@@ -32,6 +32,7 @@ CONFIGS = {
     "head_dim, heads that do not divide dim": dict(head_dim=5, num_heads=3),
     "conv": dict(stem="conv"),
     "conv, patch 2": dict(stem="conv", patch_size=2),
+    "conv-pool, patch 8": dict(stem="conv-pool", patch_size=8, image_shape=(16, 8, 1)),
     "conv, patch 8": dict(stem="conv", patch_size=8, image_shape=(16, 8, 1)),
     "conv, patch 16": dict(stem="conv", patch_size=16, image_shape=(16, 48, 3), depth=2),
     "one register": dict(num_registers=1),
@@ -98,6 +99,7 @@ CONFIGS = {
     ),
     "defect/4": dict(variant_arguments("defect/4"), image_shape=(28, 28, 1), depth=1),
     "defect-conv/4": dict(variant_arguments("defect-conv/4"), image_shape=(28, 28, 1), depth=1),
+    "defect-pool/8": dict(variant_arguments("defect-pool/8"), image_shape=(56, 56, 1), depth=1),
 }  # fmt: skip
 
 

@@ -332,7 +332,7 @@ WRONG = [
     (dict(num_heads=0), "num_heads must be 1 or more. Received: num_heads=0"),
     (dict(num_heads=3, head_dim=8, pooling="map"), "num_heads must divide dim in attention pooling."),
     (dict(mlp_dim=-1), "mlp_dim must be 1 or more. Received: mlp_dim=-1"),
-    (dict(stem="cnn"), "stem must be one of 'linear', 'conv'. Received: stem='cnn'"),
+    (dict(stem="cnn"), "stem must be one of 'linear', 'conv', 'conv-pool'. Received: stem='cnn'"),
     (dict(num_registers=-1), "num_registers must be 0 or more. Received: num_registers=-1"),
     (dict(num_registers=-1, pooling="gap"), "num_registers must be 0 or more. Received: num_registers=-1"),
     (dict(position="x"), "position must be one of 'learned', 'sincos2d'. Received: position='x'"),

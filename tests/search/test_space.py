@@ -170,7 +170,7 @@ WRONG_TO_FREEZE = {
     ),
     "nan": ({"learning_rate": "nan"}, "learning_rate must be a number. Received: learning_rate='nan'"),
     "NaN": ({"learning_rate": "NaN"}, "learning_rate must be above 0.0"),
-    "no stem": ({"stem": "cnov"}, "stem must be one of 'linear', 'conv'. Received: stem='cnov'"),
+    "no stem": ({"stem": "cnov"}, "stem must be one of 'linear', 'conv', 'conv-pool'. Received: stem='cnov'"),
     "0": ({"depth": "0"}, "depth must be 1 or more. Received: depth=0"),
     "a dim that heads do not divide": (
         {"dim": "20"},
@@ -319,10 +319,13 @@ WRONG = {
         "num_heads must be a whole number, or a Choice of such values",
     ),
     "half a block": (lambda: SearchSpace(depth=Range(1, 2.5, default=1)), "depth must be a whole number"),
-    "no stem": (lambda: SearchSpace(stem=Choice(("conv", "cnov"))), "stem must be one of 'linear', 'conv'"),
+    "no stem": (
+        lambda: SearchSpace(stem=Choice(("conv", "cnov"))),
+        "stem must be one of 'linear', 'conv', 'conv-pool'",
+    ),
     "a number for a stem": (
         lambda: SearchSpace(stem=3),
-        "stem must be one of 'linear', 'conv', or a Choice of such values. Received: stem=3",
+        "stem must be one of 'linear', 'conv', 'conv-pool', or a Choice of such values. Received: stem=3",
     ),
     "patch 7, conv": (lambda: SearchSpace(patch_size=7, stem="conv"), "Received: patch_size=7"),
     "patch 1, conv": (

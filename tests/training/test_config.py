@@ -185,11 +185,11 @@ def test_changes_hold_only_differences_from_the_size():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({}, "defect-conv/4"),
-        (dict(depth=8), "defect-conv/4 with depth 8"),
+        ({}, "defect-pool/8"),
+        (dict(depth=8), "defect-pool/8 with depth 8"),
         (
             dict(dim=32, stem="linear", drop_path_rate=0.1),
-            "defect-conv/4 with dim 32, stem linear, drop_path_rate 0.1",
+            "defect-pool/8 with dim 32, stem linear, drop_path_rate 0.1",
         ),
     ],
 )
@@ -245,7 +245,7 @@ WRONG = {
     "no such stem": (
         TrainConfig,
         changed(stem="cnov"),
-        "stem must be one of 'linear', 'conv'",
+        "stem must be one of 'linear', 'conv', 'conv-pool'",
     ),
     "drop path 1": (
         TrainConfig,
@@ -268,7 +268,7 @@ WRONG = {
     "dim and heads": (
         TrainConfig,
         changed(dim=36, num_heads=8),
-        "unless head_dim is given. Received: num_heads=8, dim=36 for defect-conv/4",
+        "unless head_dim is given. Received: num_heads=8, dim=36 for defect-pool/8",
     ),
     "dim and the size's heads": (
         TrainConfig,

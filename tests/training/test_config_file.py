@@ -87,7 +87,7 @@ WRONG = {
     "no such model": ({"model": "defect-conv"}, "such as B/16"),
     "heads": (
         {"changes": {"dim": 30}},
-        "unless head_dim is given. Received: num_heads=4, dim=30 for defect-conv/4",
+        "unless head_dim is given. Received: num_heads=4, dim=30 for defect-pool/8",
     ),
 }
 

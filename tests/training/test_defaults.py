@@ -261,7 +261,7 @@ def test_one_line_says_what_was_chosen_and_what_is_lost(given, line, in_colour):
 def test_the_drawn_defects_stay_small_and_gray():
     for config in (TrainConfig(), TrainConfig(image_size=AUTO, channels=AUTO, model=AUTO)):
         assert not config.follows_images
-        assert (config.size, config.image_shape) == ("defect-conv/4", (28, 28, 1))
+        assert (config.size, config.image_shape) == ("defect-pool/8", (56, 56, 1))
 
 
 def test_an_odd_image_size_is_refused_before_anything_is_trained(in_colour):

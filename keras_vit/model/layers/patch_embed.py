@@ -34,13 +34,15 @@ class PatchEmbed(KernelLayer):
     `stem="conv"` is the convolutional stem of Xiao et al. 2021 (https://arxiv.org/abs/2106.14881):
     log2(patch_size) 3x3 convolutions of stride 2, each with batch norm and ReLU. It needs fewer images. The
     widths double up to `dim / 4`; the last convolution gives `dim`.
+    `stem="conv-pool"` has convolutions of stride 1, each followed by batch norm, ReLU and the maximum of 2x2
+    pixels; their widths double up to `dim`.
 
     The weights fit images of any size whose sides the patches divide.
 
     Args:
         dim: width of a token.
-        patch_size: side of a patch in pixels, or (height, width). With `stem="conv"` a power of two.
-        stem: `"linear"` or `"conv"`.
+        patch_size: side of a patch in pixels, or (height, width). Of a stem of convolutions a power of two.
+        stem: `"linear"`, `"conv"` or `"conv-pool"`.
         patch_bias: whether the linear projection has a bias. Radford et al. 2021 (CLIP,
             https://arxiv.org/abs/2103.00020) have none.
         patch_norm: whether layer normalisations stand before and after the linear projection: the dual
@@ -106,7 +108,7 @@ class PatchEmbed(KernelLayer):
         dtype = self.dtype_policy
         self.norm_before: Any = None
         self.norm_after: Any = None
-        if stem == "conv":
+        if stem != "linear":
             self.convolutions, self.norms = self._make_stem()
             return
         # In the order of use, which is that of the weights.
@@ -126,15 +128,15 @@ class PatchEmbed(KernelLayer):
         height, width = self.patch_sides
         if height != width:
             raise InputError(
-                'stem="conv" halves both sides at each layer, so patches must be square. '
+                f'stem="{self.stem}" halves both sides at each layer, so patches must be square. '
                 f"Received: patch_size={self.patch_size}"
             )
-        widths = conv_stem_widths(self.dim, height)
+        widths = conv_stem_widths(self.dim, height, self.stem)
         convolutions = [
             layers.Conv2D(
                 width,
                 3,
-                strides=2,
+                strides=2 if self.stem == "conv" else 1,
                 padding="same",
                 data_format="channels_last",  # not that of the configuration of Keras
                 use_bias=False,  # the batch norm that follows has one
@@ -155,7 +157,7 @@ class PatchEmbed(KernelLayer):
 
         Not a property: Keras saves weights under the first attribute, by the alphabet, that holds layers.
         """
-        if self.stem == "conv":
+        if self.stem != "linear":
             pairs = zip(self.convolutions, self.norms, strict=True)
             return {part.name: part for pair in pairs for part in pair}
         found = (self.norm_before, self.projection, self.norm_after)
@@ -180,6 +182,8 @@ class PatchEmbed(KernelLayer):
             convolution.build(shape)
             shape = convolution.compute_output_shape(shape)
             norm.build(shape)
+            if self.stem == "conv-pool":
+                shape = (batch, *(side and side // 2 for side in shape[1:3]), shape[3])
 
     def call(self, images, training=None):
         if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(images.dtype)):
@@ -202,10 +206,10 @@ class PatchEmbed(KernelLayer):
                 "patch_size must divide the height and the width of the image. "
                 f"Received: patch_size={self.patch_size}",
             )
-        if is_symbolic and self.stem == "conv":
+        if is_symbolic and self.stem != "linear":
             raise InputError(
-                'stem="conv" cannot be exported for images of any size on JAX, which has no gradient of such '
-                "convolutions: give keras.Input the height and the width, or export on TensorFlow."
+                f'stem="{self.stem}" cannot be exported for images of any size on JAX, which has no gradient '
+                "of such convolutions: give keras.Input the height and the width, or export on TensorFlow."
             )
         if self.stem == "linear":
             x = self._cut(images, grid, is_symbolic)  # b n (p q c)
@@ -216,7 +220,9 @@ class PatchEmbed(KernelLayer):
         else:
             x = images
             for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-                x = ops.relu(norm(convolution(x), training=training))  # b h/2 w/2 c
+                x = ops.relu(norm(convolution(x), training=training))  # b h/2 w/2 c, or b h w c
+                if self.stem == "conv-pool":
+                    x = _largest_of_four(x)  # b h/2 w/2 c
         if is_symbolic:
             x = _nan_if_cut_off(x, height % p + width % q)
         if self.feature_map:
@@ -283,6 +289,15 @@ def _checked_patch_size(given: Any) -> Any:
     for side in sides:
         check_fields(patch_size=side)
     return tuple(sides)
+
+
+def _largest_of_four(x):
+    """The maximum of each 2x2 pixels: (b, h, w, c) to (b, h/2, w/2, c)."""
+    _, height, width, channels = x.shape
+    if height is None or width is None:
+        return ops.max_pool(x, 2, data_format="channels_last")
+    # XLA on CPUs is slow at the gradient of a pooling, which it scatters.
+    return ops.max(ops.reshape(x, (-1, height // 2, 2, width // 2, 2, channels)), axis=(2, 4))
 
 
 def _indices(count, width):

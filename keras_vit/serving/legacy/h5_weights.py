@@ -177,7 +177,7 @@ def _check_functions(file, path, model):
 def _activations(ours: ViTConfig) -> set[str]:
     """The activations in Keras's words that a model of these arguments has."""
     names = {"linear", "softmax", *KERAS_NAMES[ours.activation]}  # softmax: ViT returns the logits before it
-    if ours.stem == "conv":
+    if ours.stem != "linear":
         names.add("relu")
     if ours.head_hidden_dim and ours.num_classes:
         names.add(ours.head_activation)

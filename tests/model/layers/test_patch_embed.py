@@ -44,6 +44,15 @@ CASES = {
         9 * (4 * 2 + 2 * 4 + 4 * 16) + 4 * (2 + 4 + 16),
         6,
     ),
+    # 4 -> 4 -> 8 -> 16
+    "conv-pool, patch 8, 4 channels": (
+        dict(dim=16, patch_size=8, stem="conv-pool"),
+        (4, 16, 8, 4),
+        (4, 2, 16),
+        15,
+        9 * (4 * 4 + 4 * 8 + 8 * 16) + 4 * (4 + 8 + 16),
+        6,
+    ),
 }
 
 
@@ -129,7 +138,11 @@ def test_conv_stem_uses_the_batch_in_training_only():
 WRONG = [
     (dict(dim=0, patch_size=4), None, "dim must be 1 or more. Received: dim=0"),
     (dict(dim=4, patch_size=0), None, "patch_size must be 1 or more. Received: patch_size=0"),
-    (dict(dim=4, patch_size=4, stem="x"), None, "stem must be one of 'linear', 'conv'. Received: stem='x'"),
+    (
+        dict(dim=4, patch_size=4, stem="x"),
+        None,
+        "stem must be one of 'linear', 'conv', 'conv-pool'. Received: stem='x'",
+    ),
     (
         dict(dim=4, patch_size=6, stem="conv"),
         None,

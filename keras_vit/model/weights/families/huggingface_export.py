@@ -99,7 +99,7 @@ def _refuse(config: ViTConfig, kind: str, images: Images) -> None:
     gated = config.activation == "swiglu"
     clip = kind == "clip_vision_model"
     refuse("transformers", {
-        'stem="conv"': config.stem == "conv",
+        f'stem="{config.stem}"': config.stem != "linear",
         "patch_norm=True": config.patch_norm,
         "qk_norm=True": config.qk_norm,
         f"head_dim={config.head_dim}": config.head_dim not in (None, config.dim // config.num_heads),

@@ -39,7 +39,7 @@ def to_timm(config: ViTConfig, arrays: Arrays, images: Images) -> tuple[Arrays, 
     config = simplest(config, arrays)
     distilled, gated = config.use_distilled, config.activation == "swiglu"
     refuse("timm", {
-        'stem="conv"': config.stem == "conv",
+        f'stem="{config.stem}"': config.stem != "linear",
         "patch_norm=True": config.patch_norm,
         f"head_dim={config.head_dim}": config.head_dim not in (None, config.dim // config.num_heads),
         f"head_hidden_dim={config.head_hidden_dim}": config.head_hidden_dim is not None,
