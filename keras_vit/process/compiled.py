@@ -41,10 +41,12 @@ GPU_FILES = ("/dev/nvidiactl", "/dev/kfd")
 def keep_compilations() -> None:
     """Lets this command use the kept programs, and keeps those that it makes; before Keras is imported.
 
-    Nothing is kept where the folder cannot be used, where the user has set a cache of the backend, or on
-    torch.
+    Nothing is kept where the folder cannot be used, where the user has set a cache of the backend, on torch,
+    or on Windows, which cannot lock a folder.
     """
     name = backend()
+    if sys.platform == "win32":
+        return
     if name not in PACKAGES or is_imported(name) or any(os.environ.get(variable) for variable in VARIABLES):
         return
     if name == "tensorflow" and any(map(os.path.exists, GPU_FILES)):
