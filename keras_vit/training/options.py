@@ -162,6 +162,8 @@ def command_of(config: TrainConfig) -> str:
     nearest = min(defaults, key=lambda name: len(differences(config, defaults[name])))
     unset = {**_flat(defaults[nearest]), "recipe": "default", "resume": config.resume}
     unset |= {"image_size": None, "channels": None}
+    if _on_drawn(config, {"resume": False}):
+        del unset["recipe"]  # other options would mean the recipe drawn
     for name in WORDS - unset.keys():
         unset[name] = "that of the size"  # so that it is written as a word, not as a flag
     del unset["init"], unset["model"]  # one of them is always named

@@ -175,7 +175,7 @@ def test_num_heads_need_not_divide_dim_with_head_dim():
 
 
 def test_changes_hold_only_differences_from_the_size():
-    changes = dict(depth=2, num_heads=2, dim=32, mlp_dim=48, stem="linear", drop_path_rate=0.1)
+    changes = dict(depth=3, num_heads=2, dim=32, mlp_dim=48, stem="linear", drop_path_rate=0.1)
     found = build_from_scratch(TrainConfig(changes=changes), 6).get_config()
     assert {name: found[name] for name in changes} == changes
     unchanged = build_from_scratch(TrainConfig(), 6).get_config()
@@ -288,7 +288,7 @@ WRONG = {
     "patch and image": (
         TrainConfig,
         dict(image_size=30),
-        "patch_size must divide the height and the width of the image. Received: patch_size=4, image 30x30",
+        "patch_size must divide the height and the width of the image. Received: patch_size=8, image 30x30",
     ),
     "remat and dropout": (
         TrainConfig,
@@ -342,7 +342,7 @@ def test_wrong_values(make, given, message):
 def test_settings_may_have_other_types():
     config = TrainConfig(data=Path("images"), out="runs/first")
     assert (config.data, config.out) == ("images", Path("runs/first"))
-    assert TrainConfig(image_size=[28, 32]).image_shape == (28, 32, 1)
+    assert TrainConfig(image_size=[24, 32]).image_shape == (24, 32, 1)
     assert TrainConfig(recipe=Recipe(learning_rate=1)).recipe.learning_rate == 1.0
 
 

@@ -307,10 +307,10 @@ def test_a_batch_given_in_python_is_not_cut():
 
 
 def test_whether_a_batch_was_given_is_not_stored():
-    given = with_options(TrainConfig(), dict(batch_size=32))
+    given = with_options(TrainConfig(data="x"), dict(batch_size=32))
     assert given.fixed_batch
-    assert to_dict(given) == to_dict(TrainConfig())
-    assert command_of(given) == command_of(TrainConfig())
+    assert to_dict(given) == to_dict(TrainConfig(data="x"))
+    assert command_of(given) == command_of(TrainConfig(data="x"))
 
 
 @pytest.fixture(scope="module")
