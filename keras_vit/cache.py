@@ -8,6 +8,7 @@ time are removed first. A lock keeps processes that share the folder apart.
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +29,9 @@ HASH_BYTES = 32
 CACHED, NAME_LENGTH = re.compile(r"[0-9a-f]{64}\.npz"), 68
 COMPILED, PROGRAM = "compiled", re.compile(r"[\w.-]+\.[0-9a-f]{64}")
 """The folder of the programs that compilers made, and the names there: see `process/compiled.py`."""
+TORCH_GRAPHS = "keras_vit_torch_graphs"
+"""The folder of the graphs that torch compiled: `model/torch_graphs.py`. It is removed as a whole, so nobody
+else gives this name: a user may name a folder with a `torch` of others in it."""
 IMAGE_BYTES = 512 * 1024**2
 """The most that one image file may have: far above what the largest image of the package takes."""
 
@@ -129,11 +133,17 @@ def clear_cache() -> tuple[int, int]:
     if not folder.is_dir():
         return 0, 0
     with cache_lock(folder):
-        files = cached_files(folder)
-        size = sum(path.stat().st_size for path in files)
-        for path in files:
+        files, size = all_files(folder)
+        for path in cached_files(folder):
             path.unlink(missing_ok=True)
-    return len(files), size
+        shutil.rmtree(folder / TORCH_GRAPHS, ignore_errors=True)
+    return files, size
+
+
+def all_files(folder: Path) -> tuple[int, int]:
+    """The number of files that are kept, and their bytes."""
+    files = [*cached_files(folder), *(path for path in (folder / TORCH_GRAPHS).rglob("*") if path.is_file())]
+    return len(files), sum(path.stat().st_size for path in files)
 
 
 def cached_files(folder: Path) -> list[Path]:

@@ -13,7 +13,9 @@ from keras_vit.cache import (
     FOLDER,
     LOCK,
     SIZE,
+    TORCH_GRAPHS,
     RowCache,
+    all_files,
     cache_folder,
     cached_files,
     clear_cache,
@@ -208,6 +210,17 @@ def test_clear_removes_what_is_ours_only(folder):
     assert cached_files(folder) == []
     assert all(path.read_text() == "theirs" for path in theirs)
     assert clear_cache() == (0, 0)
+
+
+def test_graphs_of_torch_are_counted_and_cleared(folder):
+    graph, of_others = folder / TORCH_GRAPHS / "ab" / "fx" / "x.py", folder / "torch" / "hub" / "x.pt"
+    for path in (graph, of_others):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"12345")
+    assert all_files(folder) == (1, 5)
+    assert clear_cache() == (1, 5)
+    assert not graph.parent.parent.exists()
+    assert of_others.exists()
 
 
 def test_no_folder_is_made_to_be_cleared(folder):

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from keras_vit.cache import cache_folder, cached_files, clear_cache, largest_bytes
+from keras_vit.cache import all_files, cache_folder, clear_cache, largest_bytes
 from keras_vit.text import say
 
 
@@ -11,9 +11,9 @@ from keras_vit.text import say
 class Cache:
     """Show the folder of kept features and compiled programs, or empty it.
 
-    Features of images under published weights, and programs that TensorFlow and JAX compile, are made once
-    and kept here. The environment variable
-    KERAS_VIT_CACHE names another folder, and KERAS_VIT_CACHE_GB its largest size.
+    Features of images under published weights, and what TensorFlow, JAX and torch compile, are made once and
+    kept here. The environment variable KERAS_VIT_CACHE names another folder, and KERAS_VIT_CACHE_GB its
+    largest size.
 
     Examples:
       keras-vit cache
@@ -30,8 +30,7 @@ class Cache:
         if self.clear:
             files, size = clear_cache()
         else:
-            found = cached_files(folder)
-            files, size = len(found), sum(path.stat().st_size for path in found)
+            files, size = all_files(folder)
         if self.json:
             answer = {"folder": str(folder), "files": files, "bytes": size, "largest_bytes": most}
             say(json.dumps({**answer, "cleared": self.clear}))

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import torch
 
-from keras_vit.cache import cache_folder, hash_of
+from keras_vit.cache import TORCH_GRAPHS, cache_folder, hash_of
 from keras_vit.errors import first_line
 from keras_vit.model.layers.torch_masks import Draw, draw_mask, mask_by, masks_from
 from keras_vit.text import say
@@ -179,9 +179,9 @@ def kept_in() -> str:
     if not folder or folder.startswith(os.path.join(tempfile.gettempdir(), "torchinductor_")):
         with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             processor = re.findall(r"^(?:model name|flags|Features)\s*:.*$", file.read(), re.MULTILINE)[:2]
-            folder = str(cache_folder() / "torch" / hash_of(platform.machine(), *processor)[:16])
+            folder = str(cache_folder() / TORCH_GRAPHS / hash_of(platform.machine(), *processor)[:16])
             os.environ[FOLDER] = folder
-    _make_room(cache_folder() / "torch")
+    _make_room(cache_folder() / TORCH_GRAPHS)
     return folder or "a temporary folder"
 
 

@@ -306,7 +306,7 @@ def test_graphs_are_kept_in_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv(torch_graphs.FOLDER, os.path.join(tempfile.gettempdir(), "torchinductor_somebody"))
     monkeypatch.setenv("KERAS_VIT_CACHE", str(tmp_path / "cache"))
     found = Path(torch_graphs.kept_in())
-    assert found.parent == tmp_path / "cache" / "torch"
+    assert found.parent == tmp_path / "cache" / torch_graphs.TORCH_GRAPHS
     assert os.environ[torch_graphs.FOLDER] == str(found)
     found.mkdir(parents=True)
     (found / "graph").write_bytes(bytes(100))
