@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -82,10 +82,15 @@ def main(settings: Settings) -> None:
     for name, place in TABLES.items():
         if name in wanted:
             print(f"\n{name}", flush=True)
-            found = resolve_name(place)(settings.quick)
+            found = [as_dict(row) for row in resolve_name(place)(settings.quick)]
             for row in found:
                 print(json.dumps(row))
             keep(results, name, {"rows": found}, settings)
+
+
+def as_dict(row: Any) -> dict:
+    """A row by the names of its columns; named tuples have them too."""
+    return row if isinstance(row, dict) else row._asdict()
 
 
 def keep(results: dict, name: str, found: dict, settings: Settings) -> None:

@@ -50,6 +50,19 @@ def text_of(found: tuple[float, float, float]) -> str:
     return "{:.2f} ({:.2f} to {:.2f})".format(*found)
 
 
+def shown(value: Any) -> str:
+    """A value of a row of another benchmark."""
+    if isinstance(value, list | tuple):
+        return " to ".join(map(shown, value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def rows_table(rows: list[dict]) -> str:
+    """The rows of another benchmark; a column of one row alone is a part of it."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return table(names, [[shown(row.get(name, "")) for name in names] for row in rows])
+
+
 def table(head: list[str], rows: list[list[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
@@ -101,9 +114,6 @@ def write_page(results: dict, page: Path, plot: Path) -> None:
     """Writes the page, and the plot beside it."""
     parts = [HEAD, f"![Ratio to the best peer]({plot.name})\n", "\n## Goals\n\n"]
     parts.append(table(["goal", "variants", "wanted", "reached", "met"], goal_rows(results)))
-    others = results.get("commands", {}).get("rows", [])
-    if others:
-        parts.append("\n" + table(list(others[0]), [list(row.values()) for row in others]))
     for cell in CELLS:
         found = results.get(cell.title)
         if found is None:
@@ -118,10 +128,9 @@ def write_page(results: dict, page: Path, plot: Path) -> None:
                 parts.append(cell_table(rates))
         parts += [f"\n{who} failed: {error}\n" for who, error in found["failed"].items()]
     for name, found in results.items():
-        if "rows" in found and found["rows"] and name != "commands":
-            rows = found["rows"]
+        if found.get("rows"):
             parts.append(f"\n## {name.capitalize()}\n\n{found['date']}.\n\n")
-            parts.append(table(list(rows[0]), [list(row.values()) for row in rows]))
+            parts.append(rows_table(found["rows"]))
     machines = sorted({found["machine"] for found in results.values()})
     parts.append("\n## Machine\n\n" + "\n".join(f"- {one}" for one in machines) + "\n")
     page.write_text("".join(parts))
