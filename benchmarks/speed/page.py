@@ -53,7 +53,7 @@ def text_of(found: tuple[float, float, float]) -> str:
 def shown(value: Any) -> str:
     """A value of a row of another benchmark."""
     if isinstance(value, list | tuple):
-        return " to ".join(map(shown, value))
+        return (" to " if len(value) == 2 else ", ").join(map(shown, value))
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
