@@ -37,19 +37,20 @@ class CompiledStepModel(DistributedModel):
         with _PlainSteps(self):
             return super().make_predict_function(force)
 
-    def train_step(self, *args, **kwargs):
-        on_torch = keras.backend.backend() == "torch"
-        if not (on_torch and self.jit_compile and distribution_of(self).num_devices == 1):
-            return super().train_step(*args, **kwargs)
-        from keras_vit.model.torch_graphs import TrainingGraphs
+    if keras.backend.backend() == "torch":  # on JAX, it has another argument
 
-        if self._training_graphs is None or self._training_graphs.optimizer is not self.optimizer:
-            self._training_graphs = TrainingGraphs(self, super().__call__)  # once per `compile`
-        self._in_train_step = True
-        try:
-            return super().train_step(*args, **kwargs)
-        finally:
-            self._in_train_step = False
+        def train_step(self, data):
+            if not (self.jit_compile and distribution_of(self).num_devices == 1):
+                return super().train_step(data)
+            from keras_vit.model.torch_graphs import TrainingGraphs
+
+            if self._training_graphs is None or self._training_graphs.optimizer is not self.optimizer:
+                self._training_graphs = TrainingGraphs(self, super().__call__)  # once per `compile`
+            self._in_train_step = True
+            try:
+                return super().train_step(data)
+            finally:
+                self._in_train_step = False
 
     def __call__(self, *args, **kwargs):
         # Not in `call`: there Keras gives copies of the weights in half precision.
