@@ -172,12 +172,16 @@ def answer_images(
     return {name: np.concatenate([answers[name] for answers in found]) for name in found[0]}
 
 
+SINGLE_IMAGES = 100
+"""That are classified one by one before the model is compiled for them: a few hundred make up for it."""
+
+
 def _answer(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
     """The outputs for one batch.
 
-    From the second time on that TensorFlow gets one image on its own, XLA has compiled the model for it: an
+    After `SINGLE_IMAGES` times that TensorFlow gets one image on its own, XLA compiles the model for it: an
     image of 28x28 pixels takes 1.4 ms of CPU instead of 3.4. Compiling takes seconds, which a process that
-    classifies one image does not spend. Only in float32, where the answers differ by less than 1e-5.
+    classifies a few images does not spend. Only in float32, where the answers differ by less than 1e-5.
     """
     if len(batch) > 1 or keras.backend.backend() != "tensorflow":
         return model.predict_on_batch(batch)
@@ -185,7 +189,7 @@ def _answer(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
 
     known = _known(model)
     known["single"] = known.get("single", 0) + 1
-    if known["single"] == 2 and _is_float32(model) and not tf.config.list_physical_devices("GPU"):
+    if known["single"] == SINGLE_IMAGES and _is_float32(model) and not tf.config.list_physical_devices("GPU"):
         shape = tf.TensorSpec((1, *model.input.shape[1:]), tf.float32)
         known["compiled"] = tf.function(
             lambda images: model(images, training=False), input_signature=[shape], jit_compile=True

@@ -13,6 +13,7 @@ from keras_vit.data import reading
 from keras_vit.data.preprocess import Preprocessing, scale_pixels
 from keras_vit.evaluation.calibration import softmax
 from keras_vit.evaluation.ood import OODDetector
+from keras_vit.runs import answer
 from keras_vit.runs import predict as predict_module
 from keras_vit.runs.answer import (
     MAX_BATCH_BYTES,
@@ -374,8 +375,9 @@ def test_gray_and_colour_files_of_any_size_are_taken(trained, tmp_path):
         assert item.probabilities == pytest.approx(found[0].probabilities, abs=1e-4)
 
 
-def test_one_image_gets_the_same_answer_each_time():
+def test_one_image_gets_the_same_answer_each_time(monkeypatch):
     """Also where the model is compiled for it meanwhile."""
+    monkeypatch.setattr(answer, "SINGLE_IMAGES", 2)
     answers, pixels = plain_answers(small()), pixels_of(3)
     together = answers_to(answers, pixels)
     for _ in range(3):
@@ -385,7 +387,8 @@ def test_one_image_gets_the_same_answer_each_time():
             assert alone[name].dtype == values.dtype
 
 
-def test_one_image_of_a_half_precision_model_is_not_answered_by_another_program():
+def test_one_image_of_a_half_precision_model_is_not_answered_by_another_program(monkeypatch):
+    monkeypatch.setattr(answer, "SINGLE_IMAGES", 2)
     answers, pixels = plain_answers(small(dtype="mixed_bfloat16")), pixels_of(1)
     first = answers_to(answers, pixels)
     for _ in range(2):
