@@ -4,7 +4,8 @@ What is counted:
 
 - **Mult-adds** are those of matrix products and convolutions, including the two products of an attention.
   Work done element by element (biases, norms, activations, additions) is not counted. The padded border of a
-  convolution counts like the rest of its input.
+  convolution counts like the rest of its input. Of the last block all tokens count, as in papers, though
+  `ViT` computes only those that the pooling uses.
 - **Activation memory** is 2 x the outputs of every layer that has weights, once for the forward and once for
   the backward pass. Blocks are opened to their Dense and LayerNorm. `AddCLS`, `PositionEmbedding` and
   `LayerScale` are left out: tools that count modules see them as bare weights, so the figure is the one that

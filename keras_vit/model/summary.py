@@ -285,7 +285,10 @@ def _rows(graph: keras.Model, seen: set[int], depth: int = 0) -> Iterator[Row]:
     for node in (node for _, nodes in levels for node in nodes):
         operation, shape = node.operation, _shapes(node.output_tensors)
         if isinstance(operation, layers.Layer) and not isinstance(operation, layers.InputLayer):
-            yield from _open(operation, _shapes(node.input_tensors), shape, depth, seen)
+            before = _shapes(node.input_tensors)
+            # The last block may compute only the tokens that the pooling uses: papers count all of it.
+            shape = before if isinstance(operation, EncoderBlock) else shape
+            yield from _open(operation, before, shape, depth, seen)
         elif type(operation).__name__ in PRODUCTS:
             yield Row(operation.name, type(operation).__name__, shape, 0, None, depth, 0)
 

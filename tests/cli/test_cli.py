@@ -125,8 +125,8 @@ def test_the_module_runs_as_a_command():
         ),
         (
             ["train", "--recipe", "nosuch"],
-            "--recipe must be one of 'default', 'finetune', 'lab', 'lora', 'probe'. Received: 'nosuch'. "
-            "See keras-vit train --help.",
+            "--recipe must be one of 'default', 'drawn', 'finetune', 'lab', 'lora', 'probe'. "
+            "Received: 'nosuch'. See keras-vit train --help.",
         ),
         (
             ["train", "--channels", "2"],
