@@ -47,6 +47,7 @@ class Settings:
         who: variants, such as `ours torch` or `vit-pytorch compiled`; by default all that have the work.
         precision: by default both.
         threads: by default as the list of cells has them.
+        core: the first core of all variants. With one thread, two benchmarks can run on two cores.
         what: training, inference or both.
         against: another checkout of this package, measured beside this one as "before"; nothing is written.
         rounds: turns of each variant.
@@ -58,6 +59,7 @@ class Settings:
     who: tuple[str, ...] = ()
     precision: Literal["float32", "bfloat16"] | None = None
     threads: int | None = None
+    core: int = 0
     what: tuple[Literal["train", "infer"], ...] = ("train", "infer")
     against: str | None = None
     rounds: int = 7
@@ -71,21 +73,20 @@ def main(settings: Settings) -> None:
         allowed = ", ".join([*WORKS, *TABLES])
         raise SystemExit(f"--only takes {allowed}. Received: {', '.join(sorted(unknown))}")
     wanted = settings.only or (*WORKS, *TABLES)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for cell in CELLS:
         if (
             cell.work in wanted
             and settings.precision in (None, cell.precision)
             and settings.threads in (None, cell.threads)
         ):
-            keep(results, cell.title, measure(cell, settings), settings)
+            keep(cell.title, measure(cell, settings), settings)
     for name, place in TABLES.items():
         if name in wanted:
             print(f"\n{name}", flush=True)
             found = [as_dict(row) for row in resolve_name(place)(settings.quick)]
             for row in found:
                 print(json.dumps(row))
-            keep(results, name, {"rows": found}, settings)
+            keep(name, {"rows": found}, settings)
 
 
 def as_dict(row: Any) -> dict:
@@ -93,10 +94,11 @@ def as_dict(row: Any) -> dict:
     return row if isinstance(row, dict) else row._asdict()
 
 
-def keep(results: dict, name: str, found: dict, settings: Settings) -> None:
+def keep(name: str, found: dict, settings: Settings) -> None:
     """Writes after each part, so that nothing is lost when it is interrupted."""
     if settings.quick or settings.against or settings.who:
         return
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[name] = {**found, "machine": machine(), "date": time.strftime("%Y-%m-%d")}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     write_page(results, RESULTS.with_name("speed.md"), RESULTS.with_name("speed.png"))
@@ -112,7 +114,9 @@ def measure(cell: Cell, settings: Settings) -> dict:
         for who in names:
             both = (None, settings.against) if settings.against and who.startswith("ours") else (None,)
             for package in both:
-                process = stack.enter_context(Process(who, as_arguments(cell), seconds, package))
+                process = stack.enter_context(
+                    Process(who, {**as_arguments(cell), "core": settings.core}, seconds, package)
+                )
                 process.who = who if package is None else f"{who} before"
                 processes.append(process)
         ready = [process for process in processes if process.is_ready()]

@@ -21,6 +21,9 @@ plain torch with the matrix products of a step and nothing between them.
 
 """
 
+GOAL_THREADS = 1
+"""The goals were set by figures of one core."""
+
 WHAT = {"train": "training", "infer": "inference"}
 
 
@@ -85,7 +88,7 @@ def goal_rows(results: dict) -> list[list[Any]]:
     """Each goal for training steps with its figure."""
 
     def rates_of(work: str, precision: str) -> Rates:
-        found = results.get(Cell(work, precision).title, {})
+        found = results.get(Cell(work, precision, GOAL_THREADS).title, {})
         return found.get("rates", {}).get("train", {})
 
     rows: list[list[Any]] = []

@@ -91,11 +91,9 @@ class Cell:
 
 CELLS = tuple(
     Cell(work, precision, threads)
-    for work, precision, threads in (
-        *((work, precision, 2) for work in WORKS for precision in ("float32", "bfloat16")),
-        *(("heads16", precision, 1) for precision in ("float32", "bfloat16")),
-        *(("defect", precision, 1) for precision in ("float32", "bfloat16")),
-    )
+    for threads, works in ((1, ("heads16", "defect", "batch1", "ti16")), (2, tuple(WORKS)))
+    for work in works
+    for precision in ("float32", "bfloat16")
 )
 
 

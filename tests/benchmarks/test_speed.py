@@ -52,7 +52,7 @@ def test_a_ratio_is_that_of_the_turns():
 
 
 def test_goals_name_the_variants_and_whether_they_are_met(tmp_path):
-    cell = Cell("heads16")
+    cell = Cell("heads16", threads=page.GOAL_THREADS)
     results = {
         cell.title: {
             "rates": {"train": RATES},
