@@ -114,9 +114,8 @@ def measure(cell: Cell, settings: Settings) -> dict:
         for who in names:
             both = (None, settings.against) if settings.against and who.startswith("ours") else (None,)
             for package in both:
-                process = stack.enter_context(
-                    Process(who, {**as_arguments(cell), "core": settings.core}, seconds, package)
-                )
+                work = {**as_arguments(cell), "core": settings.core}
+                process = stack.enter_context(Process(who, work, seconds, package))
                 process.who = who if package is None else f"{who} before"
                 processes.append(process)
         ready = [process for process in processes if process.is_ready()]
