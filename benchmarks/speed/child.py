@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,12 @@ class Variant:
         return passes * len(self.images) / (CLOCK() - begin)
 
 
+def keras_backend() -> str:
+    import keras
+
+    return keras.backend.backend()
+
+
 class Keras(Variant):
     """`fit` and `predict`, with the settings that the user of a package would take."""
 
@@ -67,7 +74,7 @@ class Keras(Variant):
         dtype = "mixed_bfloat16" if self.work["precision"] == "bfloat16" else "float32"
         self.model = self.our_model(dtype) if self.ours else self.hub_model(dtype)
         # Keras's own compiled step for torch stops at the limit of recompilations, ours is made for it.
-        jit_compile = {"tensorflow": True, "jax": "auto", "torch": self.ours}[keras.backend.backend()]
+        jit_compile = {"tensorflow": True, "jax": "auto", "torch": self.ours}[keras_backend()]
         self.model.compile(
             optimizer=keras.optimizers.AdamW(1e-3),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -103,7 +110,25 @@ class Keras(Variant):
         )
 
     def train(self, passes):
-        self.model.fit(self.images, self.labels, self.work["batch"], epochs=passes, verbose=0)
+        if keras_backend() == "tensorflow":
+            steps = passes * len(self.images) // self.work["batch"]
+            self.model.fit(self.batches, steps_per_epoch=steps, verbose=0)
+        else:
+            self.model.fit(self.images, self.labels, self.work["batch"], epochs=passes, verbose=0)
+
+    @cached_property
+    def batches(self):
+        """Of the images again and again, for TensorFlow.
+
+        Keras makes an iterator of arrays per epoch, and tf.data waits half a second for its tuning thread
+        when it drops one, as long as ten steps of the smallest work.
+        """
+        import tensorflow as tf
+
+        rows = tf.data.Dataset.from_tensor_slices((self.images, self.labels)).shuffle(len(self.images))
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return rows.batch(self.work["batch"], drop_remainder=True).repeat().with_options(options)
 
     def infer(self, passes):
         for _ in range(passes):
