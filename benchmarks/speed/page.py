@@ -162,8 +162,9 @@ def draw(results: dict, path: Path) -> None:
             axes.plot(middle, row, linestyle="", label=label, **style)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(cells)), [cell.title for cell in cells])
-    axes.invert_yaxis()
+    axes.set_ylim(len(cells) - 0.5, -0.5)
     axes.set_xscale("log")
+    axes.minorticks_off()
     ticks = [0.1, 0.2, 0.5, 1, 2]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlabel("training images per second, relative to the best peer (more is better)")
