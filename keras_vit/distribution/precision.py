@@ -1,16 +1,18 @@
 """Which precision the hardware is fast in."""
 
-import contextlib
 import re
+from typing import Any
 
 import keras
+
+from keras_vit.processor import processor_flags
 
 AUTO = "auto"
 FIRST_CAPABILITY = 8, 0
 """Of NVIDIA's GPUs, the first with fast products in bfloat16: Ampere."""
 
 
-def precision_for(wanted: str) -> tuple[str, str | None]:
+def precision_for(wanted: str) -> tuple[Any, str | None]:
     """The precision that a setting stands for on this machine, and a line that says why where it is "auto".
 
     On CPUs, XLA does products in bfloat16 without AMX: at 72 to 90 GFLOP/s where float32 has 129. So
@@ -36,7 +38,7 @@ def _bfloat16() -> tuple[bool, str]:
         return least >= FIRST_CAPABILITY, found
     if backend != "torch":
         return False, f"{backend} is not faster in bfloat16 without such a GPU"
-    has_amx = _has_amx()
+    has_amx = "amx_bf16" in processor_flags()  # where it is not known, no
     return has_amx, f"a processor {'with' if has_amx else 'without'} AMX for bfloat16"
 
 
@@ -60,10 +62,3 @@ def _capabilities(backend: str) -> list[tuple[int, int]]:
             found.append(".".join(map(str, details.get("compute_capability", ()))))
     pairs = [re.match(r"(\d+)\.(\d+)", str(text)) for text in found]
     return [(int(pair[1]), int(pair[2])) for pair in pairs if pair]
-
-
-def _has_amx() -> bool:
-    """Whether Linux names the instructions; on other systems it is not known, so no."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        return bool(re.search(r"^flags\s*:.*\bamx_bf16\b", file.read(), re.MULTILINE))
-    return False

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import platform
-import re
 import shutil
 import tempfile
 import time
@@ -19,6 +17,7 @@ import torch
 from keras_vit.cache import TORCH_GRAPHS, cache_folder, hash_of
 from keras_vit.errors import first_line
 from keras_vit.model.layers.torch_masks import Draw, draw_mask, mask_by, masks_from
+from keras_vit.processor import kind_of_processor
 from keras_vit.text import say
 
 FOLDER = "TORCHINDUCTOR_CACHE_DIR"
@@ -177,12 +176,10 @@ def kept_in() -> str:
     """
     folder = os.environ.get(FOLDER, "")
     if not folder or folder.startswith(os.path.join(tempfile.gettempdir(), "torchinductor_")):
-        with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            processor = re.findall(r"^(?:model name|flags|Features)\s*:.*$", file.read(), re.MULTILINE)[:2]
-            folder = str(cache_folder() / TORCH_GRAPHS / hash_of(platform.machine(), *processor)[:16])
-            os.environ[FOLDER] = folder
+        folder = str(cache_folder() / TORCH_GRAPHS / hash_of(*kind_of_processor())[:16])
+        os.environ[FOLDER] = folder
     _make_room(cache_folder() / TORCH_GRAPHS)
-    return folder or "a temporary folder"
+    return folder
 
 
 def _make_room(folder: Path) -> None:

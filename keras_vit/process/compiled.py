@@ -12,19 +12,27 @@ image on JAX.
 import atexit
 import contextlib
 import os
-import platform
 import re
 import shutil
 import sys
 from hashlib import sha256
 from pathlib import Path
 
-from keras_vit.cache import cache_folder, compiled_files, evict, hash_of, largest_bytes, program_name
+from keras_vit.cache import (
+    COMPILED,
+    cache_folder,
+    compiled_files,
+    evict,
+    hash_of,
+    largest_bytes,
+    program_name,
+)
 from keras_vit.errors import InputError
 from keras_vit.files import is_work_name, make_folder, whole_file, work_name
 from keras_vit.locks import remove
 from keras_vit.process.backend import backend
 from keras_vit.process.versions import installed_versions
+from keras_vit.processor import kind_of_processor
 
 MOST_BYTES = 256 * 2**20
 """Of all kept programs together: a training run makes about 6 MB."""
@@ -53,7 +61,7 @@ def keep_compilations() -> None:
         return
     with contextlib.suppress(OSError, InputError):
         most = min(MOST_BYTES, largest_bytes())
-        kept = cache_folder().absolute() / "compiled" / machine(name)
+        kept = cache_folder().absolute() / COMPILED / machine(name)
         if most and not re.search(r"\s", str(kept)):
             work = _begin(kept)
             atexit.register(_end, kept, work, most, os.getpid())
@@ -71,13 +79,11 @@ def is_imported(name: str) -> bool:
 
 def machine(name: str) -> str:
     """A hash of all that the programs of a backend depend on beside their source."""
-    processor = [platform.machine(), platform.processor(), platform.node()]
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        first = file.read().partition("\n\n")[0]
-        processor = re.findall(r"^(?:vendor_id|cpu family|model|flags|Features)\s*:.*$", first, re.MULTILINE)
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     versions = installed_versions(*PACKAGES[name])
-    return hash_of(name, str(versions), *processor, str(len(cores)), os.environ.get("XLA_FLAGS", ""))[:16]
+    return hash_of(
+        name, str(versions), *kind_of_processor(), str(len(cores)), os.environ.get("XLA_FLAGS", "")
+    )[:16]
 
 
 def _begin(kept: Path) -> Path:

@@ -8,7 +8,6 @@ import keras_tuner
 
 from keras_vit.data.pipeline import ImageData
 from keras_vit.distribution import current_distribution
-from keras_vit.distribution.precision import precision_for
 from keras_vit.errors import InputError
 from keras_vit.model.config import check_grid
 from keras_vit.model.random_stream import seeded
@@ -88,7 +87,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
                 model = ViT(
                     image_shape=self.data.image_shape,
                     num_classes=self.data.num_classes,
-                    dtype=precision_for(self.recipe.precision)[0],
+                    dtype=self.recipe.precision,
                     **vit_arguments(values),
                 )
             else:

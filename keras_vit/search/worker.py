@@ -140,9 +140,11 @@ class Job:
 def make_hypermodel(job: Job) -> "ViTHyperModel":
     """The hypermodel of the search, on the images that it may see."""
     from keras_vit.data.pipeline import ImageData
+    from keras_vit.distribution.precision import precision_for
     from keras_vit.search import ViTHyperModel
 
     config = job.config
+    config = dataclasses.replace(config, precision=precision_for(config.precision)[0])
     images = job.images or prepare_images(config)
     data = ImageData(images.image_set, images.split, images.preprocessing, batch_size=1, seed=config.seed)
     beginning = None

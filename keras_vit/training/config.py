@@ -218,6 +218,11 @@ def default_folder(config: TrainConfig) -> Path:
     return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(3)}"
 
 
+def learns_drawn(data: Any, init: Any, model: Any) -> bool:
+    """Whether these settings are of the drawn defects and of their model, which has a recipe of its own."""
+    return data is None and init == NONE and model in (None, AUTO, DEFAULT_MODEL)
+
+
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Ready for JSON, without the settings of `WHERE`."""
     return {name: value for name, value in to_plain(config).items() if name not in WHERE + INTERNAL}

@@ -12,13 +12,12 @@ from keras_vit.data.augmentation import Augmentation
 from keras_vit.model.config import CHANGEABLE, ViTConfig
 from keras_vit.process.command import repeat_command
 from keras_vit.training.config import (
-    AUTO,
-    DEFAULT_MODEL,
     INTERNAL,
     NONE,
     OF_THE_IMAGES,
     WHERE,
     TrainConfig,
+    learns_drawn,
     to_dict,
 )
 from keras_vit.training.recipe import RECIPE_CHANGES, RECIPES, Recipe
@@ -130,7 +129,7 @@ def _on_drawn(config: TrainConfig, given: Mapping[str, Any]) -> bool:
         given.get(name, getattr(config, name)) for name in ("data", "init", "model", "resume")
     )
     # A run that continues has its own settings, and need not name its data.
-    return data is None and init == NONE and model in (None, AUTO, DEFAULT_MODEL) and not resume
+    return learns_drawn(data, init, model) and not resume
 
 
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, Any]:

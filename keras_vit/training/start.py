@@ -7,7 +7,6 @@ from typing import Any
 
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.preprocess import Preprocessing
-from keras_vit.distribution.precision import precision_for
 from keras_vit.errors import InputError
 from keras_vit.model.config import ViTConfig
 from keras_vit.model.vit import ViT
@@ -19,7 +18,7 @@ from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.told import NotTold
 from keras_vit.model.weights.weights import Weights
 from keras_vit.text import say
-from keras_vit.training.config import AUTO, DEFAULT_MODEL, NONE, TrainConfig
+from keras_vit.training.config import AUTO, NONE, TrainConfig, learns_drawn
 from keras_vit.training.recipe import PRETRAINED_RECIPES, RECIPE_CHANGES, RECIPES, Recipe
 
 FEWEST_PER_CLASS = 30
@@ -60,7 +59,7 @@ class Start:
             changes.setdefault("pooling", "token+gap")
         shape = self.preprocessing.image_shape
         adapted = adapt(self.weights, shape, len(class_names), changes, new_head=not same_classes)
-        return ViT.from_weights(adapted, dtype=precision_for(config.recipe.precision)[0])
+        return ViT.from_weights(adapted, dtype=config.recipe.precision)
 
     def has_new_head(self, model: ViT) -> bool:
         """Whether a model that `build` returned has a head that begins with zeros."""
@@ -115,7 +114,7 @@ def build_from_scratch(config: TrainConfig, num_classes: int) -> ViT:
             config.size,
             image_shape=config.image_shape,
             num_classes=num_classes,
-            dtype=precision_for(config.recipe.precision)[0],
+            dtype=config.recipe.precision,
             **config.changes,
         )
     except ValueError as error:
@@ -216,7 +215,7 @@ def choose_recipe(config: TrainConfig, image_set: ImageSet) -> TrainConfig:
     if config.recipe != RECIPES["default"]:
         return config
     if config.init == NONE:
-        if config.data is not None or config.model != DEFAULT_MODEL:
+        if not learns_drawn(config.data, config.init, config.model):
             return config
         say("recipe: drawn (no --data: the drawn defects); --recipe or --epochs chooses otherwise")
         return dataclasses.replace(config, recipe=RECIPES["drawn"])

@@ -22,7 +22,7 @@ BACKEND = keras.backend.backend()
 )
 def test_bfloat16_only_where_it_is_fast(capabilities, has_amx, bfloat16, monkeypatch):
     monkeypatch.setattr(precision, "_capabilities", lambda backend: capabilities)
-    monkeypatch.setattr(precision, "_has_amx", lambda: has_amx)
+    monkeypatch.setattr(precision, "processor_flags", lambda: ["amx_bf16"] if has_amx else [])
     name, line = precision_for("auto")
     assert name == ("mixed_bfloat16" if bfloat16 else "float32")
     assert line.startswith(f"precision: {name} (")

@@ -8,7 +8,8 @@ from keras import ops
 from keras_vit.model.layers.masks import masked
 
 FEW_TOKENS = 1024
-"""With more tokens the scores of half precision take more memory than they save time."""
+"""With more, scores that are kept for the backward pass would take too much memory: at this number 0.3 GB per
+block for 16 images and 3 heads. A judgement, not a measurement of speed."""
 
 
 def attention_of(query: Any, key: Any, mask: Any = None) -> Any:

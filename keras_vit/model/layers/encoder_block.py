@@ -161,11 +161,11 @@ class EncoderBlock(KernelLayer):
         x,
         training=None,
         return_attention=False,
-        first=None,
         attention_mask=None,
         padding_mask=None,
         mask=None,
         x_mask=None,
+        first=None,
     ):
         mask = attention_mask_of(
             mask, x_mask, padding_mask, attention_mask=attention_mask, tokens=x.shape[1]
@@ -200,8 +200,7 @@ class EncoderBlock(KernelLayer):
         return self(x, training=False, return_attention=True)
 
     def compute_output_spec(self, x, training=None, return_attention=False, first=None, **masks):
-        options = dict(return_attention=return_attention, first=first)
-        return self.attention.compute_output_spec(x, **options)
+        return self.attention.compute_output_spec(x, return_attention=return_attention, first=first)
 
     def load_own_variables(self, store):
         # In files of version 0.1.0 the two scales are weights of the block.

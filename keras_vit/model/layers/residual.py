@@ -24,8 +24,8 @@ def residual(x: Any, branch: Any) -> Any:
 def _jax_apart() -> Any:
     """The identity for JAX, whose gradient XLA does not fuse with what comes after.
 
-    XLA for CPUs computes the whole chain of residual gradients again within the gradient of each kernel, so a
-    step takes twice as long as it needs to. It does not look through a conditional. The condition is that a
+    XLA for CPUs computes the whole chain of residual gradients again within the gradient of each kernel; a
+    step of six blocks took 1.3 times as long. It does not look through a conditional. The condition is that a
     value is NaN, and then so is the gradient; both modes of differentiation pass. On a GPU a conditional
     would wait for the device, so there it is left out.
     """
@@ -43,7 +43,7 @@ def _jax_apart() -> Any:
     @apart.defjvp
     def jvp(primals, tangents):
         (x,), (tangent,) = primals, tangents
-        is_nan = jnp.isnan(jnp.sum(x[:1, :1]))
+        is_nan = jnp.isnan(x[:1, :1]).any()
         return x, lax.cond(is_nan, lambda t: t * jnp.nan, lambda t: t, tangent)
 
     return apart

@@ -36,7 +36,7 @@ class SelfAttention(KernelLayer):
     Call arguments:
         return_attention: whether to return the attention too.
         first: number of tokens, from the first on, to compute the output of; they look at all tokens. `None`
-            computes all.
+            computes all. A mask of the input stays that of all tokens.
         attention_mask: `(tokens, tokens)`, `(batch, tokens, tokens)` or `(batch, heads, tokens, tokens)`:
             False where a token (the axis before the last) does not look at another (the last axis).
         padding_mask: `(batch, tokens)`, False for tokens that none looks at.
@@ -120,11 +120,11 @@ class SelfAttention(KernelLayer):
         x,
         training=None,
         return_attention=False,
-        first=None,
         attention_mask=None,
         padding_mask=None,
         mask=None,
         x_mask=None,
+        first=None,
     ):
         tokens = ops.shape(x)[1]  # x.shape has None where TensorFlow does not know it
         mask = attention_mask_of(
