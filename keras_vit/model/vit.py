@@ -10,6 +10,7 @@ from typing import Any, Self
 import keras
 from keras import layers
 
+from keras_vit.allocator import keep_freed_memory
 from keras_vit.errors import InputError
 from keras_vit.model.arguments import PARTS, check_names, whole_arguments
 from keras_vit.model.compiled_step import CompiledStepModel
@@ -28,6 +29,8 @@ from keras_vit.model.weights.adapt import FREE, adapt
 from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.weights import Weights
 from keras_vit.validation import helps, hints
+
+keep_freed_memory(keras.backend.backend())  # before JAX starts its threads
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
