@@ -43,6 +43,7 @@ class TrainingGraphs:
     def __init__(self, model: keras.Model, forward: Callable[..., Any]):
         self.model, self.optimizer, self.forward = model, model.optimizer, forward
         self.graphs: dict[tuple, _Graph] = {}
+        self.variables: list = []
         self.fit_begins = True
         self.gave_up = False
 
@@ -51,7 +52,9 @@ class TrainingGraphs:
             x = keras.ops.convert_to_tensor(x)  # that of train_on_batch
         if self.gave_up or not isinstance(x, torch.Tensor) or x.requires_grad:
             return self.forward(x, training=True)
-        variables = self.model.variables
+        if self.fit_begins:
+            self.variables = self.model.variables  # finding them takes 5 % of a step at batch 1
+        variables = self.variables
         values = [variable.value for variable in variables]
         # A graph belongs to these variables, and to those of them that are trained.
         weights = (tuple(map(id, variables)), tuple(value.requires_grad for value in values))
@@ -129,7 +132,8 @@ class _Graph:
             mask_by((0, i), shape, one.rate, x.device) for i, (one, shape) in enumerate(self.draws)
         ]
         program = torch.export.export(Forward(), (values, x, self.fixed_masks), strict=False)
-        self.run: Callable[..., Any] = program.module()
+        # What its guards check is in the key of the graph.
+        self.run: Callable[..., Any] = program.module(check_guards=False)
 
     def __call__(self, values: list, x: torch.Tensor) -> Any:
         masks = [draw_mask(layer, shape) for layer, shape in self.draws]
