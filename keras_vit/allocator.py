@@ -20,11 +20,11 @@ def keep_freed_memory(backend: str) -> bool:
     of its time; without them it is 1.8 times as fast, and on torch 1.07 times. TensorFlow keeps its memory
     itself. Freed memory, 1 GB at most per piece, stays with the process.
 
-    JAX computes in threads of its own, and only glibc's main arena can hold large pieces. So there all threads
-    use that one; it must be set before JAX starts them.
+    JAX computes in threads of its own, and only glibc's main arena can hold large pieces. So there all
+    threads use that one; it must be set before JAX starts them.
 
-    Nothing is changed where the user has set malloc in the environment (`MALLOC_...`, or `GLIBC_TUNABLES` with
-    `glibc.malloc`), on machines with an NVIDIA GPU, on other systems than Linux, or without glibc.
+    Nothing is changed where the user has set malloc in the environment (`MALLOC_...`, or `GLIBC_TUNABLES`
+    with `glibc.malloc`), on machines with an NVIDIA GPU, on other systems than Linux, or without glibc.
 
     Args:
         backend: of Keras.
