@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import tyro
 
+from benchmarks.commands import Commands, command_rows
 from benchmarks.speed.bounds import PEAK, PRODUCTS
 from benchmarks.speed.machine import machine
 from benchmarks.speed.page import write_page
@@ -35,6 +36,7 @@ TABLES = {
     "growth": "benchmarks.growth:growth_rows",
 }
 """What else is measured: functions that take `quick` and return rows."""
+COMMANDS = "commands"
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ class Settings:
 
     Args:
         only: works (heads16, defect, dropout, conv, batch1, ti16, s16) and tables (latency, input, startup,
-            growth); by default all.
+            growth, commands); by default all.
         who: variants, such as `ours torch` or `vit-pytorch compiled`; by default all that have the work.
         precision: by default both.
         threads: by default as the list of cells has them.
         core: the first core of all variants. With one thread, two benchmarks can run on two cores.
         what: training, inference or both.
-        against: another checkout of this package, measured beside this one as "before"; nothing is written.
+        against: another checkout of this package, measured beside this one as "before"; of such works nothing
+            is written.
+        data, weights: images, and published weights that are fine-tuned on them, for `commands`.
         rounds: turns of each variant.
         seconds: that a turn takes, about.
         quick: two short turns, and small tables; nothing is written.
@@ -62,31 +66,41 @@ class Settings:
     core: int = 0
     what: tuple[Literal["train", "infer"], ...] = ("train", "infer")
     against: str | None = None
+    data: str | None = None
+    weights: str | None = None
     rounds: int = 7
     seconds: float = 2.0
     quick: bool = False
 
 
 def main(settings: Settings) -> None:
-    unknown = set(settings.only) - {*WORKS, *TABLES}
+    known = (*WORKS, *TABLES, COMMANDS)
+    unknown = set(settings.only) - set(known)
     if unknown:
-        allowed = ", ".join([*WORKS, *TABLES])
+        allowed = ", ".join(known)
         raise SystemExit(f"--only takes {allowed}. Received: {', '.join(sorted(unknown))}")
-    wanted = settings.only or (*WORKS, *TABLES)
+    wanted = settings.only or known
     for cell in CELLS:
         if (
             cell.work in wanted
             and settings.precision in (None, cell.precision)
             and settings.threads in (None, cell.threads)
         ):
-            keep(cell.title, measure(cell, settings), settings)
+            found = measure(cell, settings)
+            if not settings.against:
+                keep(cell.title, found, settings)
     for name, place in TABLES.items():
         if name in wanted:
-            print(f"\n{name}", flush=True)
-            found = [as_dict(row) for row in resolve_name(place)(settings.quick)]
-            for row in found:
-                print(json.dumps(row))
-            keep(name, {"rows": found}, settings)
+            keep_rows(name, [as_dict(row) for row in resolve_name(place)(settings.quick)], settings)
+    if COMMANDS in wanted:
+        rounds = 1 if settings.quick else 3
+        options = Commands(settings.data, settings.weights, against=settings.against, rounds=rounds)
+        keep_rows(COMMANDS, command_rows(options), settings)
+
+
+def keep_rows(name: str, rows: list[dict], settings: Settings) -> None:
+    print(f"\n{name}", *map(json.dumps, rows), sep="\n", flush=True)
+    keep(name, {"rows": rows}, settings)
 
 
 def as_dict(row: Any) -> dict:
@@ -96,7 +110,7 @@ def as_dict(row: Any) -> dict:
 
 def keep(name: str, found: dict, settings: Settings) -> None:
     """Writes after each part, so that nothing is lost when it is interrupted."""
-    if settings.quick or settings.against or settings.who:
+    if settings.quick or settings.who:
         return
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[name] = {**found, "machine": machine(), "date": time.strftime("%Y-%m-%d")}

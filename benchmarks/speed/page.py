@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import BEFORE, FINETUNE, FIRST, NOW
 from benchmarks.speed.bounds import PEAK, PRODUCTS
 from benchmarks.speed.works import CELLS, WORKS, Cell
 
@@ -110,7 +111,37 @@ def goal_rows(results: dict) -> list[list[Any]]:
         add("ours / KerasHub, head width 16", goal, rates, f"ours {backend}", f"keras-hub {backend}")
     add("share of products only, head width 16", 0.6, rates, best(rates, is_ours), PRODUCTS)
     add("batch 1 on torch", 1.0, rates_of("batch1", "float32"), "ours torch", "vit-pytorch")
-    return rows
+    return rows + latency_goals(results) + command_goals(results)
+
+
+def goal(name: str, variants: str, wanted: float, reached: float, met: bool) -> list[Any]:
+    return [name, variants, wanted, f"{reached:.3g}", "yes" if met else "**no**"]
+
+
+def latency_goals(results: dict) -> list[list[Any]]:
+    rows = results.get("latency", {}).get("rows", [])
+    way, name = "keras_vit.predict", "one image in a process, images per second"
+    shares = [1 / row["ratio"] for row in rows if row["name"] == way]
+    return [goal(name, f"{way} / onnxruntime", 0.5, share, share >= 0.5) for share in shares]
+
+
+def command_goals(results: dict) -> list[list[Any]]:
+    """Of the two commands that the goals name: seconds of the process, and the accuracy that they reach."""
+    rows = results.get("commands", {}).get("rows", [])
+    first = {row["package"]: row for row in rows if row["command"] == FIRST}
+    tuned = sorted((row for row in rows if row["command"] == FINETUNE), key=lambda row: row["wall_s"])
+    goals = []
+    if BEFORE in first:
+        part = first[NOW]["wall_s"] / first[BEFORE]["wall_s"]
+        goals.append(goal(f"{FIRST}, seconds", "now / before", 0.5, part, part <= 0.5))
+    if NOW in first:
+        reached = first[NOW]["accuracy"]
+        goals.append(goal(f"{FIRST}, share of test images right", "", 0.95, reached, reached >= 0.95))
+    for fastest in tuned[:1]:
+        backend, seconds, reached = (fastest[name] for name in ("backend", "wall_s", "accuracy"))
+        goals.append(goal(f"{FINETUNE}, seconds", backend, 300, seconds, seconds <= 300))
+        goals.append(goal(f"{FINETUNE}, share of test images right", backend, 1.0, reached, reached >= 1))
+    return goals
 
 
 def write_page(results: dict, page: Path, plot: Path) -> None:

@@ -46,7 +46,7 @@ class Work:
     @property
     def images(self) -> int:
         """That are held in memory for a round."""
-        return 1024 if self.image_size < 100 else 2 * self.batch
+        return min(1024, 128 * self.batch) if self.image_size < 100 else 2 * self.batch
 
 
 _STUDY = Work("head width 16", "defect/4", 28, 1, 64, 6, 64, 4, 128, 4)

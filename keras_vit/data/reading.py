@@ -185,7 +185,7 @@ def _prepare(pixels, preprocessing):
     if is_prepared(pixels, preprocessing):
         return pixels
     with tf.device("/CPU:0"):
-        return _preparer(preprocessing, pixels.dtype)(pixels).numpy()
+        return _preparer(preprocessing, pixels.dtype)(tf.constant(pixels)).numpy()
 
 
 @cache
@@ -197,4 +197,4 @@ def _preparer(preprocessing: Preprocessing, dtype: np.dtype) -> Any:
         lambda pixels: prepare_pixels(pixels, preprocessing),
         input_signature=[tf.TensorSpec([None, None, None], tf.as_dtype(dtype))],
         autograph=False,
-    )
+    ).get_concrete_function()

@@ -193,7 +193,7 @@ def _answer(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
         shape = tf.TensorSpec((1, *model.input.shape[1:]), tf.float32)
         known["compiled"] = tf.function(
             lambda images: model(images, training=False), input_signature=[shape], jit_compile=True
-        )
+        ).get_concrete_function()
     if "compiled" not in known:
         return model.predict_on_batch(batch)
     return {name: values.numpy() for name, values in known["compiled"](tf.constant(batch)).items()}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.commands import BEFORE, FINETUNE, FIRST, NOW
 from benchmarks.speed import page
 from benchmarks.speed.bounds import PEAK, PRODUCTS
 from benchmarks.speed.processes import Process, take_turns
@@ -21,6 +22,11 @@ RATES = {
     PRODUCTS: [200.0, 100.0, 400.0],
     PEAK: [1.0, 1.0, 1.0],
 }
+
+
+def command(name, package, backend, seconds, accuracy):
+    names = ("command", "package", "backend", "wall_s", "accuracy")
+    return dict(zip(names, (name, package, backend, seconds, accuracy), strict=True))
 
 
 @pytest.mark.parametrize("name", WORKS)
@@ -61,7 +67,17 @@ def test_goals_name_the_variants_and_whether_they_are_met(tmp_path):
             "date": "2026-11-26",
         },
         "latency": {
-            "rows": [{"name": "predict", "ms": 1.234, "spread": (1.0, 2.0)}],
+            "rows": [{"name": "keras_vit.predict", "ms": 1.234, "ratio": 1.6, "spread": (1.0, 2.0)}],
+            "machine": "M",
+            "date": "2026-11-26",
+        },
+        "commands": {
+            "rows": [
+                command(FIRST, NOW, "tensorflow", 29.0, 0.953),
+                command(FIRST, BEFORE, "tensorflow", 56.0, 0.861),
+                command(FINETUNE, NOW, "tensorflow", 290.0, 1.0),
+                command(FINETUNE, NOW, "torch", 250.0, 0.997),
+            ],
             "machine": "M",
             "date": "2026-11-26",
         },
@@ -75,7 +91,12 @@ def test_goals_name_the_variants_and_whether_they_are_met(tmp_path):
     assert "| ours jax / keras-hub jax | 2.0 | 2.50 (2.50 to 2.50) | yes |" in text
     assert "| 0.6 | 0.60 (0.60 to 0.60) | yes |" in text
     assert "ours torch failed: no compiler" in text
-    assert "| predict | 1.23 | 1.00 to 2.00 |" in text
+    assert "| keras_vit.predict | 1.23 | 1.60 | 1.00 to 2.00 |" in text
+    assert "| keras_vit.predict / onnxruntime | 0.5 | 0.625 | yes |" in text
+    assert "| the first command, seconds | now / before | 0.5 | 0.518 | **no** |" in text
+    assert "| the first command, share of test images right |  | 0.95 | 0.953 | yes |" in text
+    assert "| fine-tuning, seconds | torch | 300 | 250 | yes |" in text
+    assert "| fine-tuning, share of test images right | torch | 1.0 | 0.997 | **no** |" in text
     assert (tmp_path / "speed.png").stat().st_size > 1000
 
 

@@ -1,12 +1,14 @@
 """Runs on one machine listen on loopback, where no other machine can reach them."""
 
 import re
+import subprocess
 import sys
 
 import pytest
 
 from keras_vit.distribution.loopback import is_loopback
 from tests.distribution.processes import BACKEND, finish, start
+from tests.helpers.paths import ROOT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
 
@@ -52,3 +54,20 @@ def test_processes_on_loopback_listen_there():
 )
 def test_an_address_of_loopback(address, expected):
     assert is_loopback(address) is expected
+
+
+@linux
+@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere no thread of the processes is left")
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_joined_process_keeps_its_exit_code_and_what_it_wrote(code):
+    words = f"""
+import atexit, sys
+from keras_vit.distribution.torch_engine import _end_without_destructors
+_end_without_destructors()
+atexit.register(print, "the last line", end="")
+sys.exit({code})
+"""
+    command = [sys.executable, "-W", "ignore", "-c", words]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == code
+    assert ended.stdout == "the last line"
