@@ -35,7 +35,7 @@ REASONS = {
     "batch 1": "A third of the step is the optimizer of Keras, and a tenth its search for weights, losses "
     "and metrics in all layers at each step. On TensorFlow and JAX the step is more than twice as fast.",
     "first command, seconds": "Measured from an empty cache; a second run finds its compiled programs there.",
-    "fine-tuning, seconds": "Six epochs of 1,296 images and the features of the head's first fit, in float32; "
+    "fine-tuning, seconds": "Six epochs of 1,296 images and the features of the first head, in float32; "
     "torch with `--precision auto` takes 62 s per epoch in bfloat16, and 40 s to compile.",
     "one image": "`predict` checks the file, and calls TensorFlow three times (decode, resize, model).",
 }
@@ -218,5 +218,5 @@ def draw(results: dict, path: Path) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlabel("training images per second, relative to the best peer (more is better)")
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(handles.values(), handles.keys(), loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
     figure.savefig(path, dpi=120)
