@@ -17,7 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -43,7 +43,7 @@ class Commands:
     backends: tuple[str, ...] = ("torch", "tensorflow")
     against: str | None = None
     rounds: int = 3
-    only: str | None = None
+    only: Literal["first", "finetune"] | None = None
 
 
 def command_rows(options: Commands) -> list[dict[str, Any]]:

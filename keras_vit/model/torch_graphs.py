@@ -53,7 +53,7 @@ class TrainingGraphs:
         if self.gave_up or not isinstance(x, torch.Tensor) or x.requires_grad:
             return self.forward(x, training=True)
         if self.fit_begins:
-            self.variables = self.model.variables  # finding them takes 5 % of a step at batch 1
+            self.variables = self.model.variables  # Keras searches all layers for them
         variables = self.variables
         values = [variable.value for variable in variables]
         # A graph belongs to these variables, and to those of them that are trained.

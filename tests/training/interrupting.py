@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from keras_vit import files
+from keras_vit.training import loop
 
 EPOCHS = 3
+
+
+class CutOff(SystemExit):
+    """An exception that no code under test catches, like a process that is killed."""
 
 
 def history_of(run):
@@ -36,3 +41,20 @@ def raising(error):
         raise error
 
     return stand_in
+
+
+def at_batch(epoch, batch, error=CutOff):
+    """A callback instead of EpochSeconds that raises this error in an epoch. Epochs count from 0."""
+
+    class Cutting(loop.EpochSeconds):
+        now = 0
+
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            self.now = epoch
+
+        def on_train_batch_end(self, number, logs=None):
+            if (self.now, number) == (epoch, batch):
+                raise error
+
+    return Cutting
