@@ -1,6 +1,6 @@
 """Our speed on three backends beside vit-pytorch, timm, transformers and KerasHub, in one run.
 
-    pip install -c constraints.txt -e ".[jax,torch,tune,formats,bench]"
+    pip install -c constraints.txt -e ".[jax,torch,tune,serving,formats,bench]"
     python -m benchmarks.speed
     python -m benchmarks.speed --only heads16 defect --precision float32
     python -m benchmarks.speed --only latency input startup growth --quick

@@ -67,7 +67,10 @@ def test_goals_name_the_variants_and_whether_they_are_met(tmp_path):
             "date": "2026-11-26",
         },
         "latency": {
-            "rows": [{"name": "keras_vit.predict", "ms": 1.234, "ratio": 1.6, "spread": (1.0, 2.0)}],
+            "rows": [
+                {"name": "keras_vit.predict", "cores": 1, "ms": 1.234, "ratio": 1.6, "spread": (1.0, 2.0)},
+                {"name": "keras_vit.predict", "cores": 2, "ms": 1.0, "ratio": 2.5, "spread": (2.0, 3.0)},
+            ],
             "machine": "M",
             "date": "2026-11-26",
         },
@@ -91,8 +94,9 @@ def test_goals_name_the_variants_and_whether_they_are_met(tmp_path):
     assert "| ours jax / keras-hub jax | 2.0 | 2.50 (2.50 to 2.50) | yes |" in text
     assert "| 0.6 | 0.60 (0.60 to 0.60) | yes |" in text
     assert "ours torch failed: no compiler" in text
-    assert "| keras_vit.predict | 1.23 | 1.60 | 1.00 to 2.00 |" in text
-    assert "| keras_vit.predict / onnxruntime | 0.5 | 0.625 | yes |" in text
+    assert "| keras_vit.predict | 1 | 1.23 | 1.60 | 1.00 to 2.00 |" in text
+    assert "1 core | keras_vit.predict / onnxruntime | 0.5 | 0.625 | yes |" in text
+    assert "2 cores | keras_vit.predict / onnxruntime | 0.5 | 0.4 | **no** |" in text
     assert "| the first command, seconds | now / before | 0.5 | 0.518 | **no** |" in text
     assert "| the first command, share of test images right |  | 0.95 | 0.953 | yes |" in text
     assert "| fine-tuning, seconds | torch | 300 | 250 | yes |" in text
