@@ -1,8 +1,11 @@
 """`keras-vit evaluate`"""
 
+import contextlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -19,6 +22,7 @@ class Evaluate:
     Examples:
       keras-vit evaluate runs/first
       keras-vit evaluate runs/first --data more_images --leave-out-known
+      keras-vit evaluate runs/first --corruptions
     """
 
     run: Positional[Path]
@@ -29,6 +33,8 @@ class Evaluate:
     """with --data, leave out images that trained the run or chose its epoch"""
     flips_at_test: bool = False
     """average over each image and its three mirror images, which takes four times as long"""
+    corruptions: bool = False
+    """also evaluate the images with noise, blur, other light, JPEG and rotation, at three strengths each"""
     json: bool = False
     """print all figures as JSON"""
 
@@ -37,7 +43,8 @@ class Evaluate:
         import_quietly(find_devices=True)
         from keras_vit.runs.evaluate import evaluate
 
-        found = evaluate(self.run, self.data, self.flips_at_test, self.leave_out_known)
+        with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
+            found = evaluate(self.run, self.data, self.flips_at_test, self.leave_out_known, self.corruptions)
         if self.json:
             say(json.dumps(found))
             return
@@ -50,7 +57,18 @@ class Evaluate:
         for row in found["per_class"]:
             shares = "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
             say(f"{shown(row['name']):{width}}   {shares} {row['support']:7}")
+        if self.corruptions:
+            _say_corruptions(found["corruptions"])
 
 
 def _share(value: float | None) -> str:
     return f"{'-' if value is None else format(value, '.3f'):>8}"
+
+
+def _say_corruptions(found: dict[str, Any]) -> None:
+    strengths = sorted({row["strength"] for row in found["rows"]})
+    say(f"corrupted: accuracy {found['mean']:.1%} on average, {found['clean']:.1%} without")
+    say(f"{'kind':10}" + "".join(f"  strength {strength}" for strength in strengths))
+    for kind in dict.fromkeys(row["kind"] for row in found["rows"]):
+        rows = [row for row in found["rows"] if row["kind"] == kind]
+        say(f"{kind:10}" + "".join(f"{row['accuracy']:12.1%}" for row in rows))

@@ -19,6 +19,8 @@ from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run, load_run
 from keras_vit.runs.images import NAMED, Found, find_root
 from keras_vit.runs.known import Known, known_images
+from keras_vit.runs.robustness import judge_corruptions, keep_corruptions
+from keras_vit.text import say
 
 CHANGED = (
     "Restore them, or evaluate the images as they are with --data; --leave-out-known then leaves out those "
@@ -27,7 +29,11 @@ CHANGED = (
 
 
 def evaluate(
-    run: Run | str | Path, data: str | None = None, flips: bool = False, leave_out_known: bool = False
+    run: Run | str | Path,
+    data: str | None = None,
+    flips: bool = False,
+    leave_out_known: bool = False,
+    corruptions: bool = False,
 ) -> dict[str, Any]:
     """Judges the best model of a run on its test images, or on all images of other data.
 
@@ -38,12 +44,15 @@ def evaluate(
         flips: whether the answers are the mean over each image and its three mirror images, which takes four
             times as long: see `keras_vit.runs.answer.answer_model`.
         leave_out_known: whether images of `data` that trained the run, or chose its epoch, are left out.
+        corruptions: whether the run is judged on the same images with noise, blur, other light and more, too.
+            Those of its own test images are kept in `corruptions.json` and in the report of the run.
 
     Returns:
         The result of `keras_vit.evaluation.metrics.classification_metrics`; `source`; `flips_at_test`;
         `notes`, what is to be known of the images, one line each; and `known_images`: how many of the images
         `trained` the run, `chose_epoch` or `tested` it, and how many are `left_out`. That is `None` for a
-        run of an earlier version, which did not record its images.
+        run of an earlier version, which did not record its images. With `corruptions`, an entry of this name:
+        see `keras_vit.runs.robustness.judge_corruptions`.
 
     Raises:
         InputError: the run or the images cannot be used, the test images have changed, the classes differ,
@@ -56,12 +65,18 @@ def evaluate(
     labels = np.array([label_of[image_set.class_names[label]] for label in image_set.labels])
     answers = answer_images(run.answers(flips), image_set.images, run.preprocessing)
     _require_finite(run, image_set, answers["probabilities"])
+    notes, more = list(judged.notes), {}
+    if corruptions:
+        more["corruptions"] = judge_corruptions(run, image_set, labels, flips, say)
+        untold = keep_corruptions(run, more["corruptions"]) if data is None and not flips else None
+        notes += [untold] if untold else []
     return {
         "source": image_set.source,
         "flips_at_test": flips,
-        "notes": list(judged.notes),
+        "notes": notes,
         "known_images": judged.known,
         **classification_metrics(labels, answers["probabilities"], run.class_names),
+        **more,
     }
 
 

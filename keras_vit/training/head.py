@@ -54,6 +54,7 @@ def fit_head(
     labels: np.ndarray,
     num_classes: int,
     sample_weight: np.ndarray | None = None,
+    image_of: np.ndarray | None = None,
 ) -> Head:
     """Fits a logistic regression to features; cross-validation on these images chooses its strength.
 
@@ -68,26 +69,35 @@ def fit_head(
         features: (n, width).
         labels: int (n,).
         num_classes: of the head.
-        sample_weight: (n,); `None` counts each image once.
+        sample_weight: (n,); `None` counts each row once.
+        image_of: int (n,), which image a row is of, where images have several: they stay in one fold. `None`
+            for one row per image.
     """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # the products are small: threads wait for each other longer than they compute
-        return _fit_head(features, labels, num_classes, sample_weight)
+        return _fit_head(features, labels, num_classes, sample_weight, image_of)
 
 
 def _fit_head(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, sample_weight: np.ndarray | None
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    sample_weight: np.ndarray | None,
+    image_of: np.ndarray | None,
 ) -> Head:
     from sklearn.model_selection import StratifiedKFold
 
     begin = time.perf_counter()
-    fewest = int(np.bincount(labels, minlength=num_classes).min())
+    image_of = np.arange(len(labels)) if image_of is None else image_of
+    images, first = np.unique(image_of, return_index=True)
+    fewest = int(np.bincount(labels[first], minlength=num_classes).min())
     grid: list[dict[str, float]] = []
     strength, judged_on = GRID[len(GRID) // 2], "nothing: a class has one image only"
     if fewest >= 2:
         folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
-        parts = list(folds.split(features, labels))
+        tested = [np.isin(image_of, images[outer]) for _, outer in folds.split(images, labels[first])]
+        parts = [(np.flatnonzero(~outer), np.flatnonzero(outer)) for outer in tested]
         for value in GRID:
             logits = np.zeros((len(labels), num_classes))
             for inner, outer in parts:
@@ -105,7 +115,7 @@ def _fit_head(
                 }
             )
         strength = min(grid, key=lambda row: row["log_loss"])["strength"]
-        judged_on = f"{len(parts)} folds of the {len(labels)} training images"
+        judged_on = f"{len(parts)} folds of the {len(images)} training images"
     kernel, bias = _fit(features, labels, num_classes, strength, sample_weight)
     chosen = next((row for row in grid if row["strength"] == strength), None)
     if chosen and chosen["accuracy"] < 1:  # otherwise no temperature is the best

@@ -98,6 +98,8 @@ def probe_run(
         spread = _spread(reader, data, more, full["train"], features)
         spread.write(folder / TABLE)
         say(spread.line())
+        if spread.trusted.any() and data.augmentation.corrupted_copies:
+            say("corrupted copies: not made, since the head is fitted to spread labels too")
     if spread is not None and spread.trusted.any():
         inputs, targets, weight = _with_spread(found["train"], labels["train"], reader, features, spread)
         head = fit_spread(inputs, targets, weight, data.num_classes)
@@ -150,12 +152,21 @@ def probe_run(
 
 
 def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData) -> tuple[Head, np.ndarray]:
-    """The head, and the inputs that it was fitted to: those of mirror images too where images are few."""
-    labels = data.labels("train")
-    if not is_few(data):
-        return fit_head(inputs, labels, data.num_classes), inputs
-    inputs, labels = _with_mirrored(inputs, labels, reader, data)
-    return fit_few(inputs, labels, data.num_classes), inputs
+    """The head, and the inputs that it was fitted to.
+
+    Besides those of the training images these are of their corrupted copies, as the recipe says, and of
+    their mirror images where images are few.
+    """
+    views = [inputs, *_corrupted(reader, data)]
+    few = is_few(data)
+    if few:
+        views += _mirrored(reader, data)
+    rows, labels = np.concatenate(views), np.tile(data.labels("train"), len(views))
+    if few:
+        return fit_few(rows, labels, data.num_classes), rows
+    return fit_head(
+        rows, labels, data.num_classes, image_of=np.tile(np.arange(len(inputs)), len(views))
+    ), rows
 
 
 def _features_by_part(reader: FeatureReader, data: ImageData) -> dict[Part, np.ndarray]:
@@ -202,18 +213,24 @@ def _with_spread(
     )
 
 
-def _with_mirrored(
-    inputs: np.ndarray, labels: np.ndarray, reader: FeatureReader, data: ImageData
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs of the head and labels of the training images and of their mirror images, as the recipe says."""
+def _corrupted(reader: FeatureReader, data: ImageData) -> list[np.ndarray]:
+    """Inputs of the head for each of the corrupted copies: one array (n, width) per copy."""
+    copies = data.augmentation.corrupted_copies
+    if not copies:
+        return []
+    found = reader.of_head(reader([image.astype("float32") for image in data.corrupted]))
+    return np.split(found, copies)
+
+
+def _mirrored(reader: FeatureReader, data: ImageData) -> list[np.ndarray]:
+    """Inputs of the head for the mirror images, as the recipe says: one array (n, width) per direction."""
     flip = data.augmentation.flip
     ways = [axes for axes, names in MIRRORED.items() if flip in names]
     if not ways:
-        return inputs, labels
+        return []
     pixels = read_pixels(data.image_set.take(data.split.train).images, data.preprocessing)
     turned = [image for axes in ways for image in np.flip(pixels, axes)]
-    found = reader.of_head(reader(turned))
-    return np.concatenate([inputs, found]), np.tile(labels, 1 + len(ways))
+    return np.split(reader.of_head(reader(turned)), len(ways))
 
 
 def _set_head(model: ViT, head: Head) -> None:

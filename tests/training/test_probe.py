@@ -70,6 +70,23 @@ def test_the_head_is_the_logistic_regression_of_scikit_learn(classes, weighted):
 
 
 @pytest.mark.same_on_every_backend
+def test_the_copies_of_an_image_stay_in_one_fold():
+    """Labels that the features do not tell: only a copy of the image itself would."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(60, 100)).astype("float32"), np.arange(60) % 2
+    copies, image_of = np.tile(features, (3, 1)), np.tile(np.arange(60), 3)
+    known = fit_head(copies, np.tile(labels, 3), 2).grid
+    found = fit_head(copies, np.tile(labels, 3), 2, image_of=image_of)
+    assert max(row["accuracy"] for row in known) == 1
+    assert all(0.2 < row["accuracy"] < 0.75 for row in found.grid)
+    assert found.judged_on == "5 folds of the 60 training images"
+    once = fit_head(features, labels, 2)
+    assert [row["accuracy"] for row in once.grid] == [
+        row["accuracy"] for row in fit_head(features, labels, 2, image_of=np.arange(60)).grid
+    ]
+
+
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize("each", [2, 3, 15])
 def test_the_strength_is_chosen_by_the_calibrated_loss_of_the_folds(each):
     features, labels = blobs(each, spread=3.0)
