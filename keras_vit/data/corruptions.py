@@ -7,8 +7,8 @@ Pillow's.
 """
 
 import io
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def corrupted_copies(
     for copy in range(copies):
         for position, image in enumerate(images):
             rng = np.random.default_rng((*seed, position, copy))
-            kind = kinds[rng.integers(len(kinds))]
+            kind = kinds[int(rng.integers(len(kinds)))]
             found.append(corrupt(image, kind, int(rng.integers(1, 4)), rng))
     return found
 
@@ -158,7 +158,7 @@ def _turned(pixels: np.ndarray, degrees: float) -> np.ndarray:
     )
 
 
-def _by_pillow(pixels: np.ndarray, change) -> np.ndarray:
+def _by_pillow(pixels: np.ndarray, change: Callable[[Any], Any]) -> np.ndarray:
     """Gray or RGB pixels, uint8 (height, width, 1 or 3), changed by Pillow."""
     from PIL import Image as pil
 

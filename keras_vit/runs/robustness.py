@@ -64,7 +64,7 @@ def judge_corruptions(
                 corrupt(image, kind, strength, np.random.default_rng((SEED, KINDS.index(kind), strength, i)))
                 for i, image in zip(positions, as_they_came, strict=True)
             ]
-            counts[row] += _counted(run, model, prepare_shown(changed, run.preprocessing), truth)
+            counts[row] += _counted(run, model, list(prepare_shown(changed, run.preprocessing)), truth)
             done = (start + len(positions) * row / len(cells)) / len(images)
             if progress and int(10 * done) > tenths:
                 tenths = int(10 * done)
