@@ -10,6 +10,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from keras_vit.cli.figures import accuracy_in_words
+from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_trust
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
 from keras_vit.text import say, shown
@@ -23,6 +24,7 @@ class Evaluate:
       keras-vit evaluate runs/first
       keras-vit evaluate runs/first --data more_images --leave-out-known
       keras-vit evaluate runs/first --corruptions
+      keras-vit evaluate runs/first --accept-risk 0.01
     """
 
     run: Positional[Path]
@@ -35,6 +37,9 @@ class Evaluate:
     """average over each image and its three mirror images, which takes four times as long"""
     corruptions: bool = False
     """also evaluate the images with noise, blur, other light, JPEG and rotation, at three strengths each"""
+    accept_risk: float | None = None
+    """at most this share of the images that are not referred to a person may be labelled wrongly; by default
+    as the run was trained"""
     json: bool = False
     """print all figures as JSON"""
 
@@ -44,7 +49,14 @@ class Evaluate:
         from keras_vit.runs.evaluate import evaluate
 
         with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
-            found = evaluate(self.run, self.data, self.flips_at_test, self.leave_out_known, self.corruptions)
+            found = evaluate(
+                self.run,
+                self.data,
+                self.flips_at_test,
+                self.leave_out_known,
+                self.corruptions,
+                self.accept_risk,
+            )
         if self.json:
             say(json.dumps(found))
             return
@@ -57,6 +69,7 @@ class Evaluate:
         for row in found["per_class"]:
             shares = "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
             say(f"{shown(row['name']):{width}}   {shares} {row['support']:7}")
+        say(*lines_of_trust(found[SETS], found[REFERRAL]))
         if self.corruptions:
             _say_corruptions(found["corruptions"])
 

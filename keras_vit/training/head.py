@@ -35,6 +35,8 @@ class Head:
         grid: one row for each value that was tried: `strength`, `log_loss`, `accuracy`, `temperature`.
         judged_on: what images chose it, in words.
         seconds: that the fit took.
+        out_of_fold: (n, classes), the logits of each image by a head of the same strength that was fitted
+            without its fold; `None` where there were no folds.
     """
 
     kernel: np.ndarray
@@ -43,6 +45,7 @@ class Head:
     grid: list[dict[str, float]]
     judged_on: str
     seconds: float
+    out_of_fold: np.ndarray | None = None
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """float32 (n, width) to float32 (n, classes)."""
@@ -93,6 +96,7 @@ def _fit_head(
     images, first = np.unique(image_of, return_index=True)
     fewest = int(np.bincount(labels[first], minlength=num_classes).min())
     grid: list[dict[str, float]] = []
+    logits_of: dict[float, np.ndarray] = {}
     strength, judged_on = GRID[len(GRID) // 2], "nothing: a class has one image only"
     if fewest >= 2:
         folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
@@ -104,6 +108,7 @@ def _fit_head(
                 weight = None if sample_weight is None else sample_weight[inner]
                 kernel, bias = _fit(features[inner], labels[inner], num_classes, value, weight)
                 logits[outer] = features[outer] @ kernel + bias
+            logits_of[value] = logits
             temperature = fit_temperature(logits, labels)
             log_p = log_softmax(logits / temperature)
             grid.append(
@@ -118,8 +123,10 @@ def _fit_head(
         judged_on = f"{len(parts)} folds of the {len(images)} training images"
     kernel, bias = _fit(features, labels, num_classes, strength, sample_weight)
     chosen = next((row for row in grid if row["strength"] == strength), None)
+    out_of_fold = logits_of.get(strength)
     if chosen and chosen["accuracy"] < 1:  # otherwise no temperature is the best
         kernel, bias = kernel / chosen["temperature"], bias / chosen["temperature"]
+        out_of_fold = logits_of[strength] / chosen["temperature"]
     return Head(
         kernel.astype("float32"),
         bias.astype("float32"),
@@ -127,6 +134,7 @@ def _fit_head(
         grid,
         judged_on,
         time.perf_counter() - begin,
+        out_of_fold,
     )
 
 

@@ -13,6 +13,7 @@ from keras_vit.data.audit import Audit
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.judge import judge
+from keras_vit.evaluation.trust import CalibrationImages, judge_trust
 from keras_vit.model.arguments import without_parts
 from keras_vit.model.summary import summary
 from keras_vit.model.vit import ViT
@@ -72,6 +73,7 @@ def finish(
     history: list[dict],
     best: KeepBest,
     last_weights: list[np.ndarray],
+    accept_risk: float | None = None,
 ) -> None:
     """Evaluates the run in every process; the chief writes the files.
 
@@ -84,6 +86,7 @@ def finish(
         history: one dict per epoch.
         best: which epoch is the best.
         last_weights: of the last epoch.
+        accept_risk: as of `TrainConfig`.
     """
     images = data.images_in_equal_batches("test", "validation")
     tests, validations = len(data.split.test), len(data.split.validation)
@@ -105,6 +108,14 @@ def finish(
             validation_logits_best=validation_logits,
             best_epoch=best.epoch,
             last_epoch=history[-1]["epoch"],
+        )
+        metrics |= judge_trust(
+            class_names=data.class_names,
+            calibration=CalibrationImages(validation_logits, data.labels("validation")),
+            test_logits=best_logits,
+            test_labels=data.labels("test"),
+            temperature=metrics["calibration"]["temperature"],
+            accept_risk=accept_risk,
         )
         seconds = round(sum(row["seconds"] for row in history), 1)
         write_run(folder, {**described, "seconds": seconds}, model, data, audit, history, metrics)

@@ -9,10 +9,12 @@ import numpy as np
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.pipeline import ImageData, Part, read_pixels
 from keras_vit.evaluation.judge import judge
+from keras_vit.evaluation.trust import FOLDS, CalibrationImages, judge_trust
 from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import with_unlabeled
 from keras_vit.text import say
+from keras_vit.training.config import TrainConfig
 from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
 from keras_vit.training.outputs import write_run
 from keras_vit.training.prepare import Prepared
@@ -65,7 +67,7 @@ def probe_run(
     start: Start,
     model: ViT,
     prepared: Prepared,
-    unlabeled: str | None = None,
+    config: TrainConfig,
 ) -> None:
     """Fits the head of a run with frozen weights, judges it and writes the files of the run.
 
@@ -75,15 +77,15 @@ def probe_run(
         start: with published weights.
         model: with these weights.
         prepared: the images, as they came.
-        unlabeled: a folder of images without labels; `None` for none.
+        config: of the run.
 
     Raises:
         InputError: the folder without labels cannot be used.
     """
     data, record = prepared.data, None
     more = None
-    if unlabeled is not None:
-        more = read_unlabeled(unlabeled, data.image_set, data.split, data.preprocessing.decoding)
+    if config.unlabeled is not None:
+        more = read_unlabeled(config.unlabeled, data.image_set, data.split, data.preprocessing.decoding)
     if more is not None:
         say(more.line())
         record = with_unlabeled(prepared.record, more.names, more.images, more.digests)
@@ -118,6 +120,14 @@ def probe_run(
         validation_logits_best=logits["validation"],
         best_epoch=1,
         last_epoch=1,
+    )
+    metrics |= judge_trust(
+        class_names=data.class_names,
+        calibration=_calibration(head, labels["train"], logits["validation"], labels["validation"]),
+        test_logits=logits["test"],
+        test_labels=labels["test"],
+        temperature=metrics["calibration"]["temperature"],
+        accept_risk=config.accept_risk,
     )
     metrics["probe"] = {
         "strength": head.strength,
@@ -167,6 +177,19 @@ def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData)
     return fit_head(
         rows, labels, data.num_classes, image_of=np.tile(np.arange(len(inputs)), len(views))
     ), rows
+
+
+def _calibration(
+    head: Head, labels: np.ndarray, validation_logits: np.ndarray, validation_labels: np.ndarray
+) -> CalibrationImages:
+    """Images that a head was not fitted to: those of the validation part, and with folds all others too."""
+    if head.out_of_fold is None:
+        return CalibrationImages(validation_logits, validation_labels)
+    return CalibrationImages(
+        np.concatenate([head.out_of_fold, validation_logits]),
+        np.concatenate([labels, validation_labels]),
+        FOLDS,
+    )
 
 
 def _features_by_part(reader: FeatureReader, data: ImageData) -> dict[Part, np.ndarray]:

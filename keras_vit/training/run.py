@@ -21,6 +21,7 @@ from keras_vit.runs.folder import Run
 from keras_vit.runs.images import IMAGES, ImageRecord
 from keras_vit.sealed import seal
 from keras_vit.text import say
+from keras_vit.training.accepted_risk import check_accepted_risk
 from keras_vit.training.checkpoint import CHECKPOINT
 from keras_vit.training.config import NONE, TrainConfig, default_folder
 from keras_vit.training.defaults import choose_by_images, line_of_images, with_batch_of
@@ -130,6 +131,7 @@ def _train(
         is_settled=unfinished is not None,
     )
     data, audit = prepared.data, prepared.audit
+    check_accepted_risk(config, data)
     config, cut = with_batch_of(config, data)
     notes += cut
     with seeded(config.seed), distribution:
@@ -159,16 +161,14 @@ def _train(
             prepared.record.write(partial)
             files.write_json(partial / run_folder.CONFIG, seal(described, partial, [IMAGES]))
         if config.recipe.tune == "head":
-            distribution.from_chief(
-                lambda: probe_run(partial, described, start, model, prepared, config.unlabeled)
-            )
+            distribution.from_chief(lambda: probe_run(partial, described, start, model, prepared, config))
         else:
             with distribution:
                 if start.has_new_head(model):
                     begin_with_probe(start, model, data, image_set)
                 compile_model(model, config.recipe, data.steps_per_epoch)
             history, best, last_weights = fit(model, data, config.recipe, partial)
-            finish(partial, described, model, data, audit, history, best, last_weights)
+            finish(partial, described, model, data, audit, history, best, last_weights, config.accept_risk)
     except BaseException as error:
         if is_new and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
             # It has diverged, or no epoch was kept: there is nothing to resume.
