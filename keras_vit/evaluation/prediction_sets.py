@@ -28,9 +28,9 @@ OWN_IMAGES = 39
 """Calibration images of a class for a threshold of its own. From 19 to 38 the threshold would be the lowest
 score of all: one wrong label would put the class into nearly every set."""
 
-GAP = 1e-3
+GAP = 2e-3
 """A gap between log-odds in whose middle rounding errors decide about no image. In float32, logits differ by
-about 1e-5 between backends, devices and formats."""
+1e-5 to 1e-4 between backends, devices and formats."""
 
 TINY = np.finfo(np.float32).tiny
 
@@ -43,7 +43,7 @@ class PredictionSets:
         thresholds: float64 (classes,), the lowest log-odds with which each class is in a set.
         level: fraction of the sets that hold the true class, at least, on average.
         refer_below: a person should look at images whose label has lower log-odds; `None` for images whose
-            set does not have exactly one class.
+            set is not the label alone. With thresholds per class, another class can be alone in the set.
     """
 
     thresholds: np.ndarray
@@ -56,9 +56,12 @@ class PredictionSets:
 
     def refers(self, log_odds: ArrayLike) -> np.ndarray:
         """Which images a person should look at: (n, classes) to bool (n,). NaN is referred."""
-        if self.refer_below is None:
-            return self.members(log_odds).sum(axis=1) != 1
-        return ~(np.asarray(log_odds, dtype=np.float64).max(axis=1) >= self.refer_below)
+        log_odds = np.asarray(log_odds, dtype=np.float64)
+        if self.refer_below is not None:
+            return ~(log_odds.max(axis=1) >= self.refer_below)
+        members = self.members(log_odds)
+        has_label = members[np.arange(len(members)), log_odds.argmax(axis=1)]
+        return ~(has_label & (members.sum(axis=1) == 1))
 
 
 def log_odds(logits: ArrayLike) -> np.ndarray:
@@ -135,9 +138,10 @@ def below(scores: np.ndarray) -> float:
         scores: sorted downwards, one or more.
 
     Returns:
-        The middle of the first gap that is wide enough; below all scores if there is none.
+        Half of `GAP` below the upper end of the first gap that is wide enough. With few images gaps are wide,
+        and their middle would make the sets larger.
     """
     for high, low in pairwise([*scores.tolist(), -np.inf]):
         if high - low > GAP:
-            return float(high - GAP if low == -np.inf else (low + high) / 2)
+            return float(high - GAP / 2)
     raise AssertionError("the last gap has no end")

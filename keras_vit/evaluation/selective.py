@@ -53,11 +53,10 @@ def risk_choices(confidence: ArrayLike, right: ArrayLike) -> list[dict[str, Any]
     for i in np.flatnonzero(ordered - following > GAP)[::-1]:
         if found and risk[i] >= found[-1]["risk"]:
             continue  # more images are answered at this risk
-        middle = ordered[i] - GAP if following[i] == -np.inf else (ordered[i] + following[i]) / 2
         found.append(
             {
                 "risk": float(risk[i]),
-                "threshold": float(middle),
+                "threshold": float(ordered[i] - GAP / 2),
                 "images": int(images[i]),
                 "wrong": int(wrong[i]),
             }

@@ -53,7 +53,7 @@ def judge_trust(
         test_labels: int (n,).
         temperature: the logits are divided by it.
         accept_risk: at most this fraction of the answered images may be wrong; `None` refers the images
-            whose set does not have exactly one class.
+            whose set is not their label alone.
 
     Returns:
         The entries `prediction_sets` and `referral` of `metrics.json`. `fitted_on` says which images decided,
@@ -200,7 +200,7 @@ def sets_in_words(level: float, figures: Mapping[str, Any]) -> str:
 def referral_in_words(figures: Mapping[str, Any], accepted_risk: float | None) -> str:
     """What referral does as a line: "send 8 % to a person, then 99.5 % of the rest are right"."""
     rule = (
-        "whose set does not have exactly one class"
+        "whose set is not their label alone"
         if accepted_risk is None
         else f"of low confidence, for an accepted risk of {100 * accepted_risk:g} %"
     )

@@ -24,7 +24,10 @@ def set_outputs(
     thresholds = ops.convert_to_tensor(sets.thresholds.astype("float32"))
     members = (odds >= thresholds) & ops.expand_dims(usable, -1)  # b k; NaN is in none
     if sets.refer_below is None:
-        sure = ops.equal(ops.sum(ops.cast(members, "int32"), axis=-1), 1)
+        each = ops.cast(members, "int32")
+        is_label = ops.one_hot(ops.argmax(odds, axis=-1), odds.shape[-1], dtype="int32")
+        # The label is in the set, and nothing else: another class can be alone in it.
+        sure = ops.equal(ops.sum(each * (3 * is_label - 1), axis=-1), 2)
     else:
         sure = (ops.max(odds, axis=-1) >= sets.refer_below) & usable
     return {

@@ -63,7 +63,7 @@ def sets_entry(run: Run) -> dict[str, Any]:
     sets = run.prediction_sets
     if sets is None:
         return {"prediction_sets": None}
-    rule = "1 if the set does not have exactly one class"
+    rule = "1 if the set is not the label alone"
     if sets.refer_below is not None:
         rule = "1 if log(p / (1 - p)) of the largest probability p is below refer_below"
     return {
