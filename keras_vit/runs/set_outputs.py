@@ -21,15 +21,17 @@ def set_outputs(
         sets: the thresholds, which are constants of the graph.
     """
     odds = log_odds(logits)
-    thresholds = ops.convert_to_tensor(sets.thresholds.astype("float32"))
-    members = (odds >= thresholds) & ops.expand_dims(usable, -1)  # b k; NaN is in none
+    # As an array of numpy: a tensor made here would be an input of an ONNX file, not a constant in it.
+    members = ops.greater_equal(odds, sets.thresholds.astype("float32")) & ops.expand_dims(
+        usable, -1
+    )  # b k; NaN is in none
+    largest = ops.max(odds, axis=-1, keepdims=True)
     if sets.refer_below is None:
-        each = ops.cast(members, "int32")
-        is_label = ops.one_hot(ops.argmax(odds, axis=-1), odds.shape[-1], dtype="int32")
         # The label is in the set, and nothing else: another class can be alone in it.
-        sure = ops.equal(ops.sum(each * (3 * is_label - 1), axis=-1), 2)
+        is_label = ops.cast(ops.equal(odds, largest), "int32")
+        sure = ops.equal(ops.sum(ops.cast(members, "int32") * (3 * is_label - 1), axis=-1), 2)
     else:
-        sure = (ops.max(odds, axis=-1) >= sets.refer_below) & usable
+        sure = (largest[:, 0] >= sets.refer_below) & usable
     return {
         "prediction_set": ops.cast(members, "int32"),
         "refer": 1 - ops.cast(sure, "int32"),
@@ -38,10 +40,14 @@ def set_outputs(
 
 
 def log_odds(logits: "keras.KerasTensor") -> "keras.KerasTensor":
-    """`evaluation.prediction_sets.log_odds` in float32: (batch, classes)."""
+    """`evaluation.prediction_sets.log_odds` in float32: (batch, classes).
+
+    Without `ops.argmax`, which on TensorFlow has an operation that ONNX lacks.
+    """
     away = logits - ops.max(logits, axis=-1, keepdims=True)
     each = ops.exp(away)
-    is_largest = ops.one_hot(ops.argmax(logits, axis=-1), logits.shape[-1], dtype="float32")
+    is_largest = ops.cast(ops.equal(away, 0), "float32")
     rest = ops.sum(each * (1 - is_largest), axis=-1, keepdims=True)
-    others = rest + (1 - is_largest) * (1 - each)
+    count = ops.sum(is_largest, axis=-1, keepdims=True)  # 1, but for ties
+    others = rest + (count - each)  # b k; the bracket is exactly 0 for the largest
     return away - ops.log(ops.maximum(others, float(TINY)))
