@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit.evaluation.selective import least_referred
+from keras_vit.evaluation.selective import least_percent, least_referred
 from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_run
 from keras_vit.model.weights.describe import told_in_words
 from keras_vit.report import findings, set_plots
@@ -114,7 +114,10 @@ def hand_over(metrics: Mapping[str, Any]) -> dict[str, Any]:
     if sets and referral:
         shown["trust_lines"] = lines_of_run(metrics)
         shown["risk_coverage"] = set_plots.risk_coverage(referral["curve"], referral["test"])
-        shown["goals"] = [(goal, least_referred(referral["curve"], goal)) for goal in ACCURACIES]
+        curve = referral["curve"]
+        higher = [goal for goal in ACCURACIES if goal > curve["accuracy"][0]]  # than without referring any
+        shown["goals"] = [(goal, least_referred(curve, goal)) for goal in higher]
+        shown["least_risk"] = least_percent(referral["choices"])
     return shown
 
 
