@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import keras
@@ -115,7 +116,7 @@ def test_what_the_validation_images_decide(run):
     )
     report = (run.path / "report.html").read_text()
     assert "What to hand to a person" in report
-    assert "one pooled threshold for classes with fewer than 39 calibration images: all classes" in report
+    assert "One pooled threshold for classes with fewer than 39 calibration images: all classes" in report
 
 
 def test_evaluate_gives_the_figures_of_the_training(run):
@@ -224,14 +225,31 @@ def test_mistakes(words, message, rejecting, files, capsys, tmp_path, monkeypatc
     before = files[0].read_bytes()
     words = [{"RUN": str(rejecting), "IMAGE": str(files[0])}.get(word, word) for word in words]
     assert tiny.code_of(words) == WRONG_USAGE
-    import re
-
     assert re.search(message, capsys.readouterr().err)
     assert files[0].read_bytes() == before
     assert not list(tmp_path.iterdir())
 
 
-# Before the training
+# In the training
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("tiny_size")
+def test_train_keeps_the_accepted_risk(drawn_images, tmp_path, capsys):
+    words = ("--validation-fraction", 0.25, "--accept-risk")
+    assert main(tiny.command(drawn_images, tmp_path / "none", *words, 0.03, epochs=1)) == WRONG_USAGE
+    message = "takes 33 calibration images without a mistake, and the validation part has 24"
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(tiny.command(drawn_images, tmp_path / "run", *words, 0.5, epochs=1)) == FINE
+    run = load_run(tmp_path / "run")
+    referral = run.metrics["referral"]
+    assert referral["accepted_risk"] == 0.5
+    assert (referral["threshold"] is None) == (referral["unsupported"] is not None)
+    expected = REFER_ALL if referral["threshold"] is None else referral["threshold"]
+    assert run.prediction_sets.refer_below == expected
+    assert "--accept-risk 0.5" in run.config["command"]
+    assert "refer: " in capsys.readouterr().out
 
 
 class Data:

@@ -112,6 +112,23 @@ def test_the_strength_is_chosen_by_the_calibrated_loss_of_the_folds(each):
 
 
 @pytest.mark.same_on_every_backend
+def test_the_logits_of_each_image_are_of_a_head_without_its_fold():
+    features, labels = blobs(15, spread=3.0)
+    head = fit_head(features, labels, 3)
+    (chosen,) = [row for row in head.grid if row["strength"] == head.strength]
+    for inner, outer in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(features, labels):
+        scaler = StandardScaler().fit(features[inner])
+        model = LogisticRegression(C=head.strength, tol=1e-3, max_iter=10_000)
+        model.fit(scaler.transform(features[inner]), labels[inner])
+        logits = model.decision_function(scaler.transform(features[outer])) / chosen["temperature"]
+        np.testing.assert_allclose(softmax(head.out_of_fold[outer]), softmax(logits), atol=1e-3)
+    # They are less sure than those of the head that has seen the images.
+    own = softmax(head.logits(features))[np.arange(45), labels]
+    assert softmax(head.out_of_fold)[np.arange(45), labels].mean() < own.mean() - 0.02
+    assert fit_head(*blobs(1), 3).out_of_fold is None
+
+
+@pytest.mark.same_on_every_backend
 def test_a_class_with_one_image_takes_the_middle_of_the_grid():
     features, labels = blobs(6, spread=0.05)
     features, labels = features[:-5], labels[:-5]
@@ -166,6 +183,10 @@ def test_a_probe_of_many_images(source, many, tmp_path, capsys):
     assert (told["width"], told["fitted_to"]) == (64, run.config["data"]["counts"]["train"])
     assert (told["computed"], told["from_cache"]) == (90, 0)
     assert run.metrics["best"]["accuracy"] > 0.8
+    # The training images calibrate the prediction sets, too.
+    sets, counts = run.metrics["prediction_sets"], run.config["data"]["counts"]
+    assert sets["images"] == counts["train"] + counts["validation"]
+    assert "each by a head that was fitted without it" in sets["fitted_on"]
     # The backbone stayed as it was in the file; only the head is new.
     bare = ViT.from_pretrained(source, num_classes=0)
     frozen = {weight.path: value for weight, value in zip(bare.weights, bare.get_weights(), strict=True)}
