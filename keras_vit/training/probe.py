@@ -182,11 +182,15 @@ def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData)
 def _calibration(
     head: Head, labels: np.ndarray, validation_logits: np.ndarray, validation_labels: np.ndarray
 ) -> CalibrationImages:
-    """Images that a head was not fitted to: those of the validation part, and with folds all others too."""
+    """Images that a head was not fitted to: those of the validation part, and with folds all others too.
+
+    Their corrupted copies, which come after them in the folds, are left out: later images are like the clean
+    ones.
+    """
     if head.out_of_fold is None:
         return CalibrationImages(validation_logits, validation_labels)
     return CalibrationImages(
-        np.concatenate([head.out_of_fold, validation_logits]),
+        np.concatenate([head.out_of_fold[: len(labels)], validation_logits]),
         np.concatenate([labels, validation_labels]),
         FOLDS,
     )

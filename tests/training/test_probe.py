@@ -16,7 +16,8 @@ from keras_vit.cache import FOLDER
 from keras_vit.errors import InputError
 from keras_vit.evaluation.calibration import fit_temperature, softmax
 from keras_vit.training.config import TrainConfig
-from keras_vit.training.head import FOLDS, GRID, fit_head
+from keras_vit.training.head import FOLDS, GRID, Head, fit_head
+from keras_vit.training.probe import _calibration
 from keras_vit.training.recipe import RECIPES
 from tests.helpers import tiny
 from tests.helpers.published import answers, recorded, tensors_of
@@ -126,6 +127,15 @@ def test_the_logits_of_each_image_are_of_a_head_without_its_fold():
     own = softmax(head.logits(features))[np.arange(45), labels]
     assert softmax(head.out_of_fold)[np.arange(45), labels].mean() < own.mean() - 0.02
     assert fit_head(*blobs(1), 3).out_of_fold is None
+
+
+@pytest.mark.same_on_every_backend
+def test_corrupted_copies_calibrate_nothing():
+    rows = np.arange(18.0).reshape(6, 3)  # two images, and two copies of each behind them
+    head = Head(np.zeros((4, 3)), np.zeros(3), 1.0, [], "folds", 0.0, rows)
+    found = _calibration(head, np.array([0, 1]), np.full((1, 3), 7.0), np.array([2]))
+    np.testing.assert_array_equal(found.logits, [*rows[:2], [7.0] * 3])
+    assert found.labels.tolist() == [0, 1, 2]
 
 
 @pytest.mark.same_on_every_backend
