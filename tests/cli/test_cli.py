@@ -125,7 +125,7 @@ def test_the_module_runs_as_a_command():
         ),
         (
             ["train", "--recipe", "nosuch"],
-            "--recipe must be one of 'default', 'drawn', 'finetune', 'lab', 'lora', 'probe'. "
+            "--recipe must be one of 'default', 'drawn', 'finetune', 'lab', 'lora', 'probe', 'robust'. "
             "Received: 'nosuch'. See keras-vit train --help.",
         ),
         (
