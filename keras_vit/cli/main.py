@@ -27,6 +27,7 @@ def parse(arguments: list[str]) -> Any:
 
     from keras_vit.cli.cache import Cache
     from keras_vit.cli.evaluate import Evaluate
+    from keras_vit.cli.explain import Explain
     from keras_vit.cli.export import Export
     from keras_vit.cli.inspect import Inspect
     from keras_vit.cli.predict import Predict
@@ -41,6 +42,7 @@ def parse(arguments: list[str]) -> Any:
         Annotated[Train, subcommand("train", description=getdoc(Train))]
         | Annotated[Evaluate, subcommand("evaluate", description=getdoc(Evaluate))]
         | Annotated[Predict, subcommand("predict", description=getdoc(Predict))]
+        | Annotated[Explain, subcommand("explain", description=getdoc(Explain))]
         | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
         | Annotated[Weights, subcommand("weights", description=getdoc(Weights))]
         | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]

@@ -27,6 +27,7 @@ class Predict:
       keras-vit predict runs/first strip_17.jpg strip_18.png
       keras-vit predict runs/first strip_17.jpg --json
       keras-vit predict runs/first strips/*.jpg --csv answers.csv --accept-risk 0.01
+      keras-vit predict runs/first strip_17.jpg --heatmap maps
     """
 
     run: Positional[Path]
@@ -42,6 +43,8 @@ class Predict:
     """print a JSON list with all probabilities"""
     csv: Path | None = None
     """write a table with a row per image to this new file, too"""
+    heatmap: Path | None = None
+    """also draw what speaks for the label over each image, as PNG into this folder; none is overwritten"""
 
     def __call__(self) -> int:
         if not self.images:
@@ -50,9 +53,21 @@ class Predict:
             _check_new(self.csv)
         keep_compilations()
         import_quietly(find_devices=True)
+        from keras_vit.runs.folder import load_run
         from keras_vit.runs.predict import predict
 
-        found = predict(self.run, self.images, self.flips_at_test, self.accept_risk)
+        run, heatmaps = load_run(self.run), None
+        if self.heatmap is not None:
+            from keras_vit.explain.names import picture_paths
+
+            heatmaps = picture_paths(self.images, self.heatmap, "--heatmap")
+        found = predict(run, self.images, self.flips_at_test, self.accept_risk)
+        if heatmaps is not None:
+            from keras_vit.explain.figure import heatmap_png
+            from keras_vit.explain.write import write_pictures
+
+            for _ in write_pictures(run.explanations(self.images), heatmaps, heatmap_png, "--heatmap"):
+                pass
         if self.csv is not None:
             write_csv(self.csv, [_row(item) for item in found])
         if self.json:

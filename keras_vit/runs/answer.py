@@ -21,6 +21,10 @@ PROJECTION = "ood_projection"
 FLIPS = 4
 """An image as it is, and its three mirror images."""
 
+NOT_FINITE = (
+    "the model gives no finite probabilities for it; its weights are damaged or its training diverged"
+)
+
 MAX_BATCH_SIZE = 256
 MAX_BATCH_BYTES = 2**28
 

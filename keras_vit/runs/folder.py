@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from keras_vit.validation import check_plain
 if TYPE_CHECKING:
     import keras
 
+    from keras_vit.explain.explanation import Explanation
     from keras_vit.model.weights.export import Format
 
 CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION, ADAPTER = (
@@ -97,6 +98,37 @@ class Run:
         rejection = self.rejection if "rejection" in self.metrics else None
         sets = self.prediction_sets
         return answer_model(self.model, self.temperature, rejection, self.preprocessing, flips, sets)
+
+    def explain(
+        self, images: Sequence[str | Path], class_name: str | None = None, block: int | None = None
+    ) -> "list[Explanation]":
+        """What the best model looks at in image files.
+
+        Args:
+            images: paths of image files.
+            class_name: the class that the gradient-weighted map speaks for; `None` is the likeliest one of
+                each image.
+            block: number of the block whose heads are shown, 0 for `block_0`; `None` is the last one, or the
+                attention pooling where the model has one.
+
+        Returns:
+            One `keras_vit.explain.explanation.Explanation` per image, in order. An image that cannot be read
+            gets an `error` and does not affect the others.
+
+        Raises:
+            InputError: there is no such class or block, or the run cannot be used.
+        """
+        return list(self.explanations(images, class_name, block))
+
+    def explanations(
+        self, images: Sequence[str | Path], class_name: str | None = None, block: int | None = None
+    ) -> "Iterator[Explanation]":
+        """`explain`, but each image is read when it is asked for: for more of them than memory holds."""
+        from keras_vit.runs.explain import explanations
+
+        return explanations(
+            self.model, self.answer_model, self.preprocessing, self.class_names, images, class_name, block
+        )
 
     def export_weights(self, path: str | Path, format: "Format") -> Path:
         """Writes the weights of the best model as timm or Hugging Face's transformers load them.

@@ -1,6 +1,5 @@
 """Classifies image files with a finished run."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_vit.data.reading import read_images
-from keras_vit.runs.answer import answer_images, batch_size
+from keras_vit.runs.answer import NOT_FINITE, answer_images, batch_size
 from keras_vit.runs.folder import Run, load_run
-from keras_vit.text import say
+from keras_vit.runs.image_notes import say_notes
 
 if TYPE_CHECKING:
     import keras
 
 READ_BYTES = 2**28
 """The most prepared images that are held in memory at once."""
-
-
-NOT_FINITE = (
-    "the model gives no finite probabilities for it; its weights are damaged or its training diverged"
-)
 
 
 @dataclass(frozen=True)
@@ -95,18 +89,7 @@ def _images_per_part(model: "keras.Model") -> int:
 
 def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Iterator[Prediction]:
     read = read_images(paths, run.preprocessing, fingerprints=False)
-    for path, info in zip(paths, read.infos, strict=True):
-        if info is not None and info.warning is not None:
-            say(f"{path}: {info.warning}", stream=sys.stderr)
-    wide = [
-        path for path, info in zip(paths, read.infos, strict=True) if info is not None and info.bits == 16
-    ]
-    if wide and run.preprocessing.pixel_range is None:
-        say(
-            f"{wide[0]}: 16 bits per channel, {len(wide)} such image{'s' * (len(wide) > 1)}; 0 to 65535 "
-            "become black to white, since the run has no range of its own.",
-            stream=sys.stderr,
-        )
+    say_notes(paths, read, run.preprocessing)
     readable = [read.inputs[i] for i in read.readable]
     answers = answer_images(model, readable, run.preprocessing)
     has_sets = "prediction_set" in answers

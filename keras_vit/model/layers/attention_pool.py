@@ -30,12 +30,14 @@ class AttentionPool(KernelLayer):
 
     Call arguments:
         mask: `(batch, tokens)`, False for tokens that it leaves out; Keras passes the mask of the input here.
+        return_attention: whether to return the attention too.
+        attention_change: added to the attention, see `SelfAttention`.
 
     Input shape:
         `(batch, tokens, dim)`; the number of tokens may be `None`.
 
     Output shape:
-        `(batch, dim)`.
+        `(batch, dim)`. The attention is `(batch, heads, patches)`; its last axis sums to 1.
 
     Example:
         >>> AttentionPool(num_heads=4, mlp_dim=128)(keras.random.normal((2, 49, 64))).shape
@@ -89,7 +91,7 @@ class AttentionPool(KernelLayer):
         self.norm.build((batch, 1, dim))
         self.mlp.build((batch, 1, dim))
 
-    def call(self, tokens, mask=None):
+    def call(self, tokens, mask=None, return_attention=False, attention_change=None):
         check_left(tokens.shape[1], self.num_prefix_tokens)
         if self.num_prefix_tokens:
             tokens = tokens[:, self.num_prefix_tokens :]  # b n d
@@ -103,10 +105,13 @@ class AttentionPool(KernelLayer):
         scores = ops.einsum("hk,bnhk->bhn", query, key_value[:, :, 0]) * head_dim**-0.5
         mask = attention_mask_of(mask, tokens=tokens.shape[1])  # b 1 1 n
         attention = ops.softmax(masked(scores, mask if mask is None else mask[:, 0]), axis=-1)  # b h n
+        if attention_change is not None:
+            attention = attention + ops.cast(attention_change, attention.dtype)
         out = ops.einsum("bhn,bnhk->bhk", ops.cast(attention, scores.dtype), key_value[:, :, 1])  # b h k
         x = self.projection(ops.reshape(out, (-1, 1, dim)))  # b 1 d
         x = x + ops.cast(self.mlp(self.norm(x)), x.dtype)
-        return ops.squeeze(x, axis=1)  # b d
+        x = ops.squeeze(x, axis=1)  # b d
+        return (x, attention) if return_attention else x
 
     def compute_mask(self, inputs, previous_mask=None):
         return None

@@ -45,7 +45,7 @@ class EncoderBlock(KernelLayer):
     Call arguments:
         return_attention: whether to return the attention too.
         first: see `SelfAttention`.
-        attention_mask, padding_mask, mask, x_mask: see `SelfAttention`.
+        attention_mask, padding_mask, mask, x_mask, attention_change: see `SelfAttention`.
 
     Input shape:
         `(batch, tokens, dim)`; the number of tokens may be `None`.
@@ -166,6 +166,7 @@ class EncoderBlock(KernelLayer):
         mask=None,
         x_mask=None,
         first=None,
+        attention_change=None,
     ):
         mask = attention_mask_of(
             mask, x_mask, padding_mask, attention_mask=attention_mask, tokens=x.shape[1]
@@ -178,6 +179,7 @@ class EncoderBlock(KernelLayer):
                 return_attention=return_attention,
                 first=first,
                 attention_mask=mask,
+                attention_change=attention_change,
             )
             if return_attention:
                 return _scaled(out[0], self.attention_scale), out[1]

@@ -41,6 +41,8 @@ class SelfAttention(KernelLayer):
             False where a token (the axis before the last) does not look at another (the last axis).
         padding_mask: `(batch, tokens)`, False for tokens that none looks at.
         mask, x_mask: as padding_mask; Keras passes the mask of the input here.
+        attention_change: added to the attention, `(batch, heads, tokens or first, tokens)`, which is then
+            computed step by step. The gradient with respect to zeros here is that of the attention.
 
     Input shape:
         `(batch, tokens, dim)`; the number of tokens may be `None`.
@@ -125,6 +127,7 @@ class SelfAttention(KernelLayer):
         mask=None,
         x_mask=None,
         first=None,
+        attention_change=None,
     ):
         tokens = ops.shape(x)[1]  # x.shape has None where TensorFlow does not know it
         mask = attention_mask_of(
@@ -139,8 +142,11 @@ class SelfAttention(KernelLayer):
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         dropped = training and self.attention_dropout_rate
-        if return_attention or dropped or fused_is_slower(query):
+        changed = attention_change is not None
+        if return_attention or changed or dropped or fused_is_slower(query):
             attention = attention_of(query, key, mask)  # b h n n
+            if changed:
+                attention = attention + ops.cast(attention_change, attention.dtype)
             out = attended(self.attention_dropout(attention, training=training), value)  # b n h k
         else:
             out = ops.dot_product_attention(query, key, value, mask=mask)  # b n h k

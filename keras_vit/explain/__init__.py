@@ -1,0 +1,1 @@
+"""What a ViT looks at: attention, rollout, gradient-weighted attention, and whether to believe them."""
