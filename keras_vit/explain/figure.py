@@ -91,7 +91,7 @@ def show(axis: "Axes", pixels: np.ndarray | None, values: np.ndarray | None, box
     if values is not None:
         assert box is not None
         where = (box.left, box.right, box.bottom, box.top)
-        axis.imshow(values, cmap=_colours(), extent=where, interpolation="bilinear")
+        axis.imshow(values, cmap=colours(), extent=where, interpolation="bilinear")
     axis.set_xlim(0, width)
     axis.set_ylim(height, 0)
     axis.set_xticks([])
@@ -100,7 +100,7 @@ def show(axis: "Axes", pixels: np.ndarray | None, values: np.ndarray | None, box
 
 
 @cache
-def _colours() -> "ListedColormap":
+def colours() -> "ListedColormap":
     """Inferno, more opaque the higher the value: the picture stays visible where a map is low."""
     import matplotlib
     from matplotlib.colors import ListedColormap

@@ -296,5 +296,18 @@ def picture(pixels: np.ndarray) -> str:
     return _data_uri("image/png", file.getvalue())
 
 
+def paletted(pixels: np.ndarray) -> str:
+    """A PNG of at most 128 colours as a data URI, a third of the size of `picture`.
+
+    Args:
+        pixels: uint8 (height, width, 3).
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).quantize(128, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return _data_uri("image/png", file.getvalue())
+
+
 def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -9,7 +9,7 @@ import numpy as np
 from keras_vit.evaluation.selective import least_percent, least_referred
 from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_run
 from keras_vit.model.weights.describe import told_in_words
-from keras_vit.report import findings, set_plots
+from keras_vit.report import explanation, findings, set_plots
 from keras_vit.report import run_plots as plots
 from keras_vit.report.kit import BLUE, ORANGE, decimal, groups, name_of, picture, render, shape, words
 
@@ -40,6 +40,7 @@ def render_report(
     layer_table: dict[str, Any] | None,
     audit: dict[str, Any] | None,
     mistake_images: list[np.ndarray],
+    explained: Mapping[str, Any] | None = None,
 ) -> str:
     """The page of a run, as text to be written in UTF-8.
 
@@ -60,6 +61,8 @@ def render_report(
             section out.
         audit: The result of the audit of the data, any JSON. None leaves the section out.
         mistake_images: For each of `metrics["mistakes"]`, its uint8 pixels (height, width, 1 or 3).
+        explained: What the model looks at and has learned, as `keras_vit.training.explained` gives it. None
+            leaves the sections out.
 
     Raises:
         ValueError: There is not one picture per mistake, or a picture has another shape or dtype.
@@ -104,6 +107,7 @@ def render_report(
         warnings=findings.warnings(audit, metrics["best"]["images"]),
         listed=LISTED,
         many=many,
+        explained=explanation.parts(explained) if explained else None,
     )
 
 

@@ -27,6 +27,7 @@ from keras_vit.sealed import seal
 from keras_vit.training.adapter import save_adapter
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
 from keras_vit.training.config import TrainConfig, to_dict
+from keras_vit.training.explained import explained
 from keras_vit.training.lora import lora_layers, merge_lora
 from keras_vit.training.options import command_of
 from keras_vit.training.start import Start
@@ -162,11 +163,12 @@ def write_run(
     described = seal(described, folder, run_folder.BOUND)
     files.write_json(folder / run_folder.CONFIG, described)
     curves: dict[str, Any] = {name: [row.get(name) for row in history] for name in history[0]}
+    layers = summary(plain)
     report = render_report(
         config=described,
         metrics=metrics,
         history=curves,
-        layer_table=summary(plain).to_dict(),
+        layer_table=layers.to_dict(),
         audit=audit.to_dict(),
         mistake_images=[
             shown_pixels(
@@ -174,6 +176,7 @@ def write_run(
             )
             for mistake in metrics["mistakes"]
         ],
+        explained=explained(plain, data, metrics, layers.to_dict()["totals"]["mult_adds"]),
     )
     files.write_text(folder / run_folder.REPORT, report)
     for leftover in (folder / CHECKPOINT, folder / BEST, *folder.glob("*.new")):
