@@ -1,7 +1,5 @@
 """Pictures of an explanation, as PNG."""
 
-import io
-from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -9,7 +7,7 @@ import numpy as np
 
 from keras_vit.explain.explanation import Explanation
 from keras_vit.explain.placement import Box
-from keras_vit.report.kit import STYLE
+from keras_vit.report.kit import png
 from keras_vit.text import shown
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ COLUMNS = 7
 """At most so many pictures side by side."""
 
 INCHES = 2.1  # the side of one picture
-DPI = 100
 OPACITY = 0.8  # of the highest value of a map over its picture; the lowest hides nothing
 LONGEST_NAME = 60  # characters of a name in a title
 
@@ -53,7 +50,7 @@ def figure_png(explanation: Explanation) -> bytes:
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
 
-    return _png(draw, columns * INCHES, rows * (INCHES + 0.25) + 0.4)
+    return png(draw, columns * INCHES, rows * (INCHES + 0.25) + 0.4)
 
 
 def heatmap_png(explanation: Explanation) -> bytes:
@@ -63,7 +60,7 @@ def heatmap_png(explanation: Explanation) -> bytes:
         figure.suptitle(title(explanation), fontsize=9, x=0.01, ha="left")
         show(figure.subplots(), explanation.pixels, explanation.gradient_weighted, explanation.box)
 
-    return _png(draw, 4.4, 4.4)
+    return png(draw, 4.4, 4.4)
 
 
 def title(explanation: Explanation) -> str:
@@ -114,15 +111,3 @@ def _short(name: str | None) -> str:
     """A name that fits into a title; its end says most."""
     text = shown(name)
     return text if len(text) <= LONGEST_NAME else "\u2026" + text[-LONGEST_NAME:]
-
-
-def _png(draw: Callable[["Figure"], None], width: float, height: float) -> bytes:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({**STYLE, "axes.titlelocation": "left"}):
-        figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
-        draw(figure)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()

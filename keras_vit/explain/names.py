@@ -30,10 +30,20 @@ def picture_paths(images: Sequence[str | Path], folder: Path, option: str) -> li
             name = f"{stem}-{number}"
         taken.add(name.casefold())
         paths.append(folder / f"{name}.png")
+    check_new(paths, option)
+    return paths
+
+
+def check_new(paths: Sequence[Path], option: str) -> None:
+    """Raises InputError if there is something at one of these paths.
+
+    Args:
+        paths: of files that are to be written.
+        option: the command's option that names their folder, for the error message.
+    """
     for path in paths:
         if os.path.lexists(path):
             raise InputError(f"There is a {path} already: remove it, or choose another {option}.")
-    return paths
 
 
 def _stem(image: Path) -> str:

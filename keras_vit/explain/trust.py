@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_vit.data.image_set import Image, evenly
+from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import Preprocessing, scale_pixels
 from keras_vit.evaluation.calibration import softmax
 from keras_vit.explain.inside import Inside
@@ -32,6 +34,15 @@ def probabilities_of(vit: "ViT", preprocessing: Preprocessing, temperature: floa
         return softmax(np.asarray(keras.ops.convert_to_numpy(logits), np.float64) / temperature)
 
     return found
+
+
+MEAN_IMAGES = 200
+
+
+def mean_pixel(images: Sequence[Image], preprocessing: Preprocessing) -> np.ndarray:
+    """The mean of each channel over prepared training images, at most 200 of them: float32 (channels,)."""
+    pixels = read_pixels([images[i] for i in evenly(len(images), MEAN_IMAGES)], preprocessing)
+    return pixels.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
 
 
 def trust(

@@ -5,9 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_vit.report.kit import BLUE, ORANGE, SOFT, horizontal_lines, picture, svg, title_above_legend
+from keras_vit.report.kit import (
+    BLUE,
+    ORANGE,
+    SOFT,
+    horizontal_lines,
+    picture,
+    png,
+    svg,
+    title_above_legend,
+)
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PER_ROW = 7
@@ -73,38 +83,49 @@ def distances(values: Sequence[Sequence[float]], longest: int) -> str:
 
 def trust_curve(title: str, curve: Mapping[str, Any]) -> str:
     """A deletion or insertion curve, with that by chance."""
-    from matplotlib.ticker import PercentFormatter
-
-    def draw(figure: "Figure") -> None:
-        axes = figure.subplots()
-        axes.plot(curve["shares"], curve["by_map"], "-", color=BLUE, label="by the map", clip_on=False)
-        axes.plot(
-            curve["shares"], curve["by_chance"], "--", color=ORANGE, label="in random order", clip_on=False
-        )
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-        axes.set_xlabel("patches changed")
-        axes.set_ylabel("probability")
-        horizontal_lines(axes)
-        title_above_legend(axes, title, 2)
-
-    return svg(draw, 4.2, 3.2)
+    return svg(lambda figure: draw_curve(figure.subplots(), title, curve), 4.2, 3.2)
 
 
 def randomised(parts: Sequence[tuple[str, float]]) -> str:
     """The rank correlation of the maps with those of the model, by how much is randomised."""
+    return svg(lambda figure: draw_randomised(figure.subplots(), parts), 4.2, 3.6)
+
+
+def trust_png(trust: Mapping[str, Any]) -> bytes:
+    """Both curves and the check by randomised weights, side by side."""
 
     def draw(figure: "Figure") -> None:
-        axes = figure.subplots()
-        names = ["nothing", *(name for name, _ in parts)]
-        axes.plot(range(len(names)), [1.0, *(value for _, value in parts)], "o-", color=BLUE, markersize=4)
-        axes.axhline(0, color=SOFT, linewidth=1, linestyle=":")
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
-        axes.set_ylim(min(-0.2, *(value for _, value in parts)) - 0.05, 1.05)
-        axes.set_ylabel("rank correlation")
-        axes.set_title("Weights shuffled down to")
-        horizontal_lines(axes)
+        axes = figure.subplots(1, 3)
+        draw_curve(axes[0], "Deletion", trust["deletion"])
+        draw_curve(axes[1], "Insertion", trust["insertion"])
+        draw_randomised(axes[2], trust["randomised"])
 
-    return svg(draw, 4.2, 3.6)
+    return png(draw, 12.6, 3.8)
+
+
+def draw_curve(axes: "Axes", title: str, curve: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    shares = curve["shares"]
+    axes.plot(shares, curve["by_map"], "-", color=BLUE, label="by the map", clip_on=False)
+    axes.plot(shares, curve["by_chance"], "--", color=ORANGE, label="in random order", clip_on=False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.set_xlabel("patches changed")
+    axes.set_ylabel("probability")
+    horizontal_lines(axes)
+    title_above_legend(axes, title, 2)
+
+
+def draw_randomised(axes: "Axes", parts: Sequence[tuple[str, float]]) -> None:
+    names = ["nothing", *(name for name, _ in parts)]
+    values = [1.0, *(value for _, value in parts)]
+    axes.plot(range(len(names)), values, "o-", color=BLUE, markersize=4)
+    axes.axhline(0, color=SOFT, linewidth=1, linestyle=":")
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+    axes.set_ylim(min(-0.2, *values) - 0.05, 1.05)
+    axes.set_ylabel("rank correlation")
+    axes.set_title("Weights shuffled down to")
+    horizontal_lines(axes)

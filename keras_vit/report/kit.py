@@ -236,6 +236,15 @@ PICTURE_LIMIT = 512  # a large picture is reduced to this
 
 def svg(draw: "Callable[[Figure], None]", width: float, height: float) -> str:
     """An SVG of width x height inches as a data URI, drawn by `draw` on a new figure."""
+    return _data_uri("image/svg+xml", _drawn(draw, width, height, format="svg", metadata={"Date": None}))
+
+
+def png(draw: "Callable[[Figure], None]", width: float, height: float) -> bytes:
+    """A PNG of width x height inches, 100 pixels per inch, drawn by `draw` on a new figure."""
+    return _drawn(draw, width, height, format="png", dpi=100, metadata={"Software": None})
+
+
+def _drawn(draw: "Callable[[Figure], None]", width: float, height: float, **options: Any) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -243,8 +252,8 @@ def svg(draw: "Callable[[Figure], None]", width: float, height: float) -> str:
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return _data_uri("image/svg+xml", file.getvalue())
+        figure.savefig(file, **options)
+    return file.getvalue()
 
 
 def title_above_legend(axes: "Axes", title: str, columns: int) -> None:

@@ -14,21 +14,19 @@ from keras_vit.explain.learned import attention_distance, filters, position_simi
 from keras_vit.explain.maps import maps_of
 from keras_vit.explain.overlay import strip
 from keras_vit.explain.placement import place
-from keras_vit.explain.trust import RANDOM_ORDERS, probabilities_of, trust
+from keras_vit.explain.trust import RANDOM_ORDERS, mean_pixel, probabilities_of, trust
 from keras_vit.model.vit import ViT
 
 CLASSES = 12
 """At most so many classes have a right image: a page of a hundred would be large."""
 
 TRIED = 4  # test images per class, of which the first right one is shown
-DISTANCE_IMAGES = 16
-TRUST_IMAGES = 12
-TRUST_STEPS = 14
+DISTANCE_IMAGES = 8
+TRUST_IMAGES = 10
+TRUST_STEPS = 10
 
 TRUST_WORK = 3e11
 """Mult-adds of the curves above which a report has none: about five seconds of two cores."""
-
-MEAN_IMAGES = 200  # training images whose mean replaces patches
 
 
 def explained(vit: ViT, data: ImageData, metrics: Mapping[str, Any], mult_adds: int | None) -> dict[str, Any]:
@@ -109,6 +107,5 @@ def _trust(vit, data, probabilities, mult_adds):
     if mult_adds is None or copies * mult_adds > TRUST_WORK:
         return None
     images = _pixels(data, data.split.test[evenly(len(data.split.test), TRUST_IMAGES)])
-    train = data.split.train[evenly(len(data.split.train), MEAN_IMAGES)]
-    mean = _pixels(data, train).mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
+    mean = mean_pixel(data.image_set.take(data.split.train).images, data.preprocessing)
     return trust(vit, probabilities, images, data.preprocessing, mean, TRUST_STEPS)
