@@ -40,6 +40,9 @@ class Explain:
     """number of the block whose heads are shown, 0 for block_0; by default the last one, or the attention
     pooling"""
 
+    removal: bool = False
+    """also search which patches, replaced by the training mean, take the class away soonest: seconds per
+    image for a small model, minutes for a large one"""
     trust: bool = False
     """measure on test images how far the maps can be believed, into trust.json and trust.png; this takes
     minutes for a large model"""
@@ -55,10 +58,12 @@ class Explain:
         from keras_vit.explain.names import picture_paths
         from keras_vit.explain.write import write_pictures
         from keras_vit.runs.folder import load_run
+        from keras_vit.runs.trust import removal_search
 
         run = load_run(self.run)
         paths = picture_paths(self.images, self.out, "--out")
-        found = run.explanations(self.images, self.class_name, self.block)
+        search = removal_search(run) if self.removal else None
+        found = run.explanations(self.images, self.class_name, self.block, search)
         failed = False
         for item, path in write_pictures(found, paths, figure_png, "--out"):
             say(f"{shown(item.image)}  {item.error or path}")
@@ -66,8 +71,8 @@ class Explain:
         return FAILED if failed else FINE
 
     def _trust(self) -> int:
-        if self.images or self.class_name is not None or self.block is not None:
-            raise InputError("--trust takes the run's own test images: omit files, --class and --block.")
+        if self.images or self.class_name is not None or self.block is not None or self.removal:
+            raise InputError("--trust takes the run's own test images: omit the other options.")
         paths = [self.out / name for name in ("trust.json", "trust.png")]
         check_new(paths, "--out")
         keep_compilations()

@@ -23,6 +23,8 @@ class Explanation:
         rollout: float32 (rows, columns), attention rollout (Abnar and Zuidema 2020).
         gradient_weighted: float32 (rows, columns), gradient-weighted attention (Chefer, Gur and Wolf 2021)
             for `class_name`: 0 where a patch does not speak for it.
+        removal: float32 (rows, columns), see `keras_vit.explain.removal.removal_map`; `None` if not
+            asked for.
         pixels: uint8 (height, width, 1 or 3), the picture in its own size.
         box: where the patches lie on it.
         error: why there is no answer; or `None`. The arrays are `None` then.
@@ -37,6 +39,7 @@ class Explanation:
     heads: np.ndarray | None = None
     rollout: np.ndarray | None = None
     gradient_weighted: np.ndarray | None = None
+    removal: np.ndarray | None = None
     pixels: np.ndarray | None = None
     box: Box | None = None
     error: str | None = None

@@ -24,7 +24,7 @@ LONGEST_NAME = 60  # characters of a name in a title
 
 
 def figure_png(explanation: Explanation) -> bytes:
-    """One figure: the picture, the heads, the rollout, and the gradient-weighted attention over the picture.
+    """One figure: the picture, and over it the heads, the rollout, and the attention that speaks for a class.
 
     Args:
         explanation: of an image that could be read.
@@ -37,6 +37,7 @@ def figure_png(explanation: Explanation) -> bytes:
         *((f"{where}, head {i}", head) for i, head in enumerate(found.heads)),
         ("rollout", found.rollout),
         (f"for {_short(found.class_name)}", found.gradient_weighted),
+        *([("removal", found.removal)] if found.removal is not None else []),
     ]
     rows = -(-len(panels) // COLUMNS)
     columns = -(-len(panels) // rows)

@@ -1,6 +1,6 @@
 """What a finished run looks at in image files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ def explanations(
     images: Sequence[str | Path],
     class_name: str | None = None,
     block: int | None = None,
+    removal: Callable[[np.ndarray, int], np.ndarray] | None = None,
 ) -> Iterator[Explanation]:
     """See `keras_vit.Run.explain`; the images are read while the iterator advances.
 
@@ -46,6 +47,7 @@ def explanations(
         images: paths of image files.
         class_name: see `Run.explain`.
         block: see `Run.explain`.
+        removal: from a prepared image and a class to the map of the search; `None` searches for none.
 
     Raises:
         InputError: there is no such class or block.
@@ -58,7 +60,7 @@ def explanations(
         )
     paths = [Path(image) for image in images]
     wanted = None if class_name is None else list(class_names).index(class_name)
-    return _explanations(inside, answers, preprocessing, class_names, paths, wanted, block)
+    return _explanations(inside, answers, preprocessing, class_names, paths, wanted, block, removal)
 
 
 def _explanations(
@@ -69,6 +71,7 @@ def _explanations(
     paths: Sequence[Path],
     wanted: int | None,
     block: int | None,
+    removal: Callable[[np.ndarray, int], np.ndarray] | None,
 ) -> Iterator[Explanation]:
     height, width, _ = preprocessing.image_shape
     for start in range(0, len(paths), TOGETHER):
@@ -79,8 +82,8 @@ def _explanations(
         found = answer_images(answers, inputs, preprocessing)
         finite = np.flatnonzero(np.isfinite(found["probabilities"]).all(axis=1))
         classes = found["label"] if wanted is None else np.full(len(inputs), wanted)
-        scaled = scale_pixels(read_pixels([inputs[i] for i in finite], preprocessing), preprocessing)
-        maps = maps_of(inside, scaled, classes[finite], block)
+        prepared = read_pixels([inputs[i] for i in finite], preprocessing)
+        maps = maps_of(inside, scale_pixels(prepared, preprocessing), classes[finite], block)
         row_of = {read.readable[i]: i for i in finite}
         for i, (path, reason) in enumerate(zip(part, read.reasons, strict=True)):
             if i not in row_of:
@@ -99,6 +102,7 @@ def _explanations(
                 heads=maps.heads[at],
                 rollout=maps.rollout[at],
                 gradient_weighted=maps.gradient_weighted[at],
+                removal=None if removal is None else removal(prepared[at], int(classes[row])),
                 pixels=pixels,
                 box=place(pixels.shape[0], pixels.shape[1], height, width, preprocessing.aspect),
             )

@@ -22,6 +22,7 @@ from keras_vit.validation import check_plain
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from keras_vit.explain.explanation import Explanation
     from keras_vit.model.weights.export import Format
@@ -121,13 +122,27 @@ class Run:
         return list(self.explanations(images, class_name, block))
 
     def explanations(
-        self, images: Sequence[str | Path], class_name: str | None = None, block: int | None = None
+        self,
+        images: Sequence[str | Path],
+        class_name: str | None = None,
+        block: int | None = None,
+        removal: "Callable[[np.ndarray, int], np.ndarray] | None" = None,
     ) -> "Iterator[Explanation]":
-        """`explain`, but each image is read when it is asked for: for more of them than memory holds."""
+        """`explain`, but each image is read when it is asked for: for more of them than memory holds.
+
+        `removal` is what `keras_vit.runs.trust.removal_search` gives, for one more map.
+        """
         from keras_vit.runs.explain import explanations
 
         return explanations(
-            self.model, self.answer_model, self.preprocessing, self.class_names, images, class_name, block
+            self.model,
+            self.answer_model,
+            self.preprocessing,
+            self.class_names,
+            images,
+            class_name,
+            block,
+            removal,
         )
 
     def export_weights(self, path: str | Path, format: "Format") -> Path:

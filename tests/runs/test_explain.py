@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def output_of(*words):
 @pytest.mark.same_on_every_backend
 def test_explain_command(trained, files, tmp_path):
     out = tmp_path / "maps"
-    code, printed = output_of("explain", trained[0], *files, "--out", out, "--class", "dots", "--block", 0)
+    words = ["--out", out, "--class", "dots", "--block", 0, "--removal"]
+    code, printed = output_of("explain", trained[0], *files, *words)
     assert code == FAILED
     assert f"{files[1]}  not a readable JPEG" in printed
     assert sorted(path.name for path in out.iterdir()) == ["0-3.png", "0.png", "1.png"]
@@ -98,6 +100,7 @@ def test_explain_command(trained, files, tmp_path):
     [
         (["--class", "rust"], "The run has no such class"),
         (["--block", "7"], "block must be 0 to 0"),
+        (["--trust"], "--trust takes the run's own test images: omit the other options"),
     ],
 )
 def test_explain_command_writes_nothing_for_wrong_words(trained, files, tmp_path, words, message):
@@ -122,3 +125,19 @@ def test_a_folder_in_which_nothing_was_drawn_is_not_left(trained, files, tmp_pat
     code, _ = output_of("explain", trained[0], files[1], "--out", tmp_path / "maps")
     assert code == FAILED
     assert not (tmp_path / "maps").exists()
+
+
+@pytest.mark.same_on_every_backend
+def test_trust_command(trained, tmp_path):
+    out = tmp_path / "trust"
+    code, printed = output_of("explain", trained[0], "--trust", "--out", out)
+    assert code == FINE
+    found = json.loads((out / "trust.json").read_text())
+    ratio = found["deletion"]["area"] / found["deletion"]["area_by_chance"]
+    assert f"ratio {ratio:.2f}" in printed
+    assert [name for name, _ in found["randomised"]] == ["head", "block_0", "embedding"]
+    with Image.open(out / "trust.png") as picture:
+        assert picture.size[0] > 1000
+    code, printed = output_of("explain", trained[0], "--trust", "--out", out)
+    assert "trust.json already: remove it, or choose another --out" in printed
+    assert code not in (FINE, FAILED)
