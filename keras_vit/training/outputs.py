@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from keras_vit import files
 from keras_vit.data.audit import Audit
+from keras_vit.data.image_set import Image
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.judge import judge
@@ -72,6 +74,7 @@ def finish(
     history: list[dict],
     best: KeepBest,
     last_weights: list[np.ndarray],
+    examples: Sequence[Image] = (),
 ) -> None:
     """Evaluates the run in every process; the chief writes the files.
 
@@ -84,6 +87,7 @@ def finish(
         history: one dict per epoch.
         best: which epoch is the best.
         last_weights: of the last epoch.
+        examples: of what is to be rejected.
     """
     images = data.images_in_equal_batches("test", "validation")
     tests, validations = len(data.split.test), len(data.split.validation)
@@ -107,7 +111,9 @@ def finish(
             last_epoch=history[-1]["epoch"],
         )
         seconds = round(sum(row["seconds"] for row in history), 1)
-        write_run(folder, {**described, "seconds": seconds}, model, data, audit, history, metrics)
+        write_run(
+            folder, {**described, "seconds": seconds}, model, data, audit, history, metrics, examples=examples
+        )
 
     model.distribution.from_chief(write)
 
@@ -122,6 +128,7 @@ def write_run(
     metrics: dict[str, Any],
     features: FeatureReader | None = None,
     record: ImageRecord | None = None,
+    examples: Sequence[Image] = (),
 ) -> None:
     """Writes the files of a run; the checkpoints are removed last, when all else is there.
 
@@ -135,9 +142,10 @@ def write_run(
         metrics: of `judge`; gets the entry `rejection`.
         features: gives the features of images, where they need not be computed from the model.
         record: of the images, if it has changed since the beginning of the run.
+        examples: of what is to be rejected.
     """
     plain = _plain(model)
-    rejection, metrics["rejection"] = judge_ood(plain, data, features)
+    rejection, metrics["rejection"] = judge_ood(plain, data, features, "weights" in described, examples)
     if rejection:
         rejection.save(folder / run_folder.REJECTION)
     files.write_csv(folder / run_folder.HISTORY, history)

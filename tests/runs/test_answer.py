@@ -18,14 +18,13 @@ from keras_vit.runs import predict as predict_module
 from keras_vit.runs.answer import (
     MAX_BATCH_BYTES,
     Flips,
-    OODDistance,
     answer_images,
     answer_model,
     batch_size,
-    ood_distance,
 )
 from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import load_run
+from keras_vit.runs.ood_distance import OODDistance, ood_distance
 from keras_vit.runs.ood_features import ood_features
 from tests.helpers.checks import randomize
 
@@ -53,7 +52,7 @@ def detector_of(features):
     rng = np.random.default_rng(0)
     dim = features.shape[1]
     projection = rng.normal(0, 1 / dim, (dim, 6)).astype("float32")
-    detector = OODDetector(projection, (features[:4] @ projection).astype("float32"), 0.0)
+    detector = OODDetector.shared(projection, (features[:4] @ projection).astype("float32"), 0.0)
     middle = len(features) // 2
     return dataclasses.replace(
         detector, threshold=float(np.sort(detector.distances(features))[middle : middle + 2].mean())
@@ -254,7 +253,7 @@ def test_images_that_do_not_fit_in_memory_get_the_same_answers(monkeypatch):
 def random_detector(dim=40, classes=3):
     rng = np.random.default_rng(0)
     projection = rng.normal(size=(dim, dim)).astype("float32")
-    return OODDetector(projection, rng.normal(0, 30, (classes, dim)).astype("float32"), 1.0)
+    return OODDetector.shared(projection, rng.normal(0, 30, (classes, dim)).astype("float32"), 1.0)
 
 
 def test_the_layer_has_the_distances_of_the_detector():

@@ -70,8 +70,10 @@ def small(request):
     features = ood_features(plain).predict(scaled, verbose=0)
     projection = rng.normal(0, 1 / features.shape[1], (features.shape[1], 5)).astype("float32")
     centers = (features[:4] @ projection).astype("float32")
-    farthest = OODDetector(projection, centers, 0.0).distances(features)
-    rejection = OODDetector(projection, centers, float(np.sort(farthest)[20:22].mean()))  # half of the images
+    farthest = OODDetector.shared(projection, centers, 0.0).distances(features)
+    rejection = OODDetector.shared(
+        projection, centers, float(np.sort(farthest)[20:22].mean())
+    )  # half of the images
     run = SimpleNamespace(
         model=model,
         preprocessing=preprocessing,
