@@ -71,9 +71,7 @@ def small(request):
     projection = rng.normal(0, 1 / features.shape[1], (features.shape[1], 5)).astype("float32")
     centers = (features[:4] @ projection).astype("float32")
     farthest = OODDetector.shared(projection, centers, 0.0).distances(features)
-    rejection = OODDetector.shared(
-        projection, centers, float(np.sort(farthest)[20:22].mean())
-    )  # half of the images
+    rejection = OODDetector.shared(projection, centers, float(np.sort(farthest)[20:22].mean()))
     run = SimpleNamespace(
         model=model,
         preprocessing=preprocessing,
