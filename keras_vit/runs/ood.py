@@ -15,6 +15,7 @@ from keras_vit.evaluation.ood import SHARE, OODDetector, why_too_few
 from keras_vit.evaluation.ood_fit import METHOD, Pieces, fit_ood_detector, own_covariances
 from keras_vit.runs.ood_features import ood_columns, ood_features
 from keras_vit.runs.ood_images import DRAWN, ood_example_images
+from keras_vit.text import say
 
 if TYPE_CHECKING:
     import keras
@@ -126,11 +127,17 @@ def judge_ood(
             if tried and tried.rejects(to_choose).mean() > rejected:
                 name, detector, rejected = other, tried, tried.rejects(to_choose).mean()
     shown = [YOURS] if len(counted) else []
+    alone = own_covariances(_counts(labels), pieces_of(name, columns))
+    if not alone.all():
+        why = (
+            "each has few images" if alone.any() or len(labels) < 20 * len(alone) else "theirs would be large"
+        )
+        say(f"rejection: {int((~alone).sum())} of {len(alone)} classes share a covariance: {why}")
     judged |= {
         "threshold": detector.threshold,
         "features": name,
         "bytes": detector.num_bytes,
-        "shared_covariance": int((~own_covariances(_counts(labels), pieces_of(name, columns))).sum()),
+        "shared_covariance": int((~alone).sum()),
         "chosen_by": len(choosing),
         "rates": [
             reject_rate(kind, detector.rejects(features[kind]))
