@@ -14,10 +14,10 @@ from keras_vit import ViT
 from keras_vit.data import reading
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels, scale_pixels
 from keras_vit.errors import InputError
-from keras_vit.evaluation.ood import OODDetector
+from keras_vit.evaluation.ood_fit import fit_ood_detector
 from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import load_run
-from keras_vit.runs.ood_features import ood_features
+from keras_vit.runs.ood_features import ood_columns, ood_features
 from keras_vit.runs.predict import predict
 from keras_vit.serving.bundle import export
 from keras_vit.serving.formats import check, to_litert, to_onnx, to_openvino, write
@@ -68,10 +68,14 @@ def small(request):
     preprocessing = Preprocessing(arguments["image_shape"])
     scaled = scale_pixels(images, preprocessing)
     features = ood_features(plain).predict(scaled, verbose=0)
-    projection = rng.normal(0, 1 / features.shape[1], (features.shape[1], 5)).astype("float32")
-    centers = (features[:4] @ projection).astype("float32")
-    farthest = OODDetector.shared(projection, centers, 0.0).distances(features)
-    rejection = OODDetector.shared(projection, centers, float(np.sort(farthest)[20:22].mean()))
+    columns = ood_columns(model)
+    pieces = [[columns["texture"], columns["head"]], [columns["half"]]]
+    # Two classes with Gaussians of their own, and a threshold that rejects half of the images.
+    noisy = np.tile(features, (4, 1)) * rng.normal(1, 0.1, (4 * len(features), 1))
+    labels = np.arange(len(noisy)) % 2
+    rejection, _ = fit_ood_detector(noisy, labels, features, columns=pieces)
+    farthest = np.sort(rejection.distances(features))
+    rejection = dataclasses.replace(rejection, threshold=float(farthest[20:22].mean()))
     run = SimpleNamespace(
         model=model,
         preprocessing=preprocessing,
