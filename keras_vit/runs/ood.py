@@ -33,8 +33,8 @@ GAUSSIANS = (
 )
 """Which columns of `ood_features` the Gaussians judge: those of one Gaussian are joined by "and", several
 Gaussians by a comma. On development images the second was the best for models that were trained from scratch,
-and the third for published weights; the first is nearly as good there, and rejects fewer images of the same kind
-that are a little blurred or compressed: see benchmarks/accuracy.md."""
+and the third for published weights; the first is nearly as good there, and rejects fewer images of the same
+kind that are a little blurred or compressed: see benchmarks/accuracy.md."""
 
 FEWEST_EXAMPLES = 20
 """Of the user's own: with fewer, half of them are too few to choose by."""

@@ -60,7 +60,10 @@ class OODDistance(layers.Layer):
 
     def call(self, features):
         features = features[:, features.shape[-1] - self.width :]
-        squared = ops.convert_to_tensor(self.offsets)  # k
+        # The offsets are added before the sum: OpenVINO adds them to the wrong numbers behind it, for batches
+        # of more than one image.
+        squares = []
+        offset = ops.expand_dims(self.offsets / self.ranks[0], -1)  # k 1
         for i, (pieces, maps, rank) in enumerate(zip(self.pieces, self.maps, self.ranks, strict=True)):
             taken = [features[:, start:stop] for start, stop in pieces]
             given = ops.concatenate(taken, axis=-1) if len(taken) > 1 else taken[0]
@@ -69,8 +72,9 @@ class OODDistance(layers.Layer):
                 projected = ops.matmul(given, self.projections[i])  # b (k r)
             projected = ops.reshape(projected, (-1, maps, rank))  # b k r
             away = projected - ops.convert_to_tensor(self.centers[i])  # b k r
-            squared = squared + ops.sum(ops.square(away), axis=-1)  # b k
-        return ops.sqrt(ops.min(squared, axis=-1))  # b
+            squares.append(ops.square(away) if i else ops.square(away) + offset)  # b k r
+        together = ops.concatenate(squares, axis=-1) if len(squares) > 1 else squares[0]
+        return ops.sqrt(ops.min(ops.sum(together, axis=-1), axis=-1))  # b
 
     def compute_output_shape(self, input_shape):
         return input_shape[:1]

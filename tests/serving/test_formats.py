@@ -70,12 +70,17 @@ def small(request):
     features = ood_features(plain).predict(scaled, verbose=0)
     columns = ood_columns(model)
     pieces = [[columns["texture"], columns["head"]], [columns["half"]]]
-    # Two classes with Gaussians of their own, and a threshold that rejects half of the images.
-    noisy = np.tile(features, (4, 1)) * rng.normal(1, 0.1, (4 * len(features), 1))
-    labels = np.arange(len(noisy)) % 2
-    rejection, _ = fit_ood_detector(noisy, labels, features, columns=pieces)
+    # Two classes with Gaussians of their own, and a threshold that rejects half of the images. Random
+    # features keep the distances apart, so that rounding errors reject no other image.
+    training = rng.normal(features.mean(axis=0), features.std(axis=0) + 0.1, (400, features.shape[1]))
+    labels = np.arange(400) % 2
+    training[labels == 1] += 0.5
+    rejection, _ = fit_ood_detector(training, labels, features, columns=pieces)
     farthest = np.sort(rejection.distances(features))
-    rejection = dataclasses.replace(rejection, threshold=float(farthest[20:22].mean()))
+    gaps = np.diff(farthest[10:32])
+    middle = 10 + int(gaps.argmax())  # the widest gap among the middle ones
+    assert gaps.max() > 1e-3 * farthest[middle]
+    rejection = dataclasses.replace(rejection, threshold=float(farthest[middle : middle + 2].mean()))
     run = SimpleNamespace(
         model=model,
         preprocessing=preprocessing,
