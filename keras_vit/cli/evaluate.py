@@ -1,12 +1,16 @@
 """`keras-vit evaluate`"""
 
+import contextlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
 from keras_vit.cli.figures import accuracy_in_words
+from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_trust
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
 from keras_vit.text import say, shown
@@ -19,6 +23,8 @@ class Evaluate:
     Examples:
       keras-vit evaluate runs/first
       keras-vit evaluate runs/first --data more_images --leave-out-known
+      keras-vit evaluate runs/first --corruptions
+      keras-vit evaluate runs/first --accept-risk 0.01
     """
 
     run: Positional[Path]
@@ -29,6 +35,11 @@ class Evaluate:
     """with --data, leave out images that trained the run or chose its epoch"""
     flips_at_test: bool = False
     """average over each image and its three mirror images, which takes four times as long"""
+    corruptions: bool = False
+    """also evaluate the images with noise, blur, other light, JPEG and rotation, at three strengths each"""
+    accept_risk: float | None = None
+    """at most this share of the images that are not referred to a person may be labelled wrongly; by default
+    as the run was trained"""
     json: bool = False
     """print all figures as JSON"""
 
@@ -37,7 +48,15 @@ class Evaluate:
         import_quietly(find_devices=True)
         from keras_vit.runs.evaluate import evaluate
 
-        found = evaluate(self.run, self.data, self.flips_at_test, self.leave_out_known)
+        with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
+            found = evaluate(
+                self.run,
+                self.data,
+                self.flips_at_test,
+                self.leave_out_known,
+                self.corruptions,
+                self.accept_risk,
+            )
         if self.json:
             say(json.dumps(found))
             return
@@ -50,7 +69,19 @@ class Evaluate:
         for row in found["per_class"]:
             shares = "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
             say(f"{shown(row['name']):{width}}   {shares} {row['support']:7}")
+        say(*lines_of_trust(found[SETS], found[REFERRAL]))
+        if self.corruptions:
+            _say_corruptions(found["corruptions"])
 
 
 def _share(value: float | None) -> str:
     return f"{'-' if value is None else format(value, '.3f'):>8}"
+
+
+def _say_corruptions(found: dict[str, Any]) -> None:
+    strengths = sorted({row["strength"] for row in found["rows"]})
+    say(f"corrupted: accuracy {found['mean']:.1%} on average, {found['clean']:.1%} without")
+    say(f"{'kind':10}" + "".join(f"  strength {strength}" for strength in strengths))
+    for kind in dict.fromkeys(row["kind"] for row in found["rows"]):
+        rows = [row for row in found["rows"] if row["kind"] == kind]
+        say(f"{kind:10}" + "".join(f"{row['accuracy']:12.1%}" for row in rows))

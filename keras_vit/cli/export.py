@@ -43,6 +43,9 @@ class Export:
     """8 bits for the fully connected layers, with litert"""
     flips_at_test: bool = False
     """the model averages over each image and its three mirror images, and takes four times as long"""
+    accept_risk: float | None = None
+    """at most this share of the images that are not referred to a person may be labelled wrongly; by default
+    as the run was trained"""
     data: str | None = None
     """other images to compare on, if those of the run are gone"""
     json: bool = False
@@ -64,6 +67,7 @@ class Export:
                 int8=self.int8,
                 flips=self.flips_at_test,
                 data=self.data,
+                accept_risk=self.accept_risk,
             )
         found = exported.comparison
         if self.json:

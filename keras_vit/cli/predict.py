@@ -4,11 +4,12 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
 from keras_vit.errors import InputError
+from keras_vit.files import write_csv
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
 from keras_vit.process.exit_codes import FAILED, FINE
@@ -25,6 +26,7 @@ class Predict:
     Examples:
       keras-vit predict runs/first strip_17.jpg strip_18.png
       keras-vit predict runs/first strip_17.jpg --json
+      keras-vit predict runs/first strips/*.jpg --csv answers.csv --accept-risk 0.01
     """
 
     run: Positional[Path]
@@ -33,17 +35,26 @@ class Predict:
     """image files"""
     flips_at_test: bool = False
     """average over each image and its three mirror images, which takes four times as long"""
+    accept_risk: float | None = None
+    """at most this share of the images that are not referred to a person may be labelled wrongly; by default
+    as the run was trained"""
     json: bool = False
     """print a JSON list with all probabilities"""
+    csv: Path | None = None
+    """write a table with a row per image to this new file, too"""
 
     def __call__(self) -> int:
         if not self.images:
             raise InputError("Give at least one image file after the run folder.")
+        if self.csv is not None:
+            _check_new(self.csv)
         keep_compilations()
         import_quietly(find_devices=True)
         from keras_vit.runs.predict import predict
 
-        found = predict(self.run, self.images, self.flips_at_test)
+        found = predict(self.run, self.images, self.flips_at_test, self.accept_risk)
+        if self.csv is not None:
+            write_csv(self.csv, [_row(item) for item in found])
         if self.json:
             say(json.dumps([dataclasses.asdict(item) for item in found]))
         else:
@@ -53,6 +64,38 @@ class Predict:
         return FAILED if any(item.error for item in found) else FINE
 
 
+def _check_new(path: Path) -> None:
+    """Raises InputError before the work if a file cannot be written, or would replace another."""
+    if path.exists() or path.is_symlink():
+        raise InputError(f"{path} exists already: give --csv a new name.")
+    if not path.parent.is_dir():
+        raise InputError(f"There is no folder {path.parent}: make it, or give --csv a file in another one.")
+
+
 def _answer(item: "Prediction") -> str:
     rejected = "  rejected: unlike the training images" if item.reject else ""
-    return f"{item.label}  {item.confidence:.1%}{rejected}"
+    return f"{item.label}  {item.confidence:.1%}{_possible(item)}{rejected}"
+
+
+def _possible(item: "Prediction") -> str:
+    """The classes of the prediction set, where they are not just the label, and whether it is referred."""
+    if item.prediction_set is None:
+        return ""
+    refer = "  refer to a person" if item.refer else ""
+    if item.prediction_set == (item.label,):
+        return refer
+    return f"  set: {', '.join(item.prediction_set) or 'empty'}{refer}"
+
+
+def _row(item: "Prediction") -> dict[str, Any]:
+    """A row of the table; cells of what is not known are empty. The set is a JSON list."""
+    names = item.prediction_set
+    return {
+        "image": item.image,
+        "label": item.label,
+        "confidence": item.confidence,
+        "reject": int(item.reject),
+        "prediction_set": None if names is None else json.dumps(names, ensure_ascii=False),
+        "refer": None if item.refer is None else int(item.refer),
+        "error": item.error,
+    }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_vit.cli.figures import accuracy_in_words
 from keras_vit.cli.options import option_group
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.evaluation.trust import lines_of_run
 from keras_vit.model.config import ViTConfig
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
@@ -94,4 +95,5 @@ class Train:
             return
         for name, found in (("best by validation", best), ("last", last)):
             say(f"test accuracy, {name + ' epoch':24} {found['epoch']:4}: {accuracy_in_words(found)}")
+        say(*lines_of_run(run.metrics))
         say(f"report: {run.path / 'report.html'}")

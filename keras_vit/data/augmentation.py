@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from keras_vit.data.corruptions import KINDS, Corruption
+from keras_vit.errors import InputError
 from keras_vit.validation import validated
 
 Flip = Literal["none", "horizontal", "vertical", "both"]
@@ -32,3 +34,14 @@ class Augmentation:
     """alpha, 0 to 1, of CutMix (Yun et al. 2019)"""
     erasing: Strength = 0.0
     """largest share of an image that random erasing blanks (Zhong et al. 2017)"""
+    corrupted_copies: Annotated[int, Field(ge=0, le=64)] = 0
+    """corrupted copies of each training image (noise, blur, other light, JPEG, ...), made once; each second
+    image of a batch is one of them"""
+    corruptions: Annotated[tuple[Corruption, ...], Field(min_length=1, strict=False)] = KINDS
+    """kinds of corruptions that these copies get"""
+
+    def __post_init__(self):
+        if len(set(self.corruptions)) < len(self.corruptions):
+            raise InputError(
+                f"corruptions must name each kind once. Received: corruptions={self.corruptions}"
+            )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.data.corrupted import copy_of_each, corrupted_pixels, with_corrupted
 from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
 from keras_vit.data.overview import Overview
 from keras_vit.data.pixel_range import PixelRange, choose_range
@@ -136,7 +137,10 @@ class ImageData:
                 f"batch size that is a multiple of {num_processes}."
             )
 
-        augment = make_augment(self.augmentation, self.image_shape)
+        augment, copies = (
+            make_augment(self.augmentation, self.image_shape),
+            self.augmentation.corrupted_copies,
+        )
         labels = tf.one_hot(self.labels("train"), len(self.class_names))
         count, batch_size, steps = len(self.split.train), self.batch_size, self.steps_per_epoch
         share = batch_size // num_processes
@@ -148,6 +152,8 @@ class ImageData:
             )
             order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
             batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+            if copies:
+                batches += count * copy_of_each(tf.shape(batches), copies, seed)
             seeds = tf.map_fn(
                 lambda step: tf.random.experimental.stateless_fold_in(seed, step + 1), tf.range(steps)
             )
@@ -157,7 +163,7 @@ class ImageData:
             indices, seed = step
             if num_processes > 1:
                 seed = tf.random.experimental.stateless_fold_in(seed, process_id)
-            images, targets = augment(images, tf.gather(labels, indices), seed)
+            images, targets = augment(images, tf.gather(labels, indices % count), seed)
             return scale_pixels(images, self.preprocessing), targets
 
         steps_of_run = tf.data.Dataset.counter(first_epoch).flat_map(epoch_of)
@@ -169,7 +175,9 @@ class ImageData:
     def with_batches(self, batch_size: int, augmentation: Augmentation) -> "ImageData":
         """The same images in other batches; the pixels in memory are shared."""
         other = dataclasses.replace(self, batch_size=batch_size, augmentation=augmentation)
-        other.__dict__["_read_train"] = self._read_train
+        same = ("corrupted_copies", "corruptions")
+        if all(getattr(augmentation, name) == getattr(self.augmentation, name) for name in same):
+            other.__dict__["_read_train"] = self._read_train
         return other
 
     def batches(self, part: Part) -> "tf.data.Dataset":
@@ -199,8 +207,20 @@ class ImageData:
         return without_autotuning(batches.prefetch(2))
 
     @cached_property
+    def corrupted(self) -> np.ndarray:
+        """The corrupted copies of the training images, prepared: uint8 (copies * n, h, w, c)."""
+        return corrupted_pixels(
+            self.image_set.take(self.split.train), self.preprocessing, self.augmentation, self.seed
+        )
+
+    @cached_property
     def _read_train(self) -> "Reader":
-        return make_reader(self.image_set.take(self.split.train).images, self.preprocessing)
+        """From indices; those from n on are of the corrupted copies, the first copy of each image first."""
+        images = self.image_set.take(self.split.train).images
+        read = make_reader(images, self.preprocessing)
+        return (
+            with_corrupted(read, self.corrupted, len(images)) if self.augmentation.corrupted_copies else read
+        )
 
 
 def load_data(

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit.evaluation.selective import least_percent, least_referred
+from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_run
 from keras_vit.model.weights.describe import told_in_words
-from keras_vit.report import findings
+from keras_vit.report import findings, set_plots
 from keras_vit.report import run_plots as plots
 from keras_vit.report.kit import BLUE, ORANGE, decimal, groups, name_of, picture, render, shape, words
 
@@ -16,6 +18,9 @@ FREQUENT_CONFUSIONS = 10
 LISTED = 10  # of a longer list in the audit, only the first are shown
 
 RELIABILITY = (("before", "As trained"), ("after", "With the temperature"))
+
+ACCURACIES = (0.98, 0.99, 0.995)
+"""Of the rest, for which the page says how many test images would go to a person."""
 
 CONFIG_KEYS = ("model", "image_shape", "seed", "backend", "device", "seconds", "model_config", "recipe")
 CONFIG_ELSEWHERE = (
@@ -45,7 +50,8 @@ def render_report(
             began with. Other keys are shown too, except `train`, the
             arguments of the run, which repeat them.
         metrics: The result of `judge`, and optionally, under `rejection`, the result of `judge_ood`, under
-            `probe` how the head of frozen weights was fitted, and under `unlabeled` what labels were spread.
+            `prediction_sets` and `referral` that of `judge_trust`, under `probe` how the head of frozen
+            weights was fitted, and under `unlabeled` what labels were spread.
         history: One list per quantity, one value per epoch, named as in Keras (`loss`, `val_loss`, and an
             accuracy). NaN or None leaves a gap in the curve.
         layer_table: `rows`, each with `name`, `type`, `output_shape`, `parameters`, `mult_adds`, and `totals`
@@ -75,6 +81,7 @@ def render_report(
         calibration=calibration,
         fitted=fitted,
         rejection=metrics.get("rejection"),
+        **hand_over(metrics),
         probe=metrics.get("probe"),
         unlabeled=metrics.get("unlabeled"),
         weights=weights_rows(config.get("weights")),
@@ -98,6 +105,20 @@ def render_report(
         listed=LISTED,
         many=many,
     )
+
+
+def hand_over(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the section on prediction sets and referral shows; nothing for a run without."""
+    sets, referral = metrics.get(SETS), metrics.get(REFERRAL)
+    shown: dict[str, Any] = {"sets": sets, "referral": referral}
+    if sets and referral:
+        shown["trust_lines"] = lines_of_run(metrics)
+        shown["risk_coverage"] = set_plots.risk_coverage(referral["curve"], referral["test"])
+        curve = referral["curve"]
+        higher = [goal for goal in ACCURACIES if goal > curve["accuracy"][0]]  # than without referring any
+        shown["goals"] = [(goal, least_referred(curve, goal)) for goal in higher]
+        shown["least_risk"] = least_percent(referral["choices"])
+    return shown
 
 
 def settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

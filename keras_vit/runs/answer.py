@@ -11,8 +11,10 @@ from keras_vit.data.image_set import Image
 from keras_vit.data.pipeline import fits_in_memory, pixel_dataset, read_pixels, without_autotuning
 from keras_vit.data.preprocess import HIGHEST, LOWEST, Preprocessing, scale_pixels
 from keras_vit.evaluation.ood import OODDetector
+from keras_vit.evaluation.prediction_sets import PredictionSets
 from keras_vit.runs.ood_distance import OODDistance, ood_distance
 from keras_vit.runs.ood_features import ood_features
+from keras_vit.runs.set_outputs import set_outputs
 
 FLIPS = 4
 """An image as it is, and its three mirror images."""
@@ -47,6 +49,7 @@ def answer_model(
     rejection: OODDetector | None,
     preprocessing: Preprocessing,
     flips: bool = False,
+    sets: PredictionSets | None = None,
 ) -> keras.Model:
     """What a run answers about images, as one functional model on the weights of its ViT.
 
@@ -58,6 +61,7 @@ def answer_model(
         flips: whether the logits are the mean over the image and its three mirror images: left-right, upside
             down, and both. This takes four times as long. The temperature divides the mean; the other
             outputs are those of the image as it is.
+        sets: which classes an image may be; `None` where the run has learned no thresholds.
 
     Returns:
         A `keras.Model` from prepared pixels (batch, height, width, channels) in 0..255 to a dict:
@@ -69,6 +73,13 @@ def answer_model(
           out of range or its pixels or probabilities not finite;
         - `distance` float32 (batch,), to the nearest class; 0 without a `rejection`;
         - `features` float32 (batch, dim), the input of the head.
+
+        With `sets` also:
+
+        - `prediction_set` int32 (batch, classes), 1 for each class that the image may be; all 0 where
+          `reject` is 1 for the pixels or probabilities;
+        - `refer` int32 (batch,), 1 where a person should look at the image; 1 for such pixels, too;
+        - `log_odds` float32 (batch, classes), what decides both.
     """
     features = model.extractor("features").output
     outputs = [features, model.output, *([ood_features(model).output] if rejection else [])]
@@ -81,7 +92,8 @@ def answer_model(
     if flips:
         logits = ops.mean(by_flip(logits), axis=0)
         features, *judged = (by_flip(values)[0] for values in (features, *judged))
-    probabilities = ops.softmax(logits / temperature)
+    logits = logits / temperature
+    probabilities = ops.softmax(logits)
     # The ReLU of a conv stem turns NaN into 0, so the pixels are checked too.
     usable = ops.isfinite(ops.sum(images, axis=(1, 2, 3))) & ops.isfinite(ops.sum(probabilities, axis=-1))
     usable &= ops.min(images, axis=(1, 2, 3)) >= LOWEST
@@ -99,6 +111,8 @@ def answer_model(
         "distance": distance,
         "features": ops.cast(features, "float32"),
     }
+    if sets is not None:
+        answers |= set_outputs(logits, usable, sets)
     return keras.Model(images, answers, name="answers")
 
 

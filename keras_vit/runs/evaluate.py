@@ -15,10 +15,13 @@ from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.errors import InputError
 from keras_vit.evaluation.metrics import classification_metrics
+from keras_vit.evaluation.trust import REFERRAL, SETS, referral_figures, set_figures, with_risk
 from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run, load_run
 from keras_vit.runs.images import NAMED, Found, find_root
 from keras_vit.runs.known import Known, known_images
+from keras_vit.runs.robustness import judge_corruptions, keep_corruptions
+from keras_vit.text import say
 
 CHANGED = (
     "Restore them, or evaluate the images as they are with --data; --leave-out-known then leaves out those "
@@ -27,7 +30,12 @@ CHANGED = (
 
 
 def evaluate(
-    run: Run | str | Path, data: str | None = None, flips: bool = False, leave_out_known: bool = False
+    run: Run | str | Path,
+    data: str | None = None,
+    flips: bool = False,
+    leave_out_known: bool = False,
+    corruptions: bool = False,
+    accept_risk: float | None = None,
 ) -> dict[str, Any]:
     """Judges the best model of a run on its test images, or on all images of other data.
 
@@ -38,30 +46,56 @@ def evaluate(
         flips: whether the answers are the mean over each image and its three mirror images, which takes four
             times as long: see `keras_vit.runs.answer.answer_model`.
         leave_out_known: whether images of `data` that trained the run, or chose its epoch, are left out.
+        corruptions: whether the run is judged on the same images with noise, blur, other light and more, too.
+            Those of its own test images are kept in `corruptions.json` and in the report of the run.
+        accept_risk: at most this fraction of the images that are not referred to a person may have a wrong
+            label, on average; `None` for what the run was trained with.
 
     Returns:
         The result of `keras_vit.evaluation.metrics.classification_metrics`; `source`; `flips_at_test`;
         `notes`, what is to be known of the images, one line each; and `known_images`: how many of the images
         `trained` the run, `chose_epoch` or `tested` it, and how many are `left_out`. That is `None` for a
-        run of an earlier version, which did not record its images.
+        run of an earlier version, which did not record its images. With `corruptions`, an entry of this name:
+        see `keras_vit.runs.robustness.judge_corruptions`. `prediction_sets` and `referral`, of
+        `keras_vit.evaluation.trust`; they are `None` if the run has learned no prediction sets.
 
     Raises:
         InputError: the run or the images cannot be used, the test images have changed, the classes differ,
-            or the model gives no finite probabilities.
+            the model gives no finite probabilities, or the run does not support so small a risk.
     """
-    run = run if isinstance(run, Run) else load_run(run)
+    run = (run if isinstance(run, Run) else load_run(run)).accepting(accept_risk)
     judged = judged_images(run, data, leave_out_known)
     image_set = judged.images
     label_of = {name: i for i, name in enumerate(run.class_names)}
     labels = np.array([label_of[image_set.class_names[label]] for label in image_set.labels])
     answers = answer_images(run.answers(flips), image_set.images, run.preprocessing)
     _require_finite(run, image_set, answers["probabilities"])
+    notes, more = list(judged.notes), {}
+    if corruptions:
+        more["corruptions"] = judge_corruptions(run, image_set, labels, flips, say)
+        untold = keep_corruptions(run, more["corruptions"]) if data is None and not flips else None
+        notes += [untold] if untold else []
     return {
         "source": image_set.source,
         "flips_at_test": flips,
-        "notes": list(judged.notes),
+        "notes": notes,
         "known_images": judged.known,
         **classification_metrics(labels, answers["probabilities"], run.class_names),
+        **_trust(run, labels, answers),
+        **more,
+    }
+
+
+def _trust(run: Run, labels: np.ndarray, answers: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How good the prediction sets and the referral are."""
+    if run.prediction_sets is None:
+        return {SETS: None, REFERRAL: None}
+    metrics = with_risk(run.metrics, run.accept_risk, run.path)
+    sets = set_figures(run.class_names, labels, answers["prediction_set"] == 1)
+    referral = referral_figures(answers["refer"] == 1, answers["label"] == labels)
+    return {
+        SETS: {"level": metrics[SETS]["level"], **sets},
+        REFERRAL: {"accepted_risk": metrics[REFERRAL]["accepted_risk"], **referral},
     }
 
 

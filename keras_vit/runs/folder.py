@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from keras_vit.data.preprocess import BEFORE, Preprocessing, recorded
 from keras_vit.errors import InputError, first_line
 from keras_vit.evaluation.ood import FITTED_ON, OODDetector
+from keras_vit.evaluation.prediction_sets import PredictionSets
+from keras_vit.evaluation.trust import fitted_sets, with_risk
 from keras_vit.files import partial_of, read_json
 from keras_vit.runs.images import IMAGES, ImageRecord, read_record
 from keras_vit.runs.schema import Config, Metrics, check_history
@@ -54,10 +56,12 @@ class Run:
     Args:
         path: its folder.
         config: the content of `config.json`: everything needed to repeat the run, versions too.
+        accept_risk: instead of the one that the run was trained with, see `accepting`; `None` for that.
     """
 
     path: Path
     config: dict[str, Any]
+    accept_risk: float | None = None
 
     @cached_property
     def model(self) -> "keras.Model":
@@ -91,7 +95,8 @@ class Run:
         from keras_vit.runs.answer import answer_model
 
         rejection = self.rejection if "rejection" in self.metrics else None
-        return answer_model(self.model, self.temperature, rejection, self.preprocessing, flips)
+        sets = self.prediction_sets
+        return answer_model(self.model, self.temperature, rejection, self.preprocessing, flips, sets)
 
     def export_weights(self, path: str | Path, format: "Format") -> Path:
         """Writes the weights of the best model as timm or Hugging Face's transformers load them.
@@ -188,6 +193,30 @@ class Run:
         found = OODDetector.load(path)
         if found.threshold != self.metrics["rejection"].get("threshold", found.threshold):
             raise InputError(f"{path} has another threshold than {METRICS} beside it: {RESTORE}.")
+        return found
+
+    @cached_property
+    def prediction_sets(self) -> PredictionSets | None:
+        """Which classes an image may be, and whether a person should look at it.
+
+        `None` if the run had too few images to learn it, or an earlier version trained it.
+        """
+        return fitted_sets(with_risk(self.metrics, self.accept_risk, self.path))
+
+    def accepting(self, risk: float | None) -> "Run":
+        """The run with another accepted risk; the same for `None`. Nothing is written.
+
+        Args:
+            risk: at most this fraction of the images that are not referred to a person may have a wrong
+                label, on average.
+
+        Raises:
+            InputError: it is not between 0 and 1, or the run has too few calibration images for it.
+        """
+        if risk is None:
+            return self
+        found = Run(self.path, self.config, risk)
+        _ = found.prediction_sets
         return found
 
 

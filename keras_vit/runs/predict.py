@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,6 +37,11 @@ class Prediction:
         error: why the image has no answer: it cannot be read, or its probabilities are not finite; or `None`.
         reject: whether the prediction should not be used: the image is unlike the training images, as far as
             the run has learned to recognise that (see `Run.rejection`), or it cannot be read.
+        prediction_set: the classes that the image may be, the likeliest first; `None` if the run has learned
+            no prediction sets. It is empty if no class is as probable as it is for nearly all images of the
+            class, and if there is an error.
+        refer: whether a person should look at the image, since the answer is not sure or there is an error;
+            `None` if the run has learned no prediction sets. It says nothing of `reject`.
     """
 
     image: str
@@ -45,9 +50,16 @@ class Prediction:
     probabilities: dict[str, float]
     error: str | None = None
     reject: bool = False
+    prediction_set: tuple[str, ...] | None = None
+    refer: bool | None = None
 
 
-def predict(run: Run | str | Path, images: Sequence[str | Path], flips: bool = False) -> list[Prediction]:
+def predict(
+    run: Run | str | Path,
+    images: Sequence[str | Path],
+    flips: bool = False,
+    accept_risk: float | None = None,
+) -> list[Prediction]:
     """Classifies image files with the best model of a run.
 
     Each file is decoded once.
@@ -57,15 +69,17 @@ def predict(run: Run | str | Path, images: Sequence[str | Path], flips: bool = F
         images: paths of image files.
         flips: whether the answer is the mean over each image and its three mirror images, which takes four
             times as long: see `keras_vit.runs.answer.answer_model`.
+        accept_risk: at most this fraction of the images that are not referred to a person may have a wrong
+            label, on average; `None` for what the run was trained with.
 
     Returns:
         One `Prediction` per image, in order. An image that cannot be read gets an `error` and does not affect
         the others.
 
     Raises:
-        InputError: the run cannot be used.
+        InputError: the run cannot be used, or does not support so small a risk.
     """
-    run = run if isinstance(run, Run) else load_run(run)
+    run = (run if isinstance(run, Run) else load_run(run)).accepting(accept_risk)
     paths = [Path(image) for image in images]
     model = run.answers(flips)
     step = _images_per_part(model)
@@ -95,14 +109,18 @@ def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Itera
         )
     readable = [read.inputs[i] for i in read.readable]
     answers = answer_images(model, readable, run.preprocessing)
+    has_sets = "prediction_set" in answers
+    refused: dict[str, Any] = {"reject": True}
+    if has_sets:
+        refused |= {"prediction_set": (), "refer": True}
     rows = iter(range(len(readable)))
     for path, reason in zip(paths, read.reasons, strict=True):
         if reason is not None:
-            yield Prediction(str(path), None, None, {}, reason, reject=True)
+            yield Prediction(str(path), None, None, {}, reason, **refused)
             continue
         row = next(rows)
         if not np.isfinite(answers["probabilities"][row]).all():
-            yield Prediction(str(path), None, None, {}, NOT_FINITE, reject=True)
+            yield Prediction(str(path), None, None, {}, NOT_FINITE, **refused)
             continue
         probabilities = answers["probabilities"][row].tolist()
         yield Prediction(
@@ -111,4 +129,14 @@ def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Itera
             confidence=float(answers["confidence"][row]),
             probabilities=dict(zip(run.class_names, probabilities, strict=True)),
             reject=bool(answers["reject"][row]),
+            prediction_set=_set(run.class_names, probabilities, answers["prediction_set"][row])
+            if has_sets
+            else None,
+            refer=bool(answers["refer"][row]) if has_sets else None,
         )
+
+
+def _set(names: Sequence[str], probabilities: Sequence[float], members: np.ndarray) -> tuple[str, ...]:
+    """The classes of a set, the likeliest first."""
+    kept = np.flatnonzero(members).tolist()
+    return tuple(names[i] for i in sorted(kept, key=lambda i: -probabilities[i]))

@@ -1,6 +1,7 @@
 """What the files of a run hold: one schema per file, checked where the file is read."""
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,6 +160,67 @@ class Rejected(Record):
         return self
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Risk = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class SetClass(Record):
+    name: Name
+    images: Number
+    own_threshold: bool
+    threshold: Finite | None
+
+
+class SetFigures(Record):
+    images: Count
+    covered: Number
+    coverage: Share
+    mean_size: NotNegative
+    empty: Share
+    several: Share
+
+
+class Sets(Record):
+    level: Annotated[float, Field(gt=0.0, lt=1.0)]
+    fitted_on: str
+    images: Number
+    classes: list[SetClass]
+    test: SetFigures | None
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        thresholds = {row.threshold is None for row in self.classes}
+        if len(thresholds) != 1 or thresholds != {self.fitted_on.startswith("nothing: ")}:
+            raise ValueError("prediction_sets: the thresholds contradict fitted_on")
+        if sum(row.images for row in self.classes) != self.images:
+            raise ValueError("prediction_sets: images is not the sum of those of the classes")
+        return self
+
+
+class Choice(Record):
+    risk: Risk
+    threshold: Finite
+    images: Count
+    wrong: Number
+
+
+class Referral(Record):
+    accepted_risk: Risk | None
+    threshold: Finite | None
+    unsupported: str | None
+    choices: Annotated[list[Choice], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        if (self.accepted_risk is None) and self.threshold is not None:
+            raise ValueError("referral: a threshold without an accepted risk")
+        if any(a.risk >= b.risk or a.images >= b.images for a, b in pairwise(self.choices)):
+            raise ValueError("referral: the choices are not in order")
+        if any(abs(row.risk - (row.wrong + 1) / (row.images + 1)) > 1e-9 for row in self.choices):
+            raise ValueError("referral: a risk is not (wrong + 1) / (images + 1)")
+        return self
+
+
 class Metrics(Record):
     """`metrics.json`"""
 
@@ -167,6 +229,8 @@ class Metrics(Record):
     last: Judged
     calibration: Calibration
     rejection: Rejected | None = None
+    prediction_sets: Sets | None = None
+    referral: Referral | None = None
 
     @model_validator(mode="after")
     def _agrees(self):
@@ -176,6 +240,13 @@ class Metrics(Record):
                 raise ValueError("per_class has other names than class_names")
         if self.best.epoch > self.last.epoch:
             raise ValueError("best.epoch is after last.epoch")
+        if self.prediction_sets is not None:
+            if [row.name for row in self.prediction_sets.classes] != self.class_names:
+                raise ValueError("prediction_sets has other names than class_names")
+            if (self.referral is None) != (self.prediction_sets.test is None):
+                raise ValueError("prediction_sets and referral contradict each other")
+        elif self.referral is not None:
+            raise ValueError("referral without prediction_sets")
         return self
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from keras_vit.errors import ServerError
 
 OUTPUTS = ("probabilities", "label", "confidence", "reject")
+SET_OUTPUTS = ("prediction_set", "refer")
+"""Both or none: a model without prediction sets, as those of earlier versions, has none."""
 # Of an answer per image: more than 100,000 classes as JSON. What a server claims is checked before it is
 # expanded, so an answer takes at most some multiples of its bytes.
 BYTES_PER_IMAGE = 2 * 1024**2
@@ -15,7 +17,9 @@ BYTES_PER_IMAGE = 2 * 1024**2
 MAX_ANSWER_BYTES = 64 * 1024**2
 TOLERANCE = 1e-3  # of sums and maxima: the served model may compute with less precision
 
-Row = tuple[list[float], str, float, int]
+PER_CLASS = ("probabilities", "prediction_set")
+
+Row = tuple[list[float], str, float, float, list[float] | None, float | None]
 
 
 def most_bytes(images: int) -> int:
@@ -40,13 +44,20 @@ def check_shapes(address: str, shapes: Mapping[str, tuple[int, ...] | None], ima
             f"{address} does not serve a model that `keras-vit export` made: its outputs are "
             f"{', '.join(sorted(shapes)) or 'none'}, without {', '.join(missing)}."
         )
-    found = {name: shapes[name] for name in OUTPUTS}
+    if len({name in shapes for name in SET_OUTPUTS}) > 1:
+        raise nonsense(address, f"only one of {' and '.join(SET_OUTPUTS)} is there")
+    found = {name: shapes[name] for name in answered(shapes)}
     classes = (found["probabilities"] or ())[1:2]
-    wanted = {name: (images, *(classes if name == "probabilities" else ())) for name in OUTPUTS}
+    wanted = {name: (images, *(classes if name in PER_CLASS else ())) for name in found}
     if found != wanted or not classes or classes[0] < 1:
         raise nonsense(address, f"{images} images were sent, the shapes of the answer are {found}")
     if 4 * images * classes[0] > most_bytes(images):
         raise nonsense(address, f"it claims {classes[0]:,} classes, more than are read for {images} images")
+
+
+def answered(outputs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The outputs that are read: `SET_OUTPUTS` only where there is one of them."""
+    return OUTPUTS + tuple(name for name in SET_OUTPUTS if name in outputs)
 
 
 class Reader:
@@ -62,10 +73,10 @@ class Reader:
         self._label_of: dict[int, str] = {}  # index of the largest probability -> label
 
     def rows(self, outputs: Mapping[str, Any], images: int) -> Iterator[Row]:
-        """Probabilities, label, confidence and reject, image by image.
+        """Probabilities, label, confidence, reject, then prediction set and refer, or `None`, image by image.
 
         Args:
-            outputs: output name -> one value per image; those that are not in `OUTPUTS` are not looked at.
+            outputs: output name -> one value per image; others than `answered` are not looked at.
             images: how many were sent.
 
         Raises:
@@ -77,21 +88,25 @@ class Reader:
         labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
         try:
             # JSON may hold more digits than a float32: this makes REST and gRPC return the same number.
-            numbers = {name: _numbers(outputs[name]) for name in OUTPUTS if name != "label"}
+            numbers = {name: _numbers(outputs[name]) for name in answered(outputs) if name != "label"}
             labels = [_text(label) for label in labels]
         except (TypeError, ValueError, OverflowError) as error:
             raise nonsense(self.address, str(error)) from error
         if not all(((value >= 0) & (value <= 1)).all() for value in numbers.values()):
             raise nonsense(self.address, "its numbers are not all in 0..1")
         self._check_same_model(numbers["probabilities"], labels)
+        has_sets = "refer" in numbers
         for row, label in enumerate(labels):
             contradiction = _contradiction(
                 label, *(numbers[name][row] for name in OUTPUTS if name != "label")
             )
+            if has_sets and not contradiction:
+                contradiction = _of_sets(label, *(numbers[name][row] for name in SET_OUTPUTS))
             if contradiction:
                 raise nonsense(self.address, contradiction)
         columns = {**{name: value.tolist() for name, value in numbers.items()}, "label": labels}
-        return zip(*(columns[name] for name in OUTPUTS), strict=True)
+        without: list[None] = [None] * images
+        return zip(*(columns.get(name, without) for name in OUTPUTS + SET_OUTPUTS), strict=True)
 
     def _check_same_model(self, probabilities: np.ndarray, labels: Sequence[str]) -> None:
         """Raises ServerError if the label of a class is not always the same."""
@@ -124,6 +139,15 @@ def _contradiction(label: str, probabilities: np.ndarray, confidence: float, rej
         return f"the probabilities of an image sum to {total:.4g}, not to 1"
     if abs(confidence - largest) > TOLERANCE:
         return f"a confidence is {confidence:.4g}, and the largest probability {largest:.4g}"
+    return None
+
+
+def _of_sets(label: str, members: np.ndarray, refer: float) -> str | None:
+    """What is wrong with the prediction set of one image; `None` if nothing is."""
+    if refer not in (0, 1) or not np.isin(members, (0, 1)).all():
+        return "prediction_set or refer is neither 0 nor 1"
+    if not label and (members.any() or not refer):
+        return "an image without a label has a prediction set, or is not referred"
     return None
 
 

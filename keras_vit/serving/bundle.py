@@ -65,6 +65,7 @@ def export(
     int8: bool = False,
     flips: bool = False,
     data: str | None = None,
+    accept_risk: float | None = None,
 ) -> Exported:
     """Writes the model of a run in the form that a server or another runtime takes.
 
@@ -83,6 +84,8 @@ def export(
         flips: whether the exported model answers with the mean over each image and its three mirror images,
             which takes four times as long: see `keras_vit.runs.answer.answer_model`.
         data: other images to compare on, as `load_image_set` takes them, if the run's own are gone.
+        accept_risk: at most this fraction of the images that are not referred to a person may have a wrong
+            label, on average; `None` for what the run was trained with.
 
     Raises:
         InputError: the run, the images or the target cannot be used, or the answers of the export differ from
@@ -106,7 +109,7 @@ def export(
     check_version(Path(to) / name, version)
     if flips and format in WEIGHTS:
         raise InputError(f"--flips-at-test is for models that answer: leave it out of --format {format}.")
-    run = run if isinstance(run, Run) else load_run(run)
+    run = (run if isinstance(run, Run) else load_run(run)).accepting(accept_risk)
     if keras.backend.backend() != "tensorflow":
         return _export_with_tensorflow(run, to, name, version, format, int8, flips, data)
     with new_version(Path(to), name, version) as new:
@@ -220,6 +223,7 @@ def _export_with_tensorflow(
     words += ["--flips-at-test"] if flips else []
     words += ["--version", str(version)] if version is not None else []
     words += ["--data", str(data)] if data is not None else []
+    words += ["--accept-risk", repr(run.accept_risk)] if run.accept_risk is not None else []
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     process = run_command(words, environment)
     told = process.stderr.splitlines()

@@ -31,6 +31,7 @@ GRPC_PORT = 8500
 BATCH_BYTES = 3_000_000
 MAX_FILE_BYTES = 512 * 1024**2
 MAX_LABELS_BYTES = 16 * 1024**2
+YES_NO = {None: "-", False: "no", True: "yes"}
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0  # seconds
 
 
@@ -46,6 +47,9 @@ class Answer:
             sent.
         probabilities: calibrated, in the order of the classes in the model's `labels.txt`.
         error: why the image has no label, or `None`.
+        prediction_set: the numbers of the classes that the image may be, the likeliest first; `None` if the
+            model has learned no prediction sets, or the image was not sent.
+        refer: whether a person should look at the image; `None` likewise.
     """
 
     image: str
@@ -54,6 +58,8 @@ class Answer:
     reject: bool | None = None
     probabilities: tuple[float, ...] = ()
     error: str | None = None
+    prediction_set: tuple[int, ...] | None = None
+    refer: bool | None = None
 
 
 @validated
@@ -193,7 +199,8 @@ def to_json(answers: Sequence[Answer], class_names: Sequence[str] | None = None)
 
     Args:
         answers: what `request` returns.
-        class_names: of the model, in its order; with them, the probabilities are given by name.
+        class_names: of the model, in its order; with them, probabilities and prediction sets are given by
+            name.
 
     Raises:
         InputError: the names are not those of the model.
@@ -204,6 +211,8 @@ def to_json(answers: Sequence[Answer], class_names: Sequence[str] | None = None)
     for answer, item in zip(answers, found, strict=True):
         if answer.label is not None:
             item["probabilities"] = _by_class(answer, class_names)
+        if answer.prediction_set:
+            item["prediction_set"] = [class_names[i] for i in answer.prediction_set]
     return found
 
 
@@ -236,15 +245,30 @@ def table(answers: Sequence[Answer]) -> str:
             answer.image,
             answer.label or "-",
             "-" if answer.confidence is None else f"{answer.confidence:.1%}",
-            {None: "-", False: "no", True: "yes"}[answer.reject],
+            YES_NO[answer.reject],
+            YES_NO[answer.refer],
             answer.error or "",
         )
         for answer in answers
     ]
-    texts = [[shown(cell) for cell in row] for row in [("image", "label", "confidence", "reject", ""), *rows]]
+    texts = [
+        [shown(cell) for cell in row]
+        for row in [("image", "label", "confidence", "reject", "refer", ""), *rows]
+    ]
+    if all(answer.refer is None for answer in answers):  # a model without prediction sets
+        texts = [[*row[:4], *row[5:]] for row in texts]
     image, label = (max(len(row[i]) for row in texts) for i in (0, 1))
     lines = (
-        f"{row[0]:{image}}  {row[1]:{label}}  {row[2]:>10}  {row[3]:6}  {row[4]}".rstrip() for row in texts
+        "  ".join(
+            (
+                f"{row[0]:{image}}",
+                f"{row[1]:{label}}",
+                f"{row[2]:>10}",
+                *(f"{c:6}" for c in row[3:-1]),
+                row[-1],
+            )
+        ).rstrip()
+        for row in texts
     )
     return "\n".join(lines)
 
@@ -311,10 +335,23 @@ def _answers(server: Rest | Grpc, reader: Reader, batch: list[_File], retries: i
     ]
 
 
-def _answer(name: str, probabilities: list[float], label: str, confidence: float, reject: float) -> Answer:
+def _answer(
+    name: str,
+    probabilities: list[float],
+    label: str,
+    confidence: float,
+    reject: float,
+    members: list[float] | None,
+    refer: float | None,
+) -> Answer:
+    sets: dict[str, Any] = {}
+    if members is not None:
+        kept = [i for i, member in enumerate(members) if member]
+        sets["prediction_set"] = tuple(sorted(kept, key=lambda i: -probabilities[i]))
+        sets["refer"] = bool(refer)
     if not label:
-        return Answer(name, reject=bool(reject), error="the server cannot decode it as an image")
-    return Answer(name, label, confidence, bool(reject), tuple(probabilities))
+        return Answer(name, reject=bool(reject), error="the server cannot decode it as an image", **sets)
+    return Answer(name, label, confidence, bool(reject), tuple(probabilities), **sets)
 
 
 def _patiently(call: Callable[[], Any], retries: int) -> Any:

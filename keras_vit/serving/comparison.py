@@ -1,5 +1,6 @@
 """How much the answers of an exported model may differ from those of Keras, in every output."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_vit.errors import InputError
+from keras_vit.serving.set_comparison import changed_decisions
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Comparison:
             answer that.
         feature_difference: the largest difference of a feature; `None` if the format has none.
         converted: how many had to be converted to PNG, because the exported model does not decode the files.
+        same_set: for how many images the prediction set is the same; `None` if there are none.
+        same_refer: how many images are referred to a person by both or by none; `None` likewise.
     """
 
     images: int
@@ -29,10 +33,14 @@ class Comparison:
     same_reject: int | None = None
     feature_difference: float | None = None
     converted: int = 0
+    same_set: int | None = None
+    same_refer: int | None = None
 
     def line(self) -> str:
         """It in one line."""
         rejected = "" if self.same_reject is None else f", the same reject for {self.same_reject}"
+        if self.same_set is not None:
+            rejected += f", the same prediction set for {self.same_set}, the same refer for {self.same_refer}"
         converted = (
             f"; {self.converted} of the files are of a kind that it does not decode and were converted to "
             "PNG: convert such files before they are sent"
@@ -57,6 +65,10 @@ class Tolerance:
         changed: the largest fraction of the images that may change, even if they are ties (rounded up).
         fix: what to do if the answers differ more.
         who: whose answers differ, for the message.
+        log_odds: only ties may change their prediction set or their referral: differences of the log-odds
+            from a threshold of at most this, or this fraction of them.
+        sets_changed: the largest fraction of the images whose set or referral may change, even if they are
+            ties.
     """
 
     probability: float
@@ -66,6 +78,8 @@ class Tolerance:
     changed: float
     fix: str
     who: str = "the file"
+    log_odds: float = 1e-2
+    sets_changed: float = 1.0
 
     def refusal(self, how: str) -> InputError:
         """The error for answers that differ too much."""
@@ -84,9 +98,9 @@ def compare_answers(
 
     Args:
         expected: `probabilities` (n, classes), `features` (n, dim), and `distance` (n,), as a multiple of the
-            threshold, of Keras.
+            threshold, of Keras; and what `to_thresholds` returns.
         found: `probabilities`, `features` and `reject` (n,) of the exported model; `label` (n,), a class
-            number, and `confidence` (n,) if it answers these too.
+            number, and `confidence` (n,) if it answers these too; and the prediction sets, if it has any.
         tolerance: what is allowed.
         images: how many different images there are; the others repeat them. `None` for all.
 
@@ -98,6 +112,7 @@ def compare_answers(
     new_class = found["probabilities"].argmax(axis=1) != right
     if "label" in found:
         new_class |= found["label"] != right
+    decisions = changed_decisions(expected, found, tolerance.log_odds)
     new_reject = (found["reject"] != 0) != ~(expected["distance"] <= 1)  # NaN is rejected
     differences = Comparison(
         images=images,
@@ -105,6 +120,8 @@ def compare_answers(
         same_class=int((~new_class)[:images].sum()),
         same_reject=int((~new_reject)[:images].sum()),
         feature_difference=_largest(found["features"], expected["features"]),
+        same_set=int((~decisions[0][1])[:images].sum()) if decisions else None,
+        same_refer=int((~decisions[1][1])[:images].sum()) if decisions else None,
     )
     assert differences.feature_difference is not None
     checks = [
@@ -135,6 +152,10 @@ def compare_answers(
         f"within {tolerance.distance:.1%} of the threshold",
         tolerance,
     )
+    of_sets = dataclasses.replace(tolerance, changed=tolerance.sets_changed)
+    for what, changed, clear in decisions:
+        near = f"where log-odds are within {tolerance.log_odds:g} of a threshold"
+        _check_ties(what, changed[:images], clear, near, of_sets)
     return differences
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_vit.evaluation.trust import lines_of_run
 from keras_vit.runs.folder import Run
 from keras_vit.serving.comparison import Comparison
 from keras_vit.text import shown
@@ -47,7 +48,21 @@ def model_card(run: Run, format: str, comparison: Comparison, flips: bool = Fals
         preprocessing=run.preprocessing,
         weights=run.config.get("weights"),
         flips=flips,
+        trust_lines=_trust_lines(run),
     )
+
+
+def _trust_lines(run: Run) -> list[str]:
+    """What the test images say of prediction sets and referral; none for a run without."""
+    if run.prediction_sets is None:
+        return []
+    lines = lines_of_run(run.metrics)
+    if run.accept_risk is not None:
+        lines.append(
+            f"This export refers for an accepted risk of {run.accept_risk:.2%} instead, which the figures do "
+            "not show: `keras-vit evaluate` with the same risk does"
+        )
+    return lines
 
 
 def percent(share: float | None) -> str:

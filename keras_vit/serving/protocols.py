@@ -18,7 +18,7 @@ from urllib.parse import quote
 import numpy as np
 
 from keras_vit.errors import InputError, ServerError
-from keras_vit.serving.answers import OUTPUTS, check_shapes, most_bytes
+from keras_vit.serving.answers import answered, check_shapes, most_bytes
 from keras_vit.serving.timed_http import Unfinished, open_url
 
 INPUT = "image_bytes"
@@ -158,7 +158,7 @@ class Grpc:
             self.address, {name: _shape(value) for name, value in answer.outputs.items()}, len(images)
         )
         try:
-            return {name: tf.make_ndarray(answer.outputs[name]) for name in OUTPUTS}
+            return {name: tf.make_ndarray(answer.outputs[name]) for name in answered(answer.outputs)}
         except (TypeError, ValueError) as error:
             raise _unusable(self.address, error) from error
 

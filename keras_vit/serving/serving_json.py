@@ -1,6 +1,7 @@
 """The files next to each exported model, for the programs that use it."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def write_serving_json(
         "class_names": list(run.class_names),
         "temperature": run.temperature,
         "reject_above": None if run.rejection is None else float(run.rejection.threshold),
+        **sets_entry(run),
         "image_shape": list(run.preprocessing.image_shape),
         "aspect": run.preprocessing.aspect,
         "interpolation": run.preprocessing.interpolation,
@@ -48,3 +50,29 @@ def write_serving_json(
         "versions": run.config["versions"],
     }
     write_json(folder / SERVING_JSON, {**entries, **more})
+
+
+SET_RULE = (
+    "a class is in the set if log(p / (1 - p)) of its probability p is at least log_odds; so if p is at "
+    "least probability, where float32 tells p from 1"
+)
+
+
+def sets_entry(run: Run) -> dict[str, Any]:
+    """The entry `prediction_sets`: the thresholds of the outputs `prediction_set` and `refer`, or null."""
+    sets = run.prediction_sets
+    if sets is None:
+        return {"prediction_sets": None}
+    rule = "1 if the set is not the label alone"
+    if sets.refer_below is not None:
+        rule = "1 if log(p / (1 - p)) of the largest probability p is below refer_below"
+    return {
+        "prediction_sets": {
+            "level": sets.level,
+            "log_odds": sets.thresholds.tolist(),
+            "probability": [1 / (1 + math.exp(-min(max(t, -700), 700))) for t in sets.thresholds.tolist()],
+            "prediction_set": SET_RULE,
+            "refer_below": sets.refer_below,
+            "refer": rule,
+        }
+    }

@@ -105,6 +105,9 @@ class TrainConfig:
     """share of each class that is the test part, if the data have none"""
     validation_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1
     """share of the rest of each class that chooses the best epoch; 0 for none"""
+    accept_risk: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """at most this share of the images that are not referred to a person may be labelled wrongly; by default
+    images are referred whose prediction set is not their label alone"""
     merge_validation: bool = False
     """train on the validation images too and keep the last epoch: for settings that were chosen already"""
     skip_unreadable: bool = False

@@ -35,6 +35,8 @@ class Head:
         grid: one row for each value that was tried: `strength`, `log_loss`, `accuracy`, `temperature`.
         judged_on: what images chose it, in words.
         seconds: that the fit took.
+        out_of_fold: (n, classes), the logits of each image by a head of the same strength that was fitted
+            without its fold; `None` where there were no folds.
     """
 
     kernel: np.ndarray
@@ -43,6 +45,7 @@ class Head:
     grid: list[dict[str, float]]
     judged_on: str
     seconds: float
+    out_of_fold: np.ndarray | None = None
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """float32 (n, width) to float32 (n, classes)."""
@@ -54,6 +57,7 @@ def fit_head(
     labels: np.ndarray,
     num_classes: int,
     sample_weight: np.ndarray | None = None,
+    image_of: np.ndarray | None = None,
 ) -> Head:
     """Fits a logistic regression to features; cross-validation on these images chooses its strength.
 
@@ -68,32 +72,43 @@ def fit_head(
         features: (n, width).
         labels: int (n,).
         num_classes: of the head.
-        sample_weight: (n,); `None` counts each image once.
+        sample_weight: (n,); `None` counts each row once.
+        image_of: int (n,), which image a row is of, where images have several: they stay in one fold. `None`
+            for one row per image.
     """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # the products are small: threads wait for each other longer than they compute
-        return _fit_head(features, labels, num_classes, sample_weight)
+        return _fit_head(features, labels, num_classes, sample_weight, image_of)
 
 
 def _fit_head(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, sample_weight: np.ndarray | None
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    sample_weight: np.ndarray | None,
+    image_of: np.ndarray | None,
 ) -> Head:
     from sklearn.model_selection import StratifiedKFold
 
     begin = time.perf_counter()
-    fewest = int(np.bincount(labels, minlength=num_classes).min())
+    image_of = np.arange(len(labels)) if image_of is None else image_of
+    images, first = np.unique(image_of, return_index=True)
+    fewest = int(np.bincount(labels[first], minlength=num_classes).min())
     grid: list[dict[str, float]] = []
+    logits_of: dict[float, np.ndarray] = {}
     strength, judged_on = GRID[len(GRID) // 2], "nothing: a class has one image only"
     if fewest >= 2:
         folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
-        parts = list(folds.split(features, labels))
+        tested = [np.isin(image_of, images[outer]) for _, outer in folds.split(images, labels[first])]
+        parts = [(np.flatnonzero(~outer), np.flatnonzero(outer)) for outer in tested]
         for value in GRID:
             logits = np.zeros((len(labels), num_classes))
             for inner, outer in parts:
                 weight = None if sample_weight is None else sample_weight[inner]
                 kernel, bias = _fit(features[inner], labels[inner], num_classes, value, weight)
                 logits[outer] = features[outer] @ kernel + bias
+            logits_of[value] = logits
             temperature = fit_temperature(logits, labels)
             log_p = log_softmax(logits / temperature)
             grid.append(
@@ -105,11 +120,13 @@ def _fit_head(
                 }
             )
         strength = min(grid, key=lambda row: row["log_loss"])["strength"]
-        judged_on = f"{len(parts)} folds of the {len(labels)} training images"
+        judged_on = f"{len(parts)} folds of the {len(images)} training images"
     kernel, bias = _fit(features, labels, num_classes, strength, sample_weight)
     chosen = next((row for row in grid if row["strength"] == strength), None)
+    out_of_fold = logits_of.get(strength)
     if chosen and chosen["accuracy"] < 1:  # otherwise no temperature is the best
         kernel, bias = kernel / chosen["temperature"], bias / chosen["temperature"]
+        out_of_fold = logits_of[strength] / chosen["temperature"]
     return Head(
         kernel.astype("float32"),
         bias.astype("float32"),
@@ -117,6 +134,7 @@ def _fit_head(
         grid,
         judged_on,
         time.perf_counter() - begin,
+        out_of_fold,
     )
 
 

@@ -15,6 +15,7 @@ from keras_vit.data.image_set import Image
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.judge import judge
+from keras_vit.evaluation.trust import CalibrationImages, judge_trust
 from keras_vit.model.arguments import without_parts
 from keras_vit.model.summary import summary
 from keras_vit.model.vit import ViT
@@ -74,6 +75,7 @@ def finish(
     history: list[dict],
     best: KeepBest,
     last_weights: list[np.ndarray],
+    accept_risk: float | None = None,
     examples: Sequence[Image] = (),
 ) -> None:
     """Evaluates the run in every process; the chief writes the files.
@@ -87,6 +89,7 @@ def finish(
         history: one dict per epoch.
         best: which epoch is the best.
         last_weights: of the last epoch.
+        accept_risk: as of `TrainConfig`.
         examples: of what is to be rejected.
     """
     images = data.images_in_equal_batches("test", "validation")
@@ -109,6 +112,14 @@ def finish(
             validation_logits_best=validation_logits,
             best_epoch=best.epoch,
             last_epoch=history[-1]["epoch"],
+        )
+        metrics |= judge_trust(
+            class_names=data.class_names,
+            calibration=CalibrationImages(validation_logits, data.labels("validation")),
+            test_logits=best_logits,
+            test_labels=data.labels("test"),
+            temperature=metrics["calibration"]["temperature"],
+            accept_risk=accept_risk,
         )
         seconds = round(sum(row["seconds"] for row in history), 1)
         write_run(

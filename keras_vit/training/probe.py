@@ -10,11 +10,13 @@ import numpy as np
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.pipeline import ImageData, Part, read_pixels
 from keras_vit.evaluation.judge import judge
+from keras_vit.evaluation.trust import FOLDS, CalibrationImages, judge_trust
 from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import with_unlabeled
 from keras_vit.runs.ood_features import ood_columns
 from keras_vit.text import say
+from keras_vit.training.config import TrainConfig
 from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
 from keras_vit.training.outputs import write_run
 from keras_vit.training.prepare import Prepared
@@ -67,7 +69,7 @@ def probe_run(
     start: Start,
     model: ViT,
     prepared: Prepared,
-    unlabeled: str | None = None,
+    config: TrainConfig,
     examples: Sequence[Image] = (),
 ) -> None:
     """Fits the head of a run with frozen weights, judges it and writes the files of the run.
@@ -78,7 +80,7 @@ def probe_run(
         start: with published weights.
         model: with these weights.
         prepared: the images, as they came.
-        unlabeled: a folder of images without labels; `None` for none.
+        config: of the run.
         examples: of what is to be rejected.
 
     Raises:
@@ -86,8 +88,8 @@ def probe_run(
     """
     data, record = prepared.data, None
     more = None
-    if unlabeled is not None:
-        more = read_unlabeled(unlabeled, data.image_set, data.split, data.preprocessing.decoding)
+    if config.unlabeled is not None:
+        more = read_unlabeled(config.unlabeled, data.image_set, data.split, data.preprocessing.decoding)
     if more is not None:
         say(more.line())
         record = with_unlabeled(prepared.record, more.names, more.images, more.digests)
@@ -102,6 +104,8 @@ def probe_run(
         spread = _spread(reader, data, more, full["train"], features)
         spread.write(folder / TABLE)
         say(spread.line())
+        if spread.trusted.any() and data.augmentation.corrupted_copies:
+            say("corrupted copies: not made, since the head is fitted to spread labels too")
     if spread is not None and spread.trusted.any():
         inputs, targets, weight = _with_spread(found["train"], labels["train"], reader, features, spread)
         head = fit_spread(inputs, targets, weight, data.num_classes)
@@ -120,6 +124,14 @@ def probe_run(
         validation_logits_best=logits["validation"],
         best_epoch=1,
         last_epoch=1,
+    )
+    metrics |= judge_trust(
+        class_names=data.class_names,
+        calibration=_calibration(head, labels["train"], logits["validation"], labels["validation"]),
+        test_logits=logits["test"],
+        test_labels=labels["test"],
+        temperature=metrics["calibration"]["temperature"],
+        accept_risk=config.accept_risk,
     )
     metrics["probe"] = {
         "strength": head.strength,
@@ -154,12 +166,38 @@ def probe_run(
 
 
 def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData) -> tuple[Head, np.ndarray]:
-    """The head, and the inputs that it was fitted to: those of mirror images too where images are few."""
-    labels = data.labels("train")
-    if not is_few(data):
-        return fit_head(inputs, labels, data.num_classes), inputs
-    inputs, labels = _with_mirrored(inputs, labels, reader, data)
-    return fit_few(inputs, labels, data.num_classes), inputs
+    """The head, and the inputs that it was fitted to.
+
+    Besides those of the training images these are of their corrupted copies, as the recipe says, and of
+    their mirror images where images are few.
+    """
+    views = [inputs, *_corrupted(reader, data)]
+    few = is_few(data)
+    if few:
+        views += _mirrored(reader, data)
+    rows, labels = np.concatenate(views), np.tile(data.labels("train"), len(views))
+    if few:
+        return fit_few(rows, labels, data.num_classes), rows
+    return fit_head(
+        rows, labels, data.num_classes, image_of=np.tile(np.arange(len(inputs)), len(views))
+    ), rows
+
+
+def _calibration(
+    head: Head, labels: np.ndarray, validation_logits: np.ndarray, validation_labels: np.ndarray
+) -> CalibrationImages:
+    """Images that a head was not fitted to: those of the validation part, and with folds all others too.
+
+    Their corrupted copies, which come after them in the folds, are left out: later images are like the clean
+    ones.
+    """
+    if head.out_of_fold is None:
+        return CalibrationImages(validation_logits, validation_labels)
+    return CalibrationImages(
+        np.concatenate([head.out_of_fold[: len(labels)], validation_logits]),
+        np.concatenate([labels, validation_labels]),
+        FOLDS,
+    )
 
 
 def _features_by_part(reader: FeatureReader, data: ImageData) -> dict[Part, np.ndarray]:
@@ -206,18 +244,24 @@ def _with_spread(
     )
 
 
-def _with_mirrored(
-    inputs: np.ndarray, labels: np.ndarray, reader: FeatureReader, data: ImageData
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs of the head and labels of the training images and of their mirror images, as the recipe says."""
+def _corrupted(reader: FeatureReader, data: ImageData) -> list[np.ndarray]:
+    """Inputs of the head for each of the corrupted copies: one array (n, width) per copy."""
+    copies = data.augmentation.corrupted_copies
+    if not copies:
+        return []
+    found = reader.of_head(reader([image.astype("float32") for image in data.corrupted]))
+    return np.split(found, copies)
+
+
+def _mirrored(reader: FeatureReader, data: ImageData) -> list[np.ndarray]:
+    """Inputs of the head for the mirror images, as the recipe says: one array (n, width) per direction."""
     flip = data.augmentation.flip
     ways = [axes for axes, names in MIRRORED.items() if flip in names]
     if not ways:
-        return inputs, labels
+        return []
     pixels = read_pixels(data.image_set.take(data.split.train).images, data.preprocessing)
     turned = [image for axes in ways for image in np.flip(pixels, axes)]
-    found = reader.of_head(reader(turned))
-    return np.concatenate([inputs, found]), np.tile(labels, 1 + len(ways))
+    return np.split(reader.of_head(reader(turned)), len(ways))
 
 
 def _set_head(model: ViT, head: Head) -> None:

@@ -23,6 +23,7 @@ from keras_vit.runs.folder import Run
 from keras_vit.runs.images import IMAGES, ImageRecord
 from keras_vit.sealed import seal
 from keras_vit.text import say
+from keras_vit.training.accepted_risk import check_accepted_risk
 from keras_vit.training.checkpoint import CHECKPOINT
 from keras_vit.training.config import NONE, TrainConfig, default_folder
 from keras_vit.training.defaults import choose_by_images, line_of_images, with_batch_of
@@ -133,6 +134,7 @@ def _train(
         is_settled=unfinished is not None,
     )
     data, audit = prepared.data, prepared.audit
+    check_accepted_risk(config, data)
     config, cut = with_batch_of(config, data)
     notes += cut
     with seeded(config.seed), distribution:
@@ -166,7 +168,7 @@ def _train(
             files.write_json(partial / run_folder.CONFIG, seal(described, partial, [IMAGES]))
         if config.recipe.tune == "head":
             distribution.from_chief(
-                lambda: probe_run(partial, described, start, model, prepared, config.unlabeled, examples)
+                lambda: probe_run(partial, described, start, model, prepared, config, examples)
             )
         else:
             with distribution:
@@ -174,7 +176,8 @@ def _train(
                     begin_with_probe(start, model, data, image_set)
                 compile_model(model, config.recipe, data.steps_per_epoch)
             history, best, last_weights = fit(model, data, config.recipe, partial)
-            finish(partial, described, model, data, audit, history, best, last_weights, examples)
+            risk = config.accept_risk
+            finish(partial, described, model, data, audit, history, best, last_weights, risk, examples)
     except BaseException as error:
         if is_new and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
             # It has diverged, or no epoch was kept: there is nothing to resume.

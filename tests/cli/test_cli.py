@@ -183,9 +183,10 @@ def test_the_recipe_sets_the_defaults_and_options_change_them():
 def test_train_shows_its_epochs_and_ends_with_the_path_of_the_report(trained):
     out, printed = trained
     assert "Epoch 2/2" in printed
-    *_, last_but_one, last = printed.splitlines()
+    *_, accuracy, sets, last = printed.splitlines()
     assert last == f"report: {out / 'report.html'}"
-    assert "95 % interval" in last_but_one
+    assert "95 % interval" in accuracy
+    assert sets == "no prediction sets: sets of 95 % take 19 calibration images, there are 3"
 
 
 def test_evaluate(run, capsys):

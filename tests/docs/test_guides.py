@@ -15,7 +15,7 @@ pytestmark = pytest.mark.same_on_every_backend
 
 PAGES = {
     name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("index.md", "start.md", "data.md", "pretrained.md")
+    for name in ("index.md", "start.md", "data.md", "pretrained.md", "trust.md")
 }
 TEXT = "\n".join(PAGES.values())
 COMMANDS = re.findall(r"^(?:KERAS_BACKEND=\w+ )?(?:\.venv/bin/)?keras-vit (.*)$", TEXT, re.MULTILINE)
@@ -31,7 +31,7 @@ def test_options_without_a_command_exist():
     owners = (keras_vit.TrainConfig, keras_vit.Recipe, keras_vit.Augmentation)
     fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
     fields |= {"recipe", "config", "help", "logdir", "extra_index_url", "flips_at_test", "clear"}
-    fields |= {"debug", "leave_out_known"}
+    fields |= {"debug", "leave_out_known", "csv", "json"}
     fields |= {"to", *CHANGEABLE}
     named = {name.replace("-", "_") for name in re.findall(r"`[^`]*?--([a-z][\w-]*)", TEXT)}
     assert len(named) >= 15

@@ -39,7 +39,13 @@ def test_evaluate_gives_the_same_figures(in_fixture_folder, expected, capsys):
     assert main(["evaluate", "run", "--json"]) == FINE
     shown = capsys.readouterr()
     found = json.loads(shown.out)
-    assert found.keys() == expected.keys() | {"notes", "known_images", "flips_at_test"}
+    assert found.keys() == expected.keys() | {
+        "notes",
+        "known_images",
+        "flips_at_test",
+        "prediction_sets",
+        "referral",
+    }
     assert found["known_images"] is None
     assert "run: an earlier version of keras_vit trained this run." in shown.err
     for name, value in expected.items():

@@ -47,6 +47,10 @@ def expected(run, paths):
         "label": np.array([item.label.encode() for item in predicted], object),
         "confidence": np.array([item.confidence for item in predicted]),
         "reject": np.array([item.reject for item in predicted]),
+        "prediction_set": np.array(
+            [[name in item.prediction_set for name in opened.class_names] for item in predicted], int
+        ),
+        "refer": np.array([item.refer for item in predicted]),
         "features": opened.model.extractor("features").predict(scaled, verbose=0),
     }
     assert set(found["reject"]) == {True, False}
@@ -106,7 +110,7 @@ def alone(bundle, paths, tmp_path_factory):
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_a_process_without_keras_gives_the_answers_of_keras(signature, size, alone, expected):
     answer = alone[signature, size]
-    outputs = {"probabilities", "label", "confidence", "reject"}
+    outputs = {"probabilities", "label", "confidence", "reject", "prediction_set", "refer"}
     assert set(answer) == ({"features", "reject"} if signature == "features" else outputs)
     assert {name: len(values) for name, values in answer.items()} == dict.fromkeys(answer, size)
     check(answer, expected, size)
@@ -119,6 +123,8 @@ def test_damaged_images_do_not_affect_others(alone, expected):
     assert set(answer["label"][bad]) == {b""}
     assert not answer["confidence"][bad].any()
     assert answer["reject"][bad].all()
+    assert not answer["prediction_set"][bad].any()
+    assert answer["refer"][bad].all()
     np.testing.assert_allclose(answer["probabilities"][bad.stop :].sum(axis=1), 1, atol=1e-5)
     for row, position in ((0, 1), (-1, 2)):
         np.testing.assert_allclose(
@@ -152,6 +158,8 @@ def test_saved_model_cli_shows_the_signatures(bundle):
         ("output", "label"): ("DT_STRING", "(-1)"),
         ("output", "probabilities"): ("DT_FLOAT", "(-1, 3)"),
         ("output", "reject"): ("DT_INT32", "(-1)"),
+        ("output", "prediction_set"): ("DT_INT32", "(-1, 3)"),
+        ("output", "refer"): ("DT_INT32", "(-1)"),
     }
     features = {("output", "features"): ("DT_FLOAT", "(-1, 8)"), ("output", "reject"): ("DT_INT32", "(-1)")}
     assert {name: sides for name, sides in found.items() if not name.startswith("__")} == {
@@ -180,12 +188,13 @@ def test_saved_model_cli_answers(signature, bundle, paths, expected, tmp_path):
         *("--input_exprs", given[signature], "--outdir", tmp_path),
     )
     found = {path.stem: np.load(path, allow_pickle=True) for path in tmp_path.glob("*.npy")}
-    assert set(found) == {"probabilities", "label", "confidence", "reject"}
+    names = ("probabilities", "label", "confidence", "reject", "prediction_set", "refer")
+    assert set(found) == set(names)
     assert all(f"Result for output key {name}:\n{values}" in printed for name, values in found.items())
     check({name: values[:2] for name, values in found.items()}, expected, 2)
     if signature == "serving_default":
-        blank = [found[name][2:].tolist() for name in ("probabilities", "label", "confidence", "reject")]
-        assert blank == [[[0, 0, 0]], [b""], [0], [1]]
+        blank = [found[name][2:].tolist() for name in names]
+        assert blank == [[[0, 0, 0]], [b""], [0], [1], [[0, 0, 0]], [1]]
 
 
 # The warm-up requests

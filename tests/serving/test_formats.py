@@ -15,6 +15,7 @@ from keras_vit.data import reading
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels, scale_pixels
 from keras_vit.errors import InputError
 from keras_vit.evaluation.ood_fit import fit_ood_detector
+from keras_vit.evaluation.prediction_sets import PredictionSets, log_odds
 from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.ood_features import ood_columns, ood_features
@@ -32,6 +33,7 @@ for package in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "openvino"):
 
 FORMATS = {"onnx": to_onnx, "litert": to_litert, "openvino": to_openvino}
 SMALL = dict(patch_size=4, dim=16, depth=1, num_heads=2, mlp_dim=32, num_classes=4, image_shape=(8, 8, 1))
+INTEGERS = ("reject", "prediction_set", "refer")
 MODELS = {
     "linear stem, token, hidden head": dict(
         depth=2, head_hidden_dim=8, head_dim=12, qkv_bias=False, dropout_rate=0.1
@@ -81,17 +83,23 @@ def small(request):
     middle = 10 + int(gaps.argmax())  # the widest gap among the middle ones
     assert gaps.max() > 1e-3 * farthest[middle]
     rejection = dataclasses.replace(rejection, threshold=float(farthest[middle : middle + 2].mean()))
+    refer_below = 0.3 if "map" in request.param else None
     run = SimpleNamespace(
         model=model,
         preprocessing=preprocessing,
         temperature=0.7,
         rejection=rejection,
+        prediction_sets=PredictionSets(
+            np.linspace(-1.5, 1.5, arguments["num_classes"]), refer_below=refer_below
+        ),
     )
     logits = plain.predict(scaled, verbose=0).astype("float64") / 0.7
     expected = {
         "probabilities": np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True),
         "reject": rejection.rejects(features).astype("int32"),
         "features": plain.extractor("features").predict(scaled, verbose=0),
+        "prediction_set": run.prediction_sets.members(log_odds(logits)).astype("int32"),
+        "refer": run.prediction_sets.refers(log_odds(logits)).astype("int32"),
     }
     return PortableGraph(run), images, expected
 
@@ -106,10 +114,14 @@ def test_each_option_of_the_model(format, small, tmp_path):
         assert set(found) == set(expected)
         for name, values in expected.items():
             np.testing.assert_allclose(found[name], values[start : start + size], rtol=0, atol=2e-5)
-            assert found[name].dtype == ("int32" if name == "reject" else "float32")
+            assert found[name].dtype == ("int32" if name in INTEGERS else "float32")
     assert 0 < expected["reject"].sum() < len(images)
     broken = images[:3].copy()
+    assert 0 < expected["refer"].sum() < len(images)
+    assert 0 < expected["prediction_set"].sum() < expected["prediction_set"].size
     broken[0, 0, 0], broken[1, -1, -1] = np.nan, np.inf
+    assert not answer(broken)["prediction_set"][:2].any()
+    assert answer(broken)["refer"][:2].all()
     assert list(answer(broken)["reject"]) == [1, 1, expected["reject"][2]]
     broken[0], broken[1] = 300 * (broken[2] > 0), broken[2] - 20  # out of the range 0 to 255
     assert list(answer(broken)["reject"]) == [1, 1, expected["reject"][2]]
@@ -196,6 +208,10 @@ def test_a_program_of_the_user_gets_the_answers_of_predict(kind, exported, run, 
     np.testing.assert_allclose(answer["probabilities"], probabilities, rtol=0, atol=tolerance)
     if kind != "int8":
         assert [bool(reject) for reject in answer["reject"]] == [item.reject for item in expected]
+        assert [bool(refer) for refer in answer["refer"]] == [item.refer for item in expected]
+        sets = [{labels[i] for i in np.flatnonzero(row)} for row in answer["prediction_set"]]
+        assert sets == [set(item.prediction_set) for item in expected]
+        assert len({len(one) for one in sets}) > 1
 
 
 def test_the_batch_axis_has_a_name_in_onnx(exported):
@@ -211,6 +227,8 @@ def test_the_batch_axis_has_a_name_in_onnx(exported):
         "probabilities": ["batch", 3],
         "reject": ["batch"],
         "features": ["batch", 8],
+        "prediction_set": ["batch", 3],
+        "refer": ["batch"],
     }
 
 

@@ -54,6 +54,8 @@ def test_the_answers_are_those_of_keras(protocol, double, bundle, predicted, tmp
         assert found["label"] == expected.label
         assert found["error"] is None
         assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+        assert found["prediction_set"] == list(expected.prediction_set)
+        assert found["refer"] == expected.refer
 
 
 @both
@@ -70,5 +72,7 @@ def test_the_signatures_are_those_of_an_export(protocol, double, bundle):
         "confidence": "float32 (?)",
         "label": "string (?)",
         "probabilities": f"float32 (?, {len(tiny.CLASSES)})",
+        "prediction_set": f"int32 (?, {len(tiny.CLASSES)})",
+        "refer": "int32 (?)",
         "reject": "int32 (?)",
     }

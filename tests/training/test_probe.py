@@ -16,7 +16,8 @@ from keras_vit.cache import FOLDER
 from keras_vit.errors import InputError
 from keras_vit.evaluation.calibration import fit_temperature, softmax
 from keras_vit.training.config import TrainConfig
-from keras_vit.training.head import FOLDS, GRID, fit_head
+from keras_vit.training.head import FOLDS, GRID, Head, fit_head
+from keras_vit.training.probe import _calibration
 from keras_vit.training.recipe import RECIPES
 from tests.helpers import tiny
 from tests.helpers.published import answers, recorded, tensors_of
@@ -70,6 +71,23 @@ def test_the_head_is_the_logistic_regression_of_scikit_learn(classes, weighted):
 
 
 @pytest.mark.same_on_every_backend
+def test_the_copies_of_an_image_stay_in_one_fold():
+    """Labels that the features do not tell: only a copy of the image itself would."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(60, 100)).astype("float32"), np.arange(60) % 2
+    copies, image_of = np.tile(features, (3, 1)), np.tile(np.arange(60), 3)
+    known = fit_head(copies, np.tile(labels, 3), 2).grid
+    found = fit_head(copies, np.tile(labels, 3), 2, image_of=image_of)
+    assert max(row["accuracy"] for row in known) == 1
+    assert all(0.2 < row["accuracy"] < 0.75 for row in found.grid)
+    assert found.judged_on == "5 folds of the 60 training images"
+    once = fit_head(features, labels, 2)
+    assert [row["accuracy"] for row in once.grid] == [
+        row["accuracy"] for row in fit_head(features, labels, 2, image_of=np.arange(60)).grid
+    ]
+
+
+@pytest.mark.same_on_every_backend
 @pytest.mark.parametrize("each", [2, 3, 15])
 def test_the_strength_is_chosen_by_the_calibrated_loss_of_the_folds(each):
     features, labels = blobs(each, spread=3.0)
@@ -92,6 +110,32 @@ def test_the_strength_is_chosen_by_the_calibrated_loss_of_the_folds(each):
         assert row["accuracy"] == pytest.approx((logits.argmax(axis=1) == labels).mean())
     assert losses[GRID.index(head.strength)] == pytest.approx(min(losses), abs=2e-3)
     assert head.judged_on == f"{len(folds)} folds of the {3 * each} training images"
+
+
+@pytest.mark.same_on_every_backend
+def test_the_logits_of_each_image_are_of_a_head_without_its_fold():
+    features, labels = blobs(15, spread=3.0)
+    head = fit_head(features, labels, 3)
+    (chosen,) = [row for row in head.grid if row["strength"] == head.strength]
+    for inner, outer in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(features, labels):
+        scaler = StandardScaler().fit(features[inner])
+        model = LogisticRegression(C=head.strength, tol=1e-3, max_iter=10_000)
+        model.fit(scaler.transform(features[inner]), labels[inner])
+        logits = model.decision_function(scaler.transform(features[outer])) / chosen["temperature"]
+        np.testing.assert_allclose(softmax(head.out_of_fold[outer]), softmax(logits), atol=1e-3)
+    # They are less sure than those of the head that has seen the images.
+    own = softmax(head.logits(features))[np.arange(45), labels]
+    assert softmax(head.out_of_fold)[np.arange(45), labels].mean() < own.mean() - 0.02
+    assert fit_head(*blobs(1), 3).out_of_fold is None
+
+
+@pytest.mark.same_on_every_backend
+def test_corrupted_copies_calibrate_nothing():
+    rows = np.arange(18.0).reshape(6, 3)  # two images, and two copies of each behind them
+    head = Head(np.zeros((4, 3)), np.zeros(3), 1.0, [], "folds", 0.0, rows)
+    found = _calibration(head, np.array([0, 1]), np.full((1, 3), 7.0), np.array([2]))
+    np.testing.assert_array_equal(found.logits, [*rows[:2], [7.0] * 3])
+    assert found.labels.tolist() == [0, 1, 2]
 
 
 @pytest.mark.same_on_every_backend
@@ -149,6 +193,10 @@ def test_a_probe_of_many_images(source, many, tmp_path, capsys):
     assert (told["width"], told["fitted_to"]) == (64, run.config["data"]["counts"]["train"])
     assert (told["computed"], told["from_cache"]) == (90, 0)
     assert run.metrics["best"]["accuracy"] > 0.8
+    # The training images calibrate the prediction sets, too.
+    sets, counts = run.metrics["prediction_sets"], run.config["data"]["counts"]
+    assert sets["images"] == counts["train"] + counts["validation"]
+    assert "each by a head that was fitted without it" in sets["fitted_on"]
     # The backbone stayed as it was in the file; only the head is new.
     bare = ViT.from_pretrained(source, num_classes=0)
     frozen = {weight.path: value for weight, value in zip(bare.weights, bare.get_weights(), strict=True)}

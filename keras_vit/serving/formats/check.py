@@ -27,6 +27,8 @@ INT8 = Tolerance(
     distance=0.25,
     changed=0.05,
     fix="leave --int8 out",
+    log_odds=math.inf,
+    sets_changed=0.15,
 )
 
 

@@ -14,6 +14,7 @@ from keras_vit.errors import InputError
 from keras_vit.model.vit import ViT
 from keras_vit.runs.answer import answer_images, answer_model
 from keras_vit.runs.folder import Run
+from keras_vit.serving import set_comparison
 
 OUTPUTS = ("probabilities", "reject", "features")
 MAX_BYTES = 2**31 - 1
@@ -49,13 +50,18 @@ class PortableGraph:
             )
         self.rejection = run.rejection
         self.preprocessing = run.preprocessing
-        self.answers = answer_model(model, run.temperature, run.rejection, run.preprocessing, flips)
+        self.sets = run.prediction_sets
+        self.answers = answer_model(
+            model, run.temperature, run.rejection, run.preprocessing, flips, self.sets
+        )
+        self.outputs = OUTPUTS if self.sets is None else OUTPUTS + set_comparison.OUTPUTS
 
     def function(self) -> Any:
         """The `tf.function` that is converted.
 
         It takes `images`, float32 (batch, height, width, channels) in 0..255, and returns a dict of the
-        outputs `probabilities`, `reject` and `features` of `answer_model`.
+        outputs `probabilities`, `reject` and `features` of `answer_model`, and of a run with prediction sets
+        `prediction_set` and `refer`.
         """
         import tensorflow as tf
 
@@ -69,7 +75,7 @@ class PortableGraph:
                 [tf.constant(weight) for weight in others],
             )
             found, _ = self.answers.stateless_call(*weights, images, training=False)
-            return {name: found[name] for name in OUTPUTS}
+            return {name: found[name] for name in self.outputs}
 
         spec = tf.TensorSpec(self.answers.input.shape, tf.float32, name="images")
         return tf.function(answers, input_signature=[spec])
@@ -87,7 +93,7 @@ class PortableGraph:
         """What Keras answers for the same images: `probabilities`, `features`, and `distance`.
 
         `distance` (n,) is a multiple of the threshold: an image above 1 is to be rejected. It is 0 if the run
-        rejects nothing.
+        rejects nothing. With prediction sets also the outputs of `to_thresholds`.
         """
         found = answer_images(self.answers, list(images), self.preprocessing)
         threshold = 1.0 if self.rejection is None else self.rejection.threshold
@@ -95,6 +101,7 @@ class PortableGraph:
             "probabilities": found["probabilities"],
             "features": found["features"],
             "distance": found["distance"] / threshold,
+            **set_comparison.to_thresholds(found, self.sets),
         }
 
 

@@ -99,6 +99,12 @@ def about(run: Run, format: str, int8: bool) -> dict[str, Any]:
     """The part of `serving.json` on a format: its file, its tensors, and how images are prepared."""
     height, width, channels = run.preprocessing.image_shape
     dim = run.model.extractor("features").output.shape[-1]
+    set_outputs = {}
+    if run.prediction_sets is not None:
+        set_outputs = {
+            "prediction_set": {"dtype": "int32", "shape": ["batch", len(run.class_names)]},
+            "refer": {"dtype": "int32", "shape": ["batch"]},
+        }
     return {
         "format": format,
         "file": FORMATS[format].FILE,
@@ -109,6 +115,7 @@ def about(run: Run, format: str, int8: bool) -> dict[str, Any]:
             "probabilities": {"dtype": "float32", "shape": ["batch", len(run.class_names)]},
             "reject": {"dtype": "int32", "shape": ["batch"]},
             "features": {"dtype": "float32", "shape": ["batch", dim]},
+            **set_outputs,
         },
         "preprocessing": preprocessing_steps(run.preprocessing),
     }
