@@ -12,11 +12,9 @@ from keras_vit.data.pipeline import fits_in_memory, pixel_dataset, read_pixels, 
 from keras_vit.data.preprocess import HIGHEST, LOWEST, Preprocessing, scale_pixels
 from keras_vit.evaluation.ood import OODDetector
 from keras_vit.evaluation.prediction_sets import PredictionSets
+from keras_vit.runs.ood_distance import OODDistance, ood_distance
 from keras_vit.runs.ood_features import ood_features
 from keras_vit.runs.set_outputs import set_outputs
-
-PROJECTION = "ood_projection"
-"""Part of the name of the projection's operation in a TensorFlow graph."""
 
 FLIPS = 4
 """An image as it is, and its three mirror images."""
@@ -27,52 +25,6 @@ NOT_FINITE = (
 
 MAX_BATCH_SIZE = 256
 MAX_BATCH_BYTES = 2**28
-
-
-class OODDistance(layers.Layer):
-    """`OODDetector.distances` as a layer: the distance to the nearest class centre.
-
-    The projection and the centres are weights, because a TensorFlow graph holds a constant once per use.
-
-    Args:
-        rank: width of the projection.
-        num_centers: number of class centres.
-
-    Input shape:
-        `(batch, dim)`
-
-    Output shape:
-        `(batch,)`, float32; NaN where the features are not finite.
-    """
-
-    def __init__(self, rank: int, num_centers: int, **kwargs: Any):
-        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
-        self.rank = rank
-        self.num_centers = num_centers
-
-    def build(self, input_shape):
-        self.projection = self.add_weight(shape=(input_shape[-1], self.rank), name="projection")
-        self.centers = self.add_weight(shape=(self.num_centers, self.rank), name="centers")
-
-    def call(self, features):
-        with keras.name_scope(PROJECTION):
-            projected = ops.matmul(features, self.projection)  # b r
-        away = ops.expand_dims(projected, 1) - ops.convert_to_tensor(self.centers)  # b k r
-        return ops.sqrt(ops.min(ops.sum(ops.square(away), axis=-1), axis=-1))  # b
-
-    def compute_output_shape(self, input_shape):
-        return input_shape[:1]
-
-    def get_config(self):
-        return {**super().get_config(), "rank": self.rank, "num_centers": self.num_centers}
-
-
-def ood_distance(detector: OODDetector) -> OODDistance:
-    """The layer with the projection and the centres of a detector."""
-    layer = OODDistance(detector.projection.shape[1], len(detector.centers), name="ood_distance")
-    layer.build((None, len(detector.projection)))
-    layer.set_weights([detector.projection, detector.centers])
-    return layer
 
 
 class Flips(layers.Layer):
@@ -123,7 +75,7 @@ def answer_model(
         - `confidence` float32 (batch,), the probability of `label`;
         - `reject` int32 (batch,), 1 where the image is unlike the training images, or where its pixels are
           out of range or its pixels or probabilities not finite;
-        - `distance` float32 (batch,), to the nearest class centre; 0 without a `rejection`;
+        - `distance` float32 (batch,), to the nearest class; 0 without a `rejection`;
         - `features` float32 (batch, dim), the input of the head.
 
         With `sets` also:
@@ -253,6 +205,6 @@ def batch_size(model: keras.Model) -> int:
 
 def _batch_size(model):
     most = MAX_BATCH_SIZE // (FLIPS if any(isinstance(layer, Flips) for layer in model.layers) else 1)
-    centers = [layer.centers for layer in model.layers if isinstance(layer, OODDistance)]
-    bytes_per_image = 4 * sum(int(np.prod(values.shape)) for values in centers)
+    judges = [layer for layer in model.layers if isinstance(layer, OODDistance)]
+    bytes_per_image = 4 * sum(int(np.prod(centers.shape)) for layer in judges for centers in layer.centers)
     return min(most, max(1, MAX_BATCH_BYTES // max(bytes_per_image, 1)))

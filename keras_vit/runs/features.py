@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from keras_vit.model.vit import ViT
 
-VERSION = "1"
+VERSION = "2"
 """Changes where the same weights and images give other features than before."""
 
 BATCH_SIZE = 64

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_vit.data.preprocess import BEFORE, Preprocessing, recorded
 from keras_vit.errors import InputError, first_line
-from keras_vit.evaluation.ood import OODDetector
+from keras_vit.evaluation.ood import FITTED_ON, OODDetector
 from keras_vit.evaluation.prediction_sets import PredictionSets
 from keras_vit.evaluation.trust import fitted_sets, with_risk
 from keras_vit.files import partial_of, read_json
@@ -233,7 +233,7 @@ class Run:
                 f"An earlier version trained {self.path}, which did not learn to reject out-of-distribution "
                 f"images: train again with `keras-vit train --config {self.path / CONFIG} --out NEW`."
             )
-        if self.metrics["rejection"]["fitted_on"] != "validation":
+        if self.metrics["rejection"]["fitted_on"] not in FITTED_ON:
             return None
         path = self.path / REJECTION
         check_file(path, self.config, RESTORE)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from keras_vit.data.image_set import SPLIT_PARTS
 from keras_vit.errors import InputError
+from keras_vit.evaluation.ood import FITTED_ON
 from keras_vit.files import read_csv
 from keras_vit.text import shown
 from keras_vit.validation import Count, Record, Seed, check_plain
@@ -154,7 +155,7 @@ class Rejected(Record):
     @model_validator(mode="after")
     def _agrees(self):
         given = "threshold" in self.model_fields_set
-        if given and (self.threshold is None) == (self.fitted_on == "validation"):
+        if given and (self.threshold is None) == (self.fitted_on in FITTED_ON):
             raise ValueError("threshold and fitted_on contradict each other")
         return self
 

@@ -98,6 +98,9 @@ class TrainConfig:
     65535; auto for what nearly all values of the training images lie between"""
     unlabeled: Text | None = None
     """a folder of images without labels, of the same kind as the training images, for --recipe probe"""
+    ood_examples: Text | None = None
+    """a folder of images unlike the training images, which are to be rejected: half of them choose what the
+    rejection looks at, the other half are counted"""
     test_fraction: Annotated[float, Field(gt=0.0, le=0.9)] = 0.2
     """share of each class that is the test part, if the data have none"""
     validation_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from keras_vit import files
 from keras_vit.data.audit import Audit
+from keras_vit.data.image_set import Image
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.judge import judge
@@ -75,6 +77,7 @@ def finish(
     best: KeepBest,
     last_weights: list[np.ndarray],
     accept_risk: float | None = None,
+    examples: Sequence[Image] = (),
 ) -> None:
     """Evaluates the run in every process; the chief writes the files.
 
@@ -88,6 +91,7 @@ def finish(
         best: which epoch is the best.
         last_weights: of the last epoch.
         accept_risk: as of `TrainConfig`.
+        examples: of what is to be rejected.
     """
     images = data.images_in_equal_batches("test", "validation")
     tests, validations = len(data.split.test), len(data.split.validation)
@@ -119,7 +123,9 @@ def finish(
             accept_risk=accept_risk,
         )
         seconds = round(sum(row["seconds"] for row in history), 1)
-        write_run(folder, {**described, "seconds": seconds}, model, data, audit, history, metrics)
+        write_run(
+            folder, {**described, "seconds": seconds}, model, data, audit, history, metrics, examples=examples
+        )
 
     model.distribution.from_chief(write)
 
@@ -134,6 +140,7 @@ def write_run(
     metrics: dict[str, Any],
     features: FeatureReader | None = None,
     record: ImageRecord | None = None,
+    examples: Sequence[Image] = (),
 ) -> None:
     """Writes the files of a run; the checkpoints are removed last, when all else is there.
 
@@ -147,9 +154,10 @@ def write_run(
         metrics: of `judge`; gets the entry `rejection`.
         features: gives the features of images, where they need not be computed from the model.
         record: of the images, if it has changed since the beginning of the run.
+        examples: of what is to be rejected.
     """
     plain = _plain(model)
-    rejection, metrics["rejection"] = judge_ood(plain, data, features)
+    rejection, metrics["rejection"] = judge_ood(plain, data, features, "weights" in described, examples)
     if rejection:
         rejection.save(folder / run_folder.REJECTION)
     files.write_csv(folder / run_folder.HISTORY, history)

@@ -1,18 +1,20 @@
 """The probe: a linear head that is fitted to the features of frozen weights, in seconds."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from keras_vit.data.image_set import ImageSet
+from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.pipeline import ImageData, Part, read_pixels
 from keras_vit.evaluation.judge import judge
 from keras_vit.evaluation.trust import FOLDS, CalibrationImages, judge_trust
 from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import with_unlabeled
+from keras_vit.runs.ood_features import ood_columns
 from keras_vit.text import say
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
@@ -68,6 +70,7 @@ def probe_run(
     model: ViT,
     prepared: Prepared,
     config: TrainConfig,
+    examples: Sequence[Image] = (),
 ) -> None:
     """Fits the head of a run with frozen weights, judges it and writes the files of the run.
 
@@ -78,6 +81,7 @@ def probe_run(
         model: with these weights.
         prepared: the images, as they came.
         config: of the run.
+        examples: of what is to be rejected.
 
     Raises:
         InputError: the folder without labels cannot be used.
@@ -158,7 +162,7 @@ def probe_run(
             row[f"{prefix}loss"] = float(-log_p[np.arange(len(log_p)), labels[part]].mean())
     history = [{**row, "seconds": seconds}]
     described = {**described, "seconds": seconds}
-    write_run(folder, described, model, data, prepared.audit, history, metrics, reader, record)
+    write_run(folder, described, model, data, prepared.audit, history, metrics, reader, record, examples)
 
 
 def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData) -> tuple[Head, np.ndarray]:
@@ -210,8 +214,8 @@ def _features_of_graph(reader: FeatureReader, features: np.ndarray) -> np.ndarra
     With five labelled images per class of NEU, 99.2 % of the spread labels are right with both, 99.0 % with
     either alone.
     """
-    dim = reader.model.config.dim  # the columns before: contrast and mean after the patch embedding
-    return np.concatenate([features[:, 2 * dim : 3 * dim], reader.of_head(features)], axis=1)
+    half = slice(*ood_columns(reader.model)["half"])
+    return np.concatenate([features[:, half], reader.of_head(features)], axis=1)
 
 
 def _spread(

@@ -3,10 +3,12 @@
 import dataclasses
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_vit import files
+from keras_vit.data.image_set import Image
 from keras_vit.data.overview import Overview
 from keras_vit.data.pipeline import ImageData
 from keras_vit.data.sources import load_image_set
@@ -35,6 +37,7 @@ from keras_vit.training.folder import (
     stored_config,
 )
 from keras_vit.training.loop import fit
+from keras_vit.training.ood_examples import read_examples
 from keras_vit.training.optimizer import compile_model
 from keras_vit.training.options import command_of
 from keras_vit.training.outputs import describe, finish
@@ -137,6 +140,9 @@ def _train(
     with seeded(config.seed), distribution:
         model = start.build(config, data.class_names)
     check_tuning(config.recipe, model.config)
+    examples: Sequence[Image] = ()
+    if config.ood_examples is not None and distribution.is_chief:
+        examples = read_examples(config.ood_examples, prepared)
     described = describe(config, start, data, model)
     _check_same_images(distribution, data)
     if unfinished is not None:
@@ -161,14 +167,17 @@ def _train(
             prepared.record.write(partial)
             files.write_json(partial / run_folder.CONFIG, seal(described, partial, [IMAGES]))
         if config.recipe.tune == "head":
-            distribution.from_chief(lambda: probe_run(partial, described, start, model, prepared, config))
+            distribution.from_chief(
+                lambda: probe_run(partial, described, start, model, prepared, config, examples)
+            )
         else:
             with distribution:
                 if start.has_new_head(model):
                     begin_with_probe(start, model, data, image_set)
                 compile_model(model, config.recipe, data.steps_per_epoch)
             history, best, last_weights = fit(model, data, config.recipe, partial)
-            finish(partial, described, model, data, audit, history, best, last_weights, config.accept_risk)
+            risk = config.accept_risk
+            finish(partial, described, model, data, audit, history, best, last_weights, risk, examples)
     except BaseException as error:
         if is_new and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
             # It has diverged, or no epoch was kept: there is nothing to resume.

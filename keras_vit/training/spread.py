@@ -56,15 +56,21 @@ class Unlabeled:
     def __len__(self) -> int:
         return len(self.names)
 
-    def line(self) -> str:
+    def line(self, what: str = "images without labels") -> str:
         """What is printed of the images."""
         counted = ", ".join(f"{number} {reason}" for reason, number in self.left_out.items() if number)
         left_out = f"; left out: {counted}" if counted else ""
-        return f"images without labels: {len(self)} in {self.folder}{left_out}"
+        return f"{what}: {len(self)} in {self.folder}{left_out}"
 
 
 def read_unlabeled(
-    folder: str, image_set: ImageSet, split: Split, decoding: "Decoding | None" = None
+    folder: str,
+    image_set: ImageSet,
+    split: Split,
+    decoding: "Decoding | None" = None,
+    what: str = "images without labels",
+    option: str = "--unlabeled",
+    purpose: str = "to learn from",
 ) -> Unlabeled:
     """The images of a folder, nested or not, without those that the run has already.
 
@@ -76,6 +82,9 @@ def read_unlabeled(
         image_set: the labelled images.
         split: of these.
         decoding: of the run, by which files become pixels; `None` for the defaults.
+        what: the images are, for what is printed.
+        option: that names the folder, for the message of an error.
+        purpose: of the images, for the message too.
 
     Raises:
         InputError: the folder cannot be read, or it holds no image that is left.
@@ -109,12 +118,11 @@ def read_unlabeled(
     left_out["unreadable"] = len(unreadable)
     if unreadable:
         more = f"; and {len(unreadable) - LISTED} more" if len(unreadable) > LISTED else ""
-        say(f"unreadable images without labels: {'; '.join(unreadable[:LISTED])}{more}")
+        say(f"unreadable {what}: {'; '.join(unreadable[:LISTED])}{more}")
     if not kept:
         counted = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
         raise InputError(
-            f"{folder} has no image to learn from ({counted}): give a folder of other images, or omit "
-            "--unlabeled."
+            f"{folder} has no image {purpose} ({counted}): give a folder of other images, or omit {option}."
         )
     return Unlabeled(folder, tuple(kept), list(kept.values()), left_out, digests)
 

@@ -4,17 +4,14 @@ import os
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import mahalanobis
+from scipy.spatial.distance import cdist, mahalanobis
+from scipy.stats import multivariate_normal
 from sklearn.covariance import LedoitWolf
 
 from keras_vit.errors import InputError
-from keras_vit.evaluation.ood import (
-    OODDetector,
-    conformal_threshold,
-    fit_ood_detector,
-    least_images,
-    why_too_few,
-)
+from keras_vit.evaluation import ood_fit
+from keras_vit.evaluation.ood import OODDetector, conformal_threshold, least_images, why_too_few
+from keras_vit.evaluation.ood_fit import fit_ood_detector
 
 pytestmark = pytest.mark.same_on_every_backend
 
@@ -33,7 +30,7 @@ def fitted(**options):
     return fit_ood_detector(features, labels, validation, **options)[0]
 
 
-def test_the_distance_is_mahalanobis_to_the_nearest_centre():
+def test_with_one_covariance_the_distance_is_mahalanobis_to_the_nearest_centre():
     features, labels = clusters(300)
     images, _ = clusters(20, seed=2)
     centers = np.stack([features[labels == k].mean(0) for k in range(3)])
@@ -41,7 +38,92 @@ def test_the_distance_is_mahalanobis_to_the_nearest_centre():
     deviation = centred.std(0)
     precision = LedoitWolf(assume_centered=True).fit(centred / deviation).precision_
     expected = [min(mahalanobis(x / deviation, c / deviation, precision) for c in centers) for x in images]
-    np.testing.assert_allclose(fitted().distances(images), expected, rtol=1e-4)
+    detector = fitted(one_covariance=True)
+    assert len(detector.depths[0].projections) == 1
+    assert not detector.offsets.any()
+    np.testing.assert_allclose(detector.distances(images), expected, rtol=1e-3)
+
+
+def by_scipy(features, labels, images, columns):
+    """Twice the negative log-likelihood of the nearest class: (images,), up to a constant."""
+    judged = 0.0
+    for pieces in columns:
+        took, seen = (np.concatenate([x[:, a:b] for a, b in pieces], axis=1) for x in (features, images))
+        centers = np.stack([took[labels == k].mean(0) for k in range(3)])
+        deviation = (took - centers[labels]).std(0)
+        classes = []
+        for k in range(3):
+            covariance = LedoitWolf(assume_centered=True).fit((took[labels == k] - centers[k]) / deviation)
+            covariance = (covariance.covariance_ + 1e-4 * np.eye(len(deviation))) * np.outer(
+                deviation, deviation
+            )
+            classes.append(-2 * multivariate_normal(centers[k], covariance).logpdf(seen))
+        judged = judged + np.stack(classes, axis=1)
+    return judged.min(axis=1)
+
+
+@pytest.mark.parametrize(
+    "columns", [[[(0, 5)]], [[(0, 2), (4, 5)]], [[(0, 3)], [(2, 5)]], [[(3, 5), (0, 1)], [(0, 5)]]]
+)
+def test_with_a_covariance_per_class_it_is_a_likelihood(columns):
+    features, labels = clusters(300)
+    features[labels == 1] *= 3  # a wide class
+    images, _ = clusters(40, seed=2)
+    detector, _ = fit_ood_detector(features, labels, clusters(100, seed=1)[0], columns=columns)
+    expected = by_scipy(features, labels, images, columns)
+    found = detector.distances(images) ** 2
+    np.testing.assert_allclose(found - found[0], expected - expected[0], rtol=1e-3, atol=1e-2)
+    assert detector.offsets.min() == 0 < detector.offsets.max()
+    assert detector.threshold > 0
+
+
+def test_a_threshold_of_folds_holds_for_new_images():
+    """Each image is judged by Gaussians that have not seen it: those that have would be too strict."""
+    features, labels = clusters(400, dim=30)
+    detector, fitted_on = fit_ood_detector(features, labels, np.zeros((0, 30)), in_folds=True)
+    assert fitted_on == "training folds"
+    like, _ = clusters(4000, seed=3, dim=30)
+    assert 0.02 < detector.rejects(like).mean() < 0.065
+    seen = conformal_threshold(detector.distances(features), 0.05)
+    assert (detector.distances(like) > seen).mean() > 0.08
+
+
+@pytest.mark.parametrize(
+    ("counts", "maps", "most_bytes"),
+    [
+        ((40, 40, 40), 3, None),
+        ((40, 19, 40), 3, None),  # the second class has the covariance of all
+        ((19, 19, 5), 1, None),
+        ((40, 1, 40), 3, None),
+        ((40, 40, 40), 1, 4 * 3 * 25 - 1),
+        ((40, 40, 40), 3, 4 * 3 * 25),
+    ],
+)
+def test_classes_with_few_images_share_a_covariance(counts, maps, most_bytes, monkeypatch):
+    if most_bytes is not None:
+        monkeypatch.setattr(ood_fit, "MOST_BYTES", most_bytes)
+    features, labels = clusters(150)
+    kept = np.concatenate([np.flatnonzero(labels == k)[:n] for k, n in enumerate(counts)])
+    detector, _ = fit_ood_detector(features[kept], labels[kept], clusters(100, seed=1)[0])
+    detector.check()
+    (depth,) = detector.depths
+    assert len(depth.projections) == maps
+    shares = ood_fit.own_covariances(np.array(counts), [[(0, 5)]])
+    assert len(ood_fit.own_covariances(np.array(counts), [[(0, 5)]])) == 3
+    assert (maps == 1) == (not shares.any())
+    # An image at the centre of a class lies there, whatever covariance the class has.
+    centers = np.stack([features[kept][labels[kept] == k].mean(0) for k in range(3)])
+    squared = depth.squared(centers)
+    np.testing.assert_allclose(np.diag(squared), 0, atol=1e-4)
+    assert detector.num_bytes == 4 * (5 + 25 * maps + 3 * 5 + 3)
+
+
+def test_a_class_of_equal_images_is_fine():
+    features, labels = clusters(300)
+    features[labels == 1] = features[labels == 1][0]
+    detector, _ = fit_ood_detector(features, labels, clusters(100, seed=1)[0])
+    detector.check()
+    assert np.isfinite(detector.distances(features)).all()
 
 
 def test_the_units_of_a_feature_do_not_matter():
@@ -168,8 +250,8 @@ def test_constant_features_and_classes_without_images_are_fine():
     validation[:, 3] = 7
     detector, reason = fit_ood_detector(features, np.where(labels == 2, 4, labels), validation)
     assert reason == "validation"
-    assert detector.centers.shape == (3, 5)
-    assert np.isfinite(detector.projection).all()
+    assert detector.depths[0].centers.shape == (3, 5)
+    detector.check()
     assert detector.rejects(validation).sum() == 4
 
 
@@ -190,7 +272,7 @@ def test_the_file_gives_the_same_answers(tmp_path):
     images = clusters(50, seed=4)[0]
     np.testing.assert_array_equal(found.distances(images), detector.distances(images))
     assert found.threshold == detector.threshold
-    assert found.projection.dtype == found.centers.dtype == np.float32
+    found.check()
     assert [each.name for each in tmp_path.iterdir()] == ["rejection.npz"]
 
 
@@ -198,6 +280,26 @@ def npz(**arrays):
     return lambda path: np.savez(path, **arrays)
 
 
+def test_the_file_of_an_earlier_version_is_read(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "rejection.npz"
+    projection = rng.normal(size=(5, 4)).astype("float32")
+    centers = rng.normal(size=(3, 4)).astype("float32")
+    np.savez(path, projection=projection, centers=centers, threshold=np.float64(1.5))
+    found, images = OODDetector.load(path), clusters(20)[0]
+    expected = cdist(images @ projection.astype("float64"), centers).min(axis=1)
+    np.testing.assert_allclose(found.distances(images), expected)
+    assert (found.threshold, found.width) == (1.5, 5)
+
+
+NOW = {
+    "threshold": 1.0,
+    "width": np.int64(4),
+    "offsets": np.zeros(2, "float32"),
+    "pieces_0": np.array([[0, 1], [2, 4]]),
+    "shift_0": np.zeros(3, "float32"),
+    "projections_0": np.ones((2, 3, 3), "float32"),
+    "centers_0": np.ones((2, 3), "float32"),
+}
 GOOD = {"projection": np.eye(3, dtype="float32"), "centers": np.eye(2, 3, dtype="float32"), "threshold": 1.0}
 DAMAGED = {
     "missing": lambda path: None,
@@ -213,8 +315,26 @@ DAMAGED = {
     "two thresholds": npz(**{**GOOD, "threshold": np.ones(2)}),
     "a pickle": npz(**{**GOOD, "centers": np.array([{}, None])}),
     "other widths": npz(**{**GOOD, "centers": np.eye(2, dtype="float32")}),
+    "offsets below 0": npz(**{**NOW, "offsets": np.float32([0, -1])}),
+    "offsets of another number": npz(**{**NOW, "offsets": np.zeros(3, "float32")}),
+    "columns that there are not": npz(**{**NOW, "width": np.int64(3)}),
+    "a piece that ends before it begins": npz(**{**NOW, "pieces_0": np.array([[0, 4], [4, 3]])}),
+    "a piece before the first column": npz(**{**NOW, "pieces_0": np.array([[-1, 2]])}),
+    "pieces of other columns": npz(**{**NOW, "pieces_0": np.array([[0, 4]])}),
+    "pieces in float": npz(**{**NOW, "pieces_0": np.array([[0.0, 3.0]])}),
+    "another number of projections": npz(**{**NOW, "projections_0": np.ones((3, 3, 3), "float32")}),
+    "no depths": npz(**{name: NOW[name] for name in ("threshold", "width", "offsets")}),
+    "a width of two numbers": npz(**{**NOW, "width": np.array([4, 4])}),
+    "an infinite shift": npz(**{**NOW, "shift_0": np.full(3, np.inf, "float32")}),
+    "old and new": npz(**{**NOW, "projection": np.ones((3, 3), "float32")}),
     "a vector": npz(**{**GOOD, "projection": np.ones(3, "float32")}),
 }
+
+
+def test_the_file_is_good_before_it_is_damaged(tmp_path):
+    for number, arrays in enumerate((GOOD, NOW)):
+        npz(**arrays)(tmp_path / f"{number}.npz")
+        assert OODDetector.load(tmp_path / f"{number}.npz").threshold == 1
 
 
 @pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED.keys())

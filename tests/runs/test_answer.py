@@ -12,20 +12,19 @@ from keras_vit import ViT, evaluate, predict
 from keras_vit.data import reading
 from keras_vit.data.preprocess import Preprocessing, scale_pixels
 from keras_vit.evaluation.calibration import softmax
-from keras_vit.evaluation.ood import OODDetector
+from keras_vit.evaluation.ood import Gaussians, OODDetector
 from keras_vit.runs import answer
 from keras_vit.runs import predict as predict_module
 from keras_vit.runs.answer import (
     MAX_BATCH_BYTES,
     Flips,
-    OODDistance,
     answer_images,
     answer_model,
     batch_size,
-    ood_distance,
 )
 from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import load_run
+from keras_vit.runs.ood_distance import OODDistance, ood_distance
 from keras_vit.runs.ood_features import ood_features
 from tests.helpers.checks import randomize
 
@@ -53,7 +52,7 @@ def detector_of(features):
     rng = np.random.default_rng(0)
     dim = features.shape[1]
     projection = rng.normal(0, 1 / dim, (dim, 6)).astype("float32")
-    detector = OODDetector(projection, (features[:4] @ projection).astype("float32"), 0.0)
+    detector = OODDetector.shared(projection, (features[:4] @ projection).astype("float32"), 0.0)
     middle = len(features) // 2
     return dataclasses.replace(
         detector, threshold=float(np.sort(detector.distances(features))[middle : middle + 2].mean())
@@ -254,7 +253,7 @@ def test_images_that_do_not_fit_in_memory_get_the_same_answers(monkeypatch):
 def random_detector(dim=40, classes=3):
     rng = np.random.default_rng(0)
     projection = rng.normal(size=(dim, dim)).astype("float32")
-    return OODDetector(projection, rng.normal(0, 30, (classes, dim)).astype("float32"), 1.0)
+    return OODDetector.shared(projection, rng.normal(0, 30, (classes, dim)).astype("float32"), 1.0)
 
 
 def test_the_layer_has_the_distances_of_the_detector():
@@ -265,6 +264,35 @@ def test_the_layer_has_the_distances_of_the_detector():
     found = keras.ops.convert_to_numpy(ood_distance(detector)(features))
     np.testing.assert_allclose(np.delete(found, [7, 8]), expected, rtol=1e-5)
     assert not np.isfinite(found[7:9]).any()
+
+
+def several_gaussians(width=40, classes=3, share=False):
+    """A detector of two Gaussians per class, one of them on two pieces of the columns."""
+    rng = np.random.default_rng(0)
+    depths = []
+    for pieces in ([[1, 5], [20, 31]], [[30, 40]]):
+        dim = sum(stop - start for start, stop in pieces)
+        maps = rng.normal(size=(1 if share else classes, dim, dim)).astype("float32")
+        centers = rng.normal(0, 3, (classes, dim)).astype("float32")
+        shift = rng.normal(size=dim).astype("float32")
+        depths.append(Gaussians(np.array(pieces), shift, maps, centers))
+    offsets = rng.uniform(0, 50, classes).astype("float32")
+    detector = OODDetector(tuple(depths), offsets, width, 30.0)
+    detector.check()
+    return detector
+
+
+@pytest.mark.parametrize("more", [0, 7], ids=["same columns", "columns of a later version before them"])
+@pytest.mark.parametrize("share", [False, True])
+def test_the_layer_adds_the_gaussians_of_all_depths(share, more):
+    detector = several_gaussians(share=share)
+    features = np.random.default_rng(1).normal(0, 3, (50, 40)).astype("float32")
+    given = np.concatenate([np.full((50, more), 1e6, "float32"), features], axis=1)
+    layer = ood_distance(detector)
+    found = keras.ops.convert_to_numpy(layer(given))
+    np.testing.assert_allclose(found, detector.distances(features), rtol=1e-5)
+    assert OODDistance.from_config(layer.get_config()).get_config() == layer.get_config()
+    assert sum(np.prod(weight.shape) for weight in layer.weights) * 4 == detector.num_bytes
 
 
 def test_the_layer_is_not_trained_and_its_config_makes_another():

@@ -23,8 +23,9 @@ from keras_vit.files import partial_of
 from keras_vit.process.exit_codes import FINE
 from keras_vit.runs import ood
 from keras_vit.runs.folder import load_run
-from keras_vit.runs.ood_features import ood_features
+from keras_vit.runs.ood_features import ood_columns, ood_features
 from keras_vit.runs.ood_images import ood_example_images, texture_windows
+from keras_vit.runs.ood_texture import Texture
 from keras_vit.runs.predict import predict
 from keras_vit.training import outputs
 from keras_vit.training.prepare import prepare_data
@@ -71,14 +72,19 @@ def test_the_run_folder_holds_what_was_fitted(run):
     assert files == {*plain, "images.csv", "rejection.npz"}
     fitted = run.metrics["rejection"]
     assert {key: value for key, value in fitted.items() if key not in ("rates", "threshold")} == {
-        "method": "Mahalanobis distance to the nearest class centre",
+        "method": "Mahalanobis distance to the nearest class, with a covariance per class, at several depths",
         "share_allowed": 0.05,
         "fitted_on": "validation",
         "training_images": 72,
         "validation_images": 24,
+        "features": "texture and head",
+        "bytes": run.rejection.num_bytes,
+        "shared_covariance": 0,
+        "chosen_by": 0,
     }
     assert run.rejection.threshold == fitted["threshold"] > 0
-    assert run.rejection.centers.shape[0] == len(tiny.CLASSES)
+    assert run.rejection.num_classes == len(tiny.CLASSES)
+    assert (run.path / "rejection.npz").stat().st_size < run.rejection.num_bytes + 4000
     json.dumps(fitted, allow_nan=False)
 
 
@@ -104,10 +110,9 @@ def test_the_threshold_is_fitted_on_the_training_and_the_validation_images(run, 
     distances = run.rejection.distances(features_of(run, data.image_set.take(data.split.validation).images))
     assert np.sort(distances)[23] == pytest.approx(run.rejection.threshold, rel=1e-3)
     features = features_of(run, data.image_set.take(data.split.train).images)
-    centers = [features[data.labels("train") == k].mean(0) for k in range(3)]
-    np.testing.assert_allclose(
-        centers @ run.rejection.projection, run.rejection.centers, rtol=1e-2, atol=0.05
-    )
+    (gaussians,) = run.rejection.depths
+    centers = np.stack([features[data.labels("train") == k].mean(0) for k in range(3)])
+    np.testing.assert_allclose(np.diag(gaussians.squared(centers)), 0, atol=0.05)
 
 
 def test_predict_rejects_the_images_that_the_run_rejects(run, data, tmp_path, capsys):
@@ -251,12 +256,22 @@ def test_the_features_are_means_and_contrast_of_tokens(options):
     *tokens, head = keras.Model(model.input, [*outputs, model.extractor("features").output])(x)
     tokens = [keras.ops.convert_to_numpy(keras.ops.cast(t, "float32"))[:, -6:] for t in tokens]
     head = keras.ops.convert_to_numpy(keras.ops.cast(head, "float32"))
+    columns = ood_columns(model)
     expected = [np.log(tokens[0].std(axis=1) + 1e-3), *(t.mean(axis=1) for t in tokens), head]
-    found = ood_features(model)(x)
-    assert keras.backend.standardize_dtype(found.dtype) == "float32"
-    np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(found), np.concatenate(expected, axis=1), rtol=1e-3, atol=1e-4
-    )
+    found = keras.ops.convert_to_numpy(ood_features(model)(x))
+    assert found.dtype == np.float32
+    earlier = np.concatenate(expected, axis=1)
+    np.testing.assert_allclose(found[:, columns["contrast"][0] :], earlier, rtol=1e-3, atol=1e-4)
+    texture = keras.ops.convert_to_numpy(Texture()(x))
+    np.testing.assert_allclose(found[:, slice(*columns["texture"])], texture, rtol=1e-3, atol=1e-4)
+    by_name = {"contrast": expected[0], "patches": expected[1], "half": expected[2], "head": head}
+    by_name["last"] = expected[-2]
+    if depth == 5:
+        tokens = keras.Model(model.input, model.get_layer("block_2").output)(x)[:, -6:]
+        by_name["three quarters"] = keras.ops.convert_to_numpy(keras.ops.cast(tokens, "float32")).mean(axis=1)
+    for name, values in by_name.items():
+        np.testing.assert_allclose(found[:, slice(*columns[name])], values, rtol=1e-2, atol=1e-3)
+    assert max(stop for _, stop in columns.values()) == found.shape[1]
 
 
 FEATURES = """

@@ -14,11 +14,11 @@ from keras_vit import ViT
 from keras_vit.data import reading
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels, scale_pixels
 from keras_vit.errors import InputError
-from keras_vit.evaluation.ood import OODDetector
+from keras_vit.evaluation.ood_fit import fit_ood_detector
 from keras_vit.evaluation.prediction_sets import PredictionSets, log_odds
 from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import load_run
-from keras_vit.runs.ood_features import ood_features
+from keras_vit.runs.ood_features import ood_columns, ood_features
 from keras_vit.runs.predict import predict
 from keras_vit.serving.bundle import export
 from keras_vit.serving.formats import check, to_litert, to_onnx, to_openvino, write
@@ -70,11 +70,20 @@ def small(request):
     preprocessing = Preprocessing(arguments["image_shape"])
     scaled = scale_pixels(images, preprocessing)
     features = ood_features(plain).predict(scaled, verbose=0)
-    projection = rng.normal(0, 1 / features.shape[1], (features.shape[1], 5)).astype("float32")
-    centers = (features[:4] @ projection).astype("float32")
-    farthest = OODDetector(projection, centers, 0.0).distances(features)
+    columns = ood_columns(model)
+    pieces = [[columns["texture"], columns["head"]], [columns["half"]]]
+    # Two classes with Gaussians of their own, and a threshold that rejects half of the images. Random
+    # features keep the distances apart, so that rounding errors reject no other image.
+    training = rng.normal(features.mean(axis=0), features.std(axis=0) + 0.1, (400, features.shape[1]))
+    labels = np.arange(400) % 2
+    training[labels == 1] += 0.5
+    rejection, _ = fit_ood_detector(training, labels, features, columns=pieces)
+    farthest = np.sort(rejection.distances(features))
+    gaps = np.diff(farthest[10:32])
+    middle = 10 + int(gaps.argmax())  # the widest gap among the middle ones
+    assert gaps.max() > 1e-3 * farthest[middle]
+    rejection = dataclasses.replace(rejection, threshold=float(farthest[middle : middle + 2].mean()))
     refer_below = 0.3 if "map" in request.param else None
-    rejection = OODDetector(projection, centers, float(np.sort(farthest)[20:22].mean()))  # half of the images
     run = SimpleNamespace(
         model=model,
         preprocessing=preprocessing,

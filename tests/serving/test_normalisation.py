@@ -100,7 +100,7 @@ def make_run(folder, images):
     scaled = scaled_by_numpy(np.stack([by_pillow(path) for path in image_set.images]))
     features = ood_features(model).predict(scaled, verbose=0)
     projection = np.random.default_rng(0).normal(0, 0.1, (features.shape[1], 5)).astype("float32")
-    detector = OODDetector(projection, (features[:4] @ projection).astype("float32"), 0.0)
+    detector = OODDetector.shared(projection, (features[:4] @ projection).astype("float32"), 0.0)
     distances = np.sort(detector.distances(features))  # of half of the images it rejects
     middle = len(distances) // 2
     detector = dataclasses.replace(detector, threshold=float(distances[middle : middle + 2].mean()))

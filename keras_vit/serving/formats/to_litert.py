@@ -81,7 +81,7 @@ def _nodes_left_in_float(path: Path) -> list[str]:
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    from keras_vit.runs.answer import PROJECTION
+    from keras_vit.runs.ood_distance import PROJECTION
 
     tensors = Interpreter(model_path=str(path)).get_tensor_details()
     return [tensor["name"] for tensor in tensors if PROJECTION in tensor["name"]]
