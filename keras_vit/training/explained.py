@@ -22,8 +22,8 @@ CLASSES = 12
 
 TRIED = 4  # test images per class, of which the first right one is shown
 DISTANCE_IMAGES = 8
-TRUST_IMAGES = 10
-TRUST_STEPS = 10
+TRUST_IMAGES = 8
+TRUST_STEPS = 6
 
 TRUST_WORK = 3e11
 """Mult-adds of the curves above which a report has none: about five seconds of two cores."""
