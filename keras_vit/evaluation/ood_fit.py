@@ -68,6 +68,7 @@ def fit_ood_detector(
     share: float = SHARE,
     columns: Sequence[Pieces] = (),
     in_folds: bool = False,
+    image_of: np.ndarray | None = None,
     one_covariance: bool = False,
 ) -> tuple[OODDetector | None, str]:
     """Fits the Gaussians on training images, and the threshold on images that they have not seen.
@@ -80,6 +81,8 @@ def fit_ood_detector(
         columns: Of each Gaussian; none for all columns as one.
         in_folds: Whether the threshold follows from `FOLDS` folds of the training images, each judged by
             Gaussians fitted to the others. Only where the features do not depend on the training images.
+        image_of: int (n,), which image a row is of, where images have several: these stay in one fold.
+            `None` for one row per image.
         one_covariance: Whether all classes share one, as in earlier versions.
 
     Returns:
@@ -98,7 +101,7 @@ def fit_ood_detector(
         return None, "nothing: the model gives the same features for all training images"
     detector = _detector(fitted, features.shape[1], np.inf)
     if in_folds:
-        distances = fold_distances(features, labels, columns, fitted)
+        distances = fold_distances(features, labels, columns, fitted, image_of)
     else:
         distances = detector.distances(held_out)
     threshold = conformal_threshold(distances, share)
@@ -197,7 +200,11 @@ def _fit_depth(
 
 
 def fold_distances(
-    features: np.ndarray, labels: np.ndarray, columns: Sequence[Pieces], fitted: Fitted
+    features: np.ndarray,
+    labels: np.ndarray,
+    columns: Sequence[Pieces],
+    fitted: Fitted,
+    image_of: np.ndarray | None = None,
 ) -> np.ndarray:
     """The distance of each training image from Gaussians that were fitted without it: float64 (n,).
 
@@ -205,7 +212,7 @@ def fold_distances(
     """
     level = fitted.log_determinants.sum(axis=0).min()
     found = np.zeros(len(features))
-    for rows in folds(labels):
+    for rows in folds(labels, image_of):
         part = fit_gaussians(features[~rows], labels[~rows], columns)
         if part is None:
             return np.zeros(len(features))
@@ -215,10 +222,18 @@ def fold_distances(
     return found
 
 
-def folds(labels: np.ndarray) -> Iterator[np.ndarray]:
-    """Which images each fold leaves out: bool (n,). The classes are spread evenly, by a fixed seed."""
+def folds(labels: np.ndarray, image_of: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Which rows each fold leaves out: bool (n,). The classes are spread evenly, by a fixed seed.
+
+    Args:
+        labels: int (n,).
+        image_of: see `fit_ood_detector`.
+    """
+    image_of = np.arange(len(labels)) if image_of is None else image_of
+    _, first, image_of = np.unique(image_of, return_index=True, return_inverse=True)
+    labels = labels[first]
     shuffled = np.random.default_rng(0).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     fold_of = np.empty(len(labels), int)
     fold_of[by_class] = np.arange(len(labels)) % FOLDS
-    return (fold_of == fold for fold in range(FOLDS))
+    return (fold_of[image_of] == fold for fold in range(FOLDS))

@@ -1,11 +1,13 @@
 """The rejection of out-of-distribution images, fitted and judged at the end of a training run."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_vit.data.corrupted import corrupted_pixels
 from keras_vit.data.image_set import Image, evenly
 from keras_vit.data.pipeline import ImageData, pixel_dataset
 from keras_vit.data.preprocess import Preprocessing, scale_pixels
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import keras
 
 YOURS = "your examples"
+COPIES, HELD_OUT_COPIES = "training copies", "validation copies"
 
 GAUSSIANS = (
     "half, three quarters",
@@ -66,9 +69,9 @@ def judge_ood(
         `share_allowed`, of images like the training images; `fitted_on`, `"validation"`, `"training folds"`
         or the reason why nothing was fitted; `training_images` and `validation_images`; `features`, what the
         Gaussians judge; `bytes`, what they take in a bundle or another format; `shared_covariance`, how many
-        classes have no covariance of their own; `chosen_by`, how many of the user's examples chose the
-        features; `rates`, a list of `name`, `images`,
-        `rejected`, `share`, `interval` (Wilson, 95 %) and `left_out` (why there are no such images, or
+        classes have no covariance of their own; `with_copies`, whether a corrupted copy of each of these
+        images counts as one, as the run was trained; `chosen_by`, how many of the user's examples chose the
+        features; `rates`, a list of `name`, `images`, `rejected`, `share`, `interval` (Wilson, 95 %) and `left_out` (why there are no such images, or
         `None`) for the validation images, the test images and each kind of out-of-distribution images; empty
         if nothing was fitted.
     """
@@ -85,6 +88,7 @@ def judge_ood(
         ),
         "training_images": len(training),
         "validation_images": len(data.split.validation),
+        "with_copies": data.augmentation.corrupted_copies > 0,
         "rates": [],
     }
     if judged["fitted_on"]:
@@ -107,16 +111,23 @@ def judge_ood(
         **examples,
     }
     parts = {name: images for name, images in parts.items() if name not in left_out}
+    parts |= copies_to_accept(data, training)
     if features_of is None:
         features = features_by_part(model, parts, data.preprocessing)
     else:
         features = {name: features_of(images) for name, images in parts.items()}
     held_out = features.get("validation", np.zeros((0, 0)))
     own, columns = features.pop("training"), ood_columns(model)
+    image_of = np.arange(len(own))
+    if COPIES in features:
+        own = np.concatenate([own, features.pop(COPIES)])
+        labels, image_of = np.tile(labels, 2), np.tile(image_of, 2)
+    if HELD_OUT_COPIES in features:
+        held_out = np.concatenate([held_out, features.pop(HELD_OUT_COPIES)])
     to_choose = features.pop("choosing", None)
 
     def fit(name: str) -> tuple[OODDetector | None, str]:
-        return fit_ood_detector(own, labels, held_out, SHARE, pieces_of(name, columns), in_folds)
+        return fit_ood_detector(own, labels, held_out, SHARE, pieces_of(name, columns), in_folds, image_of)
 
     detector, judged["fitted_on"] = fit(name)
     if detector is None:
@@ -148,6 +159,28 @@ def judge_ood(
         ],
     }
     return detector, judged
+
+
+def copies_to_accept(data: ImageData, training: np.ndarray) -> dict[str, list[Image]]:
+    """Corrupted copies of images, one of each, which a model that was trained on such images must accept.
+
+    Args:
+        data: of the run.
+        training: positions of the training images that the clusters are fitted on.
+
+    Returns:
+        `COPIES` and, where there is a validation part, `HELD_OUT_COPIES`, prepared for the model. Empty
+        where the run makes no copies.
+    """
+    if not data.augmentation.corrupted_copies:
+        return {}
+    found = {COPIES: [image.astype("float32") for image in data.corrupted[training]]}
+    if len(data.split.validation):
+        once = dataclasses.replace(data.augmentation, corrupted_copies=1)
+        images = data.image_set.take(data.split.validation)
+        copies = corrupted_pixels(images, data.preprocessing, once, data.seed)
+        found[HELD_OUT_COPIES] = [image.astype("float32") for image in copies]
+    return found
 
 
 def _counts(labels: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The probe: a linear head that is fitted to the features of frozen weights, in seconds."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,6 +107,8 @@ def probe_run(
         say(spread.line())
         if spread.trusted.any() and data.augmentation.corrupted_copies:
             say("corrupted copies: not made, since the head is fitted to spread labels too")
+            augmentation = dataclasses.replace(data.augmentation, corrupted_copies=0)
+            data = data.with_batches(data.batch_size, augmentation)
     if spread is not None and spread.trusted.any():
         inputs, targets, weight = _with_spread(found["train"], labels["train"], reader, features, spread)
         head = fit_spread(inputs, targets, weight, data.num_classes)

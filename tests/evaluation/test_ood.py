@@ -88,6 +88,20 @@ def test_a_threshold_of_folds_holds_for_new_images():
     assert (detector.distances(like) > seen).mean() > 0.08
 
 
+def test_the_copies_of_an_image_are_left_out_together():
+    """A copy that stays would make its image look usual."""
+    features, labels = clusters(60, dim=30)
+    once, _ = fit_ood_detector(features, labels, np.zeros((0, 30)), in_folds=True)
+    rows, repeated = np.tile(features, (2, 1)), np.tile(labels, 2)
+    alone, _ = fit_ood_detector(rows, repeated, np.zeros((0, 30)), in_folds=True)
+    together, _ = fit_ood_detector(
+        rows, repeated, np.zeros((0, 30)), in_folds=True, image_of=np.tile(np.arange(len(labels)), 2)
+    )
+    like, _ = clusters(4000, seed=3, dim=30)
+    assert together.rejects(like).mean() < 0.12 < alone.rejects(like).mean()
+    assert once.rejects(like).mean() < 0.12
+
+
 @pytest.mark.parametrize(
     ("counts", "maps", "most_bytes"),
     [

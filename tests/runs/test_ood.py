@@ -16,6 +16,8 @@ from PIL import Image
 
 from keras_vit import ViT, files
 from keras_vit.cli.main import main, parse
+from keras_vit.data.augmentation import Augmentation
+from keras_vit.data.corrupted import corrupted_pixels
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.errors import InputError
@@ -77,6 +79,7 @@ def test_the_run_folder_holds_what_was_fitted(run):
         "fitted_on": "validation",
         "training_images": 72,
         "validation_images": 24,
+        "with_copies": False,
         "features": "texture and head",
         "bytes": run.rejection.num_bytes,
         "shared_covariance": 0,
@@ -222,6 +225,23 @@ def test_the_drawn_defects_are_left_out_of_a_run_on_them(run, data, monkeypatch)
         "drawn defects": "the run was trained on them",
         "noise": None,
     }
+
+
+def test_what_the_run_was_trained_to_recognise_is_accepted(run, data):
+    """A run that learned from dark and bright copies of its images rejects few such images."""
+    copies = Augmentation(corrupted_copies=1, corruptions=("brightness",))
+    robust = dataclasses.replace(data, augmentation=copies)
+    plain, told = ood.judge_ood(run.model, data)
+    detector, judged = ood.judge_ood(run.model, robust)
+    assert (told["with_copies"], judged["with_copies"]) == (False, True)
+    assert told["training_images"] == judged["training_images"]
+    test = data.image_set.take(data.split.test)
+    changed = corrupted_pixels(test, data.preprocessing, copies, seed=9).astype("float32")
+    features = ood.features_by_part(run.model, {"test": list(changed)}, data.preprocessing)["test"]
+    assert plain.rejects(features).mean() > 0.5
+    assert detector.rejects(features).mean() < 0.25
+    (noise,) = [row for row in judged["rates"] if row["name"] == "flat gray"]
+    assert noise["share"] > 0.9
 
 
 # The features
