@@ -71,8 +71,9 @@ def judge_ood(
         Gaussians judge; `bytes`, what they take in a bundle or another format; `shared_covariance`, how many
         classes have no covariance of their own; `with_copies`, whether a corrupted copy of each of these
         images counts as one, as the run was trained; `chosen_by`, how many of the user's examples chose the
-        features; `rates`, a list of `name`, `images`, `rejected`, `share`, `interval` (Wilson, 95 %) and `left_out` (why there are no such images, or
-        `None`) for the validation images, the test images and each kind of out-of-distribution images; empty
+        features; `rates`, a list of `name`, `images`, `rejected`, `share`, `interval` (Wilson, 95 %) and
+        `left_out` (why there are no such images, or `None`) for the validation images, the test images and
+        each kind of out-of-distribution images; empty
         if nothing was fitted.
     """
     training = rows_to_fit(data.labels("train"))
