@@ -17,7 +17,18 @@ from keras_vit.training.options import PARTS
 from keras_vit.training.recipe import RECIPES
 from tests.helpers import tiny
 
-COMMANDS = ("train", "evaluate", "predict", "summary", "weights", "inspect", "search", "export", "request")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "explain",
+    "summary",
+    "weights",
+    "inspect",
+    "search",
+    "export",
+    "request",
+)
 
 
 pytestmark = pytest.mark.usefixtures("tiny_size")
@@ -93,13 +104,13 @@ def test_the_module_runs_as_a_command():
     [
         (
             [],
-            "Expected one of {train, evaluate, predict, summary, weights, inspect, search, export, request, "
-            "cache}. See keras-vit --help.",
+            "Expected one of {train, evaluate, predict, explain, summary, weights, inspect, search, export, "
+            "request, cache}. See keras-vit --help.",
         ),
         (
             ["nosuch"],
-            "Unrecognized options: nosuch. The commands are: train, evaluate, predict, summary, weights, "
-            "inspect, search, export, request, cache. See keras-vit --help.",
+            "Unrecognized options: nosuch. The commands are: train, evaluate, predict, explain, summary, "
+            "weights, inspect, search, export, request, cache. See keras-vit --help.",
         ),
         (["train", "--nosuch", "1"], "Unrecognized options: --nosuch, 1. See keras-vit --help."),
         (

@@ -191,14 +191,21 @@ def as_of_an_earlier_version(run):
 
 
 REJECTIONS = {
-    "NaN in the projection": lambda arrays: arrays["projection"].__setitem__((0, 0), np.nan),
-    "an infinite centre": lambda arrays: arrays["centers"].__setitem__((0, 0), np.inf),
+    "NaN in a projection": lambda arrays: arrays["projections_0"].__setitem__((0, 0, 0), np.nan),
+    "an infinite centre": lambda arrays: arrays["centers_0"].__setitem__((0, 0), np.inf),
     "a threshold of 0": lambda arrays: arrays.update(threshold=np.float64(0)),
     "an infinite threshold": lambda arrays: arrays.update(threshold=np.float64(np.inf)),
     "NaN as threshold": lambda arrays: arrays.update(threshold=np.float64(np.nan)),
     "one array more": lambda arrays: arrays.update(more=np.zeros(2)),
-    "no centres": lambda arrays: arrays.update(centers=arrays["centers"][:0]),
-    "float64": lambda arrays: arrays.update(centers=arrays["centers"].astype("float64")),
+    "one array less": lambda arrays: arrays.pop("shift_0"),
+    "no centres": lambda arrays: arrays.update(centers_0=arrays["centers_0"][:0]),
+    "float64": lambda arrays: arrays.update(centers_0=arrays["centers_0"].astype("float64")),
+    "a negative offset": lambda arrays: arrays["offsets"].__setitem__(0, -1),
+    "an offset too few": lambda arrays: arrays.update(offsets=arrays["offsets"][1:]),
+    "columns beyond the last": lambda arrays: arrays.update(pieces_0=arrays["pieces_0"] + 100_000),
+    "columns below 0": lambda arrays: arrays.update(pieces_0=arrays["pieces_0"] - 1),
+    "a width that is no number": lambda arrays: arrays.update(width=np.array("many")),
+    "a map of another class": lambda arrays: arrays.update(projections_0=arrays["projections_0"][:2]),
 }
 
 
