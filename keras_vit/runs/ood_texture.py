@@ -36,7 +36,10 @@ class Texture(layers.Layer):
 
     def call(self, images):
         x = ops.mean(ops.cast(images, "float32"), axis=-1)  # b h w
-        found = [_mean(x), ops.log(ops.std(x, axis=(1, 2)) + LEAST)]
+        level = ops.mean(x, axis=(1, 2), keepdims=True)  # b 1 1
+        # Not `ops.std`: torch warns of it for an empty batch, with which Keras asks for the output's shape.
+        contrast = ops.sqrt(_mean(ops.square(x - level)))  # b
+        found = [level[:, 0, 0], ops.log(contrast + LEAST)]
         while min(x.shape[1:]) >= SMALLEST:
             bands, x = _halve(x)
             for band in bands:
