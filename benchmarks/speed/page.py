@@ -35,8 +35,8 @@ REASONS = {
     "batch 1": "A third of the step is the optimizer of Keras, and a tenth its search for weights, losses "
     "and metrics in all layers at each step. On TensorFlow and JAX the step is more than twice as fast.",
     "first command, seconds": "Measured from an empty cache; a second run finds its compiled programs there. "
-    "Three seconds of it draw the maps of the report and fit the rejection per class; without them it was 29.5 "
-    "of 58.6 s.",
+    "Three seconds of it draw the maps of the report and fit the rejection per class; without them it was "
+    "29.5 of 58.6 s.",
     "fine-tuning, seconds": "Six epochs of 1,296 images and the features of the first head, in float32; "
     "torch with `--precision auto` takes 62 s per epoch in bfloat16, and 40 s to compile.",
     "one image": "`predict` checks the file, and calls TensorFlow three times (decode, resize, model).",
