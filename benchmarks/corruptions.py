@@ -42,7 +42,7 @@ def main() -> None:
                 name = ", ".join(half or ("as the recipe says",))
                 print(f"| | {seed} | {name} | " + cells(row), flush=True)
     command = shlex.join(["keras-vit", "train", *words])
-    print(f"| `{command}` | mean | | " + cells(np.nanmean(np.array(means), axis=0)))
+    print(f"| `{command}` | mean | | " + cells(np.mean(means, axis=0)))
 
 
 def shares(rows: list[dict], half: tuple[str, ...] | None) -> list[float]:

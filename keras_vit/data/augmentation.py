@@ -35,8 +35,8 @@ class Augmentation:
     erasing: Strength = 0.0
     """largest share of an image that random erasing blanks (Zhong et al. 2017)"""
     corrupted_copies: Annotated[int, Field(ge=0, le=64)] = 0
-    """corrupted copies of each training image (noise, blur, other light, JPEG, ...), made once; each second
-    image of a batch is one of them"""
+    """corrupted copies of each training image (noise, blur, other light, JPEG, ...), made once; about
+    half of the images of a batch are such copies"""
     corruptions: Annotated[tuple[Corruption, ...], Field(min_length=1, strict=False)] = KINDS
     """kinds of corruptions that these copies get"""
 

@@ -1,7 +1,6 @@
 """How well a run recognises its test images when they are noisy, blurred, badly lit, compressed or turned."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,7 +103,7 @@ def keep_corruptions(run: Run, found: dict[str, Any]) -> str | None:
         What to say where the report has no place for them: it is missing, or of an earlier version.
     """
     write_json(run.path / CORRUPTIONS, found)
-    path = Path(run.path / REPORT)
+    path = run.path / REPORT
     page = with_section(path.read_text("utf-8"), found) if path.is_file() else None
     if page is None:
         return f"{path} has no place for the table of corruptions; the figures are in {CORRUPTIONS} alone."

@@ -96,8 +96,8 @@ RECIPES = {
     "default": Recipe(augmentation=Augmentation(flip="both", crop=0.1)),
     # For the drawn defects, which defect-pool/8 learns in fewer epochs.
     "drawn": Recipe(warmup_epochs=1.0, epochs=12, augmentation=Augmentation(flip="both", crop=0.1)),
-    # For images that may be noisy, blurred or lit differently: each second one is a corrupted copy. Twice the
-    # epochs, because the loss still falls after 30.
+    # For images that may be noisy, blurred or lit differently: about half of them are corrupted copies. Twice
+    # the epochs, because the loss still falls after 30.
     "robust": Recipe(epochs=60, augmentation=Augmentation(flip="both", crop=0.1, corrupted_copies=8)),
     # From published weights: a classifier of features that are computed once. Nothing is trained by steps.
     # Mirror images are added where there are few images per class.
