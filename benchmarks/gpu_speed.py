@@ -1,7 +1,7 @@
 """Training speed of large models on one GPU, beside timm with torch.compile, as a share of the matmul peak.
 
-    KERAS_BACKEND=torch python -m benchmarks.gpu_speed torch
-    KERAS_BACKEND=jax python -m benchmarks.gpu_speed jax
+    KERAS_BACKEND=torch python -m benchmarks.gpu_speed torch [--compiled]
+    KERAS_BACKEND=jax python -m benchmarks.gpu_speed jax [--only B/16]
     python -m benchmarks.gpu_speed timm
 
 Each line of the answer is JSON: images per second of whole training steps in bfloat16 (median of three times
@@ -18,6 +18,7 @@ from keras_vit.model.config import ViTConfig, variant_arguments
 from keras_vit.model.cost import count_mult_adds
 
 CASES = (
+    ("defect/4", 64, False),
     ("B/16", 64, False),
     ("B/16", 256, False),
     ("L/16", 64, False),
@@ -44,13 +45,17 @@ def measure(step, wait, batch: int) -> dict:
     return {"images_per_second": round(float(np.median(rates)), 1), "first_step_seconds": round(first, 1)}
 
 
+def shape_of(variant: str) -> tuple[int, int, int]:
+    return (28, 28, 1) if variant.startswith("defect") else (224, 224, 3)
+
+
 def flops(variant: str) -> float:
     """Of one image and training step: two per mult-add, forward and twice as many backward."""
-    config = ViTConfig(image_shape=(224, 224, 3), num_classes=1000, **variant_arguments(variant))
+    config = ViTConfig(image_shape=shape_of(variant), num_classes=1000, **variant_arguments(variant))
     return 6.0 * count_mult_adds(config)
 
 
-def ours(variant: str, batch: int, remat: bool) -> dict:
+def ours(variant: str, batch: int, remat: bool, compiled: bool) -> dict:
     import keras
 
     from keras_vit.model.vit import ViT
@@ -58,10 +63,10 @@ def ours(variant: str, batch: int, remat: bool) -> dict:
     from keras_vit.training.recipe import Recipe
 
     model = ViT.from_variant(
-        variant, image_shape=(224, 224, 3), num_classes=1000, dtype="mixed_bfloat16", remat=remat
+        variant, image_shape=shape_of(variant), num_classes=1000, dtype="mixed_bfloat16", remat=remat
     )
-    compile_model(model, Recipe(precision="mixed_bfloat16", epochs=100), 100)
-    x = np.random.default_rng(0).normal(size=(batch, 224, 224, 3)).astype("float32")
+    compile_model(model, Recipe(precision="mixed_bfloat16", epochs=100, xla=compiled or None), 100)
+    x = np.random.default_rng(0).normal(size=(batch, *shape_of(variant))).astype("float32")
     y = np.eye(1000, dtype="float32")[np.arange(batch) % 1000]
     x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
 
@@ -111,17 +116,19 @@ def peak() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("who", choices=("torch", "jax", "timm", "peak"))
+    parser.add_argument("--compiled", action="store_true", help="the compiled training step of torch")
+    parser.add_argument("--only", default="", help="part of the name of a model")
     parser.add_argument("--peak", type=float, default=0.0, help="TFLOP/s, for the share")
     options = parser.parse_args()
     if options.who == "peak":
         print(json.dumps({"bf16_matmul_tflops": round(peak(), 1)}), flush=True)
         return
     for variant, batch, remat in CASES:
-        if remat and options.who == "timm":
+        if options.only not in variant or (options.who == "timm" and (remat or "defect" in variant)):
             continue
-        row = dict(who=options.who, model=variant, batch=batch, remat=remat)
+        row = dict(who=options.who, model=variant, batch=batch, remat=remat, compiled=options.compiled)
         try:
-            row |= theirs(variant, batch) if options.who == "timm" else ours(variant, batch, remat)
+            row |= theirs(variant, batch) if options.who == "timm" else ours(variant, batch, remat, options.compiled)
             if options.peak:
                 row["share_of_peak"] = round(
                     row["images_per_second"] * flops(variant) / options.peak / 1e12, 3

@@ -101,6 +101,9 @@ def choose_xla(
 MULT_ADDS_PER_SECOND = 7e9
 """Of the forward pass, in the steps of a run on one core with torch, not compiled: about 290 ms for 64 images
 of `defect/4` on an AMD EPYC of 2025."""
+STEPS_THAT_PAY_ON_GPU = 1000
+"""On an H200, compiling takes 20 to 30 s, and each step then takes about 50 ms less, of the smallest and of a
+large model: most of that is Python's time."""
 SECONDS_THAT_PAY = 240.0
 """Compiling takes half a minute and a step then 0.75 of its time: even after 2 minutes, so twice that."""
 
@@ -109,7 +112,7 @@ def pays_on_torch(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> b
     """Whether a run on torch is long enough to compile its training step.
 
     By the size of the model and the number of steps, not by a clock: the steps of two runs of one command are
-    equal to the last bit. GPUs were not measured, so there only `xla=True` compiles.
+    equal to the last bit.
 
     Args:
         model: on one device.
@@ -121,7 +124,7 @@ def pays_on_torch(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> b
     import torch
 
     if torch.cuda.is_available():
-        return False
+        return recipe.epochs * steps_per_epoch >= STEPS_THAT_PAY_ON_GPU
     images = recipe.epochs * steps_per_epoch * recipe.batch_size
     speed = MULT_ADDS_PER_SECOND * torch.get_num_threads()
     return images * count_mult_adds(model.config) / speed >= SECONDS_THAT_PAY
