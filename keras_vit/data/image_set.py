@@ -35,6 +35,10 @@ class ImageSet:
         notes: what the user must know of how the source was read, one line each.
         originals: where `images` are prepared pixels, the images that these were made from, for people to
             see; arrays of any size. `None` if `images` are the originals.
+        groups: for a source that names them, one per image: images of one part, patient or strip, which
+            belong into one part of the split. `None` if the source has none.
+        weights: for a source that has them, how much each image counts in training: float64 (n,), 0 or
+            more. `None` if all count the same.
     """
 
     source: str
@@ -45,6 +49,8 @@ class ImageSet:
     parts: tuple[str, ...] | None = None
     originals: Sequence[Image] | None = None
     notes: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    weights: np.ndarray | None = None
 
     def __post_init__(self):
         if not len(self.images) == len(self.names) == len(self.labels):
@@ -52,6 +58,10 @@ class ImageSet:
                 "images, names and labels must have the same length. "
                 f"Received: {len(self.images)}, {len(self.names)}, {len(self.labels)}"
             )
+        for name in ("groups", "weights"):
+            found = getattr(self, name)
+            if found is not None and len(found) != len(self.labels):
+                raise ValueError(f"{name} must have one per label, {len(self.labels)}. Received: {len(found)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,11 +99,14 @@ class ImageSet:
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The image set of these positions, in this order."""
+        positions = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
             images=[self.images[i] for i in indices],
             names=tuple(self.names[i] for i in indices),
-            labels=self.labels[np.asarray(indices, dtype=np.int64)],
+            labels=self.labels[positions],
             parts=None if self.parts is None else tuple(self.parts[i] for i in indices),
             originals=None if self.originals is None else [self.originals[i] for i in indices],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in indices),
+            weights=None if self.weights is None else self.weights[positions],
         )

@@ -1,5 +1,7 @@
 """An image set in the classes of a run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,19 @@ def test_a_split_drawn_again_is_that_of_an_earlier_version():
 
 def test_a_fingerprint_of_names_that_are_not_utf8():
     assert image_set(["a\udce9"], [0]).fingerprint() != image_set(["a"], [0]).fingerprint()
+
+
+def test_groups_and_weights_go_with_their_images():
+    found = image_set(["1", "10"], [0, 0, 1])
+    found = replace(found, groups=("a", "a", "b"), weights=np.array([1.0, 0.5, 2.0]))
+    taken = found.take([2, 1])
+    assert (taken.groups, taken.weights.tolist()) == (("b", "a"), [2.0, 0.5])
+    ordered = found.in_classes(["10", "1"])
+    assert (ordered.groups, ordered.weights.tolist()) == (("b", "a", "a"), [2.0, 1.0, 0.5])
+    assert image_set(["1"], [0]).take([0]).weights is None
+
+
+@pytest.mark.parametrize("wrong", [{"groups": ("a",)}, {"weights": np.ones(3)}])
+def test_one_group_and_one_weight_per_image(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must have one per label, 2"):
+        replace(image_set(["a", "b"], [0, 1]), **wrong)
