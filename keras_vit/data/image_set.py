@@ -61,7 +61,9 @@ class ImageSet:
         for name in ("groups", "weights"):
             found = getattr(self, name)
             if found is not None and len(found) != len(self.labels):
-                raise ValueError(f"{name} must have one per label, {len(self.labels)}. Received: {len(found)}")
+                raise ValueError(
+                    f"{name} must have one per label, {len(self.labels)}. Received: {len(found)}"
+                )
 
     def __len__(self) -> int:
         return len(self.labels)
