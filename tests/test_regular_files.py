@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from keras_vit.cache import image_hashes
+from keras_vit.data.origin import content_hash
 from keras_vit.data.probe import why_unreadable
 from keras_vit.data.sources.folder import list_images
 from keras_vit.errors import InputError
@@ -15,7 +16,6 @@ from keras_vit.evaluation.ood import OODDetector
 from keras_vit.files import read_bytes, read_json, require_regular
 from keras_vit.model.keras_file import check_keras_file
 from keras_vit.model.weights.read import read_weights
-from keras_vit.runs.images import content_hash
 from keras_vit.runs.schema import read_table
 from keras_vit.sealed import sha256_of
 from keras_vit.serving.client import read_labels

@@ -31,6 +31,10 @@ class Evaluate:
     """a run folder"""
     data: str | None = None
     """other images, all of them evaluated; by default the run's own test images"""
+    crop_boxes: bool = False
+    """with --data, make each box of a table an image, as train does"""
+    allow_outside: bool = False
+    """with --data, let relative paths leave the folder of their table"""
     leave_out_known: bool = False
     """with --data, leave out images that trained the run or chose its epoch"""
     flips_at_test: bool = False
@@ -56,6 +60,8 @@ class Evaluate:
                 self.leave_out_known,
                 self.corruptions,
                 self.accept_risk,
+                crop_boxes=self.crop_boxes,
+                allow_outside=self.allow_outside,
             )
         if self.json:
             say(json.dumps(found))

@@ -21,6 +21,10 @@ class Inspect:
 
     data: Positional[str | None] = None
     """what train --data takes; by default drawn steel defects"""
+    crop_boxes: bool = False
+    """make each box of a table an image, as train does"""
+    allow_outside: bool = False
+    """let relative paths leave the folder of their table"""
     seed: int = 0
     """of the split into train, validation and test images, between which duplicates are searched for"""
     json: bool = False
@@ -32,7 +36,7 @@ class Inspect:
         from keras_vit.data.sources import load_image_set
         from keras_vit.data.split import split_image_set
 
-        image_set = load_image_set(self.data)
+        image_set = load_image_set(self.data, crop_boxes=self.crop_boxes, allow_outside=self.allow_outside)
         audit = audit_images(image_set, split_image_set(image_set, seed=self.seed))
         say(json.dumps(audit.to_dict()) if self.json else audit)
         return FAILED if audit.unreadable else FINE

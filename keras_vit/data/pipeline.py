@@ -235,6 +235,8 @@ def load_data(
     pixel_range: PixelRange = "auto",
     test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
+    crop_boxes: bool = False,
+    allow_outside: bool = False,
 ) -> ImageData:
     """Images from anywhere, split and ready for `model.fit`.
 
@@ -253,6 +255,7 @@ def load_data(
             chosen.
         test_fraction: share of each class that is kept for the test.
         validation_fraction: share of the rest of each class that is kept for validation.
+        crop_boxes, allow_outside: of a table, see `load_image_set`.
 
     Raises:
         InputError: the images cannot be used; the message says which, and what to do.
@@ -266,7 +269,11 @@ def load_data(
         ...     shuffle=False,  # they are shuffled already
         ... )
     """
-    image_set = data if isinstance(data, ImageSet) else load_image_set(data)
+    image_set = (
+        data
+        if isinstance(data, ImageSet)
+        else load_image_set(data, crop_boxes=crop_boxes, allow_outside=allow_outside)
+    )
     split = split_image_set(
         image_set, seed=seed, test_fraction=test_fraction, validation_fraction=validation_fraction
     )

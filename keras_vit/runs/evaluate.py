@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
+from keras_vit.data.origin import find_root
 from keras_vit.data.pipeline import counts_by_part
 from keras_vit.data.reading import ReadImages, read_images
 from keras_vit.data.sources import load_image_set
@@ -18,7 +19,7 @@ from keras_vit.evaluation.metrics import classification_metrics
 from keras_vit.evaluation.trust import REFERRAL, SETS, referral_figures, set_figures, with_risk
 from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run, load_run
-from keras_vit.runs.images import NAMED, Found, find_root
+from keras_vit.runs.images import NAMED, Found
 from keras_vit.runs.known import Known, known_images
 from keras_vit.runs.robustness import judge_corruptions, keep_corruptions
 from keras_vit.text import say
@@ -36,6 +37,8 @@ def evaluate(
     leave_out_known: bool = False,
     corruptions: bool = False,
     accept_risk: float | None = None,
+    crop_boxes: bool = False,
+    allow_outside: bool = False,
 ) -> dict[str, Any]:
     """Judges the best model of a run on its test images, or on all images of other data.
 
@@ -50,6 +53,7 @@ def evaluate(
             Those of its own test images are kept in `corruptions.json` and in the report of the run.
         accept_risk: at most this fraction of the images that are not referred to a person may have a wrong
             label, on average; `None` for what the run was trained with.
+        crop_boxes, allow_outside: how a table in `data` is read, see `load_image_set`.
 
     Returns:
         The result of `keras_vit.evaluation.metrics.classification_metrics`; `source`; `flips_at_test`;
@@ -64,7 +68,7 @@ def evaluate(
             the model gives no finite probabilities, or the run does not support so small a risk.
     """
     run = (run if isinstance(run, Run) else load_run(run)).accepting(accept_risk)
-    judged = judged_images(run, data, leave_out_known)
+    judged = judged_images(run, data, leave_out_known, crop_boxes, allow_outside)
     image_set = judged.images
     label_of = {name: i for i, name in enumerate(run.class_names)}
     labels = np.array([label_of[image_set.class_names[label]] for label in image_set.labels])
@@ -130,7 +134,13 @@ class OwnImages:
     def __init__(self, run: Run):
         self.run = run
         # Where the run knows its images, their layout and parts need not be those to train on.
-        image_set = load_image_set(find_root(run.config, run.path), run.class_names if run.images else None)
+        settings = run.config["train"]
+        image_set = load_image_set(
+            find_root(run.config, run.path),
+            run.class_names if run.images else None,
+            crop_boxes=settings.get("crop_boxes", False),
+            allow_outside=settings.get("allow_outside", False),
+        )
         self._found: Found | None = run.images.find(image_set) if run.images else None
         self._all = image_set
 
@@ -193,12 +203,23 @@ def images_to_judge(run: Run, data: str | None = None) -> ImageSet:
     return judged_images(run, data).images
 
 
-def judged_images(run: Run, data: str | None = None, leave_out_known: bool = False) -> ToJudge:
+def judged_images(
+    run: Run,
+    data: str | None = None,
+    leave_out_known: bool = False,
+    crop_boxes: bool = False,
+    allow_outside: bool = False,
+) -> ToJudge:
     """The readable test images of a run, or all images of other data, prepared for the run's model.
 
     Arguments and errors as `evaluate`.
     """
     if data is None:
+        if crop_boxes or allow_outside:
+            raise InputError(
+                "The run's own images are read as it was trained: omit --crop-boxes and --allow-outside, or "
+                "give other images with --data."
+            )
         if leave_out_known:
             raise InputError(
                 "The run has not learned from its own test images: omit --leave-out-known, or give other "
@@ -208,7 +229,9 @@ def judged_images(run: Run, data: str | None = None, leave_out_known: bool = Fal
         test = own.test
         counts = {"trained": 0, "chose_epoch": 0, "tested": len(test), "left_out": 0}
         return ToJudge(test, own.notes("test"), counts if run.images else None)
-    came = _of_classes(run, load_image_set(data, run.class_names))
+    came = _of_classes(
+        run, load_image_set(data, run.class_names, crop_boxes=crop_boxes, allow_outside=allow_outside)
+    )
     read = _read(run, came, skip=False)
     image_set = read.put_into(came)
     if run.images is None:

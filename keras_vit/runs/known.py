@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keras_vit.data.image_set import Image
+from keras_vit.data.origin import content_hash
 from keras_vit.data.reading import ReadImages
-from keras_vit.runs.images import ImageRecord, content_hash, images_in_words
+from keras_vit.runs.images import ImageRecord, images_in_words
 from keras_vit.runs.schema import UNLABELED
 
 

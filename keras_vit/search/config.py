@@ -70,6 +70,8 @@ class SearchConfig:
     recipe: Literal["finetune", "lora"] | None = None
     """with --init, the recipe whose settings are searched; by default finetune"""
     data: Text | None = None
+    crop_boxes: bool = False
+    allow_outside: bool = False
     out: Folder | None = None
     """the folder of the search; by default searches/ and the space's name. A search in it is continued"""
     max_epochs: Count = None  # type: ignore[assignment]  # __post_init__ decides it
@@ -260,6 +262,8 @@ class SearchConfig:
             )
         return TrainConfig(
             data=self.data,
+            crop_boxes=self.crop_boxes,
+            allow_outside=self.allow_outside,
             **model,
             aspect=self.aspect,
             background=self.background,

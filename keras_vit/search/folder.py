@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keras_vit import locks
+from keras_vit.data.origin import roots
 from keras_vit.errors import InputError
 from keras_vit.files import read_json, write_json
 from keras_vit.process.command import repeat_command
 from keras_vit.process.versions import installed_versions
-from keras_vit.runs.images import IMAGES, roots
+from keras_vit.runs.images import IMAGES
 from keras_vit.sealed import seal
 from keras_vit.search.config import INTERNAL, SearchConfig, describe_search, from_dict, to_dict
 from keras_vit.search.results import SEARCH, read_settings

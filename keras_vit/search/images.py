@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keras_vit.runs.images import IMAGES, ImageRecord, find_root, read_record
+from keras_vit.data.origin import find_root
+from keras_vit.runs.images import IMAGES, ImageRecord, read_record
 from keras_vit.sealed import check_file
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.results import SEARCH, read_settings

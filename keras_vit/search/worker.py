@@ -81,7 +81,7 @@ def prepare_images(config: SearchConfig) -> Images:
 
         start = read_start(config)
     record, root, notes = images_of(config)
-    image_set = load_image_set(root)
+    image_set = load_image_set(root, **config.train_config.of_tables)
     if record is not None:
         image_set, changed = same_images(record, image_set)
         notes += changed

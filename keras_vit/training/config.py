@@ -67,8 +67,14 @@ class TrainConfig:
     """
 
     data: Text | None = None
-    """class folders, train/validation/test folders, NEU's flat files, a .zip of these, an .npz, or tfds:NAME;
-    by default drawn steel defects"""
+    """class folders, train/validation/test folders, NEU's flat files, a .zip of these, a table of paths and
+    labels (.csv, .tsv, .jsonl, .parquet, the export of a tool, or the images.csv of a run), an .npz, or
+    tfds:NAME; by default drawn steel defects"""
+    crop_boxes: bool = False
+    """make each box of a table an image: of COCO, Label Studio or CVAT, or of columns such as xmin, ymin,
+    xmax, ymax"""
+    allow_outside: bool = False
+    """let relative paths leave the folder of their table"""
     init: Text = NONE
     """begin with published weights: a file, a folder with config.json, a run folder, timm:NAME, or
     hf:REPO[@REVISION]; auto chooses from a table; none begins from scratch"""
@@ -158,6 +164,11 @@ class TrainConfig:
             raise InputError("Images without labels need published weights: add --init, or omit --unlabeled.")
         if self.resume and self.out is None:
             raise InputError("Which run is to be resumed? Give its folder with --out.")
+
+    @property
+    def of_tables(self) -> dict[str, Any]:
+        """How `load_image_set` reads a table: its arguments by name."""
+        return {"crop_boxes": self.crop_boxes, "allow_outside": self.allow_outside}
 
     @property
     def follows_images(self) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_vit import files
+from keras_vit.data.origin import find_root
 from keras_vit.errors import InputError
 from keras_vit.files import UNFINISHED, is_taken, is_work_name, partial_of
 from keras_vit.locks import lock_beside, locked
 from keras_vit.runs import folder as run_folder
-from keras_vit.runs.images import IMAGES, ImageRecord, find_root, read_record
+from keras_vit.runs.images import IMAGES, ImageRecord, read_record
 from keras_vit.sealed import FILES, check_file
 from keras_vit.text import say
 from keras_vit.training.checkpoint import BEST, CHECKPOINT

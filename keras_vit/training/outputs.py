@@ -12,6 +12,7 @@ import numpy as np
 from keras_vit import files
 from keras_vit.data.audit import Audit
 from keras_vit.data.image_set import Image
+from keras_vit.data.origin import roots
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.judge import judge
@@ -23,7 +24,7 @@ from keras_vit.process.versions import installed_versions
 from keras_vit.report.run import render_report
 from keras_vit.runs import folder as run_folder
 from keras_vit.runs.features import FeatureReader
-from keras_vit.runs.images import ImageRecord, roots
+from keras_vit.runs.images import ImageRecord
 from keras_vit.runs.ood import judge_ood
 from keras_vit.sealed import seal
 from keras_vit.training.adapter import save_adapter

@@ -85,7 +85,7 @@ def prepare(
             them.
     """
     if image_set is None:
-        image_set = load_image_set(config.data)
+        image_set = load_image_set(config.data, **config.of_tables)
     if preprocessing is None:
         preprocessing = config.preprocessing
     came, split = image_set, _split(config, image_set, record)

@@ -108,7 +108,7 @@ def _train(
     config = choose_weights(config)
     record = images_of(unfinished, partial, distribution) or record
     notes: list[str] = []
-    image_set = load_image_set(config.data)
+    image_set = load_image_set(config.data, **config.of_tables)
     if record is not None:
         image_set, notes = same_images(record, image_set)
     overview = Overview(image_set.images, config.background)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from keras_vit.data.image_set import ImageSet
+from keras_vit.data.origin import content_hash, find_root, roots
 from keras_vit.data.reading import read_images
 from keras_vit.data.split import Split
 from keras_vit.errors import InputError
-from keras_vit.runs.images import IMAGES, content_hash, find_root, read_record, record_images, roots
+from keras_vit.runs.images import IMAGES, read_record, record_images
 from keras_vit.runs.known import known_images
 from tests.runs.drawn import gray, png
 

@@ -14,6 +14,8 @@ from keras_vit.data.sources.arrays import read_npz
 from keras_vit.data.sources.folder import read_folder
 from keras_vit.data.sources.kinds import IMAGE_SUFFIXES
 from keras_vit.data.sources.steel import draw_steel_defects
+from keras_vit.data.sources.tables import READERS, TableOptions, is_export, read_export, read_table
+from keras_vit.data.sources.tables.own import is_own, read_own
 from keras_vit.data.sources.tfds import read_tfds
 from keras_vit.errors import InputError
 from keras_vit.files import require_regular
@@ -23,14 +25,24 @@ LOGGER = logging.getLogger(__name__)
 
 Classes = Sequence[str] | None
 
+SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+
 BY_SUFFIX: dict[str, Callable[[Path, Classes], ImageSet]] = {".zip": read_zip, ".npz": read_npz}
-"""The suffix of a file, in lower case -> its reader. A folder has `read_folder`."""
+"""The suffix of a file, in lower case -> its reader. A folder has `read_folder`; tables have their own
+readers, since they take options too: `tables.READERS`."""
 
 BY_PREFIX: dict[str, Callable[[str, Classes], ImageSet]] = {"tfds:": read_tfds}
 """The beginning of a name that is not a path -> the reader, which gets the rest of the name."""
 
 
-def load_image_set(data: str | Path | None = None, classes: Classes = None) -> ImageSet:
+def load_image_set(
+    data: str | Path | None = None,
+    classes: Classes = None,
+    *,
+    crop_boxes: bool = False,
+    allow_outside: bool = False,
+    group_column: str | None = None,
+) -> ImageSet:
     """The labelled images of any source that this package reads.
 
     | `data` | images |
@@ -41,6 +53,9 @@ def load_image_set(data: str | Path | None = None, classes: Classes = None) -> I
     | a folder of files whose names give the class | `scratches_7.jpg`, or NEU's short names: `Sc_7.bmp` |
     | a `.zip` of any of these | read into memory: at most 2 GiB |
     | an `.npz` file | arrays x and y, images and labels, or x_train, y_train, ...: `arrays.read_npz` |
+    | a `.csv`, `.tsv`, `.jsonl` or `.parquet` table | columns path and label; part, group, weight, bbox |
+    | exports of Label Studio, Roboflow, CVAT, COCO | `.csv`, `.json`, `.xml`, `.txt`, or Roboflow's folder |
+    | the `images.csv` of a run | its images, labels and parts |
     | `tfds:NAME` or `tfds:NAME/CONFIG` | a data set of TensorFlow Datasets, downloaded at first use |
 
     Files are images by their suffix or by their first bytes, whatever their suffix; those of the system are
@@ -53,12 +68,16 @@ def load_image_set(data: str | Path | None = None, classes: Classes = None) -> I
         data: a path or a `tfds:` name.
         classes: of a run that the images are to judge; `None` for images to train on. One class is then
             enough, or a test part, and class names are those of the run where they are the same.
+        crop_boxes: whether each box of an export is an image; a column bbox of a table always is.
+        allow_outside: whether relative paths may leave the folder of their table.
+        group_column: of a table, the column with the groups; by default one called group.
 
     Raises:
         InputError: the source is missing, of an unknown kind, damaged, unsafe, empty, of one class only, or
             can be read in two ways.
     """
-    image_set = _load(data, classes)
+    options = TableOptions(crop_boxes, allow_outside, group_column)
+    image_set = _load(data, classes, options)
     if classes is not None:
         image_set = image_set.in_classes(classes)
     for note in image_set.notes:
@@ -66,7 +85,14 @@ def load_image_set(data: str | Path | None = None, classes: Classes = None) -> I
     return image_set
 
 
-def _load(data: str | Path | None, classes: Classes) -> ImageSet:
+def _load(data: str | Path | None, classes: Classes, options: TableOptions) -> ImageSet:
+    is_table = data is not None and _is_table(Path(data).expanduser())
+    if not is_table and (options.crop_boxes or options.group_column is not None):
+        raise InputError(
+            f"{data or 'The drawn defects'} is not a table, so it has no boxes to crop and no columns: "
+            "give a "
+            "table, or omit the option."
+        )
     if data is None:
         return draw_steel_defects(seed=0)
     for prefix, read_name in BY_PREFIX.items():
@@ -83,16 +109,31 @@ def _load(data: str | Path | None, classes: Classes) -> ImageSet:
         )
     suffix = path.suffix.lower()
     if is_folder:
-        return read_folder(path, classes)
+        return read_export(path, classes, options) if is_table else read_folder(path, classes)
     try:
         require_regular(path)  # a pipe would block whatever opens it
     except OSError as error:
         raise InputError(f"{data} cannot be read: {error.strerror}. Give a folder or a file.") from error
     if suffix in BY_SUFFIX:
         return BY_SUFFIX[suffix](path, classes)
+    if is_own(path):
+        return read_own(path, classes, options, _load)
+    if is_table:
+        return read_table(path, classes, options)
+    if suffix in SHEETS:
+        raise InputError(f"{data} is a spreadsheet: save it as CSV in UTF-8, and give that.")
     if suffix in IMAGE_SUFFIXES:
         raise InputError(f"{data} is one image. Give the folder that holds the folders of the classes.")
     raise InputError(
-        f"{data} is not a folder, nor a file of a kind that is read ({', '.join(BY_SUFFIX)}). Give one of "
+        f"{data} is not a folder, nor a file of a kind that is read ({', '.join([*BY_SUFFIX, *READERS])}). "
+        "Give one of "
         "these, or tfds:NAME."
     )
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a path is that of a table, or of a folder with a table for each part."""
+    try:
+        return is_export(path) if path.is_dir() else path.suffix.lower() in READERS
+    except (OSError, ValueError):
+        return False

@@ -46,6 +46,8 @@ FURNITURE = frozenset(
 MASKS = frozenset({"masks", "mask", "labels", "label", "annotations", "groundtruth", "ground_truth", "gt"})
 TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".json", ".jsonl", ".parquet", ".txt", ".xml", ".mat", ".pkl")
 """Suffixes of files that may hold labels, the likeliest first."""
+READ_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".xml")
+"""Those of them that `--data` takes."""
 
 Texts = dict[PurePosixPath, str]
 """The path in the source -> text."""
@@ -102,14 +104,14 @@ def arrange(
         source=shown(files.source),
         class_names=class_names,
         images=[files.images[path] for path in ordered],
-        names=_unique(tuple(shown(path) for path in ordered)),
+        names=unique(tuple(shown(path) for path in ordered)),
         labels=np.array([place[class_of[path]] for path in ordered], dtype=np.int64),
         parts=parts if len(set(parts)) > 1 and classes is None else None,
         notes=tuple(files.notes),
     )
 
 
-def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+def unique(names: tuple[str, ...]) -> tuple[str, ...]:
     """Two names that are escaped to the same text are numbered."""
     if len(set(names)) == len(names):
         return names
@@ -206,10 +208,12 @@ def _likely_labels(files: SourceFiles) -> str:
     for suffix in TABLES:
         if found := files.skipped.get(suffix):
             name = min(found, key=lambda path: (len(path.parts), str(path)))
-            return (
-                f" {name} may hold the labels, but only folders and file names are read: move each image "
-                "into the folder of its class. docs/data.md has the lines of Python that do this."
+            fix = (
+                f"give it instead: --data {PurePosixPath(files.source) / name}"
+                if suffix in READ_TABLES and not files.source.lower().endswith(".zip")
+                else "save it as CSV beside the images, and give --data that file"
             )
+            return f" {name} may hold the labels: {fix}."
     return " Images without labels are for keras-vit predict, or for --unlabeled of keras-vit train."
 
 

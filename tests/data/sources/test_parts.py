@@ -208,7 +208,7 @@ REFUSED = {
     ),
     "a table beside the images": (
         ["images/1.png", "images/2.png", "labels.csv"],
-        "labels.csv may hold the labels, but only folders and file names are read: move each image",
+        "labels.csv may hold the labels: give it instead: --data",
     ),
     "annotations of boxes": (
         ["images/train/1.png", "images/val/1.png", "labels/train/1.txt"],

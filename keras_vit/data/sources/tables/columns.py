@@ -1,0 +1,311 @@
+"""Which column of a table holds what."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_vit.data.sources.part_names import part_name
+from keras_vit.data.sources.tables.entries import Box, Entry, Found, TableOptions, places, some
+from keras_vit.data.sources.tables.records import Records, is_image_name, text_of
+from keras_vit.errors import InputError
+
+PATHS = (
+    "path", "file_path", "filepath", "image_path", "img_path", "filename", "file_name", "file", "files",
+    "image_file", "image_name", "img_name", "image", "images", "img", "picture", "photo", "image_id",
+    "img_id", "imageid", "uri", "image_url", "url", "src", "name", "id",
+)  # fmt: skip
+LABELS = (
+    "label", "labels", "class", "classes", "class_name", "classname", "class_label", "label_name", "category",
+    "category_name", "target", "y", "species", "breed", "diagnosis", "defect", "defect_type", "choice", "tag",
+    "level", "ground_truth", "gt", "class_id", "classid", "category_id", "label_id",
+)  # fmt: skip
+PARTS = ("part", "split", "subset", "partition", "set", "usage", "phase", "data_set", "dataset")
+SURE_PARTS = ("part", "split")
+GROUPS = ("group", "groups", "group_id")
+WEIGHTS = ("weight", "weights", "sample_weight")
+BOXES = ("bbox", "box", "bounding_box")
+SIDES = (
+    (("xmin", "ymin", "xmax", "ymax"), True),
+    (("x_min", "y_min", "x_max", "y_max"), True),
+    (("x1", "y1", "x2", "y2"), True),
+    (("x", "y", "w", "h"), False),
+    (("x", "y", "width", "height"), False),
+    (("bbox_x", "bbox_y", "bbox_width", "bbox_height"), False),
+    (("bbox_x", "bbox_y", "bbox_w", "bbox_h"), False),
+)
+"""Four columns that are a box, and whether the last two are its other corner."""
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\W_]+", "_", re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)).strip("_").lower()
+
+
+class Columns:
+    """The columns of a table by what they hold.
+
+    Args:
+        file: for messages.
+        records: of it.
+        options: how it is to be read.
+        needs_label: whether a table without labels is an error.
+
+    Attributes:
+        notes: what was guessed, one line each.
+    """
+
+    def __init__(self, file: Path, records: Records, options: TableOptions, needs_label: bool = True):
+        self.file, self.records, self.options = file, records, options
+        self.notes: list[str] = []
+        self.place = {name: i for i, name in enumerate(records.columns)}
+        self.by_key: dict[str, str] = {}
+        for name in records.columns:
+            self.by_key.setdefault(_key(name), name)
+        self.used: set[str] = set()
+        self.group = self._group()
+        self.part = self._part()
+        self.weight = self._named(WEIGHTS, "weight")
+        self.box = self._named(BOXES, "box")
+        self.sides: tuple[Sequence[str], bool] | None = None
+        if self.box is None and options.crop_boxes:
+            self.sides = self._four_sides()
+        self.path = self._path()
+        self.one_hot: list[str] = []
+        self.label = self._label(needs_label)
+        unused = [name for name in records.columns if name not in self.used]
+        if unused:
+            self.notes.append(f"columns that are not used: {some(unused)}")
+
+    def _cells(self, name: str) -> list[Any]:
+        place = self.place[name]
+        return [row[place] for _, row in self.records.rows]
+
+    def _take(self, name: str, meaning: str, is_sure: bool) -> str:
+        self.used.add(name)
+        if not is_sure:
+            self.notes.append(f'the column "{name}" is taken for the {meaning}')
+        return name
+
+    def _named(self, keys: Sequence[str], meaning: str) -> str | None:
+        for key in keys:
+            name = self.by_key.get(key)
+            if name is not None and name not in self.used:
+                return self._take(name, meaning, is_sure=key == keys[0])
+        return None
+
+    def _group(self) -> str | None:
+        wanted = self.options.group_column
+        if wanted is None:
+            return self._named(GROUPS, "group")
+        if wanted not in self.place:
+            raise InputError(
+                f'{self.file} has no column "{wanted}" for the groups. It has: {some(self.records.columns)}.'
+            )
+        # Not used up: the group may be the column of something else too.
+        self.used.add(wanted)
+        return wanted
+
+    def _part(self) -> str | None:
+        for key in PARTS:
+            name = self.by_key.get(key)
+            if name is None or name in self.used:
+                continue
+            texts = {text_of(cell) for cell in self._cells(name)} - {""}
+            fits = all((found := part_name(text)) and found.is_sure for text in texts)
+            if key not in SURE_PARTS and not (texts and fits):
+                continue
+            return self._take(name, "part", is_sure=key == "part")
+        return None
+
+    def _four_sides(self) -> tuple[Sequence[str], bool]:
+        for keys, are_corners in SIDES:
+            if all(key in self.by_key for key in keys):
+                names = [self.by_key[key] for key in keys]
+                self.used |= set(names)
+                self.notes.append(f"the columns {some(names)} are taken for the box")
+                return names, are_corners
+        raise InputError(
+            f"{self.file} has no boxes to crop: add a column bbox with x,y,w,h in pixels, or omit "
+            "--crop-boxes."
+        )
+
+    def _path(self) -> str:
+        name = self._named(PATHS, "path")
+        if name is not None:
+            return name
+        for name in self.records.columns:
+            cells = [text_of(cell) for cell in self._cells(name)[:100]]
+            if name not in self.used and 2 * sum(map(is_image_name, cells)) > len(cells):
+                return self._take(name, "path", is_sure=False)
+        raise InputError(
+            f"{self.file} has no column with the path of each image. It has: {some(self.records.columns)}. "
+            "Call "
+            "the columns path and label."
+        )
+
+    def _label(self, needed: bool) -> str | None:
+        name = self._named(LABELS, "label")
+        if name is not None:
+            return name
+        left = [name for name in self.records.columns if name not in self.used]
+        flags = [
+            name
+            for name in left
+            if {text_of(cell) for cell in self._cells(name)} <= {"0", "1", "True", "False"}
+        ]
+        if len(flags) > 1:
+            self.used |= set(flags)
+            self.one_hot = flags
+            self.notes.append(f"the columns {some(flags)} are taken for the classes")
+            return None
+        if len(left) == 1:
+            return self._take(left[0], "label", is_sure=False)
+        if needed:
+            raise InputError(
+                f"{self.file} has no column with the label of each image. It has: "
+                f"{some(self.records.columns)}. Call the columns path and label."
+            )
+        return None
+
+    def found(self) -> Found:
+        """The entries of the table.
+
+        Raises:
+            InputError: a cell cannot be used; the message has the line.
+        """
+        entries = [self._entry(where, row) for where, row in self.records.rows]
+        return Found(
+            self.file,
+            entries,
+            [*self.records.notes, *self.notes],
+            has_parts=self.part is not None,
+            has_groups=self.group is not None,
+            has_weights=self.weight is not None,
+        )
+
+    def _entry(self, where: str, row: list[Any]) -> Entry:
+        def cell(name):
+            return None if name is None else row[self.place[name]]
+
+        return Entry(
+            where,
+            self._path_of(where, cell(self.path)),
+            self._label_of(where, row) if self.one_hot else one_label(self.file, where, cell(self.label)),
+            text_of(cell(self.part)),
+            text_of(cell(self.group)),
+            None if self.weight is None else self._weight_of(where, cell(self.weight)),
+            self._box_of(where, row),
+        )
+
+    def _path_of(self, where: str, value: Any) -> str:
+        if isinstance(value, Mapping):  # how the datasets library keeps an image
+            value = value.get("path") if value.get("bytes") is None else value
+        if isinstance(value, Mapping | bytes):
+            raise InputError(
+                f"{self.file} holds the images themselves ({where}): save them as files, and give a table "
+                "with "
+                "their paths."
+            )
+        return text_of(value)
+
+    def _label_of(self, where: str, row: list[Any]) -> str:
+        named = [name for name in self.one_hot if text_of(row[self.place[name]]) in ("1", "True")]
+        if len(named) > 1:
+            raise InputError(
+                f"{self.file} gives {len(named)} labels to the image in {where} ({some(named)}): keep one of "
+                "them."
+            )
+        return named[0].strip() if named else ""
+
+    def _weight_of(self, where: str, value: Any) -> float:
+        text = text_of(value)
+        try:
+            weight = float(text.replace(",", ".") if "," in text and "." not in text else text)
+        except ValueError:
+            weight = math.nan
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(
+                f'{self.file} has the weight "{text}" in {where}: a weight is a number, 0 or more.'
+            )
+        return weight
+
+    def _box_of(self, where: str, row: list[Any]) -> Box | None:
+        if self.sides is not None:
+            names, are_corners = self.sides
+            values: Any = [row[self.place[name]] for name in names]
+            if all(text_of(value) == "" for value in values):
+                return None
+            return box_of(self.file, where, values, are_corners)
+        if self.box is None:
+            return None
+        value = row[self.place[self.box]]
+        return None if value in (None, [], "") else box_of(self.file, where, value)
+
+
+def one_label(file: Path, where: str, value: Any) -> str:
+    """The label in a cell: text, or a list or JSON list of one text.
+
+    Raises:
+        InputError: there are several.
+    """
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return text_of(value)
+    if isinstance(value, Mapping) and set(value) == {"choices"}:
+        value = value["choices"]
+    if isinstance(value, list):
+        if len(value) > 1:
+            raise InputError(
+                f"{file} gives {len(value)} labels to the image in {where} "
+                f"({some([text_of(v) for v in value])}): "
+                "keep one of them."
+            )
+        value = value[0] if value else None
+    if isinstance(value, Mapping):
+        raise InputError(f"{file} has an object in place of the label in {where}: a label is a text.")
+    return text_of(value)
+
+
+def box_of(file: Path, where: str, value: Any, are_corners: bool = False) -> Box:
+    """A box from `"x,y,w,h"`, `[x, y, w, h]` or four values.
+
+    Args:
+        file, where: for messages.
+        value: as the table has it.
+        are_corners: whether the last two values are the other corner, not width and height.
+
+    Raises:
+        InputError: it is not a box of pixels.
+    """
+    if isinstance(value, str):
+        value = re.split(r"[\s,;]+", value.strip().strip("[]()").strip())
+    try:
+        x, y, w, h = (float(number) for number in value)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{file} has a box in {where} that is not x,y,w,h in pixels: {text_of(value)[:80]!r}."
+        ) from None
+    if are_corners:
+        w, h = w - x, h - y
+    if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
+        raise InputError(
+            f"{file} has a box without an area in {where} ({x:g}, {y:g}, {w:g}, {h:g}): width and height "
+            "must be "
+            "more than 0."
+        )
+    return (x, y, w, h)
+
+
+def check_pixels(found: Found) -> None:
+    """Raises InputError where all boxes are so small that they must be fractions of the image."""
+    boxes = [entry for entry in found.entries if entry.box is not None]
+    if boxes and all(max(entry.box) <= 1 for entry in boxes if entry.box):
+        raise InputError(
+            f"{found.file} has boxes of less than one pixel ({places([entry.where for entry in boxes])}): "
+            "give "
+            "x,y,w,h in pixels, not in fractions of the image."
+        )
