@@ -310,7 +310,7 @@ WRONG = {
     "one image": (wrong_file("1.png", PNG), "{data} is one image. Give the folder"),
     "another kind of file": (
         wrong_file("data.tar.gz"),
-        "{data} is not a folder, nor a file of a kind that is read (.zip, .npz). Give one",
+        "{data} is not a folder, nor a file of a kind that is read (.zip, .npz, .csv,",
     ),
     "a text named .zip": (
         wrong_file("data.zip"),

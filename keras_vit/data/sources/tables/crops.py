@@ -80,8 +80,7 @@ def crop(
     notes.append(f"{in_words(number, 'image')} cropped from {in_words(len(by_file), 'file')} by their boxes")
     if cut:
         notes.append(
-            f"{in_words(len(cut), 'box').replace('boxs', 'boxes')} cut at the edge of the image, such as "
-            f"in {wheres[min(cut)]}"
+            f"{in_words(len(cut), 'box')} cut at the edge of the image, such as in {wheres[min(cut)]}"
         )
     return found
 

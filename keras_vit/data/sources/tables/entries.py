@@ -89,12 +89,17 @@ def some(texts: Sequence[str]) -> str:
 
 def places(found: Sequence[str]) -> str:
     """`"line 7"`, `"lines 3, 7 and 12 more"`."""
+    found = list(dict.fromkeys(found))
     kind = found[0].partition(" ")[0]
     if len(found) == 1 or any(where.partition(" ")[0] != kind for where in found):
-        return some(list(found))
-    return f"{kind}s {some([where.partition(' ')[2] for where in found])}"
+        return some(found)
+    return f"{_many(kind)} {some([where.partition(' ')[2] for where in found])}"
 
 
 def in_words(number: int, thing: str) -> str:
     """`"1 row"`, `"2,000 rows"`."""
-    return f"{number:,} {thing}{'s' * (number != 1)}"
+    return f"{number:,} {thing if number == 1 else _many(thing)}"
+
+
+def _many(thing: str) -> str:
+    return {"box": "boxes", "entry": "entries"}.get(thing, thing + "s")

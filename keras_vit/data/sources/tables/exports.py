@@ -185,7 +185,7 @@ def _coco(file: Path, content: Mapping[str, Any], options: TableOptions, notes: 
     crowds = [row for row in boxes if row[3].get("iscrowd")]
     if options.crop_boxes and crowds:
         boxes = [row for row in boxes if not row[3].get("iscrowd")]
-        found.notes.append(f"{in_words(len(crowds), 'box').replace('boxs', 'boxes')} of crowds not used")
+        found.notes.append(f"{in_words(len(crowds), 'box')} of crowds not used")
     of_image = defaultdict(list)
     for number, image, category, row in boxes:
         of_image[image].append((number, category, row))

@@ -73,11 +73,12 @@ class Finder:
             self.found.notes.append(f"{number}, taken as written")
         places_of = [self._first_place(text, self.found.entries[i], "") for i, text in enumerate(texts)]
         missing = [i for i, place in enumerate(places_of) if place is None]
-        if missing and len(missing) == len(texts):
+        # Some of many are more likely lost than elsewhere, unless these are addresses of a server.
+        if missing and (len(missing) == len(texts) or all(self.found.entries[i].others for i in missing)):
             base, found = self._elsewhere(texts)
             if base is not None:
                 self.found.notes.append(f"the paths count from {base}/, not from the folder of the table")
-                places_of = found
+                places_of = [place or found[i] for i, place in enumerate(places_of)]
         places_of = self._nearly(texts, places_of)
         self._check(texts, places_of)
         return [place for place in places_of if place is not None]
