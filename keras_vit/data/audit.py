@@ -1,14 +1,14 @@
 """What is in an image set, before a model is trained on it: counts, sizes, broken files, duplicates."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
 import numpy as np
 
+from keras_vit.data.duplicates import Duplicates, find_duplicates
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
-from keras_vit.data.near_duplicates import LIMIT, find_near_duplicates
 from keras_vit.data.pixel_range import choose_range
 from keras_vit.data.probe import ImageInfo
 from keras_vit.data.reading import ReadImages, read_images
@@ -153,6 +153,7 @@ def audit_images(
     split: Split | None = None,
     images: ReadImages | None = None,
     pixels: str | None = None,
+    duplicates: Duplicates | None = None,
 ) -> Audit:
     """Finds what to know about images before a model is trained on them.
 
@@ -162,16 +163,17 @@ def audit_images(
         images: what `read_images` returned for `image_set.images`; `None` reads and decodes each image once,
             as a run with default settings does.
         pixels: of `Audit`, where `images` are given.
+        duplicates: what `find_duplicates` found among these images; `None` searches for them.
 
     Returns:
         An `Audit`. Unreadable images are in it, not raised: `require_readable` raises.
     """
     if images is None:
-        images, pixels = _read_by_default(image_set, split)
+        images, pixels = read_by_default(image_set, split)
+    duplicates = duplicates or find_duplicates(images)
     parts = _parts(image_set, split)
     good = [info for info in images.infos if info is not None]
-    groups = _same_pixels(images.infos)
-    near, found, skipped = _near(image_set, images, parts)
+    groups, near = duplicates.exact, _near(image_set, duplicates, parts)
     counts = np.bincount(image_set.labels, minlength=len(image_set.class_names)).tolist()
     sizes = Counter(f"{info.height} x {info.width}" for info in good)
     kinds = Counter(map(_kind_in_words, good))
@@ -202,8 +204,8 @@ def audit_images(
         ),
         exact_duplicates=_names(image_set, groups),
         near_duplicates=near,
-        near_duplicates_found=found,
-        near_duplicates_skipped=skipped,
+        near_duplicates_found=duplicates.near_found,
+        near_duplicates_skipped=duplicates.near_skipped,
         leaks=(*across, *(pair for pair in near if pair.first_part != pair.second_part)),
         label_conflicts=_names(image_set, [g for g in groups if len({image_set.labels[i] for i in g}) > 1]),
         imbalance=max(counts) / min(counts) if min(counts) else float("inf"),
@@ -230,7 +232,7 @@ def drop_unreadable(image_set: ImageSet, audit: Audit) -> ImageSet:
     return image_set.take([i for i, name in enumerate(image_set.names) if name not in unreadable])
 
 
-def _read_by_default(image_set: ImageSet, split: Split | None) -> tuple[ReadImages, str | None]:
+def read_by_default(image_set: ImageSet, split: Split | None) -> tuple[ReadImages, str | None]:
     """The images as a run with default settings reads them, and what it says of their values."""
     from keras_vit.data.decode import Decoding
 
@@ -281,14 +283,6 @@ def _range(values: list[int]) -> dict[str, float]:
     return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
-def _same_pixels(infos: list[ImageInfo | None]) -> list[list[int]]:
-    groups = defaultdict(list)
-    for i, info in enumerate(infos):
-        if info is not None:
-            groups[info.digest].append(i)
-    return [group for group in groups.values() if len(group) > 1]
-
-
 def _names(image_set: ImageSet, groups: list[list[int]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(image_set.names[i] for i in group) for group in groups)
 
@@ -311,23 +305,11 @@ def _across(image_set, group, parts):
             yield DuplicatePair(image_set.names[i], image_set.names[j], 1.0, True, parts[i], parts[j])
 
 
-def _near(image_set, images, parts):
-    """(pairs, how many were found, why none were searched for)."""
-    readable = images.readable
-    if len(images.infos) > LIMIT:  # `read_images` has made no thumbnails
-        return (), 0, f"not searched for: more than {LIMIT:,} images take too long"
-    if not readable:
-        return (), 0, None
-    infos = [images.infos[i] for i in readable]
-    firsts, seconds, likeness, found = find_near_duplicates(
-        np.stack([info.thumbnail for info in infos]), [info.digest for info in infos]
+def _near(image_set, duplicates, parts):
+    return tuple(
+        DuplicatePair(image_set.names[i], image_set.names[j], round(like, 4), False, parts[i], parts[j])
+        for i, j, like in duplicates.near
     )
-    pairs = []
-    for i, j, like in zip(firsts, seconds, likeness, strict=True):
-        first, second = readable[i], readable[j]
-        names = image_set.names[first], image_set.names[second]
-        pairs.append(DuplicatePair(*names, round(float(like), 4), False, parts[first], parts[second]))
-    return tuple(pairs), found, None
 
 
 def _groups(number: int) -> str:

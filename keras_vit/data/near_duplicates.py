@@ -12,6 +12,7 @@ darkened by a fifth stay above 0.8; of those displaced by 3 of 200 pixels, half 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,9 +24,24 @@ FLAT = 0.5  # gray levels: with less detail than this (root mean square) an imag
 BLOCK = 2_048
 
 
-def find_near_duplicates(
-    thumbnails: np.ndarray, digests: Sequence[bytes]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+class Pairs(NamedTuple):
+    """What `find_near_duplicates` found.
+
+    Args:
+        firsts, seconds: positions first < second, most alike first, at most `LISTED_PAIRS`.
+        likeness: of these pairs, float32, 0.8 to 1.
+        found: how many pairs there are.
+        groups: int64 (n,), equal for thumbnails that pairs connect, listed or not: the first of them.
+    """
+
+    firsts: np.ndarray
+    seconds: np.ndarray
+    likeness: np.ndarray
+    found: int
+    groups: np.ndarray
+
+
+def find_near_duplicates(thumbnails: np.ndarray, digests: Sequence[bytes]) -> Pairs:
     """Pairs of thumbnails that show the same thing.
 
     The likeness of two images is the largest correlation of their details over displacements of up to a
@@ -36,16 +52,12 @@ def find_near_duplicates(
         thumbnails: float32 (n, side, side), gray in 0..255.
         digests: fingerprints of the pixels, one per image; pairs with equal ones are exact duplicates and
             left out.
-
-    Returns:
-        (firsts, seconds, likeness, found): positions first < second, most alike first, at most
-        `LISTED_PAIRS`; `found` counts all.
     """
     n = len(thumbnails)
     details = _details(thumbnails.astype(np.float32))
     _, identity = np.unique(np.asarray(digests, dtype="S16"), return_inverse=True)
     best: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    found = 0
+    found, groups = 0, np.arange(n, dtype=np.int64)
     for a in range(0, n, BLOCK):
         for b in range(a, n, BLOCK):
             likeness = _likeness(details[a : a + BLOCK], None if a == b else details[b : b + BLOCK])
@@ -56,9 +68,24 @@ def find_near_duplicates(
             values = likeness[rows, columns]
             first = np.argsort(-values, kind="stable")[:LISTED_PAIRS]
             best.append((rows[first] + a, columns[first] + b, values[first]))
+            # With those of the blocks before as edges, not all pairs: there may be millions.
+            before = np.stack([groups, np.arange(n)], axis=1)
+            groups = connected(n, np.concatenate([before, np.stack([rows + a, columns + b], axis=1)]))
     firsts, seconds, values = (np.concatenate(column) for column in zip(*best, strict=True))
     order = np.argsort(-values, kind="stable")[:LISTED_PAIRS]
-    return firsts[order], seconds[order], np.minimum(values[order], 1.0), found
+    return Pairs(firsts[order], seconds[order], np.minimum(values[order], 1.0), found, groups)
+
+
+def connected(count: int, edges: np.ndarray | Sequence[tuple[int, int]]) -> np.ndarray:
+    """The first position of the connected component of each of `count` positions: int64 (count,)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = np.asarray(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(count, count))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return first[component].astype(np.int64)
 
 
 def _details(thumbnails):

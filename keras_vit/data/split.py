@@ -1,11 +1,14 @@
 """Which images are for training, which for validation, and which for the test at the end."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
+from keras_vit.data.near_duplicates import connected
 from keras_vit.errors import InputError
 
 
@@ -62,6 +65,7 @@ def split_image_set(
     test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
     merge_validation: bool = False,
+    alike: np.ndarray | None = None,
 ) -> Split:
     """Splits an image set, class by class, into train, validation and test.
 
@@ -69,6 +73,13 @@ def split_image_set(
     `stratified_split(labels, ..., seed)`: 60 of 300. Then `validation_fraction` of the rest of each class
     (rounded, at least one) is drawn for validation by the same rule, with another seed that follows from
     `seed`: 24 of 240. At least one image of each class stays for training.
+
+    Images that are alike are drawn together, and count as the class of the first of them. Where a class has
+    fewer of them than parts, its images count as single ones.
+
+    Where the image set has groups, its parts are folds of scikit-learn's `StratifiedGroupKFold`, with as many
+    folds as come nearest to the fraction; of these the one whose share of each class is nearest to it.
+    Images that are alike join their groups.
 
     An image set that comes with parts keeps them; a part that it lacks is drawn from its train part.
 
@@ -79,9 +90,11 @@ def split_image_set(
         validation_fraction: 0 or more, below 1; 0 draws no validation part.
         merge_validation: whether the validation images, of the source or drawn, are added to the training
             images at the end; the test images are the same either way.
+        alike: integers (n,), equal for images that show the same thing, see `duplicates.find_duplicates`;
+            `None` if each image counts as a single one.
 
     Raises:
-        InputError: a fraction or the seed is out of range, or a class has too few images.
+        InputError: a fraction or the seed is out of range, a class has too few images, or too few groups.
     """
     if not 0 < test_fraction < 1:
         raise InputError(
@@ -99,22 +112,133 @@ def split_image_set(
     draw_validation = not len(validation) and validation_fraction > 0
     _check_class_sizes(image_set, train, draw_test, draw_validation)
 
+    draw = _drawer(image_set, train, 1 + draw_test + draw_validation, alike)
     if draw_test:
-        train, test = _draw(image_set.labels, train, test_fraction, 1 + draw_validation, seed)
+        train, test = draw(train, test_fraction, 1 + draw_validation, seed)
     if draw_validation:
         own_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
-        train, validation = _draw(image_set.labels, train, validation_fraction, 1, own_seed)
+        train, validation = draw(train, validation_fraction, 1, own_seed)
     if merge_validation:
         train, validation = np.union1d(train, validation), validation[:0]
     return Split(train, validation, test)
 
 
+def crossing(split: Split, groups: np.ndarray | Sequence[str]) -> int:
+    """How many groups have images in two parts of a split or in all three."""
+    _, number = np.unique(np.asarray(groups), return_inverse=True)
+    within = np.zeros((3, number.max(initial=0) + 1), bool)
+    for row, part in zip(within, SPLIT_PARTS, strict=True):
+        row[number[getattr(split, part)]] = True
+    return int((within.sum(axis=0) > 1).sum())
+
+
+def _drawer(image_set: ImageSet, pool: np.ndarray, jobs: int, alike: np.ndarray | None) -> Callable:
+    """The function (pool, fraction, keep, seed) -> (rest, drawn) for images with or without groups."""
+    labels = image_set.labels
+    if image_set.groups is None:
+        if alike is None:
+            return partial(_draw, labels)
+        return partial(_draw_together, labels, _single_where_few(labels, alike, pool, jobs))
+    _, groups = np.unique(np.asarray(image_set.groups), return_inverse=True)
+    if alike is not None:
+        firsts = np.unique(groups, return_index=True)[1][groups]
+        edges = np.concatenate([np.stack([np.arange(len(labels)), other], 1) for other in (firsts, alike)])
+        groups = connected(len(labels), edges)
+    _check_groups(image_set, groups, pool, jobs)
+    return partial(_draw_groups, image_set, groups)
+
+
 def _draw(labels, pool, fraction, keep, seed):
     """Draws `fraction` of each class in `pool`, at least one and at most all but `keep`: (rest, drawn)."""
-    _, counts = np.unique(labels[pool], return_counts=True)
-    wanted = np.clip(np.floor(counts * fraction + 0.5).astype(int), 1, counts - keep)
-    rest, drawn = stratified_split(labels[pool], wanted, seed)
+    rest, drawn = stratified_split(labels[pool], _wanted(labels[pool], fraction, keep), seed)
     return pool[rest], pool[drawn]
+
+
+def _wanted(labels, fraction, keep):
+    _, counts = np.unique(labels, return_counts=True)
+    return np.clip(np.floor(counts * fraction + 0.5).astype(int), 1, counts - keep)
+
+
+def _draw_together(labels, alike, pool, fraction, keep, seed):
+    """`_draw` of units of images that are alike, in the same random order where each is a single image."""
+    rng = np.random.RandomState(seed)
+    chosen = np.zeros(len(labels), bool)
+    unit = alike[pool]
+    firsts = pool[np.unique(unit, return_index=True)[1]]
+    size = dict(zip(*np.unique(unit, return_counts=True), strict=True))
+    for label, number in zip(
+        np.unique(labels[pool]), _wanted(labels[pool], fraction, keep), strict=True
+    ):
+        order = rng.permutation(np.sort(firsts[labels[firsts] == label]))
+        free, taken = number, []
+        for first in order:
+            if size[alike[first]] <= free and len(taken) < len(order) - keep:
+                taken.append(first)
+                free -= size[alike[first]]
+        # Where none is as small as that, the smallest.
+        taken = taken or sorted(order, key=lambda first: size[alike[first]])[:1]
+        chosen[pool[np.isin(unit, alike[taken])]] = True
+    return pool[~chosen[pool]], pool[chosen[pool]]
+
+
+def _single_where_few(labels, alike, pool, jobs):
+    """`alike` with images of their own where a class would have fewer units than parts."""
+    alike = alike.copy()
+    changed = True
+    while changed:
+        changed = False
+        firsts = pool[np.unique(alike[pool], return_index=True)[1]]
+        for label in np.unique(labels[pool]):
+            members = pool[labels[pool] == label]
+            if (labels[firsts] == label).sum() < jobs and len(np.unique(alike[members])) < len(members):
+                units = np.isin(alike, alike[members])
+                alike[units] = np.flatnonzero(units)
+                changed = True
+                break
+    return alike
+
+
+TRIES = 20
+"""Orders of the groups that are tried before a split is called impossible."""
+
+
+def _draw_groups(image_set, groups, pool, fraction, keep, seed):
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    labels, ids = image_set.labels[pool], groups[pool]
+    classes, counts = np.unique(labels, return_counts=True)
+    wanted_folds = min(max(2, round(1 / fraction)), len(np.unique(ids)))
+    best, distance = None, np.inf
+    for attempt in range(TRIES):
+        # Fewer folds where none of as many as are wanted has each class.
+        folds = max(2, wanted_folds - attempt // 2)
+        order = (seed + attempt * 1_000_003) % 2**32
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds: checked here
+            found = list(StratifiedGroupKFold(folds, shuffle=True, random_state=order).split(ids, labels, ids))
+        for rest, drawn in found:
+            left = [len(np.unique(ids[rest][labels[rest] == label])) for label in classes]
+            share = np.array([(labels[drawn] == label).sum() for label in classes]) / counts
+            if min(left) >= keep and min(share) > 0 and abs(share - fraction).sum() < distance:
+                best, distance = (rest, drawn), abs(share - fraction).sum()
+        if best is not None:
+            return pool[best[0]], pool[best[1]]
+    raise InputError(
+        f"The groups of {image_set.source} leave a class without images in one part of every split that was "
+        "tried: use smaller groups, or give the split in folders or in a table's column part."
+    )
+
+
+def _check_groups(image_set, groups, pool, jobs):
+    labels = image_set.labels[pool]
+    for label, name in enumerate(image_set.class_names):
+        number = len(np.unique(groups[pool][labels == label]))
+        if number < jobs:
+            raise InputError(
+                f'The images of class "{name}" are in {number} group{"s" * (number != 1)} in '
+                f"{image_set.source}; it needs at least {jobs}, one for each part of the split, since a group "
+                "stays in one part. Use smaller groups, add images, or remove the class."
+            )
 
 
 def _check_class_sizes(image_set, train, draw_test, draw_validation):

@@ -241,7 +241,7 @@ def test_too_many_pairs_are_counted_but_not_listed(monkeypatch):
 
 
 def test_above_the_limit_near_duplicates_are_skipped_with_a_note(monkeypatch):
-    monkeypatch.setattr("keras_vit.data.audit.LIMIT", 3)
+    monkeypatch.setattr("keras_vit.data.duplicates.LIMIT", 3)
     audit = audit_images(image_set([texture(seed)[..., None] for seed in (0, 1, 2, 3)]))
     assert audit.near_duplicates_skipped == "not searched for: more than 3 images take too long"
     assert "near duplicates: not searched for" in str(audit)
