@@ -3,8 +3,8 @@
     KERAS_BACKEND=torch python -m benchmarks.gpu_checks   the compiled step, and which attention kernel runs
     KERAS_BACKEND=jax python -m benchmarks.gpu_checks     keras.distribution.DataParallel over one GPU
 
-Each line of the answer is JSON. The difference is that of all weights after 20 steps, relative to the way that
-they went.
+Each line of the answer is JSON. The difference is that of all weights after 20 steps, relative to the way
+that they went.
 """
 
 import json

@@ -128,7 +128,11 @@ def main() -> None:
             continue
         row = dict(who=options.who, model=variant, batch=batch, remat=remat, compiled=options.compiled)
         try:
-            row |= theirs(variant, batch) if options.who == "timm" else ours(variant, batch, remat, options.compiled)
+            row |= (
+                theirs(variant, batch)
+                if options.who == "timm"
+                else ours(variant, batch, remat, options.compiled)
+            )
             if options.peak:
                 row["share_of_peak"] = round(
                     row["images_per_second"] * flops(variant) / options.peak / 1e12, 3

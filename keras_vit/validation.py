@@ -69,6 +69,8 @@ Channels = Annotated[Literal[1, 3], BeforeValidator(_whole)]
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 OUT_OF_LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
+TOLD = "told"
+"""The type of a `PydanticCustomError` whose message says in words what the value must be."""
 UNKNOWN = ("unexpected_keyword_argument", "unexpected_positional_argument")
 MISSING = ("missing", "missing_argument")
 
@@ -203,13 +205,15 @@ def sentence(error: ValidationError, cls: type, given: Mapping[str, Any], from_j
     wanted = limits(hint) if first["type"] in OUT_OF_LIMITS else None
     if first["type"] == "finite_number":
         wanted = wanted or "a finite number"
+    if first["type"] == TOLD:
+        wanted = first["msg"]
     return f"{name} must be {wanted or words(hint, from_json)}. Received: {name}={value!r}"
 
 
 def _most_exact(errors: list[ErrorDetails]) -> ErrorDetails:
     """Of the complaints about one field, which a type of several parts has, the one about limits."""
     same = [one for one in errors if one["loc"][:1] == errors[0]["loc"][:1]]
-    return next((one for one in same if one["type"] in OUT_OF_LIMITS), errors[0])
+    return next((one for one in same if one["type"] in (*OUT_OF_LIMITS, TOLD)), errors[0])
 
 
 def _field(found: ErrorDetails, cls: type, given: Mapping[str, Any]) -> tuple[str, Any, Any]:

@@ -91,7 +91,7 @@ class Cell:
 
 CELLS = tuple(
     Cell(work, precision, threads)
-    for threads, works in ((1, ("heads16", "defect", "batch1", "ti16")), (2, tuple(WORKS)))
+    for threads, works in ((1, tuple(WORKS)), (2, tuple(WORKS)))
     for work in works
     for precision in ("float32", "bfloat16")
 )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
+from keras_vit.data.groups import GroupBy
+from keras_vit.data.split import SplitDuplicates
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.exit_codes import FAILED, FINE
 from keras_vit.text import say
@@ -27,16 +29,24 @@ class Inspect:
     """let relative paths leave the folder of their table"""
     seed: int = 0
     """of the split into train, validation and test images, between which duplicates are searched for"""
+    group_by: GroupBy | None = None
+    """as for train"""
+    split_duplicates: SplitDuplicates = "together"
+    """as for train"""
     json: bool = False
     """print the findings as JSON"""
 
     def __call__(self) -> int:
         import_quietly(find_devices=True)
-        from keras_vit.data.audit import audit_images
+        from keras_vit.data.audit import audit_split
         from keras_vit.data.sources import load_image_set
-        from keras_vit.data.split import split_image_set
 
-        image_set = load_image_set(self.data, crop_boxes=self.crop_boxes, allow_outside=self.allow_outside)
-        audit = audit_images(image_set, split_image_set(image_set, seed=self.seed))
+        image_set = load_image_set(
+            self.data,
+            crop_boxes=self.crop_boxes,
+            allow_outside=self.allow_outside,
+            group_by=self.group_by,
+        )
+        audit = audit_split(image_set, self.seed, self.split_duplicates)
         say(json.dumps(audit.to_dict()) if self.json else audit)
         return FAILED if audit.unreadable else FINE

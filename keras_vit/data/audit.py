@@ -12,7 +12,7 @@ from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.pixel_range import choose_range
 from keras_vit.data.probe import ImageInfo
 from keras_vit.data.reading import ReadImages, read_images
-from keras_vit.data.split import Split
+from keras_vit.data.split import Split, SplitDuplicates, split_image_set
 from keras_vit.errors import InputError
 from keras_vit.text import shown
 
@@ -169,7 +169,7 @@ def audit_images(
         An `Audit`. Unreadable images are in it, not raised: `require_readable` raises.
     """
     if images is None:
-        images, pixels = read_by_default(image_set, split)
+        images, pixels = _read_by_default(image_set, split)
     duplicates = duplicates or find_duplicates(images)
     parts = _parts(image_set, split)
     good = [info for info in images.infos if info is not None]
@@ -213,6 +213,20 @@ def audit_images(
     )
 
 
+def audit_split(image_set: ImageSet, seed: int, split_duplicates: SplitDuplicates) -> Audit:
+    """`audit_images` of the split that a run with default settings draws.
+
+    Raises:
+        InputError: the images cannot be split.
+    """
+    split = split_image_set(image_set, seed=seed)
+    images, pixels = _read_by_default(image_set, split)
+    duplicates = find_duplicates(images)
+    if split_duplicates == "together":
+        split = split_image_set(image_set, seed=seed, alike=duplicates.groups)
+    return audit_images(image_set, split, images, pixels, duplicates)
+
+
 def require_readable(audit: Audit) -> None:
     """Raises an `InputError` that names up to ten unreadable images and the fix, if there are any."""
     if not audit.unreadable:
@@ -232,7 +246,7 @@ def drop_unreadable(image_set: ImageSet, audit: Audit) -> ImageSet:
     return image_set.take([i for i, name in enumerate(image_set.names) if name not in unreadable])
 
 
-def read_by_default(image_set: ImageSet, split: Split | None) -> tuple[ReadImages, str | None]:
+def _read_by_default(image_set: ImageSet, split: Split | None) -> tuple[ReadImages, str | None]:
     """The images as a run with default settings reads them, and what it says of their values."""
     from keras_vit.data.decode import Decoding
 

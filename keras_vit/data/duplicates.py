@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,9 +45,9 @@ def find_duplicates(images: ReadImages) -> Duplicates:
     if len(images.infos) > LIMIT:  # `read_images` has made no thumbnails
         skipped = f"not searched for: more than {LIMIT:,} images take too long"
     elif readable:
-        infos = [images.infos[i] for i in readable]
+        infos: list[Any] = [images.infos[i] for i in readable]
         pairs = find_near_duplicates(
-            np.stack([info.thumbnail for info in infos if info]), [info.digest for info in infos if info]
+            np.stack([info.thumbnail for info in infos]), [info.digest for info in infos]
         )
         found = pairs.found
         near = [

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from keras_vit.data.image_set import ImageSet
 from keras_vit.errors import InputError
 from keras_vit.text import shown
+from keras_vit.validation import TOLD
 
 PARENT, REGEX, COLUMN = "parent", "regex:", "column:"
 
@@ -20,13 +21,12 @@ def _checked(wanted: str) -> str:
     if wanted == PARENT or (wanted.startswith(COLUMN) and wanted != COLUMN):
         return wanted
     if not wanted.startswith(REGEX) or wanted == REGEX:
-        raise PydanticCustomError("group_by", "not column:NAME, regex:EXPRESSION or parent")
+        raise PydanticCustomError(TOLD, "column:NAME, regex:EXPRESSION or parent")
     try:
         re.compile(wanted.removeprefix(REGEX))
     except re.error as error:
-        raise PydanticCustomError(
-            "group_by", "not a regular expression: {error}", {"error": str(error)}
-        ) from error
+        said = {"error": str(error)}
+        raise PydanticCustomError(TOLD, "regex: and a regular expression ({error})", said) from error
     return wanted
 
 
@@ -108,6 +108,4 @@ def _no_column(image_set: ImageSet, name: str) -> str:
 
 def _in_words(groups: tuple[str, ...], told_by: str) -> str:
     number = len(set(groups))
-    return (
-        f"groups: {number:,}, of {len(groups):,} images, by {told_by}; each is in one part of the split"
-    )
+    return f"groups: {number:,}, of {len(groups):,} images, by {told_by}; each is in one part of the split"

@@ -4,12 +4,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.near_duplicates import connected
 from keras_vit.errors import InputError
+
+SplitDuplicates = Literal["together", "keep"]
+"""Whether images that show the same thing are drawn together, or each where chance puts it."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,11 @@ def split_image_set(
     return Split(train, validation, test)
 
 
+def same_split(first: Split, second: Split) -> bool:
+    """Whether two splits have the same images in each part."""
+    return all(np.array_equal(getattr(first, part), getattr(second, part)) for part in SPLIT_PARTS)
+
+
 def crossing(split: Split, groups: np.ndarray | Sequence[str]) -> int:
     """How many groups have images in two parts of a split or in all three."""
     _, number = np.unique(np.asarray(groups), return_inverse=True)
@@ -166,11 +175,10 @@ def _draw_together(labels, alike, pool, fraction, keep, seed):
     unit = alike[pool]
     firsts = pool[np.unique(unit, return_index=True)[1]]
     size = dict(zip(*np.unique(unit, return_counts=True), strict=True))
-    for label, number in zip(
-        np.unique(labels[pool]), _wanted(labels[pool], fraction, keep), strict=True
-    ):
+    for label, number in zip(np.unique(labels[pool]), _wanted(labels[pool], fraction, keep), strict=True):
         order = rng.permutation(np.sort(firsts[labels[firsts] == label]))
-        free, taken = number, []
+        free = number
+        taken: list[int] = []
         for first in order:
             if size[alike[first]] <= free and len(taken) < len(order) - keep:
                 taken.append(first)
@@ -211,11 +219,13 @@ def _draw_groups(image_set, groups, pool, fraction, keep, seed):
     best, distance = None, np.inf
     for attempt in range(TRIES):
         # Fewer folds where none of as many as are wanted has each class.
-        folds = max(2, wanted_folds - attempt // 2)
+        folds = min(max(2, wanted_folds - attempt // 2), counts.max())
         order = (seed + attempt * 1_000_003) % 2**32
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds: checked here
-            found = list(StratifiedGroupKFold(folds, shuffle=True, random_state=order).split(ids, labels, ids))
+            found = list(
+                StratifiedGroupKFold(folds, shuffle=True, random_state=order).split(ids, labels, ids)
+            )
         for rest, drawn in found:
             left = [len(np.unique(ids[rest][labels[rest] == label])) for label in classes]
             share = np.array([(labels[drawn] == label).sum() for label in classes]) / counts
@@ -236,8 +246,8 @@ def _check_groups(image_set, groups, pool, jobs):
         if number < jobs:
             raise InputError(
                 f'The images of class "{name}" are in {number} group{"s" * (number != 1)} in '
-                f"{image_set.source}; it needs at least {jobs}, one for each part of the split, since a group "
-                "stays in one part. Use smaller groups, add images, or remove the class."
+                f"{image_set.source}; it needs at least {jobs}, one for each part of the split, since a "
+                "group stays in one part. Use smaller groups, add images, or remove the class."
             )
 
 

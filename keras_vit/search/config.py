@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from keras_vit.data.groups import GroupBy
 from keras_vit.data.pixel_range import PixelRange
 from keras_vit.data.preprocess import Levels
+from keras_vit.data.split import SplitDuplicates
 from keras_vit.errors import InputError
 from keras_vit.search.base_space import Space
 from keras_vit.search.finetune_space import EPOCHS, TUNING, PublishedWeights
@@ -101,6 +103,8 @@ class SearchConfig:
     """share of each class that is the test part, if the data have none; the search never sees it"""
     validation_fraction: Fraction = 0.1
     """share of the rest of each class that judges the trials"""
+    group_by: GroupBy | None = None
+    split_duplicates: SplitDuplicates = "together"
     skip_unreadable: bool = False
     precision: Precision = "float32"
     xla: bool | None = None
@@ -270,6 +274,8 @@ class SearchConfig:
             pixel_range=self.pixel_range,
             test_fraction=self.test_fraction,
             validation_fraction=self.validation_fraction,
+            group_by=self.group_by,
+            split_duplicates=self.split_duplicates,
             skip_unreadable=self.skip_unreadable,
             # The largest batch, so that a lack of images for it is found while they are read.
             recipe=dataclasses.replace(self.base_recipe, batch_size=max(self.search_space().batch_sizes())),

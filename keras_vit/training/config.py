@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from keras_vit.data.groups import GroupBy
 from keras_vit.data.pixel_range import PixelRange
 from keras_vit.data.preprocess import Aspect, Deviations, Interpolation, Levels, Means, Preprocessing
+from keras_vit.data.split import SplitDuplicates
 from keras_vit.errors import InputError
 from keras_vit.model.config import (
     CHANGEABLE,
@@ -111,6 +113,12 @@ class TrainConfig:
     """share of each class that is the test part, if the data have none"""
     validation_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.1
     """share of the rest of each class that chooses the best epoch; 0 for none"""
+    group_by: GroupBy | None = None
+    """keep images of one part, patient, strip or video in one part of the split: column:NAME of a table,
+    regex:EXPRESSION found in the image's name (what its brackets hold), or parent, the folder's name"""
+    split_duplicates: SplitDuplicates = "together"
+    """images that show the same thing, as the audit finds them, are drawn into one part of the split
+    (together), or each by itself (keep)"""
     accept_risk: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """at most this share of the images that are not referred to a person may be labelled wrongly; by default
     images are referred whose prediction set is not their label alone"""
@@ -263,6 +271,8 @@ def from_dict(plain: Any, **where: Any) -> TrainConfig:
     changes = plain.get("changes")
     if isinstance(changes, dict) and changes.keys() == CHANGES_OF_0_1_0:
         plain = {**plain, "changes": {name: value for name, value in changes.items() if value is not None}}
+    if "skip_unreadable" in plain and "split_duplicates" not in plain:
+        plain = {**plain, "split_duplicates": "keep"}  # of a version that drew each image by itself
     config = from_plain(TrainConfig, _merged(to_dict(TrainConfig()), plain))
     return dataclasses.replace(config, **where)
 

@@ -4,14 +4,18 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from keras_vit.data.audit import Audit, audit_images, drop_unreadable, require_readable
+from keras_vit.data.duplicates import find_duplicates
+from keras_vit.data.groups import with_groups
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.pipeline import ImageData
 from keras_vit.data.pixel_range import choose_range, line_of_range
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.reading import read_images
 from keras_vit.data.sources import load_image_set
-from keras_vit.data.split import Split, split_image_set
+from keras_vit.data.split import Split, crossing, same_split, split_image_set
 from keras_vit.runs.images import ImageRecord, record_images
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.defaults import cut_batch
@@ -42,11 +46,13 @@ class Prepared:
         data: them, split.
         audit: what was found in them.
         record: what the run remembers of them: `images.csv`.
+        notes: what to say of how they were split, one line each.
     """
 
     data: ImageData
     audit: Audit
     record: ImageRecord
+    notes: tuple[str, ...] = ()
 
 
 def prepare_data(config: TrainConfig, keep_originals: bool = True, **given: Any) -> tuple[ImageData, Audit]:
@@ -88,6 +94,9 @@ def prepare(
         image_set = load_image_set(config.data, **config.of_tables)
     if preprocessing is None:
         preprocessing = config.preprocessing
+    notes: list[str] = []
+    if record is None:
+        image_set, notes = with_groups(image_set, config.group_by)
     came, split = image_set, _split(config, image_set, record)
     if is_settled:
         told = line_of_range(preprocessing.pixel_range)
@@ -98,11 +107,24 @@ def prepare(
         preprocessing = dataclasses.replace(preprocessing, pixel_range=pixel_range)
     prepared_by = preprocessing if keep_prepared else None
     images = read_images(image_set.images, prepared_by, keep_originals, preprocessing.decoding)
-    audit = audit_images(image_set, split, images, told)
+    duplicates = find_duplicates(images)
+    alike = None
+    if record is None and config.split_duplicates == "together":
+        alike, drawn = duplicates.groups, _split(config, image_set, alike=duplicates.groups)
+        if not same_split(drawn, split):
+            notes.append(_line_of_duplicates(crossing(split, alike)))
+        split = drawn
+        if preprocessing.pixel_range is not None and not is_settled:
+            pixel_range, told = choose_range(config.pixel_range, image_set, split)
+            if pixel_range != preprocessing.pixel_range:  # some of the images that it was measured on moved
+                preprocessing = dataclasses.replace(preprocessing, pixel_range=pixel_range)
+                prepared_by = preprocessing if keep_prepared else None
+                images = read_images(image_set.images, prepared_by, keep_originals, preprocessing.decoding)
+    audit = audit_images(image_set, split, images, told, duplicates)
     image_set = images.put_into(image_set)
     if audit.unreadable and config.skip_unreadable and record is None:
         image_set = drop_unreadable(image_set, audit)
-        split = _split(config, image_set)
+        split = _split(config, image_set, alike=None if alike is None else alike[images.readable])
     else:
         require_readable(audit)
     batch_size = cut_batch(config, len(split.train), replicas)
@@ -122,10 +144,23 @@ def prepare(
         record = record_images(came.take(images.readable), split, came.take(unreadable), readable)
     elif config.merge_validation:
         record = record.merged()
-    return Prepared(data, audit, record)
+    return Prepared(data, audit, record, tuple(notes))
 
 
-def _split(config: TrainConfig, image_set: ImageSet, record: ImageRecord | None = None) -> Split:
+def _line_of_duplicates(groups: int) -> str:
+    number = f"{groups:,} group{'s' * (groups != 1)} of images that show the same thing"
+    return (
+        f"{number} would have been in two parts of the split: each is in one (--split-duplicates keep leaves "
+        "them)"
+    )
+
+
+def _split(
+    config: TrainConfig,
+    image_set: ImageSet,
+    record: ImageRecord | None = None,
+    alike: np.ndarray | None = None,
+) -> Split:
     if record is not None:
         return record.split(config.merge_validation)
     return split_image_set(
@@ -134,4 +169,5 @@ def _split(config: TrainConfig, image_set: ImageSet, record: ImageRecord | None 
         test_fraction=config.test_fraction,
         validation_fraction=config.validation_fraction,
         merge_validation=config.merge_validation,
+        alike=alike,
     )

@@ -134,6 +134,7 @@ def _train(
         is_settled=unfinished is not None,
     )
     data, audit = prepared.data, prepared.audit
+    notes += prepared.notes
     check_accepted_risk(config, data)
     config, cut = with_batch_of(config, data)
     notes += cut
