@@ -86,6 +86,7 @@ def measure(asked: Benchmark, image_set: ImageSet, seed: int, draw: int, folder:
         "data": str(folder / "labelled"),
         "init": asked.weights,
         "validation_fraction": 0.0,
+        "split_duplicates": "keep",
         "recipe": RECIPES["probe"],
         "seed": seed,
     }
