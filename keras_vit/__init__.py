@@ -33,11 +33,13 @@ _HOMES = {
     "Recipe": "training.recipe",
     "RECIPES": "training.recipe",
     "TrainConfig": "training.config",
-    "train": "training.run",
+    "train": "training.train",
     "Run": "runs.folder",
     "evaluate": "runs.evaluate",
     "predict": "runs.predict",
     "load_run": "runs.folder",
+    "Ensemble": "runs.ensemble",
+    "load_ensemble": "runs.ensemble",
     "export": "serving.bundle",
 }
 
@@ -70,13 +72,14 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
     )
     from keras_vit.model.summary import summary
     from keras_vit.model.vit import ViT
+    from keras_vit.runs.ensemble import Ensemble, load_ensemble
     from keras_vit.runs.evaluate import evaluate
     from keras_vit.runs.folder import Run, load_run
     from keras_vit.runs.predict import predict
     from keras_vit.serving.bundle import export
     from keras_vit.training.config import TrainConfig
     from keras_vit.training.recipe import RECIPES, Recipe
-    from keras_vit.training.run import train
+    from keras_vit.training.train import train
 
 
 if "keras" in sys.modules:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from keras_vit.process.exit_codes import FAILED, FINE
 from keras_vit.text import say, shown
 
 if TYPE_CHECKING:
-    from keras_vit.runs.predict import Prediction
+    from keras_vit.runs.predictions import Prediction
 
 
 @dataclass
@@ -53,16 +54,20 @@ class Predict:
             _check_new(self.csv)
         keep_compilations()
         import_quietly(find_devices=True)
-        from keras_vit.runs.folder import load_run
+        from keras_vit.runs.ensemble import Ensemble, open_runs
+        from keras_vit.runs.folder import Run, load_run
         from keras_vit.runs.predict import predict
 
-        run, heatmaps = load_run(self.run), None
+        run, heatmaps = open_runs(self.run), None
+        if isinstance(run, Ensemble):
+            say(run.line(), stream=sys.stderr)
         if self.heatmap is not None:
+            load_run(self.run)  # one run draws them
             from keras_vit.explain.names import picture_paths
 
             heatmaps = picture_paths(self.images, self.heatmap, "--heatmap")
         found = predict(run, self.images, self.flips_at_test, self.accept_risk)
-        if heatmaps is not None:
+        if heatmaps is not None and isinstance(run, Run):
             from keras_vit.explain.figure import heatmap_png
             from keras_vit.explain.write import write_pictures
 

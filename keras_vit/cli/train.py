@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_vit.cli.figures import accuracy_in_words
 from keras_vit.cli.options import option_group
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.evaluation.repeats import mean_in_words
 from keras_vit.evaluation.trust import lines_of_run
 from keras_vit.model.config import ViTConfig
 from keras_vit.process.backend import import_quietly
@@ -23,6 +24,8 @@ from keras_vit.training.options import RECIPE, options_of, with_options
 from keras_vit.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from keras_vit.runs.ensemble import Ensemble
+
     BasicOptions = dict[str, Any]
     ModelOptions = dict[str, Any]
     TrainingOptions = dict[str, Any]
@@ -45,6 +48,7 @@ class Train:
       keras-vit train --data images --depth 8 --drop-path-rate 0.1
       keras-vit train --model S/16 --pooling gap --num-registers 4 --layer-scale 1e-5 --remat
       keras-vit train --config best.json --merge-validation --out runs/best
+      keras-vit train --data images --folds 5 --out runs/folds
       keras-vit train --out runs/s16 --resume
     """
 
@@ -79,12 +83,16 @@ class Train:
         settings = self.run
         import_quietly(find_devices=True)
         from keras_vit.distribution.cluster import current_process_is_chief
-        from keras_vit.training.run import train
+        from keras_vit.runs.ensemble import Ensemble
+        from keras_vit.training.train import train
 
         # A script that asks for JSON reads nothing else from the standard output.
         with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
             run = train(settings)
         if not current_process_is_chief():
+            return
+        if isinstance(run, Ensemble):
+            self._say_several(run)
             return
         best, last = run.metrics["best"], run.metrics["last"]
         if self.json:
@@ -97,3 +105,17 @@ class Train:
             say(f"test accuracy, {name + ' epoch':24} {found['epoch']:4}: {accuracy_in_words(found)}")
         say(*lines_of_run(run.metrics))
         say(f"report: {run.path / 'report.html'}")
+
+    def _say_several(self, runs: "Ensemble") -> None:
+        mean, pooled, report = runs.metrics["mean"], runs.metrics["pooled"], runs.path / "report.html"
+        if self.json:
+            names = [str(run.path) for run in runs.runs]
+            say(json.dumps({"run": str(runs.path), "report": str(report), "runs": names, "mean": mean}))
+            return
+        for name, found in mean.items():
+            what = f"test {name.replace('_', ' ')}, mean of {len(runs.runs)} {runs.metrics['kind']}"
+            say(f"{what:40}: {mean_in_words(found)}")
+        if runs.metrics["kind"] == "folds":
+            right = f"{pooled['correct']} of {pooled['images']} right"
+            say(f"every image tested once: {right} ({pooled['accuracy']:.1%})")
+        say(f"report: {report}")

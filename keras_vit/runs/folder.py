@@ -12,9 +12,10 @@ from keras_vit.data.preprocess import BEFORE, Preprocessing, recorded
 from keras_vit.errors import InputError, first_line
 from keras_vit.evaluation.ood import FITTED_ON, OODDetector
 from keras_vit.evaluation.prediction_sets import PredictionSets
-from keras_vit.evaluation.trust import fitted_sets, with_risk
-from keras_vit.files import partial_of, read_json
+from keras_vit.evaluation.trust import REFERRAL, fitted_sets, with_risk
+from keras_vit.files import UNFINISHED, partial_of, read_json
 from keras_vit.runs.images import IMAGES, ImageRecord, read_record
+from keras_vit.runs.out_of_fold import OUT_OF_FOLD
 from keras_vit.runs.schema import Config, Metrics, check_history
 from keras_vit.sealed import check_file, check_seal
 from keras_vit.text import say
@@ -36,8 +37,11 @@ CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION, ADAPTER = (
     "rejection.npz",
     "adapter.safetensors",
 )
-BOUND = (IMAGES, HISTORY, METRICS, MODEL, REJECTION, ADAPTER)
+BOUND = (IMAGES, HISTORY, METRICS, MODEL, REJECTION, ADAPTER, OUT_OF_FOLD)
 """The files whose hashes config.json holds. What is only for people to read is not among them."""
+
+ENSEMBLE = "ensemble.json"
+"""In the place of config.json, the settings of several runs, each in a folder below."""
 
 TRAIN_AGAIN = "train the run again"
 EARLIER = (
@@ -250,6 +254,12 @@ class Run:
         """
         return fitted_sets(with_risk(self.metrics, self.accept_risk, self.path))
 
+    @property
+    def accepts_risk(self) -> bool:
+        """Whether images are referred by an accepted risk, and not by their prediction sets."""
+        referral = self.metrics.get(REFERRAL) or {}
+        return self.accept_risk is not None or referral.get("accepted_risk") is not None
+
     def accepting(self, risk: float | None) -> "Run":
         """The run with another accepted risk; the same for `None`. Nothing is written.
 
@@ -267,6 +277,24 @@ class Run:
         return found
 
 
+def several_runs(path: str | Path) -> str | None:
+    """What a folder of several runs is, as a sentence that names them; `None` for any other folder.
+
+    For a command that takes one run.
+    """
+    folder = Path(path)
+    if not (folder / ENSEMBLE).is_file():
+        return None
+    found = sorted(config.parent for config in folder.glob(f"*-[0-9]*/{CONFIG}"))
+    names = [run.name for run in found if not run.name.endswith(UNFINISHED)]
+    if not names:
+        return f"{folder} is for several runs, and none of them is finished: add --resume to the training."
+    names.sort(key=lambda name: int(name.rpartition("-")[2]))
+    return f"{folder} holds {len(names)} runs, and this takes one: give {folder / names[0]}" + (
+        f" (or {', '.join(names[1:])} there)." if names[1:] else "."
+    )
+
+
 def load_run(path: str | Path) -> Run:
     """Opens a run folder.
 
@@ -274,9 +302,12 @@ def load_run(path: str | Path) -> Run:
         path: the folder that `train` made.
 
     Raises:
-        InputError: there is no such folder, the run is not finished, or a file is missing or damaged.
+        InputError: there is no such folder, the run is not finished, or a file is missing or damaged; or it
+            is the folder of several runs.
     """
     path = Path(path)
+    if several := several_runs(path):
+        raise InputError(several)
     partial = partial_of(path)
     if not path.is_dir() and (partial / CONFIG).is_file():
         command = shlex.join(["keras-vit", "train", "--out", str(path), "--resume"])

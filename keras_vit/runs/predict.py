@@ -1,65 +1,25 @@
-"""Classifies image files with a finished run."""
+"""Classifies image files with a finished run, or with several together."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from keras_vit.data.reading import read_images
-from keras_vit.runs.answer import NOT_FINITE, answer_images, batch_size
-from keras_vit.runs.folder import Run, load_run
-from keras_vit.runs.image_notes import say_notes
-
-if TYPE_CHECKING:
-    import keras
-
-READ_BYTES = 2**28
-"""The most prepared images that are held in memory at once."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a run predicts for one image.
-
-    Args:
-        image: its path, as it was given.
-        label: the likeliest class; `None` if there is an error.
-        confidence: the calibrated probability of `label`.
-        probabilities: class name -> calibrated probability.
-        error: why the image has no answer: it cannot be read, or its probabilities are not finite; or `None`.
-        reject: whether the prediction should not be used: the image is unlike the training images, as far as
-            the run has learned to recognise that (see `Run.rejection`), or it cannot be read.
-        prediction_set: the classes that the image may be, the likeliest first; `None` if the run has learned
-            no prediction sets. It is empty if no class is as probable as it is for nearly all images of the
-            class, and if there is an error.
-        refer: whether a person should look at the image, since the answer is not sure or there is an error;
-            `None` if the run has learned no prediction sets. It says nothing of `reject`.
-    """
-
-    image: str
-    label: str | None
-    confidence: float | None
-    probabilities: dict[str, float]
-    error: str | None = None
-    reject: bool = False
-    prediction_set: tuple[str, ...] | None = None
-    refer: bool | None = None
+from keras_vit.runs.ensemble import Ensemble, open_runs
+from keras_vit.runs.folder import Run
+from keras_vit.runs.predictions import Prediction, predictions
 
 
 def predict(
-    run: Run | str | Path,
+    run: Run | Ensemble | str | Path,
     images: Sequence[str | Path],
     flips: bool = False,
     accept_risk: float | None = None,
 ) -> list[Prediction]:
-    """Classifies image files with the best model of a run.
+    """Classifies image files with the best model of a run, or with those of several runs together.
 
-    Each file is decoded once.
+    Each file is decoded once by each run.
 
     Args:
-        run: a run or its folder.
+        run: a run, what `keras_vit.train(folds=...)` or `seeds=...` returned, or the folder of either.
         images: paths of image files.
         flips: whether the answer is the mean over each image and its three mirror images, which takes four
             times as long: see `keras_vit.runs.answer.answer_model`.
@@ -68,58 +28,13 @@ def predict(
 
     Returns:
         One `Prediction` per image, in order. An image that cannot be read gets an `error` and does not affect
-        the others.
+        the others. Several runs answer with their mean probabilities: see
+        `keras_vit.runs.ensemble.Ensemble.predict`.
 
     Raises:
         InputError: the run cannot be used, or does not support so small a risk.
     """
-    run = (run if isinstance(run, Run) else load_run(run)).accepting(accept_risk)
-    paths = [Path(image) for image in images]
-    model = run.answers(flips)
-    step = _images_per_part(model)
-    parts = (paths[start : start + step] for start in range(0, len(paths), step))
-    return [prediction for part in parts for prediction in _predictions(run, model, part)]
-
-
-def _images_per_part(model: "keras.Model") -> int:
-    """As many whole batches as `READ_BYTES` hold, one or more."""
-    batch_bytes = batch_size(model) * 4 * int(np.prod(model.input.shape[1:]))
-    return batch_size(model) * max(1, READ_BYTES // batch_bytes)
-
-
-def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Iterator[Prediction]:
-    read = read_images(paths, run.preprocessing, fingerprints=False)
-    say_notes(paths, read, run.preprocessing)
-    readable = [read.inputs[i] for i in read.readable]
-    answers = answer_images(model, readable, run.preprocessing)
-    has_sets = "prediction_set" in answers
-    refused: dict[str, Any] = {"reject": True}
-    if has_sets:
-        refused |= {"prediction_set": (), "refer": True}
-    rows = iter(range(len(readable)))
-    for path, reason in zip(paths, read.reasons, strict=True):
-        if reason is not None:
-            yield Prediction(str(path), None, None, {}, reason, **refused)
-            continue
-        row = next(rows)
-        if not np.isfinite(answers["probabilities"][row]).all():
-            yield Prediction(str(path), None, None, {}, NOT_FINITE, **refused)
-            continue
-        probabilities = answers["probabilities"][row].tolist()
-        yield Prediction(
-            image=str(path),
-            label=run.class_names[answers["label"][row]],
-            confidence=float(answers["confidence"][row]),
-            probabilities=dict(zip(run.class_names, probabilities, strict=True)),
-            reject=bool(answers["reject"][row]),
-            prediction_set=_set(run.class_names, probabilities, answers["prediction_set"][row])
-            if has_sets
-            else None,
-            refer=bool(answers["refer"][row]) if has_sets else None,
-        )
-
-
-def _set(names: Sequence[str], probabilities: Sequence[float], members: np.ndarray) -> tuple[str, ...]:
-    """The classes of a set, the likeliest first."""
-    kept = np.flatnonzero(members).tolist()
-    return tuple(names[i] for i in sorted(kept, key=lambda i: -probabilities[i]))
+    found = run if isinstance(run, Run | Ensemble) else open_runs(run)
+    if isinstance(found, Ensemble):
+        return found.predict(images, flips, accept_risk)
+    return predictions(found.accepting(accept_risk), images, flips)

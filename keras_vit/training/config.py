@@ -56,6 +56,8 @@ def _word_or_whole(value: Any) -> Any:
 
 ChannelsOrAuto = Annotated[Literal["auto", 1, 3], BeforeValidator(_word_or_whole)]
 
+Several = Annotated[int, Field(ge=2)]
+
 CHANGES_OF_0_1_0 = {"depth", "num_heads", "dim", "mlp_dim", "stem", "drop_path_rate"}
 """What version 0.1.0 wrote as changes, always all six; null for the value of the size."""
 
@@ -131,6 +133,13 @@ class TrainConfig:
     recipe: Recipe = field(default_factory=lambda: RECIPES["default"])
     seed: Seed = 0
     """of the split, the first weights, the order and the augmentation"""
+    folds: Several | None = None
+    """train so many runs, fold-1, fold-2, ... in --out, and test each image once, by the run that was not
+    trained on it; --test-fraction does not count then"""
+    fold: Count | None = None
+    """train only this one of the --folds, as a run of its own"""
+    seeds: Several | None = None
+    """train so many runs, seed-0, seed-1, ... in --out, each with another --seed"""
     out: Folder | None = None
     """the run folder to make; by default runs/ and the date"""
     resume: bool = False
@@ -170,8 +179,38 @@ class TrainConfig:
         object.__setattr__(self, "changes", ordered)
         if self.unlabeled is not None and self.init == NONE:
             raise InputError("Images without labels need published weights: add --init, or omit --unlabeled.")
+        self._check_several()
         if self.resume and self.out is None:
             raise InputError("Which run is to be resumed? Give its folder with --out.")
+
+    def _check_several(self) -> None:
+        if self.fold is not None and (self.folds is None or self.fold > self.folds):
+            known = f"of 1 to {self.folds}" if self.folds else "of --folds, such as --folds 5 --fold 1"
+            raise InputError(f"fold is the number of one {known}. Received: fold={self.fold}")
+        if self.seeds is not None and self.folds is not None:
+            raise InputError(
+                "Either --folds tests every image once, or --seeds draws a split per seed: give one of them."
+            )
+        if self.seeds is not None and self.seed:
+            raise InputError(
+                f"--seeds {self.seeds} trains the seeds 0 to {self.seeds - 1}: omit --seed {self.seed}."
+            )
+        default = type(self).test_fraction
+        if self.folds is not None and self.test_fraction != default:
+            raise InputError(
+                f"With --folds {self.folds}, each run is tested on one of {self.folds} equal parts: omit "
+                f"--test-fraction {self.test_fraction:g}."
+            )
+
+    @property
+    def is_several(self) -> bool:
+        """Whether these are the settings of several runs in one folder."""
+        return self.seeds is not None or (self.folds is not None and self.fold is None)
+
+    @property
+    def test_share(self) -> float:
+        """The share of the images that is the test part of a run, if the data have none."""
+        return self.test_fraction if self.folds is None else 1 / self.folds
 
     @property
     def of_tables(self) -> dict[str, Any]:

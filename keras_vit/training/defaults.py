@@ -113,7 +113,7 @@ def _images_of_training(config: TrainConfig, image_set: ImageSet) -> int:
     """The number of images that are not for the test."""
     if image_set.parts is not None and "test" in image_set.parts:
         return sum(part != "test" for part in image_set.parts)
-    return round(len(image_set) * (1 - config.test_fraction))
+    return round(len(image_set) * (1 - config.test_share))
 
 
 def cut_batch(config: TrainConfig, images: int, replicas: int = 1) -> int:

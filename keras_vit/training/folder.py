@@ -15,6 +15,7 @@ from keras_vit.files import UNFINISHED, is_taken, is_work_name, partial_of
 from keras_vit.locks import lock_beside, locked
 from keras_vit.runs import folder as run_folder
 from keras_vit.runs.images import IMAGES, ImageRecord, read_record
+from keras_vit.runs.out_of_fold import OUT_OF_FOLD
 from keras_vit.sealed import FILES, check_file
 from keras_vit.text import say
 from keras_vit.training.checkpoint import BEST, CHECKPOINT
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 OURS = {
     *(run_folder.CONFIG, IMAGES, TABLE, CHECKPOINT, BEST, "tensorboard"),
     *(run_folder.MODEL, f"new-{run_folder.MODEL}", run_folder.HISTORY, run_folder.METRICS, run_folder.REPORT),
-    *(run_folder.REJECTION, run_folder.ADAPTER),
+    *(run_folder.REJECTION, run_folder.ADAPTER, OUT_OF_FOLD),
 }
 """What a run writes into its folder: a folder that holds anything else is never removed."""
 
@@ -240,17 +241,34 @@ def stored_config(unfinished: dict, config: TrainConfig) -> TrainConfig:
     """
     where = {name: getattr(config, name) for name in WHERE}
     stored = _read_settings(unfinished, partial_of(Path(str(config.out))), **{**where, "resume": True})
-    wanted = {name: value for name, value in differences(config, TrainConfig()).items() if value != AUTO}
+    wanted = asked_for(config)
     if IMAGES in unfinished.get(FILES, {}):
         # The images may have moved, since they are known by their content.
         moved = config.data if "data" in wanted else find_root(unfinished, Path(str(config.out)))
         stored = dataclasses.replace(stored, data=moved)
+    check_unchanged(config, stored, Path(str(config.out)))
+    return stored
+
+
+def asked_for(config: TrainConfig) -> dict[str, Any]:
+    """The options of a command that are not at their defaults, and that it does not leave to the images."""
+    return {name: value for name, value in differences(config, TrainConfig()).items() if value != AUTO}
+
+
+def check_unchanged(config: TrainConfig, stored: TrainConfig, folder: Path) -> None:
+    """Raises InputError if other settings are asked for now than a run was started with.
+
+    Args:
+        config: as asked for now; what is at its default may be another one in the run.
+        stored: of the run.
+        folder: of the run, for the message.
+    """
+    wanted = asked_for(config)
     for name in differences(config, stored).keys() & wanted.keys():
         raise InputError(
-            f"{config.out} was started with another {name} than {wanted[name]}: leave that option out to "
+            f"{folder} was started with another {name} than {wanted[name]}: leave that option out to "
             "resume it, or begin a new run with another --out."
         )
-    return stored
 
 
 def _read_settings(unfinished: dict, partial: Path, **where: Any) -> TrainConfig:

@@ -113,6 +113,8 @@ def with_options(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
     elif base == RECIPES["default"] and (recipe or augmentation) and _on_drawn(config, run):
         base = RECIPES["drawn"]
     augmented = dataclasses.replace(base.augmentation, **augmentation)
+    if "folds" in given:
+        run.setdefault("fold", None)  # that of a file of settings is one of other folds
     if "batch_size" in recipe:
         run["fixed_batch"] = True
     return dataclasses.replace(

@@ -15,6 +15,7 @@ from keras_vit.data.image_set import Image
 from keras_vit.data.origin import roots
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
+from keras_vit.evaluation.calibration import softmax
 from keras_vit.evaluation.judge import judge
 from keras_vit.evaluation.trust import CalibrationImages, judge_trust
 from keras_vit.model.arguments import without_parts
@@ -26,6 +27,7 @@ from keras_vit.runs import folder as run_folder
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import ImageRecord
 from keras_vit.runs.ood import judge_ood
+from keras_vit.runs.out_of_fold import OUT_OF_FOLD, write_answers
 from keras_vit.sealed import seal
 from keras_vit.training.adapter import save_adapter
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
@@ -124,9 +126,8 @@ def finish(
             accept_risk=accept_risk,
         )
         seconds = round(sum(row["seconds"] for row in history), 1)
-        write_run(
-            folder, {**described, "seconds": seconds}, model, data, audit, history, metrics, examples=examples
-        )
+        whole = {**described, "seconds": seconds}
+        write_run(folder, whole, model, data, audit, history, metrics, best_logits, examples=examples)
 
     model.distribution.from_chief(write)
 
@@ -139,6 +140,7 @@ def write_run(
     audit: Audit,
     history: list[dict],
     metrics: dict[str, Any],
+    test_logits: np.ndarray,
     features: FeatureReader | None = None,
     record: ImageRecord | None = None,
     examples: Sequence[Image] = (),
@@ -153,6 +155,7 @@ def write_run(
         audit: of the images.
         history: one dict per epoch.
         metrics: of `judge`; gets the entry `rejection`.
+        test_logits: (n, classes) of the test images; a fold keeps what they say.
         features: gives the features of images, where they need not be computed from the model.
         record: of the images, if it has changed since the beginning of the run.
         examples: of what is to be rejected.
@@ -163,6 +166,15 @@ def write_run(
         rejection.save(folder / run_folder.REJECTION)
     files.write_csv(folder / run_folder.HISTORY, history)
     files.write_json(folder / run_folder.METRICS, metrics)
+    if (fold := described["train"]["fold"]) is not None:
+        write_answers(
+            folder / OUT_OF_FOLD,
+            names=data.names("test"),
+            labels=data.labels("test"),
+            probabilities=softmax(test_logits / metrics["calibration"]["temperature"]),
+            class_names=data.class_names,
+            fold=fold,
+        )
     _save_model(plain, folder / run_folder.MODEL)
     if lora_layers(model):
         save_adapter(model, folder / run_folder.ADAPTER)

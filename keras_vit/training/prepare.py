@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_vit.data.audit import Audit, audit_images, drop_unreadable, require_readable
 from keras_vit.data.duplicates import find_duplicates
+from keras_vit.data.folds import fold_split
 from keras_vit.data.groups import with_groups
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.pipeline import ImageData
@@ -163,6 +164,16 @@ def _split(
 ) -> Split:
     if record is not None:
         return record.split(config.merge_validation)
+    if config.folds is not None and config.fold is not None:
+        return fold_split(
+            image_set,
+            folds=config.folds,
+            fold=config.fold,
+            seed=config.seed,
+            validation_fraction=config.validation_fraction,
+            merge_validation=config.merge_validation,
+            alike=alike,
+        )
     return split_image_set(
         image_set,
         seed=config.seed,

@@ -165,7 +165,13 @@ def probe_run(
             row[f"{prefix}loss"] = float(-log_p[np.arange(len(log_p)), labels[part]].mean())
     history = [{**row, "seconds": seconds}]
     described = {**described, "seconds": seconds}
-    write_run(folder, described, model, data, prepared.audit, history, metrics, reader, record, examples)
+    write_run(
+        *(folder, described, model, data, prepared.audit, history, metrics),
+        test_logits=logits["test"],
+        features=reader,
+        record=record,
+        examples=examples,
+    )
 
 
 def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData) -> tuple[Head, np.ndarray]:

@@ -1,14 +1,13 @@
-"""train(): images, a model and a recipe in; a run folder out."""
+"""One training run: images, a model and a recipe in; a run folder out."""
 
 import dataclasses
 import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from keras_vit import files
-from keras_vit.data.image_set import Image
+from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.overview import Overview
 from keras_vit.data.pipeline import ImageData
 from keras_vit.data.sources import load_image_set
@@ -47,35 +46,19 @@ from keras_vit.training.start import begin, check_recipe, choose_recipe, choose_
 from keras_vit.training.unfreezing import check_tuning
 
 
-def train(config: TrainConfig | None = None, **changes: Any) -> Run:
-    """Trains a ViT and leaves a run folder with the model, its history, its judgement and a report.
-
-    Until the run is finished, it is in a sibling folder, `OUT.partial`. A run that was cut off, however
-    hard, continues from its last finished epoch with `resume=True`, and ends as an uncut one would.
-
-    Args:
-        config: all settings; `None` for the defaults.
-        **changes: fields of `TrainConfig` to change.
-
-    Returns:
-        The finished run.
-
-    Raises:
-        InputError: an argument or an image cannot be used; nothing is left behind.
-
-    Example:
-        >>> run = keras_vit.train(data="images", out="runs/first")
-        >>> run.metrics["best"]["accuracy"]
-    """
-    return train_on(dataclasses.replace(config or TrainConfig(), **changes), None)
-
-
-def train_on(config: TrainConfig, record: ImageRecord | None) -> Run:
-    """`train`, on the images and the split that something else has seen before.
+def train_on(
+    config: TrainConfig,
+    record: ImageRecord | None = None,
+    image_set: ImageSet | None = None,
+    whole: Path | None = None,
+) -> Run:
+    """Trains one run: see `keras_vit.train`.
 
     Args:
         config: all settings.
-        record: of a search; `None` draws the split.
+        record: of a search, whose images and split are used again; `None` draws the split.
+        image_set: what `config.data` names, if it is loaded already.
+        whole: the folder of several runs that this is one of: what `--resume` is to be given.
     """
     distribution = distribute(
         config.distribute, config.devices, model_devices=config.model_devices, nodes=config.nodes
@@ -83,7 +66,8 @@ def train_on(config: TrainConfig, record: ImageRecord | None) -> Run:
     try:
         folder = Path(distribution.from_chief(lambda: str(config.out or default_folder(config))))
         with owned(folder, distribution) as is_owned:
-            return _train(dataclasses.replace(config, out=folder), distribution, is_owned, record)
+            placed = dataclasses.replace(config, out=folder)
+            return _train(placed, distribution, is_owned, record, image_set, whole)
     except Exception as error:
         lost = distribution.lost(error)
         if lost is None:
@@ -92,7 +76,12 @@ def train_on(config: TrainConfig, record: ImageRecord | None) -> Run:
 
 
 def _train(
-    config: TrainConfig, distribution: Distribution, is_owned: bool, record: ImageRecord | None
+    config: TrainConfig,
+    distribution: Distribution,
+    is_owned: bool,
+    record: ImageRecord | None,
+    image_set: ImageSet | None,
+    whole: Path | None,
 ) -> Run:
     distribution.check_batch_size(config.recipe.batch_size)
     folder = Path(str(config.out))
@@ -108,7 +97,8 @@ def _train(
     config = choose_weights(config)
     record = images_of(unfinished, partial, distribution) or record
     notes: list[str] = []
-    image_set = load_image_set(config.data, **config.of_tables)
+    if image_set is None:
+        image_set = load_image_set(config.data, **config.of_tables)
     if record is not None:
         image_set, notes = same_images(record, image_set)
     overview = Overview(image_set.images, config.background)
@@ -185,7 +175,7 @@ def _train(
             shutil.rmtree(partial, ignore_errors=True)
         elif distribution.num_processes == 1 and not isinstance(error, InputError):
             error.add_note(
-                f"The run continues with: keras-vit train --out {shlex.quote(str(folder))} --resume"
+                f"The run continues with: keras-vit train --out {shlex.quote(str(whole or folder))} --resume"
             )
         raise
     return Run(folder, distribution.from_chief(lambda: publish(partial, folder)))

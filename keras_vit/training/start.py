@@ -220,7 +220,7 @@ def choose_recipe(config: TrainConfig, image_set: ImageSet) -> TrainConfig:
         say("recipe: drawn (no --data: the drawn defects); --recipe or --epochs chooses otherwise")
         return dataclasses.replace(config, recipe=RECIPES["drawn"])
     classes = len(image_set.class_names)
-    training = len(image_set) * (1 - config.test_fraction) * (1 - config.validation_fraction)
+    training = len(image_set) * (1 - config.test_share) * (1 - config.validation_fraction)
     if image_set.parts is not None:
         training = sum(part == "train" for part in image_set.parts)
     per_class = int(training / classes)

@@ -14,7 +14,7 @@ from keras_vit.data.preprocess import Preprocessing, scale_pixels
 from keras_vit.evaluation.calibration import softmax
 from keras_vit.evaluation.ood import Gaussians, OODDetector
 from keras_vit.runs import answer
-from keras_vit.runs import predict as predict_module
+from keras_vit.runs import predictions as predict_module
 from keras_vit.runs.answer import (
     MAX_BATCH_BYTES,
     Flips,

@@ -16,7 +16,7 @@ from keras_vit.search import Range, SearchSpace, ViTHyperModel
 from keras_vit.search.best import best_config, train_config_at, write_best
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.config import to_dict as config_to_dict
-from keras_vit.training import run as training
+from keras_vit.training import train as training
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.config_file import read_config
 from keras_vit.training.prepare import prepare_data

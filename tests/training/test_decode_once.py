@@ -12,7 +12,7 @@ from keras_vit.runs.evaluate import evaluate
 from keras_vit.runs.predict import predict
 from keras_vit.search.config import SearchConfig
 from keras_vit.search.worker import prepare_images
-from keras_vit.training.run import train
+from keras_vit.training.train import train
 from tests.helpers import decodes, tiny
 
 pytestmark = [pytest.mark.usefixtures("tiny_size"), pytest.mark.same_on_every_backend]

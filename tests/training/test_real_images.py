@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from keras_vit.training.config import TrainConfig
-from keras_vit.training.run import train
+from keras_vit.training.train import train
 from tests.helpers.paths import SHARED
 
 NEU = SHARED / "data" / "neu-det"

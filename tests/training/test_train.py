@@ -23,7 +23,7 @@ from keras_vit.runs.folder import load_run
 from keras_vit.runs.predict import predict
 from keras_vit.training.checkpoint import BEST, KeepBest, load_best, restore_checkpoint
 from keras_vit.training.prepare import prepare_data
-from keras_vit.training.run import train
+from keras_vit.training.train import train
 from tests.helpers import tiny
 
 FILES = [

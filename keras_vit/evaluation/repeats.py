@@ -1,0 +1,142 @@
+"""What several runs of the same settings say together: the mean, its interval, and all test images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_vit.evaluation.metrics import classification_metrics
+
+AVERAGED = ("accuracy", "balanced_accuracy")
+
+
+def corrected_interval(
+    values: Sequence[float], train: float, test: float, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """The corrected resampled t-interval of a mean over runs whose training images overlap. By scipy.
+
+    The runs share training images, so their results vary less than those of independent ones, and the usual
+    interval is too narrow. The variance of the mean is (1/k + test/train) s² here instead of s²/k.
+
+    Reference: C. Nadeau, Y. Bengio, "Inference for the generalization error", Machine Learning 52 (2003)
+    239-281.
+
+    Args:
+        values: a share per run, two or more.
+        train: number of training images of a run.
+        test: number of test images of a run.
+        confidence: coverage of the interval, between 0 and 1.
+
+    Returns:
+        `(low, high)`, cut to 0..1; `None` if all values are equal, which says nothing of how they vary.
+
+    Raises:
+        ValueError: there are fewer than two values, or no images.
+    """
+    from scipy.stats import t
+
+    found = np.asarray(values, np.float64)
+    if len(found) < 2 or train <= 0 or test <= 0:
+        raise ValueError(
+            f"An interval takes two runs or more with images. Received: {len(found)} values, train={train}, "
+            f"test={test}"
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1. Received: {confidence}")
+    if np.ptp(found) == 0:
+        return None
+    scale = np.sqrt((1 / len(found) + test / train) * found.var(ddof=1))
+    low, high = t.interval(confidence, len(found) - 1, loc=found.mean(), scale=scale)
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def judge_repeats(
+    kind: Literal["folds", "seeds"],
+    runs: Mapping[str, Mapping[str, Any]],
+    counts: Sequence[Mapping[str, int]],
+    pooled: tuple[np.ndarray, np.ndarray] | None,
+) -> dict[str, Any]:
+    """The evaluation of several runs together, ready for JSON: `metrics.json` of their folder.
+
+    Args:
+        kind: what they differ in.
+        runs: name of a run -> its `metrics.json`.
+        counts: how many images each has per part.
+        pooled: of folds, the labels, int (n,), and the probabilities, (n, classes), of all images, each by
+            the run that is tested on it; `None` for seeds, which test some images several times.
+
+    Returns:
+        A dict: `kind`; `class_names`; `runs`, a row per run with `run`, `accuracy`, `balanced_accuracy`,
+        `macro_f1`, `log_loss`, `correct` and `images`; `mean`, per figure of `AVERAGED` its `mean`,
+        `interval` (see `corrected_interval`; None if all runs agree), `least`, `largest` and
+        `standard_deviation`; `training_images` and `test_images` of a run, on average, which the interval
+        needs; `pooled`: for folds the `classification_metrics` of all images, for seeds the
+        `confusion_matrix`, the sum over the runs, with `images` and `correct`.
+    """
+    names = next(iter(runs.values()))["class_names"]
+    best = {name: metrics["best"] for name, metrics in runs.items()}
+    keys = (*AVERAGED, "macro_f1", "log_loss", "correct", "images")
+    rows = [{"run": name, **{key: found.get(key) for key in keys}} for name, found in best.items()]
+    train, test = (float(np.mean([count[part] for count in counts])) for part in ("train", "test"))
+    if pooled is None:
+        matrix = np.sum([found["confusion_matrix"] for found in best.values()], axis=0)
+        together = {
+            "images": int(matrix.sum()),
+            "correct": int(np.trace(matrix)),
+            "per_class": _per_class(matrix, names),
+            "confusion_matrix": matrix.tolist(),
+        }
+    else:
+        together = classification_metrics(*pooled, names)
+    return {
+        "kind": kind,
+        "class_names": names,
+        "runs": rows,
+        "mean": {key: _mean([row[key] for row in rows], train, test) for key in AVERAGED},
+        "training_images": train,
+        "test_images": test,
+        "pooled": together,
+    }
+
+
+def _mean(values: list[float], train: float, test: float) -> dict[str, Any]:
+    interval = corrected_interval(values, train, test)
+    return {
+        "mean": float(np.mean(values)),
+        "interval": None if interval is None else list(interval),
+        "least": min(values),
+        "largest": max(values),
+        "standard_deviation": float(np.std(values, ddof=1)),
+    }
+
+
+def _per_class(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 per class of a matrix of counts; None for 0 / 0."""
+    rows = []
+    for i, name in enumerate(names):
+        true, predicted, hit = (int(n) for n in (matrix[i].sum(), matrix[:, i].sum(), matrix[i, i]))
+        rows.append(
+            {
+                "name": str(name),
+                "precision": hit / predicted if predicted else None,
+                "recall": hit / true if true else None,
+                "f1": 2 * hit / (true + predicted) if true + predicted else None,
+                "support": true,
+            }
+        )
+    return rows
+
+
+def mean_in_words(found: Mapping[str, Any]) -> str:
+    """`"98.3% (95 % interval 97.1% to 99.6%; runs from 97.8% to 98.9%)"`
+
+    Args:
+        found: an entry of `mean` of `judge_repeats`.
+    """
+    if found["interval"] is None:
+        return f"{found['mean']:.1%} in every run"
+    low, high = found["interval"]
+    return (
+        f"{found['mean']:.1%} (95 % interval {low:.1%} to {high:.1%}; runs from {found['least']:.1%} to "
+        f"{found['largest']:.1%})"
+    )

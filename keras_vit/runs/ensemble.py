@@ -1,0 +1,201 @@
+"""Several runs of the same settings in one folder: folds, or seeds. Together they answer with their mean."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from keras_vit.errors import InputError
+from keras_vit.files import read_json
+from keras_vit.runs.folder import CONFIG, ENSEMBLE, METRICS, RESTORE, TRAIN_AGAIN, Run, load_run
+from keras_vit.runs.predictions import Prediction, predictions
+from keras_vit.runs.schema import Names, Share
+from keras_vit.sealed import FILES, check_file, check_seal, sha256_of
+from keras_vit.validation import Count, Record, check_plain
+
+
+class Settings(Record):
+    """`ensemble.json`; without `runs` as long as not all of them are finished."""
+
+    kind: Literal["folds", "seeds"]
+    count: Count = Field(ge=2)
+    train: dict[str, Any]
+    fingerprint: str
+    command: str
+    class_names: Names | None = None
+    runs: list[str] | None = Field(None, min_length=2)
+
+
+class MeanShare(Record):
+    mean: Share
+    interval: list[Share] | None
+
+
+class Means(Record):
+    accuracy: MeanShare
+    balanced_accuracy: MeanShare
+
+
+class Together(Record):
+    """`metrics.json` of several runs"""
+
+    kind: Literal["folds", "seeds"]
+    class_names: Names
+    mean: Means
+    pooled: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several finished runs of the same settings: the folds of a cross-validation, or several seeds.
+
+    Args:
+        path: the folder that holds theirs.
+        config: the content of `ensemble.json`: what they differ in, and the settings that they share.
+        runs: all of them, in order.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.config["class_names"])
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The content of `metrics.json`: see `keras_vit.evaluation.repeats.judge_repeats`.
+
+        Raises:
+            InputError: the file is damaged, or of other runs.
+        """
+        path = self.path / METRICS
+        check_file(path, self.config, RESTORE)
+        found = read_json(path, fix=TRAIN_AGAIN)
+        try:
+            check_plain(Together, found)
+        except InputError as error:
+            raise InputError(f"{path} is damaged ({str(error).rstrip('.')}): {TRAIN_AGAIN}.") from error
+        return found
+
+    def line(self) -> str:
+        """What is said of an answer of all runs, in one line."""
+        first, last = self.runs[0].path.name, self.runs[-1].path.name
+        return f"{self.path}: the mean of the {len(self.runs)} runs {first} to {last}"
+
+    def predict(
+        self, images: Sequence[str | Path], flips: bool = False, accept_risk: float | None = None
+    ) -> list[Prediction]:
+        """Classifies image files by the mean of the calibrated probabilities of all runs.
+
+        `reject` is whether more than half of the runs reject the image. The prediction set has the classes
+        that are in more than half of their sets. `refer` is whether that is not the label alone; with an
+        accepted risk, whether at least half of the runs refer the image or fewer have the same label.
+
+        Arguments, returned values and errors as `keras_vit.predict`.
+
+        Reference for the set: M. Gasparin, A. Ramdas, "Merging uncertainty sets via majority vote",
+        arXiv:2401.09379 (2024). If each holds the true class with 95 %, the majority's does with 90 % or
+        more; nearer to 95 % the more the runs agree.
+        """
+        of_runs = [predictions(run.accepting(accept_risk), images, flips) for run in self.runs]
+        own_rule = accept_risk is None and not any(run.accepts_risk for run in self.runs)
+        return [mean_prediction(found, own_rule) for found in zip(*of_runs, strict=True)]
+
+
+def mean_prediction(found: Sequence[Prediction], refer_by_set: bool = True) -> Prediction:
+    """What several runs say of one image together: see `Ensemble.predict`.
+
+    Args:
+        found: one per run.
+        refer_by_set: whether the image is referred where the set is not the label alone.
+    """
+    broken = next((one for one in found if one.error), None)
+    if broken is not None:
+        return broken
+    names = tuple(found[0].probabilities)
+    mean = np.mean([[one.probabilities[name] for name in names] for one in found], axis=0)
+    half = len(found) / 2
+    best = int(mean.argmax())
+    answer = replace(
+        found[0],
+        label=names[best],
+        confidence=float(mean[best]),
+        probabilities=dict(zip(names, mean.tolist(), strict=True)),
+        reject=sum(one.reject for one in found) > half,
+        prediction_set=None,
+        refer=None,
+    )
+    sets = [one.prediction_set for one in found]
+    if any(names is None for names in sets):
+        return answer
+    votes = Counter(name for one in sets for name in one or ())
+    members = [names[i] for i in np.argsort(-mean, kind="stable") if votes[names[i]] > half]
+    refer = members != [answer.label]
+    if not refer_by_set:
+        agreeing = sum(one.label == answer.label for one in found)
+        refer = sum(bool(one.refer) for one in found) >= half or agreeing < half
+    return replace(answer, prediction_set=tuple(members), refer=refer)
+
+
+def is_ensemble(path: str | Path) -> bool:
+    """Whether a folder holds several runs, finished or not."""
+    return (Path(path) / ENSEMBLE).is_file()
+
+
+def open_runs(path: str | Path) -> Run | Ensemble:
+    """Opens the folder of a run, or of several.
+
+    Raises:
+        InputError: as `load_run` and `load_ensemble`.
+    """
+    return load_ensemble(path) if is_ensemble(path) else load_run(path)
+
+
+def load_ensemble(path: str | Path) -> Ensemble:
+    """Opens the folder of several runs.
+
+    Args:
+        path: the folder that `train` made with `folds` or `seeds`.
+
+    Raises:
+        InputError: not all runs are finished, or a file is missing or damaged.
+    """
+    path = Path(path)
+    config = read_settings(path)
+    if config.get("runs") is None:
+        raise InputError(
+            f"The runs in {path} are not finished: continue them with "
+            f"`{shlex.join(['keras-vit', 'train', '--out', str(path), '--resume'])}`."
+        )
+    runs = []
+    for name in config["runs"]:
+        run = load_run(path / name)
+        if sha256_of(path / name / CONFIG) != config[FILES].get(f"{name}/{CONFIG}"):
+            raise InputError(f"{path / name} is not the run that belongs to the others in {path}: {RESTORE}.")
+        runs.append(run)
+    return Ensemble(path, config, tuple(runs))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The content of `ensemble.json` in a folder, whether its runs are finished or not.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    file = path / ENSEMBLE
+    config = read_json(file, fix=TRAIN_AGAIN)
+    try:
+        check_plain(Settings, config)
+    except InputError as error:
+        raise InputError(f"{file} is damaged ({str(error).rstrip('.')}): {TRAIN_AGAIN}.") from error
+    if config.get("runs") is not None and not check_seal(file, config, TRAIN_AGAIN):
+        raise InputError(f"{file} is damaged (its hashes are gone): {TRAIN_AGAIN}.")
+    return config
