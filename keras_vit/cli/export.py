@@ -24,6 +24,7 @@ class Export:
     Examples:
       keras-vit export runs/first --to models
       keras-vit export runs/first --to models --name steel --version 7
+      keras-vit export runs/folds --fold 1 --to models
       keras-vit export runs/first --to models --format litert --int8
       keras-vit export runs/first --to weights --format huggingface
     """
@@ -46,6 +47,8 @@ class Export:
     accept_risk: float | None = None
     """at most this share of the images that are not referred to a person may be labelled wrongly; by default
     as the run was trained"""
+    fold: int | None = None
+    """which of the folds to export, where RUN is the folder of all"""
     data: str | None = None
     """other images to compare on, if those of the run are gone"""
     json: bool = False
@@ -68,6 +71,7 @@ class Export:
                 flips=self.flips_at_test,
                 data=self.data,
                 accept_risk=self.accept_risk,
+                fold=self.fold,
             )
         found = exported.comparison
         if self.json:

@@ -147,14 +147,20 @@ def _drawer(image_set: ImageSet, pool: np.ndarray, jobs: int, alike: np.ndarray 
     if image_set.groups is None:
         if alike is None:
             return partial(_draw, labels)
-        return partial(_draw_together, labels, _single_where_few(labels, alike, pool, jobs))
-    _, groups = np.unique(np.asarray(image_set.groups), return_inverse=True)
-    if alike is not None:
-        firsts = np.unique(groups, return_index=True)[1][groups]
-        edges = np.concatenate([np.stack([np.arange(len(labels)), other], 1) for other in (firsts, alike)])
-        groups = connected(len(labels), edges)
+        return partial(_draw_together, labels, single_where_few(labels, alike, pool, jobs))
+    groups = joined(image_set.groups, alike)
     _check_groups(image_set, groups, pool, jobs)
     return partial(_draw_groups, image_set, groups)
+
+
+def joined(groups: Sequence[str], alike: np.ndarray | None) -> np.ndarray:
+    """The number of the group of each image, where images that are alike join their groups: int64 (n,)."""
+    _, number = np.unique(np.asarray(groups), return_inverse=True)
+    if alike is None:
+        return number
+    firsts = np.unique(number, return_index=True)[1][number]
+    edges = np.concatenate([np.stack([np.arange(len(number)), other], 1) for other in (firsts, alike)])
+    return connected(len(number), edges)
 
 
 def _draw(labels, pool, fraction, keep, seed):
@@ -189,7 +195,7 @@ def _draw_together(labels, alike, pool, fraction, keep, seed):
     return pool[~chosen[pool]], pool[chosen[pool]]
 
 
-def _single_where_few(labels, alike, pool, jobs):
+def single_where_few(labels: np.ndarray, alike: np.ndarray, pool: np.ndarray, jobs: int) -> np.ndarray:
     """`alike` with images of their own where a class would have fewer units than parts."""
     alike = alike.copy()
     changed = True

@@ -1,8 +1,7 @@
 """Several runs of the same settings in one folder: folds, or seeds. Together they answer with their mean."""
 
 import shlex
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field
 from keras_vit.errors import InputError
 from keras_vit.files import read_json
 from keras_vit.runs.folder import CONFIG, ENSEMBLE, METRICS, RESTORE, TRAIN_AGAIN, Run, load_run
+from keras_vit.runs.images import ImageRecord
 from keras_vit.runs.predictions import Prediction, predictions
 from keras_vit.runs.schema import Names, Share
 from keras_vit.sealed import FILES, check_file, check_seal, sha256_of
@@ -105,9 +105,26 @@ class Ensemble:
         arXiv:2401.09379 (2024). If each holds the true class with 95 %, the majority's does with 90 % or
         more; nearer to 95 % the more the runs agree.
         """
-        of_runs = [predictions(run.accepting(accept_risk), images, flips) for run in self.runs]
-        own_rule = accept_risk is None and not any(run.accepts_risk for run in self.runs)
-        return [mean_prediction(found, own_rule) for found in zip(*of_runs, strict=True)]
+        runs = [run.accepting(accept_risk) for run in self.runs]
+        of_runs = [predictions(run, images, flips) for run in runs]
+        by_set = not any(run.accepts_risk for run in runs)
+        return [mean_prediction(found, by_set) for found in zip(*of_runs, strict=True)]
+
+    def learned(self) -> ImageRecord | None:
+        """The images of all runs: those that any of them has learned from count as training images.
+
+        `None` if a run does not know its images.
+        """
+        rows: dict[tuple[str, str], Mapping[str, str]] = {}
+        order = ("unreadable", "test", "unlabeled", "validation", "train")
+        for run in self.runs:
+            if run.images is None:
+                return None
+            for row in run.images.rows:
+                key = (row["path"], row["sha256"])
+                if key not in rows or order.index(row["part"]) > order.index(rows[key]["part"]):
+                    rows[key] = row
+        return ImageRecord(list(rows.values()), self.class_names)
 
 
 def mean_prediction(found: Sequence[Prediction], refer_by_set: bool = True) -> Prediction:
@@ -115,34 +132,56 @@ def mean_prediction(found: Sequence[Prediction], refer_by_set: bool = True) -> P
 
     Args:
         found: one per run.
-        refer_by_set: whether the image is referred where the set is not the label alone.
+        refer_by_set: as of `votes`.
     """
     broken = next((one for one in found if one.error), None)
     if broken is not None:
         return broken
     names = tuple(found[0].probabilities)
     mean = np.mean([[one.probabilities[name] for name in names] for one in found], axis=0)
-    half = len(found) / 2
     best = int(mean.argmax())
     answer = replace(
         found[0],
         label=names[best],
         confidence=float(mean[best]),
         probabilities=dict(zip(names, mean.tolist(), strict=True)),
-        reject=sum(one.reject for one in found) > half,
+        reject=sum(one.reject for one in found) > len(found) / 2,
         prediction_set=None,
         refer=None,
     )
-    sets = [one.prediction_set for one in found]
-    if any(names is None for names in sets):
+    if any(one.prediction_set is None for one in found):
         return answer
-    votes = Counter(name for one in sets for name in one or ())
-    members = [names[i] for i in np.argsort(-mean, kind="stable") if votes[names[i]] > half]
-    refer = members != [answer.label]
-    if not refer_by_set:
-        agreeing = sum(one.label == answer.label for one in found)
-        refer = sum(bool(one.refer) for one in found) >= half or agreeing < half
-    return replace(answer, prediction_set=tuple(members), refer=refer)
+    in_set = np.array([[[name in (one.prediction_set or ()) for name in names]] for one in found])
+    refers = np.array([[bool(one.refer)] for one in found])
+    labels = np.array([[names.index(one.label or "")] for one in found])
+    members, refer = votes(in_set, refers, labels, np.array([best]), refer_by_set)
+    ordered = [names[i] for i in np.argsort(-mean, kind="stable") if members[0, i]]
+    return replace(answer, prediction_set=tuple(ordered), refer=bool(refer[0]))
+
+
+def votes(
+    in_set: np.ndarray, refers: np.ndarray, labels: np.ndarray, label: np.ndarray, refer_by_set: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The prediction sets and the referral of several runs together.
+
+    Args:
+        in_set: bool (runs, n, classes), the sets of each.
+        refers: bool (runs, n).
+        labels: int (runs, n), the label that each gives.
+        label: int (n,), that of the mean.
+        refer_by_set: whether an image is referred where the set is not the label alone; otherwise where at
+            least half of the runs refer it, or fewer than half give the label of the mean.
+
+    Returns:
+        bool (n, classes), the classes that are in more than half of the sets; and bool (n,), which images are
+        referred.
+    """
+    half = len(in_set) / 2
+    members = in_set.sum(axis=0) > half
+    if refer_by_set:
+        alone = np.arange(members.shape[1]) == label[:, None]
+        return members, (members != alone).any(axis=1)
+    return members, (refers.sum(axis=0) >= half) | ((labels == label).sum(axis=0) < half)
 
 
 def is_ensemble(path: str | Path) -> bool:
@@ -157,6 +196,35 @@ def open_runs(path: str | Path) -> Run | Ensemble:
         InputError: as `load_run` and `load_ensemble`.
     """
     return load_ensemble(path) if is_ensemble(path) else load_run(path)
+
+
+def one_run(run: Run | Ensemble | str | Path, fold: int | None = None) -> Run:
+    """The run that a command takes which takes one.
+
+    Args:
+        run: a run, several, or the folder of either.
+        fold: which one of several folds.
+
+    Raises:
+        InputError: it takes a fold to know which run is meant, or there is no such fold.
+    """
+    if isinstance(run, Run) or not (isinstance(run, Ensemble) or is_ensemble(run)):
+        found = run if isinstance(run, Run) else load_run(run)
+        if fold is not None:
+            raise InputError(f"{found.path} is one run, not a folder of folds: omit --fold {fold}.")
+        return found
+    path = run.path if isinstance(run, Ensemble) else Path(run)
+    config = read_settings(path)
+    if fold is None or config["kind"] != "folds":
+        which = (
+            f"give one with --fold 1 to {config['count']}"
+            if config["kind"] == "folds"
+            else (f"give the folder of one, {path / 'seed-0'} to seed-{config['count'] - 1}")
+        )
+        raise InputError(f"{path} holds {config['count']} runs, and one is exported: {which}.")
+    if not 1 <= fold <= config["count"]:
+        raise InputError(f"{path} has the folds 1 to {config['count']}. Received: --fold {fold}")
+    return load_run(path / f"fold-{fold}")
 
 
 def load_ensemble(path: str | Path) -> Ensemble:

@@ -18,9 +18,11 @@ from keras_vit.errors import InputError
 from keras_vit.evaluation.metrics import classification_metrics
 from keras_vit.evaluation.trust import REFERRAL, SETS, referral_figures, set_figures, with_risk
 from keras_vit.runs.answer import answer_images
-from keras_vit.runs.folder import Run, load_run
-from keras_vit.runs.images import NAMED, Found
+from keras_vit.runs.ensemble import Ensemble, open_runs, votes
+from keras_vit.runs.folder import Run
+from keras_vit.runs.images import NAMED, Found, ImageRecord
 from keras_vit.runs.known import Known, known_images
+from keras_vit.runs.out_of_fold import OUT_OF_FOLD
 from keras_vit.runs.robustness import judge_corruptions, keep_corruptions
 from keras_vit.text import say
 
@@ -31,7 +33,7 @@ CHANGED = (
 
 
 def evaluate(
-    run: Run | str | Path,
+    run: Run | Ensemble | str | Path,
     data: str | None = None,
     flips: bool = False,
     leave_out_known: bool = False,
@@ -43,7 +45,9 @@ def evaluate(
     """Judges the best model of a run on its test images, or on all images of other data.
 
     Args:
-        run: a run or its folder.
+        run: a run or its folder; or several, of `keras_vit.train(folds=...)`, whose mean probabilities are
+            judged on `data`. Without `data`, the folds give what is known of each image by the fold that is
+            tested on it.
         data: what `load_image_set` takes, with classes that the run knows; `None` for the run's own test
             images, which are found by their content where they were.
         flips: whether the answers are the mean over each image and its three mirror images, which takes four
@@ -67,8 +71,19 @@ def evaluate(
         InputError: the run or the images cannot be used, the test images have changed, the classes differ,
             the model gives no finite probabilities, or the run does not support so small a risk.
     """
-    run = (run if isinstance(run, Run) else load_run(run)).accepting(accept_risk)
-    judged = judged_images(run, data, leave_out_known, crop_boxes, allow_outside)
+    run = run if isinstance(run, Run | Ensemble) else open_runs(run)
+    how_read = {"crop_boxes": crop_boxes, "allow_outside": allow_outside}
+    if isinstance(run, Ensemble):
+        if corruptions:
+            raise InputError(
+                f"Corrupted images are for one run: give {run.runs[0].path}, or omit --corruptions."
+            )
+        if data is None:
+            others = flips or leave_out_known or accept_risk is not None or any(how_read.values())
+            return _out_of_fold(run, others)
+        return _evaluate_together(run, data, flips, leave_out_known, accept_risk, **how_read)
+    run = run.accepting(accept_risk)
+    judged = judged_images(run, data, leave_out_known, **how_read)
     image_set = judged.images
     label_of = {name: i for i, name in enumerate(run.class_names)}
     labels = np.array([label_of[image_set.class_names[label]] for label in image_set.labels])
@@ -87,6 +102,87 @@ def evaluate(
         **classification_metrics(labels, answers["probabilities"], run.class_names),
         **_trust(run, labels, answers),
         **more,
+    }
+
+
+def _out_of_fold(runs: Ensemble, others: bool) -> dict[str, Any]:
+    """What the folds found about the images that each is tested on. Nothing is computed again.
+
+    Args:
+        runs: the folds.
+        others: whether there are options that would change the answers.
+    """
+    if runs.metrics["kind"] == "seeds":
+        raise InputError(
+            f"The runs in {runs.path} are tested on different images: give other images with --data, or one "
+            f"of the runs, such as {runs.runs[0].path}."
+        )
+    if others:
+        raise InputError(
+            f"Without --data, the figures of {runs.path} are those that the folds were trained with: "
+            f"give images with --data, or one of the folds, such as {runs.runs[0].path}, or omit the others."
+        )
+    note = (
+        f"each image by the fold that was not trained on it, as {runs.path / OUT_OF_FOLD} has it; the mean "
+        "of all folds is evaluated on other images with --data"
+    )
+    return {
+        "source": runs.config["data"]["source"],
+        "flips_at_test": False,
+        "notes": [note],
+        "known_images": None,
+        **runs.metrics["pooled"],
+        SETS: None,
+        REFERRAL: None,
+    }
+
+
+def _evaluate_together(
+    runs: Ensemble,
+    data: str,
+    flips: bool,
+    leave_out_known: bool,
+    accept_risk: float | None,
+    **how_read: bool,
+) -> dict[str, Any]:
+    """`evaluate`, by the mean of the calibrated probabilities of all runs."""
+    of_runs, record = [], runs.learned()
+    members = [run.accepting(accept_risk) for run in runs.runs]
+    for run in members:
+        judged = judged_images(run, data, leave_out_known, record=record, **how_read)
+        of_runs.append(answer_images(run.answers(flips), judged.images.images, run.preprocessing))
+        _require_finite(run, judged.images, of_runs[-1]["probabilities"])
+    label_of = {name: i for i, name in enumerate(runs.class_names)}
+    image_set = judged.images
+    labels = np.array([label_of[image_set.class_names[label]] for label in image_set.labels])
+    probabilities = np.mean([found["probabilities"] for found in of_runs], axis=0)
+    trust: dict[str, Any] = {SETS: None, REFERRAL: None}
+    if all("prediction_set" in found for found in of_runs):
+        in_set, refers, label = (
+            np.stack([found[name] for found in of_runs]) for name in ("prediction_set", "refer", "label")
+        )
+        best = probabilities.argmax(axis=1)
+        by_set = not any(run.accepts_risk for run in members)
+        sets, refer = votes(in_set == 1, refers == 1, label, best, by_set)
+        settings = with_risk(members[0].metrics, accept_risk, members[0].path)
+        trust = {
+            # Of the majority of sets of 95 %, twice as many may miss the true class: see Ensemble.predict.
+            SETS: {
+                "level": 1 - 2 * (1 - settings[SETS]["level"]),
+                **set_figures(runs.class_names, labels, sets),
+            },
+            REFERRAL: {
+                "accepted_risk": settings[REFERRAL]["accepted_risk"],
+                **referral_figures(refer, best == labels),
+            },
+        }
+    return {
+        "source": image_set.source,
+        "flips_at_test": flips,
+        "notes": [runs.line(), *judged.notes],
+        "known_images": judged.known,
+        **classification_metrics(labels, probabilities, runs.class_names),
+        **trust,
     }
 
 
@@ -209,10 +305,11 @@ def judged_images(
     leave_out_known: bool = False,
     crop_boxes: bool = False,
     allow_outside: bool = False,
+    record: ImageRecord | None = None,
 ) -> ToJudge:
     """The readable test images of a run, or all images of other data, prepared for the run's model.
 
-    Arguments and errors as `evaluate`.
+    Arguments and errors as `evaluate`; `record` is of the images that count as known, `None` for the run's.
     """
     if data is None:
         if crop_boxes or allow_outside:
@@ -234,14 +331,15 @@ def judged_images(
     )
     read = _read(run, came, skip=False)
     image_set = read.put_into(came)
-    if run.images is None:
+    record = record or run.images
+    if record is None:
         if leave_out_known:
             raise InputError(
                 f"{run.path} has no images.csv, so it is not known which images it has learned from: omit "
                 "--leave-out-known, or train the run again."
             )
         return ToJudge(image_set, [f"Which of these images {run.path} has learned from is not known."], None)
-    known = known_images(run.images, came.images, read)
+    known = known_images(record, came.images, read)
     return _without_known(image_set, known) if leave_out_known else _with_known(image_set, known)
 
 

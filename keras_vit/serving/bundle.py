@@ -17,8 +17,9 @@ from keras_vit.files import write_text
 from keras_vit.locks import locked
 from keras_vit.process.children import run_command
 from keras_vit.process.exit_codes import WRONG_USAGE
+from keras_vit.runs.ensemble import Ensemble, one_run
 from keras_vit.runs.evaluate import images_to_judge, own_images
-from keras_vit.runs.folder import Run, load_run
+from keras_vit.runs.folder import Run
 from keras_vit.serving import Format
 from keras_vit.serving.comparison import Comparison
 from keras_vit.serving.model_card import model_card
@@ -56,7 +57,7 @@ class Exported:
 
 
 def export(
-    run: Run | str | Path,
+    run: Run | Ensemble | str | Path,
     to: str | Path,
     *,
     name: str | None = None,
@@ -66,6 +67,7 @@ def export(
     flips: bool = False,
     data: str | None = None,
     accept_risk: float | None = None,
+    fold: int | None = None,
 ) -> Exported:
     """Writes the model of a run in the form that a server or another runtime takes.
 
@@ -73,7 +75,7 @@ def export(
     final name. Whatever backend trained the run, a process with Keras on TensorFlow exports it.
 
     Args:
-        run: a run or its folder.
+        run: a run or its folder; of several, `fold` says which one.
         to: the folder of all models; the export is `to/name/VERSION`.
         name: of the model; `None` means `"vit"`, or `"vit-FORMAT"` for a format other than a SavedModel.
         version: 1 or more; `None` takes the one after the newest.
@@ -86,6 +88,8 @@ def export(
         data: other images to compare on, as `load_image_set` takes them, if the run's own are gone.
         accept_risk: at most this fraction of the images that are not referred to a person may have a wrong
             label, on average; `None` for what the run was trained with.
+        fold: number of the fold to export, where `run` is what `keras_vit.train(folds=...)` returned, or its
+            folder.
 
     Raises:
         InputError: the run, the images or the target cannot be used, or the answers of the export differ from
@@ -109,7 +113,7 @@ def export(
     check_version(Path(to) / name, version)
     if flips and format in WEIGHTS:
         raise InputError(f"--flips-at-test is for models that answer: leave it out of --format {format}.")
-    run = (run if isinstance(run, Run) else load_run(run)).accepting(accept_risk)
+    run = one_run(run, fold).accepting(accept_risk)
     if keras.backend.backend() != "tensorflow":
         return _export_with_tensorflow(run, to, name, version, format, int8, flips, data)
     with new_version(Path(to), name, version) as new:

@@ -13,10 +13,12 @@ import keras
 import numpy as np
 
 from keras_vit import files
-from keras_vit.data.folds import tested_in
+from keras_vit.data.folds import fold_of_each
+from keras_vit.data.groups import with_groups
 from keras_vit.data.image_set import ImageSet
+from keras_vit.data.origin import find_root, roots
 from keras_vit.data.sources import load_image_set
-from keras_vit.distribution.cluster import read_cluster
+from keras_vit.distribution.cluster import Cluster, read_cluster
 from keras_vit.errors import InputError
 from keras_vit.evaluation.repeats import judge_repeats
 from keras_vit.files import is_taken, make_folder, partial_of, remove_made
@@ -24,7 +26,6 @@ from keras_vit.locks import lock_beside, locked
 from keras_vit.report.ensemble import render_ensemble
 from keras_vit.runs.ensemble import Ensemble, load_ensemble, read_settings
 from keras_vit.runs.folder import CONFIG, ENSEMBLE, METRICS, REPORT, Run, load_run
-from keras_vit.runs.images import find_root, roots
 from keras_vit.runs.out_of_fold import OUT_OF_FOLD, read_answers
 from keras_vit.sealed import check_file, seal
 from keras_vit.text import say
@@ -71,7 +72,7 @@ def train_several(config: TrainConfig) -> Ensemble:
         if stored is not None and stored.get("runs") is not None:
             return load_ensemble(folder)
         config = choose_weights(config)
-        image_set = load_image_set(config.data)
+        image_set = load_image_set(config.data, **config.of_tables)
         _check_images(config, image_set, stored, folder)
         with _made(folder) as continue_note:
             if stored is None:
@@ -102,7 +103,7 @@ def members_of(config: TrainConfig, folder: Path) -> list[Member]:
 
 def _refuse_processes(config: TrainConfig) -> None:
     """Raises InputError where a launcher has started several processes, which would train a run together."""
-    cluster = read_cluster(keras.backend.backend())
+    cluster: Cluster = read_cluster(keras.backend.backend())
     if cluster.num_processes > 1:
         first = "--folds 5 --fold 1" if config.seeds is None else "--seed 0"
         raise InputError(
@@ -161,7 +162,7 @@ def _check_images(
 ) -> None:
     """Raises InputError where the images cannot be cut into folds, or are not those of the runs so far."""
     if config.folds is not None:
-        tested_in(image_set, config.folds, config.seed)
+        fold_of_each(with_groups(image_set, config.group_by)[0], config.folds, config.seed)
     if stored is not None and stored["fingerprint"] != image_set.fingerprint():
         raise InputError(
             f"The images in {image_set.source} have changed since the runs in {folder} were begun: restore "

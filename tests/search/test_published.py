@@ -17,8 +17,8 @@ from keras_vit.search.config import SearchConfig
 from keras_vit.search.results import read_search
 from keras_vit.search.worker import Job, make_hypermodel, prepare_images
 from keras_vit.training.config_file import read_config
-from keras_vit.training.train import train
 from keras_vit.training.start import begin
+from keras_vit.training.train import train
 from tests.helpers import tiny
 from tests.helpers.published import random_vit
 from tests.search.running import case_name, finish, start_words
