@@ -93,7 +93,7 @@ def dots(metrics: Mapping[str, Any]) -> str:
         axes.set_xticks([*range(len(rows)), at_mean], [*names, "mean"])
         axes.set_xlim(-0.5, at_mean + 0.5)
         axes.set_xlabel("fold" if metrics["kind"] == "folds" else "seed")
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=1))
         horizontal_lines(axes)
         title_above_legend(axes, "Test figures of each run", 2)
 

@@ -185,6 +185,9 @@ def write_run(
     files.write_json(folder / run_folder.CONFIG, described)
     curves: dict[str, Any] = {name: [row.get(name) for row in history] for name in history[0]}
     layers = summary(plain)
+    # The frozen weights look at the same in each fold, and drawing that takes longer than fitting the head.
+    draws = described["train"]["recipe"]["tune"] != "head" or fold in (None, 1)
+    mult_adds = layers.to_dict()["totals"]["mult_adds"]
     report = render_report(
         config=described,
         metrics=metrics,
@@ -197,7 +200,7 @@ def write_run(
             )
             for mistake in metrics["mistakes"]
         ],
-        explained=explained(plain, data, metrics, layers.to_dict()["totals"]["mult_adds"]),
+        explained=explained(plain, data, metrics, mult_adds) if draws else None,
     )
     files.write_text(folder / run_folder.REPORT, report)
     for leftover in (folder / CHECKPOINT, folder / BEST, *folder.glob("*.new")):
