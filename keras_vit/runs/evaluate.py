@@ -72,7 +72,7 @@ def evaluate(
             the model gives no finite probabilities, or the run does not support so small a risk.
     """
     run = run if isinstance(run, Run | Ensemble) else open_runs(run)
-    how_read = {"crop_boxes": crop_boxes, "allow_outside": allow_outside}
+    how_read: dict[str, Any] = {"crop_boxes": crop_boxes, "allow_outside": allow_outside}
     if isinstance(run, Ensemble):
         if corruptions:
             raise InputError(
