@@ -99,6 +99,8 @@ class Train:
             answer: dict[str, Any] = {"run": str(run.path), "report": str(run.path / "report.html")}
             for name, found in (("best", best), ("last", last)):
                 answer[name] = {key: found[key] for key in ("epoch", "accuracy", "accuracy_interval")}
+            if "warning" in run.metrics:
+                answer = {"warning": run.metrics["warning"], **answer}
             say(json.dumps(answer))
             return
         for name, found in (("best by validation", best), ("last", last)):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.data.balanced_order import balanced_order
 from keras_vit.data.corrupted import copy_of_each, corrupted_pixels, with_corrupted
 from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
 from keras_vit.data.overview import Overview
@@ -44,6 +45,8 @@ class ImageData:
         batch_size: images per training step.
         seed: of the order of the training images and of their augmentation.
         augmentation: of the training images.
+        balanced: whether the classes are drawn equally often.
+        class_weights: of the training images in the loss, one per class; `None` for none.
     """
 
     image_set: ImageSet
@@ -52,6 +55,8 @@ class ImageData:
     batch_size: int = 64
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    balanced: bool = False
+    class_weights: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -98,6 +103,19 @@ class ImageData:
         """Labels of one part: int64 (n,)."""
         return self.image_set.labels[getattr(self.split, part)]
 
+    def train_weights(self) -> np.ndarray | None:
+        """What each training image counts when all are seen at once: (n,); `None` if all count the same.
+
+        Classes that are drawn equally often get the same total weight.
+        """
+        labels = self.labels("train")
+        weights = None if self.class_weights is None else self.class_weights[labels]
+        if self.balanced:
+            counts = np.bincount(labels, minlength=self.num_classes)
+            equal = len(labels) / (np.count_nonzero(counts) * counts[labels])
+            weights = equal if weights is None else equal * weights
+        return weights
+
     def names(self, part: Part) -> tuple[str, ...]:
         """Names of the images of one part."""
         return tuple(self.image_set.names[i] for i in getattr(self.split, part))
@@ -122,7 +140,7 @@ class ImageData:
 
         Returns:
             tf.data.Dataset of scaled images (batch / num_processes, h, w, c) and one-hot labels
-            (batch / num_processes, classes).
+            (batch / num_processes, classes); with class weights, also the weight of each image.
 
         Raises:
             InputError: the batch size is not a multiple of the number of processes.
@@ -142,6 +160,7 @@ class ImageData:
             self.augmentation.corrupted_copies,
         )
         labels = tf.one_hot(self.labels("train"), len(self.class_names))
+        weights = None if self.class_weights is None else tf.constant(self.class_weights, tf.float32)
         count, batch_size, steps = len(self.split.train), self.batch_size, self.steps_per_epoch
         share = batch_size // num_processes
         own = slice(share * process_id, share * (process_id + 1))
@@ -150,7 +169,10 @@ class ImageData:
             seed = tf.random.experimental.stateless_fold_in(
                 tf.constant([self.seed % 2**31, 0], tf.int32), tf.cast(epoch, tf.int32)
             )
-            order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
+            if self.balanced:
+                order = balanced_order(self.labels("train"), steps * batch_size, seed)
+            else:
+                order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
             batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
             if copies:
                 batches += count * copy_of_each(tf.shape(batches), copies, seed)
@@ -164,7 +186,10 @@ class ImageData:
             if num_processes > 1:
                 seed = tf.random.experimental.stateless_fold_in(seed, process_id)
             images, targets = augment(images, tf.gather(labels, indices % count), seed)
-            return scale_pixels(images, self.preprocessing), targets
+            images = scale_pixels(images, self.preprocessing)
+            if weights is None:
+                return images, targets
+            return images, targets, tf.linalg.matvec(targets, weights)  # of mixed images, the mixed weight
 
         steps_of_run = tf.data.Dataset.counter(first_epoch).flat_map(epoch_of)
         images = self._read_train(steps_of_run.map(lambda indices, seed: indices))
@@ -194,12 +219,16 @@ class ImageData:
             dataset = dataset.cache()
         return without_autotuning(dataset.prefetch(2))
 
-    def images_in_equal_batches(self, *parts: Part) -> "tf.data.Dataset":
+    def images_in_equal_batches(self, *parts: Part | np.ndarray) -> "tf.data.Dataset":
         """The scaled images of some parts, one part after the other; the last image fills the last batch.
 
         A compiled model compiles each number of rows anew: 1.3 CPU seconds for `defect-conv/4`.
+
+        Args:
+            *parts: of the split, or positions in the image set.
         """
-        images = [image for part in parts for image in self.image_set.take(getattr(self.split, part)).images]
+        positions = [getattr(self.split, part) if isinstance(part, str) else part for part in parts]
+        images = list(self.image_set.take(np.concatenate(positions)).images)
         rows = -(-len(images) // -(-len(images) // EVALUATION_BATCH_SIZE))
         images += [images[-1]] * (-len(images) % rows)
         pixels = pixel_dataset(images, self.preprocessing)

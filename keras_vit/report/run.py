@@ -148,7 +148,8 @@ def weights_rows(weights: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> list[tuple[str, str]]:
     """The loss and the accuracy as (alternative text, data URI), if the history has them."""
-    accuracy = next((k for k in history if k.endswith("accuracy") and not k.startswith("val_")), "accuracy")
+    named = [k for k in history if k.endswith("accuracy") and not k.startswith("val_")]
+    accuracy = "accuracy" if "accuracy" in named else next(iter(named), "accuracy")
     drawn = []
     for key, title, in_percent in (("loss", "Loss", False), (accuracy, "Accuracy", True)):
         train, validation = finite(history.get(key, ())), finite(history.get(f"val_{key}", ()))

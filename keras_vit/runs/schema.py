@@ -224,6 +224,7 @@ class Referral(Record):
 class Metrics(Record):
     """`metrics.json`"""
 
+    warning: Name | None = None
     class_names: Names
     best: Judged
     last: Judged

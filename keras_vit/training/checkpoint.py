@@ -19,6 +19,7 @@ from keras_vit.files import read_json, whole_file
 from keras_vit.runs.folder import CONFIG
 from keras_vit.runs.images import IMAGES
 from keras_vit.sealed import FILES
+from keras_vit.training.recipe import BestBy
 from keras_vit.validation import Count, Record, check_plain
 
 CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
@@ -89,17 +90,19 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Saves the weights of the best epoch by validation accuracy; of equal ones, by validation loss.
+    """Saves the weights of the best epoch by a validation figure; of equal ones, by validation loss.
 
     Without validation the last epoch counts as the best.
 
     Args:
         folder: the run's folder while it trains.
         early_stopping: epochs without a better one after which training stops; `None` for never.
+        by: the figure.
     """
 
-    def __init__(self, folder: Path, early_stopping: int | None = None):
+    def __init__(self, folder: Path, early_stopping: int | None = None, by: BestBy = "accuracy"):
         super().__init__()
+        self.by = by
         self.path = folder / BEST
         self.early_stopping = early_stopping
         self.best: tuple[float, float] | None = None
@@ -118,7 +121,9 @@ class KeepBest(keras.callbacks.Callback):
         # By now the weights are those that are evaluated: the moving average if the recipe has one.
         self.last_weights = self.model.get_weights()
         logs = logs or {}
-        found = (logs.get("val_accuracy", float(epoch)), -logs.get("val_loss", 0.0))
+        loss, figure = -logs.get("val_loss", 0.0), logs.get(f"val_{self.by}", float(epoch))
+        # Without validation, the later epoch is the better one.
+        found = (loss if self.by == "loss" and "val_loss" in logs else figure, loss)
         if self.best is None or found > self.best:
             self.best, self.epoch = found, epoch + 1
             if distribution_of(self.model).is_chief:

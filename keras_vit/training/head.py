@@ -164,7 +164,9 @@ def _fit(
     return kernel, bias
 
 
-def fit_few(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Head:
+def fit_few(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, sample_weight: np.ndarray | None = None
+) -> Head:
     """Fits a logistic regression to features of few images.
 
     The features are first scaled so that they vary by 1 within a class, in every direction. A direction in
@@ -177,13 +179,16 @@ def fit_few(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Head:
         features: (n, width); several views of an image count as images.
         labels: int (n,).
         num_classes: of the head.
+        sample_weight: (n,); `None` counts each row once.
     """
     from threadpoolctl import threadpool_limits
 
     begin = time.perf_counter()
     with threadpool_limits(1):
         scaling = _scaling_within(features.astype("float64"), labels)
-        kernel, bias = _fit(features @ scaling, labels, num_classes, STRENGTH_OF_FEW, standardise=False)
+        kernel, bias = _fit(
+            features @ scaling, labels, num_classes, STRENGTH_OF_FEW, sample_weight, standardise=False
+        )
     return Head(
         (scaling @ kernel).astype("float32"),
         bias.astype("float32"),

@@ -11,6 +11,7 @@ from keras_vit.data.pipeline import ImageData
 from keras_vit.distribution import ProcessShare, distribution_of
 from keras_vit.errors import InputError
 from keras_vit.training.checkpoint import Checkpoint, KeepBest, restore_checkpoint
+from keras_vit.training.learned import SayNothingLearned
 from keras_vit.training.recipe import Recipe
 
 
@@ -33,13 +34,14 @@ def fit(
     """
     distribution = distribution_of(model)
     history = restore_checkpoint(folder, model)
-    best = KeepBest(folder, recipe.early_stopping)
+    best = KeepBest(folder, recipe.early_stopping, recipe.best_by)
     best.restore(len(history), distribution)
     # The order matters: the checkpoint needs the weights that are trained, the others those that are judged.
     callbacks: list[keras.callbacks.Callback] = [EpochSeconds()]
     if recipe.ema_decay:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     callbacks += [Checkpoint(folder, history), best, keras.callbacks.TerminateOnNaN()]
+    callbacks.append(SayNothingLearned(data, recipe))
     if distribution.is_chief:
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
     if len(history) < recipe.epochs:

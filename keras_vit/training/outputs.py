@@ -11,9 +11,9 @@ import numpy as np
 
 from keras_vit import files
 from keras_vit.data.audit import Audit
-from keras_vit.data.image_set import Image
+from keras_vit.data.image_set import Image, evenly
 from keras_vit.data.origin import roots
-from keras_vit.data.pipeline import ImageData, counts_by_part
+from keras_vit.data.pipeline import ImageData, Part, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.calibration import softmax
 from keras_vit.evaluation.judge import judge
@@ -33,6 +33,7 @@ from keras_vit.training.adapter import save_adapter
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.explained import explained
+from keras_vit.training.learned import MOST, sides_of, with_warning
 from keras_vit.training.lora import lora_layers, merge_lora
 from keras_vit.training.options import command_of
 from keras_vit.training.start import Start
@@ -79,7 +80,7 @@ def finish(
     history: list[dict],
     best: KeepBest,
     last_weights: list[np.ndarray],
-    accept_risk: float | None = None,
+    config: TrainConfig,
     examples: Sequence[Image] = (),
 ) -> None:
     """Evaluates the run in every process; the chief writes the files.
@@ -93,17 +94,16 @@ def finish(
         history: one dict per epoch.
         best: which epoch is the best.
         last_weights: of the last epoch.
-        accept_risk: as of `TrainConfig`.
+        config: of the run.
         examples: of what is to be rejected.
     """
-    images = data.images_in_equal_batches("test", "validation")
-    tests, validations = len(data.split.test), len(data.split.validation)
+    training = evenly(len(data.split.train), MOST)
+    images = data.images_in_equal_batches("test", "validation", data.split.train[training])
+    ends = np.cumsum([len(data.split.test), len(data.split.validation), len(training)])
     model.set_weights(last_weights)
-    last_logits = model.predict(images, verbose=0)[:tests]
+    last_logits = model.predict(images, verbose=0)[: ends[0]]
     model.set_weights(load_best(folder, model))
-    best_logits, validation_logits, _ = np.split(
-        model.predict(images, verbose=0), [tests, tests + validations]
-    )
+    best_logits, validation_logits, training_logits, _ = np.split(model.predict(images, verbose=0), ends)
 
     def write():
         metrics = judge(
@@ -123,8 +123,14 @@ def finish(
             test_logits=best_logits,
             test_labels=data.labels("test"),
             temperature=metrics["calibration"]["temperature"],
-            accept_risk=accept_risk,
+            accept_risk=config.accept_risk,
         )
+        logits: dict[Part, np.ndarray] = {
+            "test": best_logits,
+            "validation": validation_logits,
+            "train": training_logits,
+        }
+        metrics = with_warning(metrics, config, data, sides_of(audit), logits, training)
         seconds = round(sum(row["seconds"] for row in history), 1)
         whole = {**described, "seconds": seconds}
         write_run(folder, whole, model, data, audit, history, metrics, best_logits, examples=examples)

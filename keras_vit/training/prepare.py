@@ -18,8 +18,10 @@ from keras_vit.data.reading import read_images
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, crossing, same_split, split_image_set
 from keras_vit.runs.images import ImageRecord, record_images
+from keras_vit.training.balance import choose_sampling, weights_of_classes
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.defaults import cut_batch
+from keras_vit.training.recipe import BALANCED
 
 CHANGED = "Restore them to continue, or begin anew with another --out."
 
@@ -131,6 +133,7 @@ def prepare(
     batch_size = cut_batch(config, len(split.train), replicas)
     if config.recipe.tune == "head":  # it is fitted to all images at once: fewer than a batch are enough
         batch_size = min(batch_size, len(split.train))
+    counts = np.bincount(image_set.labels[split.train], minlength=len(image_set.class_names))
     data = ImageData(
         image_set,
         split,
@@ -138,6 +141,8 @@ def prepare(
         batch_size,
         config.seed,
         config.recipe.augmentation,
+        choose_sampling(config.recipe, counts)[0] == BALANCED,
+        weights_of_classes(config.recipe.class_weights, counts, image_set.class_names),
     )
     if record is None:
         unreadable = [i for i, reason in enumerate(images.reasons) if reason is not None]

@@ -19,6 +19,7 @@ from keras_vit.runs.ood_features import ood_columns
 from keras_vit.text import say
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
+from keras_vit.training.learned import sides_of, with_warning
 from keras_vit.training.outputs import write_run
 from keras_vit.training.prepare import Prepared
 from keras_vit.training.spread import TABLE, Spread, Unlabeled, read_unlabeled, spread_labels
@@ -111,6 +112,8 @@ def probe_run(
             data = data.with_batches(data.batch_size, augmentation)
     if spread is not None and spread.trusted.any():
         inputs, targets, weight = _with_spread(found["train"], labels["train"], reader, features, spread)
+        if data.class_weights is not None:
+            weight *= data.class_weights[targets]
         head = fit_spread(inputs, targets, weight, data.num_classes)
     else:
         head, inputs = _fit_to_training(found["train"], reader, data)
@@ -136,6 +139,8 @@ def probe_run(
         temperature=metrics["calibration"]["temperature"],
         accept_risk=config.accept_risk,
     )
+    training = np.arange(len(labels["train"]))
+    metrics = with_warning(metrics, config, data, sides_of(prepared.audit), logits, training)
     metrics["probe"] = {
         "strength": head.strength,
         "grid": head.grid,
@@ -185,11 +190,12 @@ def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData)
     if few:
         views += _mirrored(reader, data)
     rows, labels = np.concatenate(views), np.tile(data.labels("train"), len(views))
+    weight = data.train_weights()
+    weight = None if weight is None else np.tile(weight, len(views))
     if few:
-        return fit_few(rows, labels, data.num_classes), rows
-    return fit_head(
-        rows, labels, data.num_classes, image_of=np.tile(np.arange(len(inputs)), len(views))
-    ), rows
+        return fit_few(rows, labels, data.num_classes, weight), rows
+    image_of = np.tile(np.arange(len(inputs)), len(views))
+    return fit_head(rows, labels, data.num_classes, weight, image_of), rows
 
 
 def _calibration(

@@ -8,11 +8,15 @@ from pydantic import Field
 
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.errors import InputError
-from keras_vit.validation import Count, validated
+from keras_vit.validation import Count, Text, validated
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16", "auto"]
 Tune = Literal["all", "head", "lora"]
 LoraTarget = Literal["qkv", "projection", "mlp"]
+Sampling = Literal["uniform", "balanced"]
+BestBy = Literal["accuracy", "balanced_accuracy", "macro_f1", "loss"]
+BALANCED, EFFECTIVE = "balanced", "effective"
+"""Values of `class_weights` that name no file."""
 
 
 @validated
@@ -39,6 +43,14 @@ class Recipe:
     """largest norm of the gradient of all weights together"""
     label_smoothing: Annotated[float, Field(ge=0.0, le=0.99)] = 0.1
     """share of the target that is spread over all classes"""
+    class_weights: Text | None = None
+    """weights of the classes in the loss: balanced, effective (Cui et al. 2019), or a CSV or JSON file of
+    class and weight; their mean over the training images becomes 1"""
+    sampling: Literal["auto", "uniform", "balanced"] = "auto"
+    """balanced draws each class equally often; auto does that for classes that are very uneven, without
+    class weights"""
+    best_by: BestBy = "accuracy"
+    """validation figure that chooses the best epoch; of equal ones, the loss"""
     ema_decay: Annotated[float, Field(gt=0.0, le=0.99999)] | None = None
     """evaluate and keep a moving average of the weights with this decay per step, such as 0.99"""
     epochs: Count = 30
@@ -46,7 +58,7 @@ class Recipe:
     batch_size: Count = 32
     """images per step"""
     early_stopping: Count | None = None
-    """stop after this many epochs without a better validation accuracy"""
+    """stop after this many epochs without a better one, see best_by"""
     precision: Precision = "float32"
     """mixed_bfloat16 is faster on recent GPUs; auto takes it where the hardware has fast products for it"""
     xla: bool | None = None

@@ -23,6 +23,7 @@ from keras_vit.runs.images import IMAGES, ImageRecord
 from keras_vit.sealed import seal
 from keras_vit.text import say
 from keras_vit.training.accepted_risk import check_accepted_risk
+from keras_vit.training.balance import with_sampling_of
 from keras_vit.training.checkpoint import CHECKPOINT
 from keras_vit.training.config import NONE, TrainConfig, default_folder
 from keras_vit.training.defaults import choose_by_images, line_of_images, with_batch_of
@@ -127,7 +128,8 @@ def _train(
     notes += prepared.notes
     check_accepted_risk(config, data)
     config, cut = with_batch_of(config, data)
-    notes += cut
+    config, balance = with_sampling_of(config, data)
+    notes += cut + balance
     with seeded(config.seed), distribution:
         model = start.build(config, data.class_names)
     check_tuning(config.recipe, model.config)
@@ -167,8 +169,7 @@ def _train(
                     begin_with_probe(start, model, data, image_set)
                 compile_model(model, config.recipe, data.steps_per_epoch)
             history, best, last_weights = fit(model, data, config.recipe, partial)
-            risk = config.accept_risk
-            finish(partial, described, model, data, audit, history, best, last_weights, risk, examples)
+            finish(partial, described, model, data, audit, history, best, last_weights, config, examples)
     except BaseException as error:
         if is_new and (isinstance(error, InputError) or not (partial / CHECKPOINT).exists()):
             # It has diverged, or no epoch was kept: there is nothing to resume.
