@@ -6,7 +6,7 @@
 From each class, 20 % of the images are the test part, which stays whole: `stratified_split` with the seed of
 the run. Of the rest, `--share` of each class but `--whole` is kept, at least three, drawn with the same seed.
 The validation part is drawn from these by `train`. Options behind `--` are those of `train`. The test part
-chooses nothing: compare settings by `left_out`, the balanced accuracy on the images that thinning has removed.
+chooses nothing: compare settings by `left_out`, the balanced accuracy on the images that thinning removed.
 """
 
 import argparse

@@ -142,11 +142,23 @@ def make_hypermodel(job: Job) -> "ViTHyperModel":
     from keras_vit.data.pipeline import ImageData
     from keras_vit.distribution.precision import precision_for
     from keras_vit.search import ViTHyperModel
+    from keras_vit.training.balance import choose_sampling
+    from keras_vit.training.recipe import BALANCED
 
     config = job.config
     config = dataclasses.replace(config, precision=precision_for(config.precision)[0])
     images = job.images or prepare_images(config)
-    data = ImageData(images.image_set, images.split, images.preprocessing, batch_size=1, seed=config.seed)
+    counts = np.bincount(
+        images.image_set.labels[images.split.train], minlength=len(images.image_set.class_names)
+    )
+    data = ImageData(
+        images.image_set,
+        images.split,
+        images.preprocessing,
+        batch_size=1,
+        seed=config.seed,
+        balanced=choose_sampling(config.base_recipe, counts)[0] == BALANCED,
+    )
     beginning = None
     if images.first is not None:
         from keras_vit.search.published import Beginning, read_start

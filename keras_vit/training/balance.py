@@ -17,9 +17,12 @@ from keras_vit.text import shown
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.recipe import BALANCED, EFFECTIVE, Recipe, Sampling
 
-UNEVEN = 3.0
-"""The largest class has so many times as many training images as the mean class, or the smallest class a
-share of the mean below 1 / this: then `sampling="auto"` draws classes equally often."""
+UNEVEN = 10.0
+"""The largest class has so many times as many training images as the smallest one: then `sampling="auto"`
+draws classes equally often. Thinned X-SDD has 70 (5 %: 140), X-SDD as it is 6, for which nothing changes."""
+
+SMALL = 2_000
+"""Training images up to which uneven classes get smaller batches, which are slow for more of them."""
 
 
 def is_uneven(counts: np.ndarray) -> bool:
@@ -28,8 +31,25 @@ def is_uneven(counts: np.ndarray) -> bool:
     Args:
         counts: int (classes,), training images per class.
     """
-    mean = counts.mean()
-    return bool(counts.max() > UNEVEN * mean or counts.min() * UNEVEN < mean)
+    return bool(counts.max() >= UNEVEN * max(counts.min(), 1))
+
+
+def images_that_count(recipe: Recipe, counts: np.ndarray) -> int:
+    """The training images that the batch size is chosen for, see `batch_for`.
+
+    Where classes are drawn equally often, a few images come again and again; those of the median class tell
+    how many there are to learn from. On X-SDD thinned to 10 %, batches of 8 instead of 32 give a balanced
+    accuracy of 75.6 instead of 66.4 % on the images that thinning has removed.
+
+    Args:
+        recipe: the `Recipe`.
+        counts: int (classes,), training images per class.
+    """
+    images = int(counts.sum())
+    if images > SMALL or choose_sampling(recipe, counts)[0] != BALANCED:
+        return images
+    present = counts[counts > 0]
+    return min(images, max(1, round(len(present) * float(np.median(present)))))
 
 
 def choose_sampling(recipe: Recipe, counts: np.ndarray) -> tuple[Sampling, str | None]:

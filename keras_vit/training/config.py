@@ -61,6 +61,9 @@ Several = Annotated[int, Field(ge=2)]
 CHANGES_OF_0_1_0 = {"depth", "num_heads", "dim", "mlp_dim", "stem", "drop_path_rate"}
 """What version 0.1.0 wrote as changes, always all six; null for the value of the size."""
 
+WHOLE_RECIPE_OF_BEFORE = {"optimizer", "learning_rate", "schedule", "epochs", "batch_size", "augmentation"}
+"""A recipe with all these and without `sampling` was written by a version that drew every image once."""
+
 
 @validated
 class TrainConfig:
@@ -312,6 +315,9 @@ def from_dict(plain: Any, **where: Any) -> TrainConfig:
         plain = {**plain, "changes": {name: value for name, value in changes.items() if value is not None}}
     if "skip_unreadable" in plain and "split_duplicates" not in plain:
         plain = {**plain, "split_duplicates": "keep"}  # of a version that drew each image by itself
+    recipe = plain.get("recipe")
+    if isinstance(recipe, dict) and set(recipe) >= WHOLE_RECIPE_OF_BEFORE and "sampling" not in recipe:
+        plain = {**plain, "recipe": {**recipe, "sampling": "uniform"}}
     config = from_plain(TrainConfig, _merged(to_dict(TrainConfig()), plain))
     return dataclasses.replace(config, **where)
 

@@ -135,10 +135,10 @@ def with_batch_of(config: TrainConfig, data: ImageData) -> tuple[TrainConfig, li
     if config.recipe.tune == "head" or batch_size == before:
         return config, []
     recipe = dataclasses.replace(config.recipe, batch_size=batch_size)
-    line = (
-        f"batch size: {batch_size} instead of {before}, for the {len(data.split.train)} training images; "
-        "--batch-size chooses another"
-    )
+    why = f"for the {len(data.split.train)} training images"
+    if data.balanced:
+        why += ", which are few in most classes"
+    line = f"batch size: {batch_size} instead of {before}, {why}; --batch-size chooses another"
     return dataclasses.replace(config, recipe=recipe), [line]
 
 

@@ -18,7 +18,7 @@ from keras_vit.data.reading import read_images
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, crossing, same_split, split_image_set
 from keras_vit.runs.images import ImageRecord, record_images
-from keras_vit.training.balance import choose_sampling, weights_of_classes
+from keras_vit.training.balance import choose_sampling, images_that_count, weights_of_classes
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.defaults import cut_batch
 from keras_vit.training.recipe import BALANCED
@@ -130,10 +130,10 @@ def prepare(
         split = _split(config, image_set, alike=None if alike is None else alike[images.readable])
     else:
         require_readable(audit)
-    batch_size = cut_batch(config, len(split.train), replicas)
+    counts = np.bincount(image_set.labels[split.train], minlength=len(image_set.class_names))
+    batch_size = cut_batch(config, images_that_count(config.recipe, counts), replicas)
     if config.recipe.tune == "head":  # it is fitted to all images at once: fewer than a batch are enough
         batch_size = min(batch_size, len(split.train))
-    counts = np.bincount(image_set.labels[split.train], minlength=len(image_set.class_names))
     data = ImageData(
         image_set,
         split,

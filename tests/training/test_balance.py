@@ -74,7 +74,7 @@ def test_a_balanced_order_has_each_class_equally_often():
     assert one.tolist() == same.tolist() != other.tolist()
     assert sorted(np.bincount(LABELS[one])) == [15, 15, 16]
     for label in range(3):
-        times = np.bincount(one[LABELS[one] == label], minlength=100)[LABELS == label]
+        times = np.bincount(one[LABELS[one] == label], minlength=100)[label == LABELS]
         assert times.max() - times.min() <= 1  # every image before one comes again
 
 
