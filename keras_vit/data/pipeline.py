@@ -103,13 +103,26 @@ class ImageData:
         """Labels of one part: int64 (n,)."""
         return self.image_set.labels[getattr(self.split, part)]
 
+    @property
+    def image_weights(self) -> np.ndarray | None:
+        """What each training image counts by its source, with the mean 1: (n,); `None` for all alike."""
+        if self.image_set.weights is None:
+            return None
+        found = self.image_set.weights[self.split.train]
+        if not found.sum() > 0:
+            raise InputError("All training images have the weight 0: give some a weight above 0.")
+        return found / found.mean()
+
     def train_weights(self) -> np.ndarray | None:
         """What each training image counts when all are seen at once: (n,); `None` if all count the same.
 
         Classes that are drawn equally often get the same total weight.
         """
         labels = self.labels("train")
-        weights = None if self.class_weights is None else self.class_weights[labels]
+        weights = self.image_weights
+        if self.class_weights is not None:
+            of_class = self.class_weights[labels]
+            weights = of_class if weights is None else of_class * weights
         if self.balanced:
             counts = np.bincount(labels, minlength=self.num_classes)
             equal = len(labels) / (np.count_nonzero(counts) * counts[labels])
@@ -140,7 +153,7 @@ class ImageData:
 
         Returns:
             tf.data.Dataset of scaled images (batch / num_processes, h, w, c) and one-hot labels
-            (batch / num_processes, classes); with class weights, also the weight of each image.
+            (batch / num_processes, classes); with weights of classes or images, also that of each image.
 
         Raises:
             InputError: the batch size is not a multiple of the number of processes.
@@ -161,6 +174,7 @@ class ImageData:
         )
         labels = tf.one_hot(self.labels("train"), len(self.class_names))
         weights = None if self.class_weights is None else tf.constant(self.class_weights, tf.float32)
+        of_image = None if self.image_weights is None else tf.constant(self.image_weights, tf.float32)
         count, batch_size, steps = len(self.split.train), self.batch_size, self.steps_per_epoch
         share = batch_size // num_processes
         own = slice(share * process_id, share * (process_id + 1))
@@ -187,9 +201,14 @@ class ImageData:
                 seed = tf.random.experimental.stateless_fold_in(seed, process_id)
             images, targets = augment(images, tf.gather(labels, indices % count), seed)
             images = scale_pixels(images, self.preprocessing)
-            if weights is None:
+            if weights is None and of_image is None:
                 return images, targets
-            return images, targets, tf.linalg.matvec(targets, weights)  # of mixed images, the mixed weight
+            weight = 1.0 if weights is None else tf.linalg.matvec(targets, weights)  # mixed, as the targets
+            return (
+                images,
+                targets,
+                weight if of_image is None else weight * tf.gather(of_image, indices % count),
+            )
 
         steps_of_run = tf.data.Dataset.counter(first_epoch).flat_map(epoch_of)
         images = self._read_train(steps_of_run.map(lambda indices, seed: indices))

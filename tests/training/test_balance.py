@@ -9,6 +9,10 @@ import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
 from keras_vit.data.balanced_order import balanced_order
+from keras_vit.data.image_set import ImageSet
+from keras_vit.data.pipeline import ImageData
+from keras_vit.data.preprocess import Preprocessing
+from keras_vit.data.split import Split
 from keras_vit.errors import InputError
 from keras_vit.training.balance import choose_sampling, is_uneven, weights_of_classes
 from keras_vit.training.recipe import RECIPES, Recipe
@@ -91,3 +95,23 @@ def test_images_decide_the_sampling():
     ):
         assert choose_sampling(recipe, COUNTS) == ("uniform", None)
     assert choose_sampling(RECIPES["default"], np.array([240] * 6)) == ("uniform", None)
+
+
+def test_weights_of_classes_and_images_reach_the_batches():
+    """Each image is its label as pixels, so its weight can be told."""
+    pixels = np.repeat(LABELS, 16).reshape(-1, 4, 4, 1).astype(np.uint8)
+    names = tuple(map(str, range(100)))
+    of_image = np.where(LABELS == 1, 3.0, 1.0)
+    image_set = ImageSet("arrays", NAMES, list(pixels), names, LABELS, weights=of_image)
+    everything = np.arange(100)
+    split = Split(everything, everything[:0], everything[:0])
+    weights = weights_of_classes("balanced", COUNTS, NAMES)
+    data = ImageData(image_set, split, Preprocessing((4, 4, 1)), 25, class_weights=weights)
+    expected = weights * np.array([1, 3, 1]) / of_image.mean()
+    for _, targets, weight in data.train.take(4):
+        assert weight.numpy() == pytest.approx(expected[targets.numpy().argmax(axis=1)], rel=1e-5)
+    assert data.train_weights() == pytest.approx(expected[LABELS])
+    plain = replace(data, image_set=replace(image_set, weights=None), class_weights=None, balanced=True)
+    _, targets = next(iter(plain.train))
+    assert sorted(targets.numpy().sum(axis=0)) == pytest.approx([25 / 3] * 3, abs=8)
+    assert np.bincount(LABELS, plain.train_weights()) == pytest.approx([100 / 3] * 3)
