@@ -29,17 +29,22 @@ class Predict:
       keras-vit predict runs/first strip_17.jpg --json
       keras-vit predict runs/first strips/*.jpg --csv answers.csv --accept-risk 0.01
       keras-vit predict runs/first strip_17.jpg --heatmap maps
+      keras-vit predict runs/first new_strips.csv --csv answers.csv
     """
 
     run: Positional[Path]
     """a run folder"""
     images: Positional[tuple[Path, ...]]
-    """image files"""
+    """image files, or tables of their paths (.csv, .tsv, .jsonl, .parquet, or the export of a tool)"""
     flips_at_test: bool = False
     """average over each image and its three mirror images, which takes four times as long"""
     accept_risk: float | None = None
     """at most this share of the images that are not referred to a person may be labelled wrongly; by default
     as the run was trained"""
+    crop_boxes: bool = False
+    """make each box of a table an image, as train does"""
+    allow_outside: bool = False
+    """let relative paths leave the folder of their table"""
     json: bool = False
     """print a JSON list with all probabilities"""
     csv: Path | None = None
@@ -54,6 +59,7 @@ class Predict:
             _check_new(self.csv)
         keep_compilations()
         import_quietly(find_devices=True)
+        from keras_vit.data.sources import is_table
         from keras_vit.runs.ensemble import Ensemble, open_runs
         from keras_vit.runs.folder import Run, load_run
         from keras_vit.runs.predict import predict
@@ -65,8 +71,12 @@ class Predict:
             load_run(self.run)  # one run draws them
             from keras_vit.explain.names import picture_paths
 
+            if any(is_table(image) for image in self.images):
+                raise InputError("--heatmap takes image files: give these instead of a table.")
             heatmaps = picture_paths(self.images, self.heatmap, "--heatmap")
-        found = predict(run, self.images, self.flips_at_test, self.accept_risk)
+        found = predict(
+            run, self.images, self.flips_at_test, self.accept_risk, self.crop_boxes, self.allow_outside
+        )
         if heatmaps is not None and isinstance(run, Run):
             from keras_vit.explain.figure import heatmap_png
             from keras_vit.explain.write import write_pictures

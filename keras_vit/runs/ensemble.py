@@ -14,7 +14,7 @@ from keras_vit.errors import InputError
 from keras_vit.files import read_json
 from keras_vit.runs.folder import CONFIG, ENSEMBLE, METRICS, RESTORE, TRAIN_AGAIN, Run, load_run
 from keras_vit.runs.images import ImageRecord
-from keras_vit.runs.predictions import Prediction, predictions
+from keras_vit.runs.predictions import Prediction, named_images, predictions
 from keras_vit.runs.schema import Names, Share
 from keras_vit.sealed import FILES, check_file, check_seal, sha256_of
 from keras_vit.validation import Count, Record, check_plain
@@ -91,7 +91,12 @@ class Ensemble:
         return f"{self.path}: the mean of the {len(self.runs)} runs {first} to {last}"
 
     def predict(
-        self, images: Sequence[str | Path], flips: bool = False, accept_risk: float | None = None
+        self,
+        images: Sequence[str | Path],
+        flips: bool = False,
+        accept_risk: float | None = None,
+        crop_boxes: bool = False,
+        allow_outside: bool = False,
     ) -> list[Prediction]:
         """Classifies image files by the mean of the calibrated probabilities of all runs.
 
@@ -106,7 +111,8 @@ class Ensemble:
         more; nearer to 95 % the more the runs agree.
         """
         runs = [run.accepting(accept_risk) for run in self.runs]
-        of_runs = [predictions(run, images, flips) for run in runs]
+        named = named_images(self.class_names, images, crop_boxes, allow_outside)
+        of_runs = [predictions(run, named, flips) for run in runs]
         by_set = not any(run.accepts_risk for run in runs)
         return [mean_prediction(found, by_set) for found in zip(*of_runs, strict=True)]
 

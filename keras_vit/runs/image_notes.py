@@ -9,7 +9,7 @@ from keras_vit.data.reading import ReadImages
 from keras_vit.text import say
 
 
-def say_notes(paths: Sequence[Path], read: ReadImages, preprocessing: Preprocessing) -> None:
+def say_notes(paths: Sequence[Path | str], read: ReadImages, preprocessing: Preprocessing) -> None:
     """Says on the error output which files are damaged, or have 16 bits that nothing is known of."""
     infos = [(path, info) for path, info in zip(paths, read.infos, strict=True) if info is not None]
     for path, info in infos:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keras_vit.runs.ensemble import Ensemble, open_runs
 from keras_vit.runs.folder import Run
-from keras_vit.runs.predictions import Prediction, predictions
+from keras_vit.runs.predictions import Prediction, named_images, predictions
 
 
 def predict(
@@ -13,6 +13,8 @@ def predict(
     images: Sequence[str | Path],
     flips: bool = False,
     accept_risk: float | None = None,
+    crop_boxes: bool = False,
+    allow_outside: bool = False,
 ) -> list[Prediction]:
     """Classifies image files with the best model of a run, or with those of several runs together.
 
@@ -20,21 +22,23 @@ def predict(
 
     Args:
         run: a run, what `keras_vit.train(folds=...)` or `seeds=...` returned, or the folder of either.
-        images: paths of image files.
+        images: paths of image files, and of tables of paths, such as `"labels.csv"`.
         flips: whether the answer is the mean over each image and its three mirror images, which takes four
             times as long: see `keras_vit.runs.answer.answer_model`.
         accept_risk: at most this fraction of the images that are not referred to a person may have a wrong
             label, on average; `None` for what the run was trained with.
+        crop_boxes, allow_outside: how tables are read, see `load_image_set`.
 
     Returns:
-        One `Prediction` per image, in order. An image that cannot be read gets an `error` and does not affect
-        the others. Several runs answer with their mean probabilities: see
+        One `Prediction` per image, in order; images of a table have the names that it gives them. An image
+        that cannot be read gets an `error` and does not affect the others. Several runs answer with their mean probabilities: see
         `keras_vit.runs.ensemble.Ensemble.predict`.
 
     Raises:
-        InputError: the run cannot be used, or does not support so small a risk.
+        InputError: the run or a table cannot be used, or the run does not support so small a risk.
     """
     found = run if isinstance(run, Run | Ensemble) else open_runs(run)
     if isinstance(found, Ensemble):
-        return found.predict(images, flips, accept_risk)
-    return predictions(found.accepting(accept_risk), images, flips)
+        return found.predict(images, flips, accept_risk, crop_boxes, allow_outside)
+    run = found.accepting(accept_risk)
+    return predictions(run, named_images(run.class_names, images, crop_boxes, allow_outside), flips)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_vit.data.image_set import Image
 from keras_vit.data.reading import read_images
+from keras_vit.data.sources import images_of_table, is_table
 from keras_vit.runs.answer import NOT_FINITE, answer_images, batch_size
 from keras_vit.runs.folder import Run
 from keras_vit.runs.image_notes import say_notes
@@ -48,13 +50,34 @@ class Prediction:
     refer: bool | None = None
 
 
-def predictions(run: Run, images: Sequence[str | Path], flips: bool = False) -> list[Prediction]:
-    """Classifies image files with the best model of a run; arguments as `keras_vit.predict`."""
-    paths = [Path(image) for image in images]
+def predictions(run: Run, named: Sequence[tuple[str, Image]], flips: bool = False) -> list[Prediction]:
+    """Classifies images with the best model of a run.
+
+    Args:
+        run: with the accepted risk that counts.
+        named: each image with the name that its `Prediction` has.
+        flips: as of `keras_vit.predict`.
+    """
     model = run.answers(flips)
     step = _images_per_part(model)
-    parts = (paths[start : start + step] for start in range(0, len(paths), step))
+    parts = (named[start : start + step] for start in range(0, len(named), step))
     return [prediction for part in parts for prediction in _predictions(run, model, part)]
+
+
+def named_images(
+    class_names: Sequence[str],
+    images: Sequence[str | Path],
+    crop_boxes: bool = False,
+    allow_outside: bool = False,
+) -> list[tuple[str, Image]]:
+    """The images that `predict` classifies, with their names: those of a table in its place."""
+    found: list[tuple[str, Image]] = []
+    for image in images:
+        if is_table(image):
+            found += images_of_table(image, class_names, crop_boxes, allow_outside).items()
+        else:
+            found.append((str(image), Path(image)))
+    return found
 
 
 def _images_per_part(model: "keras.Model") -> int:
@@ -63,9 +86,10 @@ def _images_per_part(model: "keras.Model") -> int:
     return batch_size(model) * max(1, READ_BYTES // batch_bytes)
 
 
-def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Iterator[Prediction]:
-    read = read_images(paths, run.preprocessing, fingerprints=False)
-    say_notes(paths, read, run.preprocessing)
+def _predictions(run: Run, model: "keras.Model", named: Sequence[tuple[str, Image]]) -> Iterator[Prediction]:
+    names = [name for name, _ in named]
+    read = read_images([image for _, image in named], run.preprocessing, fingerprints=False)
+    say_notes(names, read, run.preprocessing)
     readable = [read.inputs[i] for i in read.readable]
     answers = answer_images(model, readable, run.preprocessing)
     has_sets = "prediction_set" in answers
@@ -73,17 +97,17 @@ def _predictions(run: Run, model: "keras.Model", paths: Sequence[Path]) -> Itera
     if has_sets:
         refused |= {"prediction_set": (), "refer": True}
     rows = iter(range(len(readable)))
-    for path, reason in zip(paths, read.reasons, strict=True):
+    for name, reason in zip(names, read.reasons, strict=True):
         if reason is not None:
-            yield Prediction(str(path), None, None, {}, reason, **refused)
+            yield Prediction(name, None, None, {}, reason, **refused)
             continue
         row = next(rows)
         if not np.isfinite(answers["probabilities"][row]).all():
-            yield Prediction(str(path), None, None, {}, NOT_FINITE, **refused)
+            yield Prediction(name, None, None, {}, NOT_FINITE, **refused)
             continue
         probabilities = answers["probabilities"][row].tolist()
         yield Prediction(
-            image=str(path),
+            image=name,
             label=run.class_names[answers["label"][row]],
             confidence=float(answers["confidence"][row]),
             probabilities=dict(zip(run.class_names, probabilities, strict=True)),

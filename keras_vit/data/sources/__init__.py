@@ -8,13 +8,20 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from keras_vit.data.image_set import ImageSet
+from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.sources.archive import read_zip
 from keras_vit.data.sources.arrays import read_npz
 from keras_vit.data.sources.folder import read_folder
 from keras_vit.data.sources.kinds import IMAGE_SUFFIXES
 from keras_vit.data.sources.steel import draw_steel_defects
-from keras_vit.data.sources.tables import READERS, TableOptions, is_export, read_export, read_table
+from keras_vit.data.sources.tables import (
+    READERS,
+    TableOptions,
+    is_export,
+    list_table,
+    read_export,
+    read_table,
+)
 from keras_vit.data.sources.tables.own import is_own, read_own
 from keras_vit.data.sources.tfds import read_tfds
 from keras_vit.errors import InputError
@@ -83,6 +90,34 @@ def load_image_set(
     for note in image_set.notes:
         LOGGER.warning("%s: %s.", image_set.source, shown(note))
     return image_set
+
+
+def images_of_table(
+    path: str | Path, classes: Sequence[str], crop_boxes: bool = False, allow_outside: bool = False
+) -> dict[str, Image]:
+    """The images of a table by their names, whether they have labels or not.
+
+    Args:
+        path: of the table.
+        classes: of the run that the images are for.
+        crop_boxes, allow_outside: as `load_image_set` takes them.
+
+    Raises:
+        InputError: the table cannot be used.
+    """
+    options = TableOptions(crop_boxes, allow_outside)
+    if is_own(Path(path)):
+        found = load_image_set(path, classes)
+        return dict(zip(found.names, found.images, strict=True))
+    images, notes = list_table(Path(path), options)
+    for note in notes:
+        LOGGER.warning("%s: %s.", shown(path), shown(note))
+    return images
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a path is that of a table, by its suffix."""
+    return Path(path).suffix.lower() in READERS and not Path(path).is_dir()
 
 
 def _load(data: str | Path | None, classes: Classes, options: TableOptions) -> ImageSet:

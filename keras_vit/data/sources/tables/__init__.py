@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from keras_vit.data.image_set import ImageSet
+from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.sources.part_names import part_name
 from keras_vit.data.sources.tables import exports
-from keras_vit.data.sources.tables.assemble import assemble, merged
+from keras_vit.data.sources.tables.assemble import assemble, listed, merged
 from keras_vit.data.sources.tables.columns import Columns
 from keras_vit.data.sources.tables.entries import Found, TableOptions
 from keras_vit.data.sources.tables.records import (
@@ -18,7 +18,7 @@ from keras_vit.data.sources.tables.records import (
 )
 from keras_vit.errors import InputError
 
-__all__ = ["READERS", "TableOptions", "is_export", "read_export", "read_found", "read_table"]
+__all__ = ["READERS", "TableOptions", "is_export", "list_table", "read_export", "read_table"]
 
 READERS: dict[str, Callable[[Path], Records | Found] | None] = {
     ".csv": read_delimited,
@@ -51,6 +51,17 @@ def read_table(
     """
     options = options or TableOptions()
     return assemble(read_found(path, options), options, classes)
+
+
+def list_table(path: Path, options: TableOptions) -> tuple[dict[str, Image], tuple[str, ...]]:
+    """The images of a table that need no labels, by their names, and what the user must know.
+
+    Raises:
+        InputError: the table cannot be used; the message has the line.
+    """
+    found = read_found(path, options, needs_label=False)
+    images = listed(found, options)
+    return images, tuple(found.notes)
 
 
 def read_found(path: Path, options: TableOptions, needs_label: bool = True) -> Found:

@@ -137,6 +137,20 @@ def assemble(found: Found, options: TableOptions, classes: Sequence[str] | None)
     )
 
 
+def listed(found: Found, options: TableOptions) -> dict[str, Image]:
+    """The images of a table by their names, in its order, whether they have labels or not.
+
+    Raises:
+        InputError: as `assemble`, of paths and boxes.
+    """
+    check_pixels(found)
+    rows: dict[tuple, Row] = {}
+    for entry, place in zip(found.entries, Finder(found, options).locate(), strict=True):
+        rows.setdefault((place, entry.box), Row(entry, place))
+    kept = list(rows.values())
+    return dict(zip(unique(_names(kept)), _images(found, kept), strict=True))
+
+
 def _leave_out_unlabeled(found: Found) -> None:
     without = [entry for entry in found.entries if not entry.label]
     if without:

@@ -93,8 +93,8 @@ def test_what_is_said(tmp_path):
     assert notes == (
         f"the images are those of {tmp_path}/data",
         "1 image of the part unreadable, not used",
-        "the run had no validation part, so one is drawn of its training images, unless --validation-fraction "
-        "is 0",
+        "the run had no validation part, so one is drawn of its training images, unless "
+        "--validation-fraction is 0",
     )
 
 
