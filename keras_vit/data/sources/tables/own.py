@@ -79,10 +79,6 @@ def read_own(
     known = {shown(name): name for name in names}
     class_names = [*names, *in_order(label for label in labels if label not in known)]
     place = {shown(name): i for i, name in enumerate(class_names)}
-    if classes is not None and len({row["part"] for row in kept}) > 1:
-        counts = Counter(row["part"] for row in kept)
-        told = ", ".join(f"{part} ({counts[part]:,})" for part in SPLIT_PARTS if part in counts)
-        notes.append(f"all parts are judged: {told}")
     return dataclasses.replace(
         source.take(positions),
         source=shown(path),
