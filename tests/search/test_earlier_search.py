@@ -30,7 +30,8 @@ def test_its_settings_and_its_space_are_read_and_written():
     stored = json.loads((EARLIER / "search.json").read_text())
     config = from_dict(stored["asked"], SearchConfig(out=EARLIER))
     assert config == SearchConfig(out=EARLIER, max_epochs=3, freeze=FREEZE)
-    assert to_dict(config) == {**stored["asked"], "background": [255], "pixel_range": "auto"}
+    added = {"background": [255], "pixel_range": "auto", "crop_boxes": False, "allow_outside": False}
+    assert to_dict(config) == {**stored["asked"], **added}
     described = json.loads(json.dumps(describe_search(config)))
     assert described == {name: stored[name] for name in described}
     space = space_from_dict(stored["space_fields"])
