@@ -83,18 +83,8 @@ def main() -> None:
             path = folder / f"seed-{seed}"
             if not path.exists():
                 with contextlib.redirect_stdout(sys.stderr):
-                    code = keras_vit(
-                        [
-                            "train",
-                            *words,
-                            "--split-duplicates",
-                            "keep",
-                            "--seed",
-                            str(seed),
-                            "--out",
-                            str(path),
-                        ]
-                    )
+                    given = [*words, "--split-duplicates", "keep", "--seed", str(seed), "--out", str(path)]
+                    code = keras_vit(["train", *given])
                 if code:
                     sys.exit(code)
             run = load_run(path)

@@ -34,11 +34,17 @@ GroupBy = Annotated[str, AfterValidator(_checked)]
 """`"column:NAME"` of a table, `"regex:EXPRESSION"` or `"parent"`."""
 
 
-def with_groups(image_set: ImageSet, group_by: str | None) -> tuple[ImageSet, list[str]]:
-    """The image set with the groups that a user asks for, and what to say of them, in lines.
+def column_of(group_by: str | None) -> str | None:
+    """The column of a table that tells the groups, if one does."""
+    is_column = group_by is not None and group_by.startswith(COLUMN)
+    return group_by.removeprefix(COLUMN) if group_by is not None and is_column else None
+
+
+def with_groups(image_set: ImageSet, group_by: str | None) -> ImageSet:
+    """The image set with the groups that a user asks for, and notes that say so.
 
     Args:
-        image_set: perhaps with groups of its own, from the column `group` of a table.
+        image_set: with groups of its own where a column of a table tells them.
         group_by: where the groups are told, see `GroupBy`. An expression is searched for in the name of each
             image, such as `scratches/part12_3.jpg`; the group is what its brackets hold, or all that it
             finds. `"parent"` is the name of the folder that holds the image, in whatever class. `None` keeps
@@ -47,19 +53,12 @@ def with_groups(image_set: ImageSet, group_by: str | None) -> tuple[ImageSet, li
     Raises:
         InputError: the images do not tell groups in this way.
     """
-    if group_by is None:
+    if group_by is None or column_of(group_by):
         if image_set.groups is None:
-            return image_set, []
-        return image_set, [_in_words(image_set.groups, "the table's column group")]
-    if group_by.startswith(COLUMN):
-        name = group_by.removeprefix(COLUMN)
-        column = (image_set.columns or {}).get(name)
-        if column is None:
-            raise InputError(_no_column(image_set, name))
-        found: list[str | None] = [value or None for value in column]
-    else:
-        tell = _by_folder if group_by == PARENT else _by_expression(group_by.removeprefix(REGEX))
-        found = [tell(name) for name in image_set.names]
+            return image_set
+        return _noted(image_set, image_set.groups, "the column of the table")
+    tell = _by_folder if group_by == PARENT else _by_expression(group_by.removeprefix(REGEX))
+    found = [tell(name) for name in image_set.names]
     alone = [name for name, group in zip(image_set.names, found, strict=True) if group is None]
     if len(alone) == len(image_set):
         raise InputError(
@@ -70,11 +69,11 @@ def with_groups(image_set: ImageSet, group_by: str | None) -> tuple[ImageSet, li
     groups = tuple(
         f"\0{name}" if group is None else group for name, group in zip(image_set.names, found, strict=True)
     )
-    lines = [_in_words(groups, f"--group-by {group_by}")]
+    lines = []
     if alone:
         more = f" and {len(alone) - 1:,} more" if len(alone) > 1 else ""
         lines.append(f"--group-by {group_by} finds no group for {shown(alone[0])}{more}: each stands alone")
-    return replace(image_set, groups=groups), lines
+    return _noted(image_set, groups, f"--group-by {group_by}", *lines)
 
 
 def _by_folder(name: str) -> str | None:
@@ -94,18 +93,9 @@ def _by_expression(expression: str) -> Callable[[str], str | None]:
     return tell
 
 
-def _no_column(image_set: ImageSet, name: str) -> str:
-    if not image_set.columns:
-        return (
-            f"--group-by column:{name} is for a table, and {image_set.source} has no columns: use "
-            "regex:EXPRESSION or parent, or give a table."
-        )
-    return (
-        f"{image_set.source} has no column {name!r}. It has {', '.join(map(shown, image_set.columns))}: give "
-        "--group-by column: and one of these."
+def _noted(image_set: ImageSet, groups: tuple[str, ...], told_by: str, *lines: str) -> ImageSet:
+    told = (
+        f"{len(set(groups)):,} groups of {len(groups):,} images, by {told_by}: each stays in one part of the "
+        "split"
     )
-
-
-def _in_words(groups: tuple[str, ...], told_by: str) -> str:
-    number = len(set(groups))
-    return f"groups: {number:,}, of {len(groups):,} images, by {told_by}; each is in one part of the split"
+    return replace(image_set, groups=groups, notes=(*image_set.notes, told, *lines))

@@ -217,8 +217,12 @@ class TrainConfig:
 
     @property
     def of_tables(self) -> dict[str, Any]:
-        """How `load_image_set` reads a table: its arguments by name."""
-        return {"crop_boxes": self.crop_boxes, "allow_outside": self.allow_outside}
+        """How `load_image_set` reads the images: its arguments by name."""
+        return {
+            "crop_boxes": self.crop_boxes,
+            "allow_outside": self.allow_outside,
+            "group_by": self.group_by,
+        }
 
     @property
     def follows_images(self) -> tuple[str, ...]:

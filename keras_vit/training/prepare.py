@@ -9,7 +9,6 @@ import numpy as np
 from keras_vit.data.audit import Audit, audit_images, drop_unreadable, require_readable
 from keras_vit.data.duplicates import find_duplicates
 from keras_vit.data.folds import fold_split
-from keras_vit.data.groups import with_groups
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.pipeline import ImageData
 from keras_vit.data.pixel_range import choose_range, line_of_range
@@ -98,8 +97,6 @@ def prepare(
     if preprocessing is None:
         preprocessing = config.preprocessing
     notes: list[str] = []
-    if record is None:
-        image_set, notes = with_groups(image_set, config.group_by)
     came, split = image_set, _split(config, image_set, record)
     if is_settled:
         told = line_of_range(preprocessing.pixel_range)

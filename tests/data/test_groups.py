@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
 from keras_vit.data.audit import audit_split
@@ -38,37 +39,46 @@ def of_counts(*counts, **options):
         ("parent", ["a/p1/1.jpg", "a/p2/1.jpg", "b/p1/2.jpg"], [0, 1, 0]),
         ("regex:part(\\d+)", ["a/part1_1.jpg", "a/part12_1.jpg", "b/part1_9.jpg"], [0, 1, 0]),
         ("regex:^[^_]+", ["a/x_1.jpg", "a/x_2.jpg", "b/x_1.jpg"], [0, 0, 1]),
-        ("regex:(day\\d)_(strip\\d)", ["day1_strip2", "day12_strip2", "day1_strip2b"], [0, 1, 0]),
+        ("regex:(day\\d)_(strip\\d)", ["day1_strip2", "day2_strip2", "day1_strip2b"], [0, 1, 0]),
         ("regex:part(\\d)?", ["part", "part1", "part"], [0, 1, 0]),
     ],
 )
 def test_groups_by_names(group_by, names, same):
-    found, lines = with_groups(named(names), group_by)
+    found = with_groups(named(names), group_by)
     positions = np.unique(np.asarray(found.groups), return_index=True)
     first = [positions[1][list(positions[0]).index(group)] for group in found.groups]
     assert [first.index(one) for one in first] == [same.index(one) for one in same]
-    assert "groups: 2, of 3 images" in lines[0] or group_by.startswith("regex:(day")
+    assert found.notes == (
+        f"2 groups of 3 images, by --group-by {group_by}: each stays in one part of the split",
+    )
 
 
-def test_groups_of_a_column_and_of_the_table():
-    columns = {"group": ("a", "a", "b"), "patient": ("1", "2", "1")}
-    images = named(["1", "2", "3"], groups=columns["group"], columns=columns)
-    assert with_groups(images, None)[0].groups == ("a", "a", "b")
-    assert "by the table's column group" in with_groups(images, None)[1][0]
-    assert with_groups(images, "column:patient")[0].groups == ("1", "2", "1")
-    assert with_groups(named(["1"]), None)[0].groups is None
-    with pytest.raises(InputError, match=r"has no column 'strip'\. It has group, patient: give"):
-        with_groups(images, "column:strip")
-    with pytest.raises(InputError, match="has no columns: use regex:EXPRESSION or parent"):
-        with_groups(named(["1"]), "column:patient")
+def test_groups_of_a_table_are_kept_and_told():
+    images = named(["1", "2", "3"], groups=("a", "a", "b"))
+    for group_by in (None, "column:strip"):  # the reader of the table has taken the column
+        assert with_groups(images, group_by).groups == ("a", "a", "b")
+        assert "2 groups of 3 images, by the column of the table" in with_groups(images, group_by).notes[0]
+    assert with_groups(named(["1"]), None).groups is None
 
 
 def test_images_without_a_group_stand_alone_and_are_named():
-    found, lines = with_groups(named(["part1_1", "part1_2", "x", "y"]), "regex:part\\d")
+    found = with_groups(named(["part1_1", "part1_2", "x", "y"]), "regex:part\\d")
     assert len(set(found.groups)) == 3
-    assert lines[1] == "--group-by regex:part\\d finds no group for x and 1 more: each stands alone"
+    assert found.notes[1] == "--group-by regex:part\\d finds no group for x and 1 more: each stands alone"
     with pytest.raises(InputError, match="finds no group in the test, whose first image is named x"):
         with_groups(named(["x", "y"]), "regex:part\\d")
+
+
+def test_folders_of_groups_below_those_of_classes(tmp_path):
+    for place in ("a/s1/1", "a/s2/2", "b/s1/3", "b/s2/4"):
+        path = tmp_path / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(path)
+    with pytest.raises(InputError, match="--group-by parent"):
+        load_image_set(tmp_path)
+    found = load_image_set(tmp_path, group_by="parent")
+    assert (found.class_names, found.groups) == (("a", "b"), ("s1", "s2", "s1", "s2"))
+    assert found.names == ("a/s1/1.png", "a/s2/2.png", "b/s1/3.png", "b/s2/4.png")
 
 
 @pytest.mark.parametrize(

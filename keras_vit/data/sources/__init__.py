@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from keras_vit.data.groups import PARENT, column_of, with_groups
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.sources.archive import read_zip
 from keras_vit.data.sources.arrays import read_npz
@@ -48,7 +49,7 @@ def load_image_set(
     *,
     crop_boxes: bool = False,
     allow_outside: bool = False,
-    group_column: str | None = None,
+    group_by: str | None = None,
 ) -> ImageSet:
     """The labelled images of any source that this package reads.
 
@@ -77,14 +78,16 @@ def load_image_set(
             enough, or a test part, and class names are those of the run where they are the same.
         crop_boxes: whether each box of an export is an image; a column bbox of a table always is.
         allow_outside: whether relative paths may leave the folder of their table.
-        group_column: of a table, the column with the groups; by default one called group.
+        group_by: `"column:NAME"` of a table, `"regex:EXPRESSION"` or `"parent"`, see
+            `keras_vit.data.groups`; by default a table's column called group. With `"parent"`, the folders
+            that hold images are groups, and the classes are above them.
 
     Raises:
         InputError: the source is missing, of an unknown kind, damaged, unsafe, empty, of one class only, or
             can be read in two ways.
     """
-    options = TableOptions(crop_boxes, allow_outside, group_column)
-    image_set = _load(data, classes, options)
+    options = TableOptions(crop_boxes, allow_outside, column_of(group_by))
+    image_set = with_groups(_load(data, classes, options, group_by == PARENT), group_by)
     if classes is not None:
         image_set = image_set.in_classes(classes)
     for note in image_set.notes:
@@ -120,7 +123,9 @@ def is_table(path: str | Path) -> bool:
     return Path(path).suffix.lower() in READERS and not Path(path).is_dir()
 
 
-def _load(data: str | Path | None, classes: Classes, options: TableOptions) -> ImageSet:
+def _load(
+    data: str | Path | None, classes: Classes, options: TableOptions, in_groups: bool = False
+) -> ImageSet:
     is_table = data is not None and _is_table(Path(data).expanduser())
     if not is_table and (options.crop_boxes or options.group_column is not None):
         raise InputError(
@@ -144,11 +149,13 @@ def _load(data: str | Path | None, classes: Classes, options: TableOptions) -> I
         )
     suffix = path.suffix.lower()
     if is_folder:
-        return read_export(path, classes, options) if is_table else read_folder(path, classes)
+        return read_export(path, classes, options) if is_table else read_folder(path, classes, in_groups)
     try:
         require_regular(path)  # a pipe would block whatever opens it
     except OSError as error:
         raise InputError(f"{data} cannot be read: {error.strerror}. Give a folder or a file.") from error
+    if suffix == ".zip":
+        return read_zip(path, classes, in_groups)
     if suffix in BY_SUFFIX:
         return BY_SUFFIX[suffix](path, classes)
     if is_own(path):

@@ -21,12 +21,13 @@ RATIO_FREE = 10 * 1024**2  # bytes: a smaller member may have any ratio
 FIX = "unpack it yourself and give the folder."
 
 
-def read_zip(path: Path, classes: Sequence[str] | None = None) -> ImageSet:
+def read_zip(path: Path, classes: Sequence[str] | None = None, in_groups: bool = False) -> ImageSet:
     """The images of a zip as an image set of encoded bytes.
 
     Args:
         path: of the zip.
         classes: as `load_image_set` takes them.
+        in_groups: as `arrange` takes it.
 
     Raises:
         InputError: the file is not a zip, is damaged, encrypted, has unsafe names or the marks of a zip bomb,
@@ -55,7 +56,7 @@ def read_zip(path: Path, classes: Sequence[str] | None = None) -> ImageSet:
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return arrange(files, is_archive=True, classes=classes, name=path.stem)
+    return arrange(files, is_archive=True, classes=classes, name=path.stem, in_groups=in_groups)
 
 
 def _checked(path: Path, archive: zipfile.ZipFile, notes: list[str]) -> list[tuple[str, zipfile.ZipInfo]]:

@@ -15,18 +15,20 @@ from keras_vit.files import read_bytes
 from keras_vit.text import shown
 
 
-def read_folder(folder: Path, classes: Sequence[str] | None = None) -> ImageSet:
+def read_folder(folder: Path, classes: Sequence[str] | None = None, in_groups: bool = False) -> ImageSet:
     """The images of a folder as an image set of `Path`s; of most files only the name is read.
 
     Args:
         folder: the folder.
         classes: as `load_image_set` takes them.
+        in_groups: as `arrange` takes it.
 
     Raises:
         InputError: the folder or one in it cannot be listed, a folder is in it twice by links, or
             `layout.arrange` finds no classes.
     """
-    return arrange(_files_of(folder, once=True), classes=classes, name=Path(os.path.abspath(folder)).name)
+    name = Path(os.path.abspath(folder)).name
+    return arrange(_files_of(folder, once=True), classes=classes, name=name, in_groups=in_groups)
 
 
 def list_images(folder: str | Path) -> tuple[dict[str, Path], tuple[str, ...]]:

@@ -54,7 +54,12 @@ Texts = dict[PurePosixPath, str]
 
 
 def arrange(
-    files: SourceFiles, *, is_archive: bool = False, classes: Sequence[str] | None = None, name: str = ""
+    files: SourceFiles,
+    *,
+    is_archive: bool = False,
+    classes: Sequence[str] | None = None,
+    name: str = "",
+    in_groups: bool = False,
 ) -> ImageSet:
     """Gives each image its class, its part and its position, by its path alone.
 
@@ -67,6 +72,8 @@ def arrange(
             give the classes.
         classes: of a run that the images are to judge: one class, or a test part, is then enough.
         name: of the source itself, which may be a class of the run.
+        in_groups: whether the folders that hold images are groups of a class, as in
+            `scratches/strip12/7.jpg`, if each image has another folder above it.
 
     Raises:
         InputError: there is no image, only one class, the paths do not give the classes, or do so in two
@@ -81,7 +88,7 @@ def arrange(
         )
     found = None if classes is None else _known_classes(files, classes, name)
     if found is None:
-        raw, part_of = _by_layout(files, is_archive, judging=classes is not None)
+        raw, part_of = _by_layout(files, is_archive, judging=classes is not None, in_groups=in_groups)
     else:
         raw, part_of = found, dict.fromkeys(found, "")
     names = {text: class_name(text, f'The folder or file name "{text}"') for text in set(raw.values())}
@@ -119,9 +126,12 @@ def unique(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
 
 
-def _by_layout(files: SourceFiles, is_archive: bool, judging: bool) -> tuple[Texts, Texts]:
+def _by_layout(files: SourceFiles, is_archive: bool, judging: bool, in_groups: bool) -> tuple[Texts, Texts]:
     """path -> name of the class as written; path -> part, empty where there are no parts."""
     inner = _unwrap(files, {path: path for path in files.images}, is_archive)
+    # The folders of a class and of a group, and the file; perhaps that of a part above them.
+    if in_groups and all(len(short.parts) >= 3 + _is_part(short.parts[0]) for short in inner.values()):
+        inner = {path: short.parent.parent / short.name for path, short in inner.items()}
     parts = find_parts(files, inner, judging)
     known = _folder_classes(parts.get("train", {}))
     parts = settle_roles(files, without_unlabeled(files, parts, known))

@@ -211,7 +211,7 @@ def _deeper(
         _ambiguous(
             files,
             f"the same folders ({_list(repeated)}) are in several of the folders {_list(tops)}: either may "
-            "be the classes",
+            "be the classes; if those inside are groups, such as parts or strips, add --group-by parent",
         )
     return {"": paths}
 

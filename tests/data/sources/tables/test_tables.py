@@ -142,11 +142,11 @@ def test_parts_groups_and_weights(tmp_path):
 
 def test_any_column_may_be_the_group(tmp_path):
     path = table(tmp_path, "path,label,part,strip\n1.png,a,,x\n2.png,b,,y\n10.png,b,,x\n")
-    assert load_image_set(path, group_column="strip").groups == ("x", "y", "x")
+    assert load_image_set(path, group_by="column:strip").groups == ("x", "y", "x")
     with pytest.raises(InputError, match='has no column "plate" for the groups'):
-        load_image_set(path, group_column="plate")
+        load_image_set(path, group_by="column:plate")
     with pytest.raises(InputError, match="is not a table"):
-        load_image_set(tmp_path / "sub", group_column="strip")
+        load_image_set(tmp_path / "sub", group_by="column:strip")
 
 
 ONE = "path,label\n1.png,a\n2.png,b\n"
