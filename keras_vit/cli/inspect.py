@@ -1,7 +1,6 @@
 """`keras-vit inspect`"""
 
 import json
-import sys
 from dataclasses import dataclass
 
 from tyro.conf import Positional
@@ -40,7 +39,6 @@ class Inspect:
     def __call__(self) -> int:
         import_quietly(find_devices=True)
         from keras_vit.data.audit import audit_split
-        from keras_vit.data.groups import with_groups
         from keras_vit.data.sources import load_image_set
         from keras_vit.errors import InputError
         from keras_vit.runs.folder import several_runs
@@ -50,9 +48,12 @@ class Inspect:
                 f"{self.data} holds runs (fold-1, ... or seed-0, ...), not images: give the folder of their "
                 "images."
             )
-        image_set = load_image_set(self.data, crop_boxes=self.crop_boxes, allow_outside=self.allow_outside)
-        image_set, lines = with_groups(image_set, self.group_by)
-        say(*lines, stream=sys.stderr)  # the standard output may be JSON
+        image_set = load_image_set(
+            self.data,
+            crop_boxes=self.crop_boxes,
+            allow_outside=self.allow_outside,
+            group_by=self.group_by,
+        )
         audit = audit_split(image_set, self.seed, self.split_duplicates)
         say(json.dumps(audit.to_dict()) if self.json else audit)
         return FAILED if audit.unreadable else FINE

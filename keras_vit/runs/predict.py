@@ -31,8 +31,8 @@ def predict(
 
     Returns:
         One `Prediction` per image, in order; images of a table have the names that it gives them. An image
-        that cannot be read gets an `error` and does not affect the others. Several runs answer with their mean probabilities: see
-        `keras_vit.runs.ensemble.Ensemble.predict`.
+        that cannot be read gets an `error` and does not affect the others. Several runs answer with their
+        mean probabilities: see `keras_vit.runs.ensemble.Ensemble.predict`.
 
     Raises:
         InputError: the run or a table cannot be used, or the run does not support so small a risk.

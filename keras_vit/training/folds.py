@@ -14,7 +14,6 @@ import numpy as np
 
 from keras_vit import files
 from keras_vit.data.folds import fold_of_each
-from keras_vit.data.groups import with_groups
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.origin import find_root, roots
 from keras_vit.data.sources import load_image_set
@@ -162,7 +161,7 @@ def _check_images(
 ) -> None:
     """Raises InputError where the images cannot be cut into folds, or are not those of the runs so far."""
     if config.folds is not None:
-        fold_of_each(with_groups(image_set, config.group_by)[0], config.folds, config.seed)
+        fold_of_each(image_set, config.folds, config.seed)
     if stored is not None and stored["fingerprint"] != image_set.fingerprint():
         raise InputError(
             f"The images in {image_set.source} have changed since the runs in {folder} were begun: restore "
