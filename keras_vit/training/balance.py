@@ -70,10 +70,12 @@ def choose_sampling(recipe: Recipe, counts: np.ndarray) -> tuple[Sampling, str |
 
 
 def with_sampling_of(config: TrainConfig, data: ImageData) -> tuple[TrainConfig, list[str]]:
-    """The settings with the sampling that the images decided, and a line where it is balanced."""
+    """The settings with the sampling that the images decided, and a line, where it is balanced."""
     sampling, line = choose_sampling(config.recipe, class_counts(data))
+    if line is None:
+        return config, []
     recipe = dataclasses.replace(config.recipe, sampling=sampling)
-    return dataclasses.replace(config, recipe=recipe), [line] if line else []
+    return dataclasses.replace(config, recipe=recipe), [line]
 
 
 def class_counts(data: ImageData) -> np.ndarray:

@@ -80,8 +80,10 @@ def test_history_has_a_row_per_epoch(run):
         "epoch",
         "loss",
         "accuracy",
+        "balanced_accuracy",
         "val_loss",
         "val_accuracy",
+        "val_balanced_accuracy",
         "learning_rate",
         "seconds",
     }
