@@ -1,7 +1,7 @@
 """Images that belong together: of one part, patient, strip or video. A split keeps each group whole."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -34,12 +34,6 @@ GroupBy = Annotated[str, AfterValidator(_checked)]
 """`"column:NAME"` of a table, `"regex:EXPRESSION"` or `"parent"`."""
 
 
-def column_of(group_by: str | None) -> str | None:
-    """The column of a table that tells the groups, if one does."""
-    is_column = group_by is not None and group_by.startswith(COLUMN)
-    return group_by.removeprefix(COLUMN) if group_by is not None and is_column else None
-
-
 def with_groups(image_set: ImageSet, group_by: str | None) -> ImageSet:
     """The image set with the groups that a user asks for, and notes that say so.
 
@@ -53,12 +47,13 @@ def with_groups(image_set: ImageSet, group_by: str | None) -> ImageSet:
     Raises:
         InputError: the images do not tell groups in this way.
     """
-    if group_by is None or column_of(group_by):
-        if image_set.groups is None:
-            return image_set
-        return _noted(image_set, image_set.groups, "the column of the table")
-    tell = _by_folder if group_by == PARENT else _by_expression(group_by.removeprefix(REGEX))
-    found = [tell(name) for name in image_set.names]
+    if group_by is None:
+        return image_set if image_set.groups is None else _noted(image_set, image_set.groups, "the table")
+    if group_by.startswith(COLUMN):
+        found: list[str | None] = [value or None for value in _column(image_set, group_by)]
+    else:
+        tell = _by_folder if group_by == PARENT else _by_expression(group_by.removeprefix(REGEX))
+        found = [tell(name) for name in image_set.names]
     alone = [name for name, group in zip(image_set.names, found, strict=True) if group is None]
     if len(alone) == len(image_set):
         raise InputError(
@@ -74,6 +69,21 @@ def with_groups(image_set: ImageSet, group_by: str | None) -> ImageSet:
         more = f" and {len(alone) - 1:,} more" if len(alone) > 1 else ""
         lines.append(f"--group-by {group_by} finds no group for {shown(alone[0])}{more}: each stands alone")
     return _noted(image_set, groups, f"--group-by {group_by}", *lines)
+
+
+def _column(image_set: ImageSet, group_by: str) -> Sequence[str]:
+    name = group_by.removeprefix(COLUMN)
+    if not image_set.columns:
+        raise InputError(
+            f"--group-by {group_by} is for a table, and {image_set.source} has no columns: use "
+            "regex:EXPRESSION or parent, or give a table."
+        )
+    if name not in image_set.columns:
+        raise InputError(
+            f"{image_set.source} has no column {name!r}. It has {', '.join(map(shown, image_set.columns))}: "
+            "give --group-by column: and one of these."
+        )
+    return image_set.columns[name]
 
 
 def _by_folder(name: str) -> str | None:

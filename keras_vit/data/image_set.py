@@ -1,6 +1,6 @@
 """The one value that every source of images turns into."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -39,6 +39,8 @@ class ImageSet:
             belong into one part of the split. `None` if the source has none.
         weights: for a source that has them, how much each image counts in training: float64 (n,), 0 or
             more. `None` if all count the same.
+        columns: of a table, all of its columns as text, by their names; each has one value per image. `None`
+            if the source is not a table.
     """
 
     source: str
@@ -51,6 +53,7 @@ class ImageSet:
     notes: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
     weights: np.ndarray | None = None
+    columns: Mapping[str, tuple[str, ...]] | None = None
 
     def __post_init__(self):
         if not len(self.images) == len(self.names) == len(self.labels):
@@ -111,4 +114,7 @@ class ImageSet:
             originals=None if self.originals is None else [self.originals[i] for i in indices],
             groups=None if self.groups is None else tuple(self.groups[i] for i in indices),
             weights=None if self.weights is None else self.weights[positions],
+            columns=None
+            if self.columns is None
+            else {name: tuple(column[i] for i in indices) for name, column in self.columns.items()},
         )

@@ -140,6 +140,8 @@ def _train(
     _check_same_images(distribution, data)
     if unfinished is not None:
         notes += check_same_data(unfinished, described, partial)
+        # Its settings as they were written, perhaps by an earlier version: the checkpoint belongs to these.
+        described = {**described, "train": unfinished["train"]}
     if distribution.is_chief:
         for line in notes:
             say(line)

@@ -54,10 +54,15 @@ def test_groups_by_names(group_by, names, same):
 
 
 def test_groups_of_a_table_are_kept_and_told():
-    images = named(["1", "2", "3"], groups=("a", "a", "b"))
-    for group_by in (None, "column:strip"):  # the reader of the table has taken the column
-        assert with_groups(images, group_by).groups == ("a", "a", "b")
-        assert "2 groups of 3 images, by the column of the table" in with_groups(images, group_by).notes[0]
+    columns = {"group": ("a", "a", "b"), "strip": ("1", "", "1")}
+    images = named(["1", "2", "3"], groups=columns["group"], columns=columns)
+    assert with_groups(images, None).groups == ("a", "a", "b")
+    assert with_groups(images, None).notes == (
+        "2 groups of 3 images, by the table: each stays in one part of the split",
+    )
+    found = with_groups(images, "column:strip")
+    assert (found.groups[0], len(set(found.groups))) == ("1", 2)
+    assert found.notes[1] == "--group-by column:strip finds no group for 2: each stands alone"
     assert with_groups(named(["1"]), None).groups is None
 
 

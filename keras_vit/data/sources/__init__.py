@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from keras_vit.data.groups import PARENT, column_of, with_groups
+from keras_vit.data.groups import PARENT, with_groups
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.sources.archive import read_zip
 from keras_vit.data.sources.arrays import read_npz
@@ -86,7 +86,7 @@ def load_image_set(
         InputError: the source is missing, of an unknown kind, damaged, unsafe, empty, of one class only, or
             can be read in two ways.
     """
-    options = TableOptions(crop_boxes, allow_outside, column_of(group_by))
+    options = TableOptions(crop_boxes, allow_outside)
     image_set = with_groups(_load(data, classes, options, group_by == PARENT), group_by)
     if classes is not None:
         image_set = image_set.in_classes(classes)
@@ -127,11 +127,10 @@ def _load(
     data: str | Path | None, classes: Classes, options: TableOptions, in_groups: bool = False
 ) -> ImageSet:
     is_table = data is not None and _is_table(Path(data).expanduser())
-    if not is_table and (options.crop_boxes or options.group_column is not None):
+    if not is_table and options.crop_boxes:
         raise InputError(
-            f"{data or 'The drawn defects'} is not a table, so it has no boxes to crop and no columns: "
-            "give a "
-            "table, or omit the option."
+            f"{data or 'The drawn defects'} is not a table, so it has no boxes to crop: give a table, or "
+            "omit --crop-boxes."
         )
     if data is None:
         return draw_steel_defects(seed=0)

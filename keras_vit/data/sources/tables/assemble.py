@@ -15,6 +15,7 @@ from keras_vit.data.sources.tables.columns import check_pixels
 from keras_vit.data.sources.tables.crops import crop
 from keras_vit.data.sources.tables.entries import Entry, Found, TableOptions, in_words, places, some
 from keras_vit.data.sources.tables.paths import Finder
+from keras_vit.data.sources.tables.records import text_of
 from keras_vit.errors import InputError
 from keras_vit.text import shown
 
@@ -134,6 +135,7 @@ def assemble(found: Found, options: TableOptions, classes: Sequence[str] | None)
         notes=tuple(found.notes),
         groups=groups,
         weights=weights,
+        columns=_columns(found, rows),
     )
 
 
@@ -244,13 +246,18 @@ def _check_classes(found: Found, rows: Sequence[Row], class_names: Sequence[str]
 
 
 def _groups(found: Found, rows: Sequence[Row]) -> tuple[str, ...] | None:
-    """The group of each row; one of its own where the table names none."""
-    if not found.has_groups or not any(row.entry.group for row in rows):
+    """The group of each row; where the table names none, each image stands alone, with all of its crops."""
+    number = sum(row.entry.box is not None for row in rows)
+    is_told = found.has_groups and any(row.entry.group for row in rows)
+    if not is_told and len({row.place for row in rows}) == len(rows):
         return None
+    if not is_told:
+        found.notes.append(f"the crops of one file are one group, {in_words(number, 'crop')} in all")
     empty = [row.entry.where for row in rows if not row.entry.group]
-    if empty:
-        found.notes.append(f"{in_words(len(empty), 'row')} without a group: each is a group of its own")
-    return tuple(row.entry.group or f"{row.place} {row.entry.box or ''}".strip() for row in rows)
+    if is_told and empty:
+        found.notes.append(f"{in_words(len(empty), 'row')} without a group: each file is a group of its own")
+    # Names cannot hold a NUL, so no group of the table has such a name.
+    return tuple(row.entry.group or f"\0{row.place}" for row in rows)
 
 
 def _weights(found: Found, rows: Sequence[Row]) -> np.ndarray | None:
@@ -260,6 +267,13 @@ def _weights(found: Found, rows: Sequence[Row]) -> np.ndarray | None:
     if not weights.any():
         raise InputError(f"{found.file} has no weight above 0: give some, or remove the column.")
     return weights
+
+
+def _columns(found: Found, rows: Sequence[Row]) -> dict[str, tuple[str, ...]] | None:
+    """All cells as text, by the names of their columns."""
+    if not found.columns:
+        return None
+    return {name: tuple(text_of(row.entry.cells[i]) for row in rows) for i, name in enumerate(found.columns)}
 
 
 def _images(found: Found, rows: Sequence[Row]) -> list[Image]:

@@ -64,7 +64,7 @@ class Columns:
         for name in records.columns:
             self.by_key.setdefault(_key(name), name)
         self.used: set[str] = set()
-        self.group = self._group()
+        self.group = self._named(GROUPS, "group")
         self.part = self._part()
         self.weight = self._named(WEIGHTS, "weight")
         self.box = self._named(BOXES, "box")
@@ -94,18 +94,6 @@ class Columns:
             if name is not None and name not in self.used:
                 return self._take(name, meaning, is_sure=key == keys[0])
         return None
-
-    def _group(self) -> str | None:
-        wanted = self.options.group_column
-        if wanted is None:
-            return self._named(GROUPS, "group")
-        if wanted not in self.place:
-            raise InputError(
-                f'{self.file} has no column "{wanted}" for the groups. It has: {some(self.records.columns)}.'
-            )
-        # Not used up: the group may be the column of something else too.
-        self.used.add(wanted)
-        return wanted
 
     def _part(self) -> str | None:
         for key in PARTS:
@@ -183,6 +171,7 @@ class Columns:
             has_parts=self.part is not None,
             has_groups=self.group is not None,
             has_weights=self.weight is not None,
+            columns=self.records.columns,
         )
 
     def _entry(self, where: str, row: list[Any]) -> Entry:
@@ -197,6 +186,7 @@ class Columns:
             text_of(cell(self.group)),
             None if self.weight is None else self._weight_of(where, cell(self.weight)),
             self._box_of(where, row),
+            cells=row,
         )
 
     def _path_of(self, where: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 NAMED = 5
 """So many lines or names are in a message."""
@@ -18,13 +19,10 @@ class TableOptions:
     Args:
         crop_boxes: whether each box is an image of its own.
         allow_outside: whether relative paths may leave the folder of the table.
-        group_column: the column with the groups, which must be there; `None` takes one called group, if
-            there is one.
     """
 
     crop_boxes: bool = False
     allow_outside: bool = False
-    group_column: str | None = None
 
 
 @dataclass(slots=True)
@@ -40,6 +38,7 @@ class Entry:
         weight: `None` for none.
         box: `None` for the whole image.
         others: where the image may be instead of at `path`, as tools write addresses of their own server.
+        cells: all cells of its row, as many as the table has columns.
     """
 
     where: str
@@ -50,6 +49,7 @@ class Entry:
     weight: float | None = None
     box: Box | None = None
     others: tuple[str, ...] = ()
+    cells: Sequence[Any] = ()
 
 
 @dataclass
@@ -64,6 +64,7 @@ class Found:
         unlabeled_are_left_out: whether entries without a label are work that is not done yet, as in the
             export of a tool for labelling, and no mistake.
         is_folder: whether `file` is a folder.
+        columns: the names of the columns; none for an export that is not a table.
     """
 
     file: Path
@@ -74,6 +75,7 @@ class Found:
     has_weights: bool = False
     unlabeled_are_left_out: bool = False
     is_folder: bool = False
+    columns: Sequence[str] = ()
 
     @property
     def root(self) -> Path:

@@ -178,6 +178,7 @@ def test_boxes_are_images(tmp_path, name, content):
     ]
     assert [int.from_bytes(image[16:20]) for image in found.images] == [4, 4, 3]
     assert [int.from_bytes(image[20:24]) for image in found.images] == [2, 4, 5]
+    assert found.groups[0] == found.groups[1] != found.groups[2]
     assert any(note.startswith("3 images cropped from 2 files") for note in found.notes)
 
 

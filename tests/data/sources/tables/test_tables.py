@@ -131,7 +131,7 @@ def test_parts_groups_and_weights(tmp_path):
         ("10.png", "a", "validation"),
         ("sub/3.png", "b", "test"),
     ]
-    assert found.groups == ("p1", "p1", "p2", "sub/3.png")
+    assert found.groups == ("p1", "p1", "p2", "\0sub/3.png")
     assert found.weights.tolist() == [1.0, 2.5, 0.0, 0.1]
     split = split_image_set(found)
     assert [split.train.tolist(), split.validation.tolist(), split.test.tolist()] == [[0, 1], [2], [3]]
@@ -142,10 +142,11 @@ def test_parts_groups_and_weights(tmp_path):
 
 def test_any_column_may_be_the_group(tmp_path):
     path = table(tmp_path, "path,label,part,strip\n1.png,a,,x\n2.png,b,,y\n10.png,b,,x\n")
+    assert load_image_set(path).groups is None
     assert load_image_set(path, group_by="column:strip").groups == ("x", "y", "x")
-    with pytest.raises(InputError, match='has no column "plate" for the groups'):
+    with pytest.raises(InputError, match="has no column 'plate'"):
         load_image_set(path, group_by="column:plate")
-    with pytest.raises(InputError, match="is not a table"):
+    with pytest.raises(InputError, match="has no columns: use regex:EXPRESSION or parent"):
         load_image_set(tmp_path / "sub", group_by="column:strip")
 
 
