@@ -105,6 +105,8 @@ def assemble(found: Found, options: TableOptions, classes: Sequence[str] | None)
     if not found.entries:
         raise InputError(f"{file} has no labelled images: label some, and export them again.")
     _check_labels(found)
+    if options.crop_boxes and all(entry.box is None for entry in found.entries):
+        raise InputError(f"{file} has no boxes to crop: omit --crop-boxes.")
     check_pixels(found)
     rows = located(found, options)
     _set_classes(found, rows)

@@ -147,21 +147,21 @@ def _tasks(file, rows, options, notes):
     """The tasks of Label Studio's JSON, in the form of its JSON-MIN."""
     flat = []
     for where, task in rows:
-        done = task.get("annotations", task.get("completions")) or []
+        done = _list_of(task.get("annotations", task.get("completions")))
         done = [one for one in done if isinstance(one, dict) and not one.get("was_cancelled")]
         base = {**task["data"], "annotation_id": None, "lead_time": None}
         for one in done or [{}]:
             row = dict(base)
-            for result in one.get("result") or []:
+            for result in _list_of(one.get("result")):
                 value = result.get("value") if isinstance(result, dict) else None
                 if not isinstance(value, dict):
                     continue
                 name = str(result.get("from_name", result.get("type", "label")))
                 if "choices" in value:
-                    row[name] = row.get(name, []) + list(value["choices"])
+                    row[name] = _list_of(row.get(name)) + _list_of(value["choices"])
                 elif "x" in value and "width" in value:
                     size = {key: result.get(key) for key in ("original_width", "original_height")}
-                    row[name] = [*row.get(name, []), {**value, **size}]
+                    row[name] = [*_list_of(row.get(name)), {**value, **size}]
             flat.append((where, row))
     return label_studio(file, records_of(file, flat, notes), options)
 
@@ -175,7 +175,10 @@ def _coco(file: Path, content: Mapping[str, Any], options: TableOptions, notes: 
             (row["id"], row["image_id"], row["category_id"], row) for row in content.get("annotations") or []
         ]
     except (KeyError, TypeError) as error:
-        raise InputError(f"{file} is not COCO annotations: {error} is missing somewhere.") from error
+        raise InputError(
+            f"{file} is not COCO annotations, an entry is missing or of another type ({error}): "
+            "export it again."
+        ) from error
     for number, image, category, _ in boxes:
         if image not in files or category not in names:
             raise InputError(
@@ -234,7 +237,7 @@ def read_cvat_xml(file: Path, options: TableOptions) -> Found:
         if options.crop_boxes:
             boxes = image.findall("box")
             for box in boxes:
-                if float(box.get("rotation") or 0):
+                if box.get("rotation", "0").strip("0.") != "":
                     raise InputError(
                         f"{file} has a box that is rotated in {where}: only upright boxes can be cropped."
                     )

@@ -218,8 +218,8 @@ class Finder:
             number = f"{len(missing):,} of {in_words(len(texts), 'image')}"
             raise InputError(
                 f"{self.file} names {number} that {'is' if len(missing) == 1 else 'are'} not there "
-                f"({places(self._where(missing))}: {texts[missing[0]]}): correct the paths, which count from "
-                f"{self.root}, or remove the rows."
+                f"({places(self._where(missing))}: {texts[missing[0]][:200]}): correct the paths, "
+                f"which count from {self.root}, or remove the rows."
             )
         for kind in ("folder", "device or pipe"):
             wrong = [

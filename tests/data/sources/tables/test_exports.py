@@ -215,3 +215,29 @@ def test_wrong_annotations(tmp_path, content, crop_boxes, told):
     (tmp_path / "coco.json").write_text(content)
     with pytest.raises(InputError, match=told):
         load_image_set(tmp_path / "coco.json", crop_boxes=crop_boxes)
+
+
+STRANGE = {
+    "images that are numbers": ("a.json", '{"images": [1]}', "is not COCO annotations"),
+    "names that are lists": ("a.json", '{"images": [{"id": [1], "file_name": "1.png"}]}', "is not COCO"),
+    "tasks without lists": ("a.json", '[{"data": {"image": 5}, "annotations": 5}]', "without images"),
+    "a choice that is a number": (
+        "a.json",
+        '[{"data": {"image": "1.png"}, "annotations": [{"result": [{"value": {"choices": 5}}]}]}]',
+        "has no labelled images",
+    ),
+    "a box that is text": (
+        "a.xml",
+        '<annotations><image id="1" name="1.png"><box label="a" xtl="x"/></image></annotations>',
+        "has a box in image 1 that is not x,y,w,h",
+    ),
+    "a list without boxes": ("a.txt", "1.png a\n2.png b\n", "has no boxes to crop"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "told"), STRANGE.values(), ids=STRANGE)
+def test_strange_files(tmp_path, name, content, told):
+    put(tmp_path, *IMAGES)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=told):
+        load_image_set(tmp_path / name, crop_boxes=name != "a.json")
