@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,11 @@ from keras_vit.errors import InputError
 
 SplitDuplicates = Literal["together", "keep"]
 """Whether images that show the same thing are drawn together, or each where chance puts it."""
+
+
+def settings_with_split(plain: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a run or a search as a version wrote them that may have drawn each image by itself."""
+    return {"split_duplicates": "keep", **plain}
 
 
 @dataclass(frozen=True)

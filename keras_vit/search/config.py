@@ -9,7 +9,7 @@ from pydantic import Field
 from keras_vit.data.groups import GroupBy
 from keras_vit.data.pixel_range import PixelRange
 from keras_vit.data.preprocess import Levels
-from keras_vit.data.split import SplitDuplicates
+from keras_vit.data.split import SplitDuplicates, settings_with_split
 from keras_vit.errors import InputError
 from keras_vit.search.base_space import Space
 from keras_vit.search.finetune_space import EPOCHS, TUNING, PublishedWeights
@@ -334,7 +334,7 @@ def from_dict(plain: Any, asked: SearchConfig) -> SearchConfig:
             raise InputError("it names no space")
         if plain.keys() & set(WHERE):
             raise InputError("it has settings that belong on the command line")
-        stored = from_plain(SearchConfig, plain)
+        stored = from_plain(SearchConfig, settings_with_split(plain))
         stored = dataclasses.replace(stored, **{name: getattr(asked, name) for name in WHERE})
     except InputError as error:
         raise InputError(

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from keras_vit.data.groups import GroupBy
 from keras_vit.data.pixel_range import PixelRange
 from keras_vit.data.preprocess import Aspect, Deviations, Interpolation, Levels, Means, Preprocessing
-from keras_vit.data.split import SplitDuplicates
+from keras_vit.data.split import SplitDuplicates, settings_with_split
 from keras_vit.errors import InputError
 from keras_vit.model.config import (
     CHANGEABLE,
@@ -317,8 +317,8 @@ def from_dict(plain: Any, **where: Any) -> TrainConfig:
     changes = plain.get("changes")
     if isinstance(changes, dict) and changes.keys() == CHANGES_OF_0_1_0:
         plain = {**plain, "changes": {name: value for name, value in changes.items() if value is not None}}
-    if "skip_unreadable" in plain and "split_duplicates" not in plain:
-        plain = {**plain, "split_duplicates": "keep"}  # of a version that drew each image by itself
+    if "skip_unreadable" in plain:  # written by a version, which writes all settings
+        plain = settings_with_split(plain)
     recipe = plain.get("recipe")
     if isinstance(recipe, dict) and set(recipe) >= WHOLE_RECIPE_OF_BEFORE and "sampling" not in recipe:
         plain = {**plain, "recipe": {**recipe, "sampling": "uniform"}}

@@ -108,7 +108,7 @@ BAD_IMAGES = {
     "not an npz": (text_as("images.npz"), "{data}"),
     "a text file": (
         text_as("images.txt"),
-        "{data} is not a folder, nor a file of a kind that is read (.zip, .npz)",
+        "{data} is not a folder, nor a file of a kind that is read (.zip, .npz",
     ),
     "one image": (
         lambda folder: tiny.draw(folder / "images") / "dots" / "0.png",

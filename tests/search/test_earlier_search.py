@@ -29,8 +29,9 @@ def search(tmp_path):
 def test_its_settings_and_its_space_are_read_and_written():
     stored = json.loads((EARLIER / "search.json").read_text())
     config = from_dict(stored["asked"], SearchConfig(out=EARLIER))
-    assert config == SearchConfig(out=EARLIER, max_epochs=3, freeze=FREEZE)
+    assert config == SearchConfig(out=EARLIER, max_epochs=3, freeze=FREEZE, split_duplicates="keep")
     added = {"background": [255], "pixel_range": "auto", "crop_boxes": False, "allow_outside": False}
+    added |= {"group_by": None, "split_duplicates": "keep"}
     assert to_dict(config) == {**stored["asked"], **added}
     described = json.loads(json.dumps(describe_search(config)))
     assert described == {name: stored[name] for name in described}
@@ -42,8 +43,9 @@ def test_its_settings_and_its_space_are_read_and_written():
 def test_the_command_that_repeats_it_has_the_same_options(search, monkeypatch):
     monkeypatch.chdir(search.parent)
     stored = json.loads((EARLIER / "search.json").read_text())["command"]
-    config = SearchConfig(out="search", max_epochs=3, freeze=FREEZE)
-    assert command_of(config) == stored.replace("python -m tuning", "keras-vit search")
+    config = SearchConfig(out="search", max_epochs=3, freeze=FREEZE, split_duplicates="keep")
+    wanted = stored.replace("python -m tuning", "keras-vit search")
+    assert command_of(config).replace(" --split-duplicates keep", "") == wanted
 
 
 def test_its_trials_are_written_again(search):
