@@ -180,14 +180,15 @@ def _wanted(labels, fraction, keep):
 
 
 def _draw_together(labels, alike, pool, fraction, keep, seed):
-    """`_draw` of units of images that are alike, in the same random order where each is a single image."""
+    """`_draw` of units of images that are alike, in the same random order: other images are drawn as before."""
     rng = np.random.RandomState(seed)
     chosen = np.zeros(len(labels), bool)
     unit = alike[pool]
-    firsts = pool[np.unique(unit, return_index=True)[1]]
+    first_of = dict(zip(unit[::-1], pool[::-1], strict=True))
     size = dict(zip(*np.unique(unit, return_counts=True), strict=True))
     for label, number in zip(np.unique(labels[pool]), _wanted(labels[pool], fraction, keep), strict=True):
-        order = rng.permutation(np.sort(firsts[labels[firsts] == label]))
+        drawn = (first_of[alike[i]] for i in rng.permutation(pool[labels[pool] == label]))
+        order = list(dict.fromkeys(first for first in drawn if labels[first] == label))
         free = number
         taken: list[int] = []
         for first in order:

@@ -167,6 +167,9 @@ def test_duplicates_are_drawn_together_and_the_counts_stay(seed):
     alike = connected(200, edges)
     split = split_image_set(images, seed=seed, alike=alike)
     assert crossing(split, alike) == 0
+    alone = split_image_set(images, seed=seed)
+    moved = set(split.test) - set(alone.test)
+    assert len(moved) <= 2 * len(edges)  # most images are where they would be without duplicates
     assert np.bincount(images.labels[split.test]).tolist() == [20, 20]
     assert np.bincount(images.labels[split.validation]).tolist() == [8, 8]
 
