@@ -62,6 +62,8 @@ def fold_of_each(image_set: ImageSet, folds: int, seed: int, alike: np.ndarray |
         groups = joined(image_set.groups, alike)
     elif alike is not None:
         groups = single_where_few(labels, alike, np.arange(len(labels)), folds)
+        if len(np.unique(groups)) == len(groups):
+            groups = None  # none are alike
     _check_classes(image_set, folds, None if image_set.groups is None else groups)
     wanted = np.unique(labels)
     for attempt in range(1 if groups is None else TRIES):

@@ -163,9 +163,19 @@ def joined(groups: Sequence[str], alike: np.ndarray | None) -> np.ndarray:
     _, number = np.unique(np.asarray(groups), return_inverse=True)
     if alike is None:
         return number
-    firsts = np.unique(number, return_index=True)[1][number]
-    edges = np.concatenate([np.stack([np.arange(len(number)), other], 1) for other in (firsts, alike)])
-    return connected(len(number), edges)
+    everything = np.arange(len(number))
+    edges = [np.stack([everything, first_places(other)], 1) for other in (number, alike)]
+    # The lowest number of the groups that became one, so that others are drawn in the order that they had.
+    lowest = np.full(len(number), len(number))
+    component = connected(len(number), np.concatenate(edges))
+    np.minimum.at(lowest, component, number)
+    return lowest[component]
+
+
+def first_places(values: np.ndarray) -> np.ndarray:
+    """The first position of each value: int64 (n,)."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    return first[inverse].astype(np.int64)
 
 
 def _draw(labels, pool, fraction, keep, seed):
@@ -180,7 +190,7 @@ def _wanted(labels, fraction, keep):
 
 
 def _draw_together(labels, alike, pool, fraction, keep, seed):
-    """`_draw` of units of images that are alike, in the same random order: other images are drawn as before."""
+    """`_draw` of units of images that are alike, in the same random order: others are drawn as before."""
     rng = np.random.RandomState(seed)
     chosen = np.zeros(len(labels), bool)
     unit = alike[pool]
@@ -203,7 +213,7 @@ def _draw_together(labels, alike, pool, fraction, keep, seed):
 
 def single_where_few(labels: np.ndarray, alike: np.ndarray, pool: np.ndarray, jobs: int) -> np.ndarray:
     """`alike` with images of their own where a class would have fewer units than parts."""
-    alike = alike.copy()
+    alike = first_places(alike)
     changed = True
     while changed:
         changed = False

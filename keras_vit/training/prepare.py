@@ -15,7 +15,7 @@ from keras_vit.data.pixel_range import choose_range, line_of_range
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.reading import read_images
 from keras_vit.data.sources import load_image_set
-from keras_vit.data.split import Split, crossing, same_split, split_image_set
+from keras_vit.data.split import Split, crossing, split_image_set
 from keras_vit.runs.images import ImageRecord, record_images
 from keras_vit.training.balance import choose_sampling, images_that_count, weights_of_classes
 from keras_vit.training.config import TrainConfig
@@ -111,8 +111,8 @@ def prepare(
     alike = None
     if record is None and config.split_duplicates == "together":
         alike, drawn = duplicates.groups, _split(config, image_set, alike=duplicates.groups)
-        if not same_split(drawn, split):
-            notes.append(_line_of_duplicates(crossing(split, alike)))
+        if crossed := crossing(split, alike):
+            notes.append(_line_of_duplicates(crossed))
         split = drawn
         if preprocessing.pixel_range is not None and not is_settled:
             pixel_range, told = choose_range(config.pixel_range, image_set, split)

@@ -8,6 +8,7 @@ from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
 from keras_vit.data.audit import audit_split
+from keras_vit.data.folds import fold_split
 from keras_vit.data.groups import with_groups
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.near_duplicates import connected
@@ -225,3 +226,29 @@ def test_near_duplicates_of_neu(wanted, leaks):
     audit = audit_split(load_image_set(str(SHARED / "data" / "neu-det")), 0, wanted)
     assert len(audit.leaks) == leaks
     assert all(row["test"] == 60 and row["validation"] == 24 for row in audit.classes.values())
+
+
+def test_groups_without_duplicates_have_one_split():
+    groups = tuple(f"strip{i % 12}" for i in range(240))
+    images = dataclasses.replace(of_counts(80, 80, 80), groups=groups)
+    alone = split_image_set(images, seed=2)
+    assert same_split(alone, split_image_set(images, seed=2, alike=np.arange(240)))
+    folds = [fold_split(images, folds=3, fold=2, seed=1, alike=one) for one in (None, np.arange(240))]
+    assert same_split(*folds)
+    images = of_counts(80, 80, 80)
+    folds = [fold_split(images, folds=3, fold=2, seed=1, alike=one) for one in (None, np.arange(240))]
+    assert same_split(*folds)
+
+
+def test_duplicates_are_told_by_any_numbers():
+    """Those of images that were left out are not positions any more."""
+    images = dataclasses.replace(of_counts(30, 30), groups=tuple(map(str, np.repeat(np.arange(30), 2))))
+    alike = np.arange(60)
+    alike[3] = 0
+    for numbers in (alike, alike + 1000, alike[::-1].max() - alike):
+        for one in (images, dataclasses.replace(images, groups=None)):
+            split = split_image_set(one, alike=numbers)
+            assert crossing(split, alike) == 0
+    few = of_counts(4, 4)
+    alike = np.array([7, 7, 7, 7, 5, 1, 2, 3])
+    assert set(few.labels[split_image_set(few, alike=alike).test]) == {0, 1}
