@@ -222,6 +222,17 @@ def test_torch_compiles_a_vit_alone():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="how torch compiles")
+def test_on_a_gpu_the_number_of_steps_decides(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model = tiny_vit()
+    assert pays_on_torch(model, Recipe(epochs=10, batch_size=64), steps_per_epoch=100)
+    assert not pays_on_torch(model, Recipe(epochs=10, batch_size=64), steps_per_epoch=99)
+    assert not pays_on_torch(tiny_vit(remat=True), Recipe(epochs=10), steps_per_epoch=100)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="how torch compiles")
 def test_torch_compiles_a_run_that_is_long_enough(monkeypatch):
     """257 s on one core: 32.3 million multiply-adds per image of `defect/4`, at 7e9 per second."""
     import torch
