@@ -246,8 +246,6 @@ def test_torch_compiles_a_run_that_is_long_enough(monkeypatch):
     assert not pays_on_torch(linear_model(), Recipe(epochs=10**9), STEPS)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert not pays_on_torch(model, long, steps_per_epoch=29)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert not pays_on_torch(model, Recipe(epochs=10**9), STEPS)
 
 
 def test_a_compiled_model_uses_the_choice():
