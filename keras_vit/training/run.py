@@ -141,7 +141,7 @@ def _train(
     if unfinished is not None:
         notes += check_same_data(unfinished, described, partial)
         # Its settings as they were written, perhaps by an earlier version: the checkpoint belongs to these.
-        described = {**described, "train": unfinished["train"]}
+        described["train"] = {**unfinished["train"], "data": described["train"]["data"]}
     if distribution.is_chief:
         for line in notes:
             say(line)

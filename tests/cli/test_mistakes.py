@@ -106,8 +106,9 @@ BAD_IMAGES = {
     ),
     "not a zip": (text_as("images.zip"), "{data} is not a zip file"),
     "not an npz": (text_as("images.npz"), "{data}"),
-    "a text file": (
-        text_as("images.txt"),
+    "a text file": (text_as("images.txt"), "{data} has not a path and a label in line 1: give a path"),
+    "a document": (
+        text_as("images.doc"),
         "{data} is not a folder, nor a file of a kind that is read (.zip, .npz",
     ),
     "one image": (

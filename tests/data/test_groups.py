@@ -65,6 +65,10 @@ def test_groups_of_a_table_are_kept_and_told():
     assert (found.groups[0], len(set(found.groups))) == ("1", 2)
     assert found.notes[1] == "--group-by column:strip finds no group for 2: each stands alone"
     assert with_groups(named(["1"]), None).groups is None
+    with pytest.raises(InputError, match=r"has no column 'x'\. It has group, strip: give --group-by column:"):
+        with_groups(images, "column:x")
+    with pytest.raises(InputError, match="has no columns: use regex:EXPRESSION or parent"):
+        with_groups(named(["1"]), "column:strip")
 
 
 def test_images_without_a_group_stand_alone_and_are_named():

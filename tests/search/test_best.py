@@ -19,6 +19,7 @@ from keras_vit.search.config import to_dict as config_to_dict
 from keras_vit.training import train as training
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.config_file import read_config
+from keras_vit.training.optimizer import compile_model
 from keras_vit.training.prepare import prepare_data
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.start import build_from_scratch
@@ -63,7 +64,7 @@ def test_the_run_equals_the_trial(space, chosen, images, tmp_path):
     for name in ("image_shape", "batch_size", "augmentation", "seed", "steps_per_epoch"):
         assert getattr(prepared, name) == getattr(of_point, name), name
     made = build_from_scratch(config, 3)
-    training.compile_model(made, config.recipe, prepared.steps_per_epoch)
+    compile_model(made, config.recipe, prepared.steps_per_epoch)
     assert made.get_config() == tried.get_config()
     ours, theirs = (model.optimizer.get_config() for model in (made, tried))
     assert {**ours, "name": ""} == {**theirs, "name": ""}

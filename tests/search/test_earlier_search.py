@@ -1,5 +1,6 @@
 """A search of version 0.1.0 can be read, described and continued."""
 
+import dataclasses
 import json
 import shutil
 
@@ -57,6 +58,8 @@ def test_its_trials_are_written_again(search):
 
 def test_its_best_point_is_the_same_run(search):
     best = read_config(EARLIER / "best.json")
+    assert best.recipe.sampling == "uniform"  # as its version drew them; written again, the images decide
+    best = dataclasses.replace(best, recipe=dataclasses.replace(best.recipe, sampling="auto"))
     assert best == best_config(read_search(search))
     write_best(read_search(search))
     assert read_config(search / "best.json") == best
