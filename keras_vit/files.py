@@ -214,6 +214,23 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file.
+
+    Raises:
+        InputError: half a sentence that says why it cannot be read.
+    """
+    try:
+        rows = read_csv(path)
+    except OSError as error:
+        raise InputError(f"it cannot be read: {error.strerror}") from error
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"it is not a CSV file: {error}") from error
+    if any(len(row) < len(rows[0]) for row in rows):
+        raise InputError("a row has fewer cells than another")
+    return rows
+
+
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for the beginning of a formula, from Japanese and Chinese keyboards too."""
 

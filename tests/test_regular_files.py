@@ -13,10 +13,9 @@ from keras_vit.data.probe import why_unreadable
 from keras_vit.data.sources.folder import list_images
 from keras_vit.errors import InputError
 from keras_vit.evaluation.ood import OODDetector
-from keras_vit.files import read_bytes, read_json, require_regular
+from keras_vit.files import read_bytes, read_json, read_table, require_regular
 from keras_vit.model.keras_file import check_keras_file
 from keras_vit.model.weights.read import read_weights
-from keras_vit.runs.schema import read_table
 from keras_vit.sealed import sha256_of
 from keras_vit.serving.client import read_labels
 from keras_vit.serving.server_files import read_models

@@ -12,11 +12,11 @@ from pydantic import Field
 
 from keras_vit.errors import InputError
 from keras_vit.files import read_json
-from keras_vit.runs.folder import CONFIG, ENSEMBLE, METRICS, RESTORE, TRAIN_AGAIN, Run, load_run
+from keras_vit.runs.folder import CONFIG, ENSEMBLE, RESTORE, TRAIN_AGAIN, Run, load_run, read_metrics
 from keras_vit.runs.images import ImageRecord
 from keras_vit.runs.predictions import Prediction, named_images, predictions
 from keras_vit.runs.schema import Names, Share
-from keras_vit.sealed import FILES, check_file, check_seal, sha256_of
+from keras_vit.sealed import FILES, check_seal, sha256_of
 from keras_vit.validation import Count, Record, check_plain
 
 
@@ -76,14 +76,7 @@ class Ensemble:
         Raises:
             InputError: the file is damaged, or of other runs.
         """
-        path = self.path / METRICS
-        check_file(path, self.config, RESTORE)
-        found = read_json(path, fix=TRAIN_AGAIN)
-        try:
-            check_plain(Together, found)
-        except InputError as error:
-            raise InputError(f"{path} is damaged ({str(error).rstrip('.')}): {TRAIN_AGAIN}.") from error
-        return found
+        return read_metrics(self.path, self.config, Together)
 
     def line(self) -> str:
         """What is said of an answer of all runs, in one line."""

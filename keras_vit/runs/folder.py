@@ -199,12 +199,11 @@ class Run:
         Raises:
             InputError: the file is damaged, or of another run.
         """
-        path = self.path / METRICS
-        check_file(path, self.config, RESTORE)
-        found = read_json(path, fix=TRAIN_AGAIN)
-        _checked(path, lambda: check_plain(Metrics, found))
+        found = read_metrics(self.path, self.config, Metrics)
         if tuple(found["class_names"]) != self.class_names:
-            raise InputError(f"{path} has other class names than {CONFIG} beside it: {RESTORE}.")
+            raise InputError(
+                f"{self.path / METRICS} has other class names than {CONFIG} beside it: {RESTORE}."
+            )
         return found
 
     @cached_property
@@ -361,6 +360,24 @@ def check_config(path: Path, config: Any, fix: str) -> bool:
     """
     _checked(path, lambda: check_plain(Config, config), fix)
     return check_seal(path, config, fix)
+
+
+def read_metrics(folder: Path, config: dict[str, Any], schema: type) -> dict[str, Any]:
+    """The content of `metrics.json` of a run, or of several.
+
+    Args:
+        folder: that holds it.
+        config: the content of the sealed file beside it.
+        schema: of the content, for `check_plain`.
+
+    Raises:
+        InputError: the file is damaged, or of another run.
+    """
+    path = folder / METRICS
+    check_file(path, config, RESTORE)
+    found = read_json(path, fix=TRAIN_AGAIN)
+    _checked(path, lambda: check_plain(schema, found))
+    return found
 
 
 def _checked(path: Path, check: Callable[[], Any], fix: str = TRAIN_AGAIN) -> None:

@@ -17,7 +17,7 @@ from keras_vit.data.origin import COLUMNS, IMAGES, content_hash
 from keras_vit.data.reading import ReadImages
 from keras_vit.data.split import Split
 from keras_vit.errors import InputError
-from keras_vit.runs.schema import UNLABELED, UNREADABLE, check_rows, read_table
+from keras_vit.runs.schema import UNLABELED, UNREADABLE, check_rows
 from keras_vit.text import shown
 
 NAMED = 5
@@ -264,7 +264,7 @@ def read_record(folder: Path, class_names: Sequence[str]) -> ImageRecord | None:
     if not path.exists():
         return None
     try:
-        rows = read_table(path)
+        rows = files.read_table(path)
         check_rows(rows, tuple(class_names))
     except InputError as error:
         raise InputError(f"{path} is damaged ({error}): restore it, or train the run again.") from error

@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_vit import files
 from keras_vit.errors import InputError
-from keras_vit.runs.schema import read_table
 from keras_vit.text import shown
 
 OUT_OF_FOLD = "out_of_fold.csv"
@@ -59,7 +58,7 @@ def read_answers(
     """
     number_of = {shown(name): i for i, name in enumerate(class_names)}
     try:
-        rows = read_table(path)
+        rows = files.read_table(path)
         labels = np.array([number_of[row["label"]] for row in rows], np.int64)
         found = [[float(row[shown(PREFIX + name)]) for name in class_names] for row in rows]
     except (InputError, KeyError, ValueError) as error:

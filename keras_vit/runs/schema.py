@@ -1,6 +1,5 @@
 """What the files of a run hold: one schema per file, checked where the file is read."""
 
-import csv
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +9,7 @@ from pydantic import Field, model_validator
 from keras_vit.data.image_set import SPLIT_PARTS
 from keras_vit.errors import InputError
 from keras_vit.evaluation.ood import FITTED_ON
-from keras_vit.files import read_csv
+from keras_vit.files import read_table
 from keras_vit.text import shown
 from keras_vit.validation import Count, Record, Seed, check_plain
 
@@ -292,23 +291,6 @@ def check_history(path: Path, last_epoch: int) -> None:
         raise InputError(f"a cell is not a number ({error})") from None
     if epochs != list(range(1, last_epoch + 1)):
         raise InputError(f"it does not have one row for each of {last_epoch} epochs")
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file.
-
-    Raises:
-        InputError: half a sentence that says why it cannot be read.
-    """
-    try:
-        rows = read_csv(path)
-    except OSError as error:
-        raise InputError(f"it cannot be read: {error.strerror}") from error
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"it is not a CSV file: {error}") from error
-    if any(len(row) < len(rows[0]) for row in rows):
-        raise InputError("a row has fewer cells than another")
-    return rows
 
 
 def check_rows(rows: list[dict[str, str]], class_names: tuple[str, ...]) -> None:

@@ -166,21 +166,12 @@ def _split(
 ) -> Split:
     if record is not None:
         return record.split(config.merge_validation)
-    if config.folds is not None and config.fold is not None:
-        return fold_split(
-            image_set,
-            folds=config.folds,
-            fold=config.fold,
-            seed=config.seed,
-            validation_fraction=config.validation_fraction,
-            merge_validation=config.merge_validation,
-            alike=alike,
-        )
-    return split_image_set(
-        image_set,
+    settings: dict[str, Any] = dict(
         seed=config.seed,
-        test_fraction=config.test_fraction,
         validation_fraction=config.validation_fraction,
         merge_validation=config.merge_validation,
         alike=alike,
     )
+    if config.folds is not None and config.fold is not None:
+        return fold_split(image_set, folds=config.folds, fold=config.fold, **settings)
+    return split_image_set(image_set, test_fraction=config.test_fraction, **settings)

@@ -1,6 +1,5 @@
 """The `images.csv` of a run or a search as a source: the same images, labels and parts again."""
 
-import csv
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.origin import COLUMNS, IMAGES, content_hash, find_root
 from keras_vit.data.sources.tables.entries import TableOptions, in_words, some
 from keras_vit.errors import InputError
-from keras_vit.files import read_csv, read_json
+from keras_vit.files import read_json, read_table
 from keras_vit.text import shown
 
 CONFIGS = ("config.json", "search.json")
@@ -93,16 +92,14 @@ def read_own(
 def _rows(path: Path) -> list[dict[str, str]]:
     fix = "restore it, or train the run again"
     try:
-        rows = read_csv(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): {fix}.") from error
-    except (ValueError, csv.Error) as error:
+        rows = read_table(path)
+    except InputError as error:
         raise InputError(f"{path} is damaged ({error}): {fix}.") from error
     if not rows or tuple(rows[0]) != COLUMNS:
         raise InputError(f"{path} is damaged, it does not have the columns {', '.join(COLUMNS)}: {fix}.")
     for number, row in enumerate(rows, 2):
         allowed = (*SPLIT_PARTS, "unlabeled", "unreadable")
-        if len(row) < len(COLUMNS) or row["part"] not in allowed:
+        if row["part"] not in allowed:
             raise InputError(
                 f"{path} is damaged in line {number}, its part is not one of {', '.join(allowed)}: {fix}."
             )
