@@ -3,13 +3,14 @@
 import contextlib
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
 
-from keras_vit.cli.figures import accuracy_in_words
+from keras_vit.cli.figures import figures_in_words
 from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_trust
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
@@ -69,7 +70,13 @@ class Evaluate:
         for note in found["notes"]:
             say(note)
         how = ", mean over mirror images" if self.flips_at_test else ""
-        say(f"{found['source']}: accuracy {accuracy_in_words(found)}{how}")
+        several = "micro_f1" in found
+        say(f"{found['source']}: {'' if several else 'accuracy '}{figures_in_words(found)}{how}")
+        if several:
+            say(*label_table(found["per_class"]))
+            if self.corruptions:
+                _say_corruptions(found["corruptions"])
+            return
         width = max(len(shown(row["name"])) for row in found["per_class"])
         say(f"{'class':{width}}  precision  recall      F1  images")
         for row in found["per_class"]:
@@ -78,6 +85,19 @@ class Evaluate:
         say(*lines_of_trust(found[SETS], found[REFERRAL]))
         if self.corruptions:
             _say_corruptions(found["corruptions"])
+
+
+def label_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The figures of several labels as lines."""
+    width = max(5, *(len(shown(row["name"])) for row in rows))
+    columns = ("average_precision", "precision", "recall", "f1", "threshold")
+    lines = [f"{'label':{width}}       AP  precision  recall      F1  threshold  images"]
+    for row in rows:
+        ap, precision, recall, f1, threshold = (_share(row[key]) for key in columns)
+        lines.append(
+            f"{shown(row['name']):{width}} {ap}   {precision}{recall}{f1}   {threshold} {row['support']:7}"
+        )
+    return lines
 
 
 def _share(value: float | None) -> str:

@@ -3,6 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from keras_vit.evaluation.labels import THRESHOLDS, labels_in_words, thresholds_in_words
+
+
+def figures_in_words(found: Mapping[str, Any]) -> str:
+    """The figures of a model in a line: its accuracy, or those of several labels.
+
+    Args:
+        found: what `classification_metrics` or `keras_vit.evaluation.labels.label_metrics` gives.
+    """
+    return labels_in_words(found) if "macro_f1" in found and "micro_f1" in found else accuracy_in_words(found)
+
 
 def accuracy_in_words(found: Mapping[str, Any]) -> str:
     """`"83.3% (300 of 360; 95 % interval 79.1% to 86.8%)"`
@@ -15,3 +26,11 @@ def accuracy_in_words(found: Mapping[str, Any]) -> str:
         f"{found['accuracy']:.1%} ({found['correct']} of {found['images']}; "
         f"95 % interval {low:.1%} to {high:.1%})"
     )
+
+
+def lines_of_labels(metrics: Mapping[str, Any]) -> list[str]:
+    """What `metrics.json` says of the thresholds of several labels, as lines; none for one class per image."""
+    if THRESHOLDS not in metrics:
+        return []
+    line = thresholds_in_words(metrics[THRESHOLDS])
+    return [line] if line else []

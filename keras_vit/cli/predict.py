@@ -3,17 +3,20 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from keras_vit.data.targets import names_as_json
 from keras_vit.errors import InputError
 from keras_vit.files import write_csv
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
 from keras_vit.process.exit_codes import FAILED, FINE
+from keras_vit.runs.out_of_fold import PREFIX
 from keras_vit.text import say, shown
 
 if TYPE_CHECKING:
@@ -84,7 +87,7 @@ class Predict:
             for _ in write_pictures(run.explanations(self.images), heatmaps, heatmap_png, "--heatmap"):
                 pass
         if self.csv is not None:
-            write_csv(self.csv, [_row(item) for item in found])
+            write_csv(self.csv, [_row(item, run.class_names, run.several) for item in found])
         if self.json:
             say(json.dumps([dataclasses.asdict(item) for item in found]))
         else:
@@ -104,6 +107,10 @@ def _check_new(path: Path) -> None:
 
 def _answer(item: "Prediction") -> str:
     rejected = "  rejected: unlike the training images" if item.reject else ""
+    if item.labels is not None:
+        named = ", ".join(f"{name} {item.probabilities[name]:.1%}" for name in item.labels)
+        likeliest = f"no label (likeliest {item.label} {item.confidence:.1%})"
+        return f"{named or likeliest}{rejected}"
     return f"{item.label}  {item.confidence:.1%}{_possible(item)}{rejected}"
 
 
@@ -117,8 +124,18 @@ def _possible(item: "Prediction") -> str:
     return f"  set: {', '.join(item.prediction_set) or 'empty'}{refer}"
 
 
-def _row(item: "Prediction") -> dict[str, Any]:
-    """A row of the table; cells of what is not known are empty. The set is a JSON list."""
+def _row(item: "Prediction", class_names: Sequence[str], several: bool) -> dict[str, Any]:
+    """A row of the table; cells of what is not known are empty. Sets and several labels are JSON lists."""
+    if several:
+        labels = None if item.labels is None else names_as_json(item.labels)
+        probabilities = {PREFIX + name: item.probabilities.get(name) for name in class_names}
+        return {
+            "image": item.image,
+            "labels": labels,
+            **probabilities,
+            "reject": int(item.reject),
+            "error": item.error,
+        }
     names = item.prediction_set
     return {
         "image": item.image,

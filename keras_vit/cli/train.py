@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_vit.cli.figures import accuracy_in_words
+from keras_vit.cli.figures import figures_in_words, lines_of_labels
 from keras_vit.cli.options import option_group
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.evaluation.labels import AVERAGES
 from keras_vit.evaluation.repeats import mean_in_words
 from keras_vit.evaluation.trust import lines_of_run
 from keras_vit.model.config import ViTConfig
@@ -98,14 +99,16 @@ class Train:
         if self.json:
             answer: dict[str, Any] = {"run": str(run.path), "report": str(run.path / "report.html")}
             for name, found in (("best", best), ("last", last)):
-                answer[name] = {key: found[key] for key in ("epoch", "accuracy", "accuracy_interval")}
+                shown = ("epoch", "accuracy", "accuracy_interval", *AVERAGES)
+                answer[name] = {key: found[key] for key in shown if key in found}
             if "warning" in run.metrics:
                 answer = {"warning": run.metrics["warning"], **answer}
             say(json.dumps(answer))
             return
         for name, found in (("best by validation", best), ("last", last)):
-            say(f"test accuracy, {name + ' epoch':24} {found['epoch']:4}: {accuracy_in_words(found)}")
-        say(*lines_of_run(run.metrics))
+            what = "test figures" if run.several else "test accuracy"
+            say(f"{what}, {name + ' epoch':24} {found['epoch']:4}: {figures_in_words(found)}")
+        say(*lines_of_run(run.metrics), *lines_of_labels(run.metrics))
         say(f"report: {run.path / 'report.html'}")
 
     def _say_several(self, runs: "Ensemble") -> None:

@@ -13,6 +13,7 @@ from keras_vit.data.pixel_range import choose_range
 from keras_vit.data.probe import ImageInfo
 from keras_vit.data.reading import ReadImages, read_images
 from keras_vit.data.split import Split, SplitDuplicates, split_image_set
+from keras_vit.data.targets import counts_of, same_labels
 from keras_vit.errors import InputError
 from keras_vit.text import shown
 
@@ -68,6 +69,8 @@ class Audit:
         label_conflicts: groups of exact duplicates that are in more than one class.
         imbalance: the number of images of the largest class divided by that of the smallest; infinite if a
             class is empty.
+        without_labels: how many images have none of several labels; `None` where each has one class. Then
+            `classes` counts the images with each label, and conflicts are other sets of labels.
         notes: what is not used or was converted when the source was read, one line each. `str(audit)` leaves
             them out, since `load_image_set` has said them.
     """
@@ -90,12 +93,15 @@ class Audit:
     leaks: tuple[DuplicatePair, ...]
     label_conflicts: tuple[tuple[str, ...], ...]
     imbalance: float
+    without_labels: int | None = None
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
         """The audit as dicts, lists, texts and numbers; an infinite imbalance becomes `None`."""
         plain = asdict(self)
         plain["imbalance"] = self.imbalance if np.isfinite(self.imbalance) else None
+        if self.without_labels is None:
+            del plain["without_labels"]
         for key, value in plain.items():
             if isinstance(value, tuple):
                 plain[key] = [list(item) if isinstance(item, tuple) else item for item in value]
@@ -107,11 +113,14 @@ class Audit:
     def _head(self) -> Iterator[str]:
         parts = [part for part in ("all", *SPLIT_PARTS) if any(part in row for row in self.classes.values())]
         width = max(len("class"), *(len(name) for name in self.classes))
-        yield f"{self.source}: {self.images:,} images, {len(self.classes)} classes"
-        yield f"  {'class':{width}}" + "".join(f"{part:>12}" for part in parts)
+        thing, things = ("class", "classes") if self.without_labels is None else ("label", "labels")
+        yield f"{self.source}: {self.images:,} images, {len(self.classes)} {things}"
+        yield f"  {thing:{width}}" + "".join(f"{part:>12}" for part in parts)
         for name, row in self.classes.items():
             yield f"  {name:{width}}" + "".join(f"{row.get(part, 0):>12,}" for part in parts)
-        yield f"  largest class / smallest class: {self.imbalance:.3g}"
+        if self.without_labels is not None:
+            yield f"  images without a label: {self.without_labels:,}"
+        yield f"  largest {thing} / smallest {thing}: {self.imbalance:.3g}"
         if self.sizes:
             yield "  sizes (height x width): " + ", ".join(f"{k} ({n:,})" for k, n in self.sizes.items())
         if len(self.sizes) > 1:
@@ -134,7 +143,8 @@ class Audit:
         yield f"  exact duplicates: {_groups(len(self.exact_duplicates))}"
         yield from _some(" = ".join(group) for group in self.exact_duplicates)
         if self.label_conflicts:
-            yield f"  of these in more than one class: {_groups(len(self.label_conflicts))}"
+            which = "in more than one class" if self.without_labels is None else "with other labels"
+            yield f"  of these {which}: {_groups(len(self.label_conflicts))}"
             yield from _some(" = ".join(group) for group in self.label_conflicts)
         found = self.near_duplicates_found
         pairs = f"{found:,} pair{'s' * (found > 1)}" if found else "none"
@@ -174,7 +184,7 @@ def audit_images(
     parts = _parts(image_set, split)
     good = [info for info in images.infos if info is not None]
     groups, near = duplicates.exact, _near(image_set, duplicates, parts)
-    counts = np.bincount(image_set.labels, minlength=len(image_set.class_names)).tolist()
+    counts = counts_of(image_set.labels, len(image_set.class_names)).tolist()
     sizes = Counter(f"{info.height} x {info.width}" for info in good)
     kinds = Counter(map(_kind_in_words, good))
     across = [pair for group in groups for pair in _across(image_set, group, parts)]
@@ -207,8 +217,9 @@ def audit_images(
         near_duplicates_found=duplicates.near_found,
         near_duplicates_skipped=duplicates.near_skipped,
         leaks=(*across, *(pair for pair in near if pair.first_part != pair.second_part)),
-        label_conflicts=_names(image_set, [g for g in groups if len({image_set.labels[i] for i in g}) > 1]),
+        label_conflicts=_names(image_set, [g for g in groups if not same_labels(image_set.labels, g)]),
         imbalance=max(counts) / min(counts) if min(counts) else float("inf"),
+        without_labels=int((~image_set.labels.any(axis=1)).sum()) if image_set.several else None,
         notes=image_set.notes,
     )
 
@@ -283,11 +294,12 @@ def _classes(image_set: ImageSet, parts: tuple[str | None, ...]) -> dict[str, di
         if part in parts:
             for row in classes.values():
                 row[part] = 0
-    for label, part_of_image in zip(image_set.labels, parts, strict=True):
-        row = classes[image_set.class_names[label]]
-        row["all"] += 1
-        if part_of_image is not None:
-            row[part_of_image] += 1
+    of_part, number = np.array([part or "" for part in parts]), len(image_set.class_names)
+    for part in ("all", *SPLIT_PARTS):
+        labels = image_set.labels if part == "all" else image_set.labels[of_part == part]
+        for row, count in zip(classes.values(), counts_of(labels, number).tolist(), strict=True):
+            if part in row:
+                row[part] = count
     return classes
 
 

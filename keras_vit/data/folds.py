@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 
 from keras_vit.data.image_set import ImageSet
-from keras_vit.data.split import TRIES, Split, joined, single_where_few, split_image_set
+from keras_vit.data.label_split import stratify
+from keras_vit.data.split import TRIES, Split, joined, single_where_few, split_image_set, units_of
 from keras_vit.errors import InputError
 
 
@@ -58,6 +59,8 @@ def fold_of_each(image_set: ImageSet, folds: int, seed: int, alike: np.ndarray |
             "image once: put all images into one folder per class, or omit --folds; --seeds keeps the parts."
         )
     labels, groups = image_set.labels, None
+    if image_set.several:
+        return _folds_of_labels(image_set, folds, seed, units_of(image_set, alike))
     if image_set.groups is not None:
         groups = joined(image_set.groups, alike)
     elif alike is not None:
@@ -74,6 +77,28 @@ def fold_of_each(image_set: ImageSet, folds: int, seed: int, alike: np.ndarray |
     raise InputError(
         f"The groups of {image_set.source} leave one of {folds} folds without images of a class in every "
         "order that was tried: give fewer folds, or use smaller groups."
+    )
+
+
+def _folds_of_labels(image_set: ImageSet, folds: int, seed: int, units: np.ndarray) -> np.ndarray:
+    """`fold_of_each` of images with several labels: each label has the same share in each fold."""
+    for name, column in zip(image_set.class_names, image_set.labels.T, strict=True):
+        count = len(np.unique(units[column == 1]))
+        if count < 2:
+            raise InputError(
+                f'The label "{name}" has {count} image{"s" * (count != 1)} or group of images in '
+                f"{image_set.source}, and with --folds {folds} the fold that is tested on it would have none "
+                "to learn from: add images, or remove the label."
+            )
+    for attempt in range(TRIES):
+        order = (seed + attempt * 1_000_003) % 2**32
+        found = 1 + stratify(image_set.labels, units, [1 / folds] * folds, order)
+        others = [image_set.labels[found != fold].any(axis=0).all() for fold in range(1, folds + 1)]
+        if all(others) and len(np.unique(found)) == folds:
+            return found
+    raise InputError(
+        f"The groups of {image_set.source} leave one of {folds} folds without images, or a label without "
+        "training images, in every order that was tried: give fewer folds, or use smaller groups."
     )
 
 

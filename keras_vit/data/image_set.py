@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vit.data.class_names import same_names
+from keras_vit.data.targets import is_several
 
 Image = Path | bytes | np.ndarray
 """A file, its encoded bytes, or pixels: uint8 (height, width, channels), or float32 if they are prepared."""
@@ -29,7 +30,8 @@ class ImageSet:
         class_names: one name per class; the label is the position in this tuple.
         images: one per label, all of one kind (see `Image`); arrays of one size.
         names: one per label, unique: what messages and reports call the image (`"scratches/7.jpg"`).
-        labels: int64 (n,).
+        labels: int64 (n,), or where an image may have several, or none, uint8 (n, classes): see
+            `keras_vit.data.targets`.
         parts: for a source with its own split, one of `"train"`, `"validation"`, `"test"` per image; `None`
             if the split is still to be drawn.
         notes: what the user must know of how the source was read, one line each.
@@ -75,6 +77,11 @@ class ImageSet:
         """The image at a position as its source has it, not prepared for a model."""
         return (self.images if self.originals is None else self.originals)[index]
 
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return is_several(self.labels)
+
     def fingerprint(self) -> str:
         """A hash of classes, names and labels: equal for the same images in the same order."""
         words = "\n".join([*self.class_names, *self.names, *map(str, self.labels)])
@@ -93,6 +100,8 @@ class ImageSet:
             An image set whose images are ordered by part and class, and as before in each class.
         """
         known = same_names(self.class_names, class_names)
+        if self.several:
+            return self._labels_in_classes(class_names, known)
         found = [self.class_names[label] for label in np.unique(self.labels)]
         names = list(class_names) + [name for name in found if name not in known]
         named = [known.get(name, name) for name in self.class_names]
@@ -101,6 +110,15 @@ class ImageSet:
         part = [SPLIT_PARTS.index(name) for name in self.parts or ["train"] * len(self)]
         ordered = self.take(np.lexsort((labels, part)))
         return replace(ordered, class_names=tuple(names), labels=place[ordered.labels])
+
+    def _labels_in_classes(self, class_names: Sequence[str], known: Mapping[str, str]) -> "ImageSet":
+        found = [name for name, has in zip(self.class_names, self.labels.any(axis=0), strict=True) if has]
+        names = list(class_names) + [name for name in found if name not in known]
+        labels = np.zeros((len(self), len(names)), np.uint8)
+        for i, name in enumerate(self.class_names):
+            if known.get(name, name) in names:
+                labels[:, names.index(known.get(name, name))] |= self.labels[:, i]
+        return replace(self, class_names=tuple(names), labels=labels)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The image set of these positions, in this order."""

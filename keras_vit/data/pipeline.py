@@ -19,6 +19,7 @@ from keras_vit.data.preprocess import Aspect, Preprocessing, scale_pixels
 from keras_vit.data.source import is_prepared, make_source
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
+from keras_vit.data.targets import targets_of
 from keras_vit.errors import InputError
 from keras_vit.text import say
 
@@ -100,8 +101,17 @@ class ImageData:
         return self.batches("test")
 
     def labels(self, part: Part) -> np.ndarray:
-        """Labels of one part: int64 (n,)."""
+        """Labels of one part: int64 (n,), or uint8 (n, classes) where an image may have several."""
         return self.image_set.labels[getattr(self.split, part)]
+
+    def targets(self, part: Part) -> np.ndarray:
+        """What the model is to answer for one part: float32 (n, classes) of 0 and 1."""
+        return targets_of(self.labels(part), self.num_classes)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.image_set.several
 
     @property
     def image_weights(self) -> np.ndarray | None:
@@ -152,7 +162,7 @@ class ImageData:
             num_processes: processes that share each batch; the batch size must be a multiple of it.
 
         Returns:
-            tf.data.Dataset of scaled images (batch / num_processes, h, w, c) and one-hot labels
+            tf.data.Dataset of scaled images (batch / num_processes, h, w, c) and labels of 0 and 1
             (batch / num_processes, classes); with weights of classes or images, also that of each image.
 
         Raises:
@@ -172,7 +182,7 @@ class ImageData:
             make_augment(self.augmentation, self.image_shape),
             self.augmentation.corrupted_copies,
         )
-        labels = tf.one_hot(self.labels("train"), len(self.class_names))
+        labels = tf.constant(self.targets("train"))
         weights = None if self.class_weights is None else tf.constant(self.class_weights, tf.float32)
         of_image = None if self.image_weights is None else tf.constant(self.image_weights, tf.float32)
         count, batch_size, steps = len(self.split.train), self.batch_size, self.steps_per_epoch
@@ -225,11 +235,11 @@ class ImageData:
         return other
 
     def batches(self, part: Part) -> "tf.data.Dataset":
-        """All images of one part, each once, in order, with one-hot labels."""
+        """All images of one part, each once, in order, with labels of 0 and 1."""
         import tensorflow as tf
 
         images = self.image_set.take(getattr(self.split, part)).images
-        labels = tf.one_hot(self.labels(part), len(self.class_names))
+        labels = tf.constant(self.targets(part))
         pixels = pixel_dataset(images, self.preprocessing)
         pixels = pixels.map(lambda image: scale_pixels(image, self.preprocessing))
         dataset = tf.data.Dataset.zip(pixels, tf.data.Dataset.from_tensor_slices(labels))

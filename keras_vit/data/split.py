@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_vit.data import label_split
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.near_duplicates import connected
+from keras_vit.data.targets import counts_of
 from keras_vit.errors import InputError
 
 SplitDuplicates = Literal["together", "keep"]
@@ -90,6 +92,9 @@ def split_image_set(
     folds as come nearest to the fraction; of these the one whose share of each class is nearest to it.
     Images that are alike join their groups.
 
+    Where images have several labels, `label_split.stratify` gives each label the same share in each part;
+    images that are alike, and those of a group, stay together.
+
     An image set that comes with parts keeps them; a part that it lacks is drawn from its train part.
 
     Args:
@@ -149,6 +154,8 @@ def crossing(split: Split, groups: np.ndarray | Sequence[str]) -> int:
 def _drawer(image_set: ImageSet, pool: np.ndarray, jobs: int, alike: np.ndarray | None) -> Callable:
     """The function (pool, fraction, keep, seed) -> (rest, drawn) for images with or without groups."""
     labels = image_set.labels
+    if image_set.several:
+        return partial(_draw_labels, image_set, units_of(image_set, alike))
     if image_set.groups is None:
         if alike is None:
             return partial(_draw, labels)
@@ -170,6 +177,23 @@ def joined(groups: Sequence[str], alike: np.ndarray | None) -> np.ndarray:
     component = connected(len(number), np.concatenate(edges))
     np.minimum.at(lowest, component, number)
     return lowest[component]
+
+
+def units_of(image_set: ImageSet, alike: np.ndarray | None) -> np.ndarray:
+    """What stays in one part: the group, the images that are alike, or the image: int64 (n,)."""
+    if image_set.groups is not None:
+        return joined(image_set.groups, alike)
+    return np.arange(len(image_set)) if alike is None else first_places(alike)
+
+
+def _draw_labels(image_set, units, pool, fraction, keep, seed):
+    try:
+        return label_split.draw(image_set.labels, units, pool, fraction, keep, seed)
+    except InputError as error:
+        raise InputError(
+            f"{image_set.source} cannot be split: {error}. Use smaller groups, or give the split in a table's "
+            "column part."
+        ) from None
 
 
 def first_places(values: np.ndarray) -> np.ndarray:
@@ -275,7 +299,11 @@ def _check_groups(image_set, groups, pool, jobs):
 
 def _check_class_sizes(image_set, train, draw_test, draw_validation):
     jobs = ["training"] + ["validation"] * draw_validation + ["test"] * draw_test
-    counts = np.bincount(image_set.labels[train], minlength=len(image_set.class_names)).tolist()
+    counts = counts_of(image_set.labels[train], len(image_set.class_names)).tolist()
+    if image_set.several:  # of a label that few images have, some parts have none
+        if len(train) < len(jobs):
+            raise InputError(f"{image_set.source} has {len(train)} images: give more, or omit a part.")
+        jobs = jobs[:1]
     for name, count in zip(image_set.class_names, counts, strict=True):
         if count < len(jobs):
             each = " and ".join([", ".join(jobs[:-1]), jobs[-1]]) if len(jobs) > 1 else jobs[0]

@@ -261,7 +261,9 @@ def lines_of_trust(sets: Mapping[str, Any] | None, referral: Mapping[str, Any] |
 
 def lines_of_run(metrics: Mapping[str, Any]) -> list[str]:
     """What `metrics.json` says of sets and referral on the test images, as lines."""
-    sets, referral = metrics[SETS], metrics.get(REFERRAL)
+    sets, referral = metrics.get(SETS), metrics.get(REFERRAL)
+    if sets is None:
+        return []  # several labels, or an earlier version
     if referral is None:
         return [f"no prediction sets: {sets['fitted_on'].removeprefix('nothing: ')}"]
     lines = [

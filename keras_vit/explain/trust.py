@@ -11,6 +11,7 @@ from keras_vit.data.image_set import Image, evenly
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import Preprocessing, scale_pixels
 from keras_vit.evaluation.calibration import softmax
+from keras_vit.evaluation.labels import sigmoid
 from keras_vit.explain.inside import Inside
 from keras_vit.explain.maps import maps_of
 
@@ -23,15 +24,25 @@ Probabilities = Callable[[np.ndarray], np.ndarray]
 """From prepared images (n, height, width, channels) in 0..255 to (n, classes)."""
 
 
-def probabilities_of(vit: "ViT", preprocessing: Preprocessing, temperature: float) -> Probabilities:
-    """From prepared images to calibrated probabilities, in batches of one size."""
+def probabilities_of(
+    vit: "ViT", preprocessing: Preprocessing, temperature: float, several: bool = False
+) -> Probabilities:
+    """From prepared images to calibrated probabilities, in batches of one size.
+
+    Args:
+        vit: the model.
+        preprocessing: of its images.
+        temperature: the logits are divided by it.
+        several: whether an image may have several labels: each probability is then one by itself.
+    """
+    answer = sigmoid if several else softmax
     # On TensorFlow a first `predict_on_batch` compiles for seconds.
     eager = keras.backend.backend() == "tensorflow"
 
     def found(images: np.ndarray) -> np.ndarray:
         scaled = np.asarray(scale_pixels(images, preprocessing), np.float32)
         logits = vit(scaled, training=False) if eager else vit.predict_on_batch(scaled)
-        return softmax(np.asarray(keras.ops.convert_to_numpy(logits), np.float64) / temperature)
+        return answer(np.asarray(keras.ops.convert_to_numpy(logits), np.float64) / temperature)
 
     return found
 

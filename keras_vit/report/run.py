@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit.evaluation.labels import SEVERAL, TASK
 from keras_vit.evaluation.selective import least_percent, least_referred
 from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_run
 from keras_vit.model.weights.describe import told_in_words
-from keras_vit.report import explanation, findings, set_plots
+from keras_vit.report import explanation, findings, labels, set_plots
 from keras_vit.report import run_plots as plots
 from keras_vit.report.kit import BLUE, ORANGE, decimal, groups, name_of, picture, render, shape, words
 
@@ -73,8 +74,11 @@ def render_report(
         raise ValueError(
             f"mistake_images must be one per mistake, {len(mistakes)}. Received: {len(mistake_images)}"
         )
-    matrix = metrics["best"]["confusion_matrix"]
-    many = len(matrix) > MATRIX_WITH_NUMBERS
+    pictures = [(one, picture(pixels)) for one, pixels in zip(mistakes, mistake_images, strict=True)]
+    if metrics.get(TASK) == SEVERAL:
+        by_task: dict[str, Any] = labels.parts(metrics, pictures)
+    else:
+        by_task = _parts_of_classes(metrics)
     return render(
         "run",
         config=config,
@@ -89,26 +93,34 @@ def render_report(
         unlabeled=metrics.get("unlabeled"),
         weights=weights_rows(config.get("weights")),
         chosen=calibration["validation_images"] > 0,
-        most_frequent=max(row["support"] for row in metrics["best"]["per_class"]) / metrics["best"]["images"],
         settings=settings(config),
         curves=None if metrics.get("probe") else learning_curves(history, metrics["best"]["epoch"]),
-        cells=None if many else cell_styles(matrix),
-        confusion_map=plots.confusion_map(matrix) if many else None,
-        confusions=frequent_confusions(matrix),
+        **by_task,
         reliability=[
             (title, calibration[f"ece_{when}"], plots.reliability(title, calibration[f"reliability_{when}"]))
             for when, title in RELIABILITY[: 2 if fitted else 1]
         ],
-        mistakes=[
-            (mistake, picture(pixels)) for mistake, pixels in zip(mistakes, mistake_images, strict=True)
-        ],
+        mistakes=pictures,
         layer_table=layer_table,
         audit=findings.rows(audit) if audit else None,
         warnings=findings.warnings(audit, metrics["best"]["images"]),
         listed=LISTED,
-        many=many,
         explained=explanation.parts(explained) if explained else None,
     )
+
+
+def _parts_of_classes(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of one class per image alone."""
+    best, matrix = metrics["best"], metrics["best"]["confusion_matrix"]
+    many = len(matrix) > MATRIX_WITH_NUMBERS
+    return {
+        "labels": False,
+        "most_frequent": max(row["support"] for row in best["per_class"]) / best["images"],
+        "cells": None if many else cell_styles(matrix),
+        "confusion_map": plots.confusion_map(matrix) if many else None,
+        "confusions": frequent_confusions(matrix),
+        "many": many,
+    }
 
 
 def hand_over(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,9 +161,11 @@ def weights_rows(weights: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 def learning_curves(history: Mapping[str, Sequence[float]], best_epoch: int) -> list[tuple[str, str]]:
     """The loss and the accuracy as (alternative text, data URI), if the history has them."""
     named = [k for k in history if k.endswith("accuracy") and not k.startswith("val_")]
-    accuracy = "accuracy" if "accuracy" in named else next(iter(named), "accuracy")
+    figure, titled = "accuracy" if "accuracy" in named else next(iter(named), "accuracy"), "Accuracy"
+    if "average_precision" in history:
+        figure, titled = "average_precision", "Mean average precision"
     drawn = []
-    for key, title, in_percent in (("loss", "Loss", False), (accuracy, "Accuracy", True)):
+    for key, title, in_percent in (("loss", "Loss", False), (figure, titled, True)):
         train, validation = finite(history.get(key, ())), finite(history.get(f"val_{key}", ()))
         if len(train) or len(validation):
             described = "; ".join(

@@ -12,6 +12,7 @@ from keras_vit.data.pipeline import fits_in_memory, pixel_dataset, read_pixels, 
 from keras_vit.data.preprocess import HIGHEST, LOWEST, Preprocessing, scale_pixels
 from keras_vit.evaluation.ood import OODDetector
 from keras_vit.evaluation.prediction_sets import PredictionSets
+from keras_vit.runs.label_outputs import label_outputs
 from keras_vit.runs.ood_distance import OODDistance, ood_distance
 from keras_vit.runs.ood_features import ood_features
 from keras_vit.runs.set_outputs import set_outputs
@@ -54,6 +55,7 @@ def answer_model(
     preprocessing: Preprocessing,
     flips: bool = False,
     sets: PredictionSets | None = None,
+    thresholds: np.ndarray | None = None,
 ) -> keras.Model:
     """What a run answers about images, as one functional model on the weights of its ViT.
 
@@ -66,6 +68,8 @@ def answer_model(
             down, and both. This takes four times as long. The temperature divides the mean; the other
             outputs are those of the image as it is.
         sets: which classes an image may be; `None` where the run has learned no thresholds.
+        thresholds: of images with several labels, float32 (classes,), the probability from which on an image
+            has a label; `None` for one class per image.
 
     Returns:
         A `keras.Model` from prepared pixels (batch, height, width, channels) in 0..255 to a dict:
@@ -84,6 +88,13 @@ def answer_model(
           `reject` is 1 for the pixels or probabilities;
         - `refer` int32 (batch,), 1 where a person should look at the image; 1 for such pixels, too;
         - `log_odds` float32 (batch, classes), what decides both.
+
+        With `thresholds`, each of the `probabilities` is one by itself, `label` is the likeliest label, and
+        there are also:
+
+        - `labels` int32 (batch, classes), 1 for each label of the image; all 0 where `reject` is 1 for the
+          pixels or probabilities;
+        - `thresholds` float32 (batch, classes), from which probability on an image has a label.
     """
     features = model.extractor("features").output
     outputs = [features, model.output, *([ood_features(model).output] if rejection else [])]
@@ -97,7 +108,7 @@ def answer_model(
         logits = ops.mean(by_flip(logits), axis=0)
         features, *judged = (by_flip(values)[0] for values in (features, *judged))
     logits = logits / temperature
-    probabilities = ops.softmax(logits)
+    probabilities = ops.softmax(logits) if thresholds is None else ops.sigmoid(logits)
     # The ReLU of a conv stem turns NaN into 0, so the pixels are checked too.
     usable = ops.isfinite(ops.sum(images, axis=(1, 2, 3))) & ops.isfinite(ops.sum(probabilities, axis=-1))
     usable &= ops.min(images, axis=(1, 2, 3)) >= LOWEST
@@ -117,6 +128,8 @@ def answer_model(
     }
     if sets is not None:
         answers |= set_outputs(logits, usable, sets)
+    if thresholds is not None:
+        answers |= label_outputs(probabilities, usable, thresholds)
     return keras.Model(images, answers, name="answers")
 
 

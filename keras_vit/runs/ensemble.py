@@ -69,6 +69,11 @@ class Ensemble:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.config["class_names"])
 
+    @property
+    def several(self) -> bool:
+        """Whether images may have several labels, or none."""
+        return self.runs[0].several
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The content of `metrics.json`: see `keras_vit.evaluation.repeats.judge_repeats`.

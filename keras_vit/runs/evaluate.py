@@ -1,5 +1,6 @@
 """Judges a finished run again, on its own test images or on other images."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,9 @@ from keras_vit.data.pipeline import counts_by_part
 from keras_vit.data.reading import ReadImages, read_images
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
+from keras_vit.data.targets import as_several
 from keras_vit.errors import InputError
+from keras_vit.evaluation.labels import label_metrics
 from keras_vit.evaluation.metrics import classification_metrics
 from keras_vit.evaluation.trust import REFERRAL, SETS, referral_figures, set_figures, with_risk
 from keras_vit.runs.answer import answer_images
@@ -85,8 +88,7 @@ def evaluate(
     run = run.accepting(accept_risk)
     judged = judged_images(run, data, leave_out_known, **how_read)
     image_set = judged.images
-    label_of = {name: i for i, name in enumerate(run.class_names)}
-    labels = np.array([label_of[image_set.class_names[label]] for label in image_set.labels])
+    labels = image_set.labels
     answers = answer_images(run.answers(flips), image_set.images, run.preprocessing)
     _require_finite(run, image_set, answers["probabilities"])
     notes, more = list(judged.notes), {}
@@ -99,10 +101,28 @@ def evaluate(
         "flips_at_test": flips,
         "notes": notes,
         "known_images": judged.known,
-        **classification_metrics(labels, answers["probabilities"], run.class_names),
+        **figures(run, labels, answers["probabilities"]),
         **_trust(run, labels, answers),
         **more,
     }
+
+
+def figures(
+    run: Run | Ensemble, labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray | None = None
+) -> dict[str, Any]:
+    """What the answers of a run are worth, of one class per image or of several labels.
+
+    Args:
+        run: the run, or several.
+        labels: of the images.
+        probabilities: (n, classes).
+        thresholds: (classes,), instead of those of the run.
+    """
+    if not run.several:
+        return classification_metrics(labels, probabilities, run.class_names)
+    return label_metrics(
+        labels, probabilities, run.thresholds if thresholds is None else thresholds, run.class_names
+    )
 
 
 def _out_of_fold(runs: Ensemble, others: bool) -> dict[str, Any]:
@@ -152,9 +172,8 @@ def _evaluate_together(
         judged = judged_images(run, data, leave_out_known, record=record, **how_read)
         of_runs.append(answer_images(run.answers(flips), judged.images.images, run.preprocessing))
         _require_finite(run, judged.images, of_runs[-1]["probabilities"])
-    label_of = {name: i for i, name in enumerate(runs.class_names)}
     image_set = judged.images
-    labels = np.array([label_of[image_set.class_names[label]] for label in image_set.labels])
+    labels = image_set.labels
     probabilities = np.mean([found["probabilities"] for found in of_runs], axis=0)
     trust: dict[str, Any] = {SETS: None, REFERRAL: None}
     if all("prediction_set" in found for found in of_runs):
@@ -236,6 +255,8 @@ class OwnImages:
             run.class_names if run.images else None,
             crop_boxes=settings.get("crop_boxes", False),
             allow_outside=settings.get("allow_outside", False),
+            several_labels=settings.get("several_labels", False),
+            label_columns=settings.get("label_columns", ()),
         )
         self._found: Found | None = run.images.find(image_set) if run.images else None
         self._all = image_set
@@ -326,9 +347,15 @@ def judged_images(
         test = own.test
         counts = {"trained": 0, "chose_epoch": 0, "tested": len(test), "left_out": 0}
         return ToJudge(test, own.notes("test"), counts if run.images else None)
-    came = _of_classes(
-        run, load_image_set(data, run.class_names, crop_boxes=crop_boxes, allow_outside=allow_outside)
+    came = load_image_set(
+        data,
+        run.class_names,
+        crop_boxes=crop_boxes,
+        allow_outside=allow_outside,
+        several_labels=run.several,
+        label_columns=run.config["train"].get("label_columns", ()),
     )
+    came = _of_classes(run, came)
     read = _read(run, came, skip=False)
     image_set = read.put_into(came)
     record = record or run.images
@@ -368,6 +395,14 @@ def _of_classes(run: Run, image_set: ImageSet) -> ImageSet:
             f"{image_set.source} has classes that the run was not trained on ({', '.join(unknown)}): "
             f"give images of {', '.join(run.class_names)}."
         )
+    if image_set.several and not run.several:
+        raise InputError(
+            f"{image_set.source} has several labels per image, and {run.path} names one class: give a table "
+            "with one label per image."
+        )
+    if run.several and not image_set.several:
+        labels = as_several(image_set.labels, len(image_set.class_names))
+        image_set = dataclasses.replace(image_set, labels=labels)
     return image_set
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from keras_vit.data.preprocess import BEFORE, Preprocessing, recorded
 from keras_vit.errors import InputError, first_line
+from keras_vit.evaluation.labels import thresholds_in
 from keras_vit.evaluation.ood import FITTED_ON, OODDetector
 from keras_vit.evaluation.prediction_sets import PredictionSets
 from keras_vit.evaluation.trust import REFERRAL, fitted_sets, with_risk
 from keras_vit.files import UNFINISHED, partial_of, read_json
 from keras_vit.runs.images import IMAGES, ImageRecord, read_record
+from keras_vit.runs.label_schema import LabelMetrics
 from keras_vit.runs.out_of_fold import OUT_OF_FOLD
 from keras_vit.runs.schema import Config, Metrics, check_history
 from keras_vit.sealed import check_file, check_seal
@@ -101,8 +103,15 @@ class Run:
         from keras_vit.runs.answer import answer_model
 
         rejection = self.rejection if "rejection" in self.metrics else None
-        sets = self.prediction_sets
-        return answer_model(self.model, self.temperature, rejection, self.preprocessing, flips, sets)
+        return answer_model(
+            self.model,
+            self.temperature,
+            rejection,
+            self.preprocessing,
+            flips,
+            self.prediction_sets,
+            self.thresholds,
+        )
 
     def explain(
         self, images: Sequence[str | Path], class_name: str | None = None, block: int | None = None
@@ -181,6 +190,16 @@ class Run:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.config["data"]["class_names"])
 
+    @property
+    def several(self) -> bool:
+        """Whether its images may have several labels, or none."""
+        return self.config["data"].get("several_labels", False)
+
+    @property
+    def thresholds(self) -> "np.ndarray | None":
+        """From which probability on an image has each label; `None` for one class per image."""
+        return thresholds_in(self.metrics)
+
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """How images become the input of the model; earlier versions recorded only the shape and the aspect.
@@ -199,7 +218,7 @@ class Run:
         Raises:
             InputError: the file is damaged, or of another run.
         """
-        found = read_metrics(self.path, self.config, Metrics)
+        found = read_metrics(self.path, self.config, LabelMetrics if self.several else Metrics)
         if tuple(found["class_names"]) != self.class_names:
             raise InputError(
                 f"{self.path / METRICS} has other class names than {CONFIG} beside it: {RESTORE}."
@@ -214,7 +233,7 @@ class Run:
             InputError: `images.csv` is damaged, or of another run.
         """
         check_file(self.path / IMAGES, self.config, RESTORE)
-        return read_record(self.path, self.class_names)
+        return read_record(self.path, self.class_names, self.several)
 
     @property
     def temperature(self) -> float:

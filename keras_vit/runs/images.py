@@ -16,6 +16,7 @@ from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
 from keras_vit.data.origin import COLUMNS, IMAGES, content_hash
 from keras_vit.data.reading import ReadImages
 from keras_vit.data.split import Split
+from keras_vit.data.targets import label_text, labels_of_texts
 from keras_vit.errors import InputError
 from keras_vit.runs.schema import UNLABELED, UNREADABLE, check_rows
 from keras_vit.text import shown
@@ -31,10 +32,12 @@ class ImageRecord:
     Args:
         rows: one per image, with the entries of `keras_vit.runs.schema.ImageRow`.
         class_names: of the run; the position is the label.
+        several: whether an image may have several labels; then `label` is a JSON list of them.
     """
 
     rows: Sequence[Mapping[str, str]]
     class_names: tuple[str, ...]
+    several: bool = False
 
     def write(self, folder: Path) -> None:
         """Writes `images.csv` into the folder of a run."""
@@ -53,7 +56,7 @@ class ImageRecord:
     def merged(self) -> "ImageRecord":
         """The record of a run that is trained on the validation images too."""
         rows = [{**row, "part": "train" if row["part"] == "validation" else row["part"]} for row in self.rows]
-        return ImageRecord(rows, self.class_names)
+        return ImageRecord(rows, self.class_names, self.several)
 
     def of_part(self, *parts: str) -> list[int]:
         """Positions of the rows of these parts."""
@@ -66,7 +69,7 @@ class ImageRecord:
             image_set: the images as they came, not prepared.
         """
         hashes = [content_hash(image) for image in image_set.images]
-        labels = [shown(image_set.class_names[label]) for label in image_set.labels]
+        labels = [label_text(image_set.labels, i, image_set.class_names) for i in range(len(image_set))]
         names = [shown(name) for name in image_set.names]
         position = {name: i for i, name in enumerate(names)}
         wanted = self.of_part(*SPLIT_PARTS)
@@ -161,14 +164,15 @@ class Found:
         """The images of some parts with the names and labels that the run knows, in its order."""
         places = [place for place in self.record.of_part(*parts) if place in self.places]
         taken = self.image_set.take([self.places[place] for place in places])
-        label_of = {shown(name): i for i, name in enumerate(self.record.class_names)}
         rows = [self.record.rows[place] for place in places]
         return ImageSet(
             source=self.image_set.source,
             class_names=self.record.class_names,
             images=taken.images,
             names=tuple(row["path"] for row in rows),
-            labels=np.array([label_of[row["label"]] for row in rows], np.int64),
+            labels=labels_of_texts(
+                [row["label"] for row in rows], self.record.class_names, self.record.several
+            ),
         )
 
     def _what_changed(self, parts: Sequence[str]) -> str:
@@ -193,7 +197,7 @@ class Found:
         if place not in self.places:
             return name
         i = self.places[place]
-        now = self.image_set.class_names[self.image_set.labels[i]]
+        now = label_text(self.image_set.labels, i, self.image_set.class_names)
         return f"{name}, was {row['label']!r}, is {now!r}"
 
 
@@ -215,12 +219,10 @@ def record_images(
             "path": shown(name),
             "sha256": content_hash(image),
             "pixels": info.digest.hex() if info else "",
-            "label": shown(image_set.class_names[label]),
+            "label": label_text(image_set.labels, i, image_set.class_names),
             "part": parts[i],
         }
-        for i, (name, image, label, info) in enumerate(
-            zip(image_set.names, image_set.images, image_set.labels, infos, strict=True)
-        )
+        for i, (name, image, info) in enumerate(zip(image_set.names, image_set.images, infos, strict=True))
         if i in parts
     ]
     for i in range(len(unreadable or ())):
@@ -230,11 +232,11 @@ def record_images(
                 "path": shown(unreadable.names[i]),
                 "sha256": content_hash(unreadable.images[i]),
                 "pixels": "",
-                "label": shown(unreadable.class_names[unreadable.labels[i]]),
+                "label": label_text(unreadable.labels, i, unreadable.class_names),
                 "part": UNREADABLE,
             }
         )
-    return ImageRecord(rows, image_set.class_names)
+    return ImageRecord(rows, image_set.class_names, image_set.several)
 
 
 def with_unlabeled(
@@ -251,11 +253,16 @@ def with_unlabeled(
         }
         for name, image, digest in zip(names, images, digests, strict=True)
     ]
-    return ImageRecord([*record.rows, *rows], record.class_names)
+    return ImageRecord([*record.rows, *rows], record.class_names, record.several)
 
 
-def read_record(folder: Path, class_names: Sequence[str]) -> ImageRecord | None:
+def read_record(folder: Path, class_names: Sequence[str], several: bool = False) -> ImageRecord | None:
     """The images of the run in a folder, finished or not; `None` if an earlier version made it.
+
+    Args:
+        folder: of the run.
+        class_names: of the run.
+        several: whether its images may have several labels.
 
     Raises:
         InputError: the file is damaged.
@@ -265,10 +272,10 @@ def read_record(folder: Path, class_names: Sequence[str]) -> ImageRecord | None:
         return None
     try:
         rows = files.read_table(path)
-        check_rows(rows, tuple(class_names))
+        check_rows(rows, tuple(class_names), several)
     except InputError as error:
         raise InputError(f"{path} is damaged ({error}): restore it, or train the run again.") from error
-    return ImageRecord(rows, tuple(class_names))
+    return ImageRecord(rows, tuple(class_names), several)
 
 
 def images_in_words(number: int) -> str:

@@ -76,12 +76,13 @@ def judge_ood(
         each kind of out-of-distribution images; empty
         if nothing was fitted.
     """
-    training = rows_to_fit(data.labels("train"))
-    labels = data.labels("train")[training]
+    labels = clusters_of(data)
+    training = rows_to_fit(labels)
+    labels = labels[training]
     in_folds = features_of is not None
     name = "half, three quarters" if pretrained else "texture and head"
     judged: dict[str, Any] = {
-        "method": METHOD,
+        "method": METHOD_OF_LABELS if data.several else METHOD,
         "threshold": None,
         "share_allowed": SHARE,
         "fitted_on": why_too_few(
@@ -160,6 +161,14 @@ def judge_ood(
         ],
     }
     return detector, judged
+
+
+METHOD_OF_LABELS = "Mahalanobis distance to all training images, at several depths"
+
+
+def clusters_of(data: ImageData) -> np.ndarray:
+    """Which training images form a cloud of their own: int64 (n,). With several labels all are one."""
+    return np.zeros(len(data.split.train), np.int64) if data.several else data.labels("train")
 
 
 def copies_to_accept(data: ImageData, training: np.ndarray) -> dict[str, list[Image]]:

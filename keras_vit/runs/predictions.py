@@ -36,6 +36,9 @@ class Prediction:
         prediction_set: the classes that the image may be, the likeliest first; `None` if the run has learned
             no prediction sets. It is empty if no class is as probable as it is for nearly all images of the
             class, and if there is an error.
+        labels: where an image may have several labels, those of this one, the likeliest first, maybe none;
+            `None` for one class per image, and if there is an error. `label` is then the likeliest one,
+            whether it is among them or not.
         refer: whether a person should look at the image, since the answer is not sure or there is an error;
             `None` if the run has learned no prediction sets. It says nothing of `reject`.
     """
@@ -48,6 +51,7 @@ class Prediction:
     reject: bool = False
     prediction_set: tuple[str, ...] | None = None
     refer: bool | None = None
+    labels: tuple[str, ...] | None = None
 
 
 def predictions(run: Run, named: Sequence[tuple[str, Image]], flips: bool = False) -> list[Prediction]:
@@ -116,6 +120,9 @@ def _predictions(run: Run, model: "keras.Model", named: Sequence[tuple[str, Imag
             if has_sets
             else None,
             refer=bool(answers["refer"][row]) if has_sets else None,
+            labels=_set(run.class_names, probabilities, answers["labels"][row])
+            if "labels" in answers
+            else None,
         )
 
 

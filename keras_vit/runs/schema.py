@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from keras_vit.data.image_set import SPLIT_PARTS
+from keras_vit.data.targets import names_from_json
 from keras_vit.errors import InputError
 from keras_vit.evaluation.ood import FITTED_ON
 from keras_vit.files import read_table
@@ -42,6 +43,7 @@ class Data(Record):
     counts: Counts
     root: str | None = None
     root_from_run: str | None = None
+    several_labels: bool = False
 
 
 class Train(Record):
@@ -293,8 +295,13 @@ def check_history(path: Path, last_epoch: int) -> None:
         raise InputError(f"it does not have one row for each of {last_epoch} epochs")
 
 
-def check_rows(rows: list[dict[str, str]], class_names: tuple[str, ...]) -> None:
+def check_rows(rows: list[dict[str, str]], class_names: tuple[str, ...], several: bool = False) -> None:
     """Checks the rows of `images.csv`.
+
+    Args:
+        rows: of the file.
+        class_names: of the run.
+        several: whether an image may have several labels, in a JSON list.
 
     Raises:
         InputError: half a sentence that says what is wrong.
@@ -302,6 +309,8 @@ def check_rows(rows: list[dict[str, str]], class_names: tuple[str, ...]) -> None
     if not rows:
         raise InputError("it has no images")
     check_plain(list[ImageRow], rows)
-    unknown = {row["label"] for row in rows} - {"", *map(shown, class_names)}
+    texts = {row["label"] for row in rows} - {""}
+    found = {name for text in texts for name in names_from_json(text)} if several else texts
+    unknown = found - set(map(shown, class_names))
     if unknown:
         raise InputError(f"it has labels that are not classes of the run ({', '.join(sorted(unknown)[:5])})")

@@ -25,7 +25,7 @@ def removal_search(run: Run) -> Callable[[np.ndarray, int], np.ndarray]:
         InputError: the training images of the run, whose mean replaces patches, are gone or have changed.
     """
     mean = mean_pixel(own_images(run).train.images, run.preprocessing)
-    probabilities = probabilities_of(run.model, run.preprocessing, run.temperature)
+    probabilities = probabilities_of(run.model, run.preprocessing, run.temperature, run.several)
     return lambda image, label: removal_map(probabilities, image, label, mean, run.model.config.grid)
 
 
@@ -43,7 +43,7 @@ def trust_of_run(run: Run, images: int = IMAGES) -> dict[str, Any]:
     test, train = own.test, own.train
     sample = test.take(evenly(len(test), images)).images
     mean = mean_pixel(train.images, run.preprocessing)
-    probabilities = probabilities_of(run.model, run.preprocessing, run.temperature)
+    probabilities = probabilities_of(run.model, run.preprocessing, run.temperature, run.several)
     pixels = read_pixels(sample, run.preprocessing)
     return {
         "test_images": len(test),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.data.pipeline import ImageData
+from keras_vit.data.targets import counts_of
 from keras_vit.errors import InputError
 from keras_vit.files import read_csv, read_json
 from keras_vit.text import shown
@@ -80,7 +81,7 @@ def with_sampling_of(config: TrainConfig, data: ImageData) -> tuple[TrainConfig,
 
 def class_counts(data: ImageData) -> np.ndarray:
     """Training images per class: int64 (classes,)."""
-    return np.bincount(data.labels("train"), minlength=data.num_classes)
+    return counts_of(data.labels("train"), data.num_classes)
 
 
 def weights_of_classes(

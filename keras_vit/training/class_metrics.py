@@ -55,8 +55,17 @@ class MacroF1(_ByClass):
         super().__init__(num_classes, name, **kwargs)
 
     def result(self):
-        both = self.total + self.named
-        return _mean(2 * self.right / ops.maximum(both, 1), both > 0)
+        return mean_f1(self.right, self.total + self.named)
+
+
+def mean_f1(right, both):
+    """The mean F1 of the classes that occur.
+
+    Args:
+        right: (classes,), images that have the class and are named it.
+        both: (classes,), images that have it, and again those that are named it.
+    """
+    return _mean(2 * right / ops.maximum(both, 1), both > 0)
 
 
 def _mean(values, occurs):

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from keras_vit.data.groups import GroupBy
+from keras_vit.data.ordered import read_order
 from keras_vit.data.pixel_range import PixelRange
 from keras_vit.data.preprocess import Aspect, Deviations, Interpolation, Levels, Means, Preprocessing
 from keras_vit.data.split import SplitDuplicates, settings_with_split
@@ -82,6 +83,14 @@ class TrainConfig:
     xmax, ymax"""
     allow_outside: bool = False
     """let relative paths leave the folder of their table"""
+    several_labels: bool = False
+    """read several labels per image from a table: in the cells of one column, in a column of 0 and 1 for each
+    label, or in a row for each"""
+    label_columns: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """the columns of a table that hold these labels: one for each label, or one for all"""
+    ordered: Text | None = None
+    """the classes from the lowest to the highest, such as low,middle,high: how far a mistake is from the
+    truth then counts too"""
     init: Text = NONE
     """begin with published weights: a file, a folder with config.json, a run folder, timm:NAME, or
     hf:REPO[@REVISION]; auto chooses from a table; none begins from scratch"""
@@ -183,6 +192,13 @@ class TrainConfig:
         if self.unlabeled is not None and self.init == NONE:
             raise InputError("Images without labels need published weights: add --init, or omit --unlabeled.")
         self._check_several()
+        if self.ordered is not None:
+            read_order(self.ordered)
+            if self.several_labels or self.label_columns:
+                raise InputError(
+                    "--ordered is for one class per image, and several labels have no order: omit --ordered, or "
+                    "--several-labels and --label-columns."
+                )
         if self.resume and self.out is None:
             raise InputError("Which run is to be resumed? Give its folder with --out.")
 
@@ -222,6 +238,9 @@ class TrainConfig:
             "crop_boxes": self.crop_boxes,
             "allow_outside": self.allow_outside,
             "group_by": self.group_by,
+            "several_labels": self.several_labels,
+            "label_columns": self.label_columns,
+            "ordered": () if self.ordered is None else read_order(self.ordered),
         }
 
     @property

@@ -9,6 +9,7 @@ from keras_vit.data.image_set import evenly
 from keras_vit.data.pipeline import ImageData, read_pixels
 from keras_vit.data.preprocess import scale_pixels
 from keras_vit.data.probe import shown_pixels
+from keras_vit.evaluation.labels import thresholds_in
 from keras_vit.explain.inside import Inside
 from keras_vit.explain.learned import attention_distance, filters, position_similarity
 from keras_vit.explain.maps import maps_of
@@ -39,13 +40,16 @@ def explained(vit: ViT, data: ImageData, metrics: Mapping[str, Any], mult_adds: 
         mult_adds: of one image through the model; `None` if it is not known.
     """
     inside = Inside(vit)
-    probabilities = probabilities_of(vit, data.preprocessing, metrics["calibration"]["temperature"])
+    probabilities = probabilities_of(
+        vit, data.preprocessing, metrics["calibration"]["temperature"], data.several
+    )
     test = data.split.test
     sample = evenly(len(test), DISTANCE_IMAGES)
     scaled = scale_pixels(_pixels(data, test[sample]), data.preprocessing)
     kind, found = filters(vit)
     return {
         **_looks(inside, data, metrics, probabilities),
+        "several": data.several,
         "positions": position_similarity(vit),
         "filters_kind": kind,
         "filters": found,
@@ -62,20 +66,25 @@ def _pixels(data: ImageData, positions: np.ndarray) -> np.ndarray:
 
 def _looks(inside, data, metrics, probabilities):
     """Strips of the mistakes and of one right image per class."""
-    labels, test = data.labels("test"), data.split.test
-    shown = [c for c in range(data.num_classes) if (labels == c).any()]
-    tried = np.concatenate([np.flatnonzero(labels == c)[:TRIED] for c in shown[:CLASSES]])
-    predicted = probabilities(_pixels(data, test[tried]))
+    targets, test = data.targets("test"), data.split.test
+    shown = [c for c in range(data.num_classes) if targets[:, c].any()]
+    tried = {c: np.flatnonzero(targets[:, c])[:TRIED] for c in shown[:CLASSES]}
+    positions = np.unique(np.concatenate([np.zeros(0, np.int64), *tried.values()]))
+    predicted = dict(zip(positions.tolist(), probabilities(_pixels(data, test[positions])), strict=True))
+    thresholds = thresholds_in(metrics)
     right = {}
-    for i, row in zip(tried, predicted, strict=True):
-        if row.argmax() == labels[i] and labels[i] not in right:
-            right[labels[i]] = (int(i), int(labels[i]), float(row.max()))
-    wrong = [(m["index"], m["predicted"], m["confidence"]) for m in metrics["mistakes"]]
+    for c, places in tried.items():
+        for i in places.tolist():
+            row = predicted[i]
+            is_right = row.argmax() == c if thresholds is None else row[c] >= thresholds[c]
+            if is_right and c not in right:
+                right[c] = (i, c, float(row[c]))
+    wrong = _wrong(metrics)
     chosen = [*wrong, *(right[c] for c in sorted(right))]
     rows = [
         {
             "name": data.names("test")[i],
-            "true": int(labels[i]),
+            "true": np.flatnonzero(targets[i]).tolist() if data.several else int(targets[i].argmax()),
             "predicted": label,
             "confidence": confidence,
         }
@@ -99,6 +108,15 @@ def _looks(inside, data, metrics, probabilities):
         "right_missing": [data.class_names[c] for c in shown[:CLASSES] if c not in right],
         "tried": TRIED,
     }
+
+
+def _wrong(metrics):
+    """Position, label and its probability, of the mistakes: of several labels those named wrongly."""
+    if thresholds_in(metrics) is None:
+        return [(m["index"], m["predicted"], m["confidence"]) for m in metrics["mistakes"]]
+    named = [m for m in metrics["mistakes"] if not m["missed"]]
+    named = sorted(named, key=lambda m: -m["probability"])[:CLASSES]
+    return [(m["index"], m["label"], m["probability"]) for m in named]
 
 
 def _trust(vit, data, probabilities, mult_adds):

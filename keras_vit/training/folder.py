@@ -297,16 +297,17 @@ def images_of(unfinished: dict | None, partial: Path, distribution: "Distributio
     if unfinished is None:
         return None
     names = unfinished["data"]["class_names"]
+    several = unfinished["data"].get("several_labels", False)
 
     def read() -> list | None:
         if not any((partial / name).exists() for name in (IMAGES, CHECKPOINT)):
             return None  # killed before its first epoch was kept: the split is drawn again
         check_file(partial / IMAGES, unfinished, _begin_again(partial))
-        record = read_record(partial, names)
+        record = read_record(partial, names, several)
         return None if record is None else list(record.rows)
 
     rows = distribution.from_chief(read)
-    return None if rows is None else ImageRecord(rows, tuple(names))
+    return None if rows is None else ImageRecord(rows, tuple(names), several)
 
 
 def check_same_data(unfinished: dict, described: dict, partial: Path) -> list[str]:

@@ -76,7 +76,12 @@ def remedies(config: TrainConfig, data: ImageData, sides: tuple[int, int] | None
     if config.init == NONE:
         found.append("published weights (--init auto)")
     recipe = config.recipe
-    if recipe.class_weights is None and recipe.sampling != "balanced" and is_uneven(class_counts(data)):
+    if (
+        not data.several
+        and recipe.class_weights is None
+        and recipe.sampling != "balanced"
+        and is_uneven(class_counts(data))
+    ):
         found.append("class weights (--class-weights balanced)")
     height, width, _ = data.image_shape
     if sides is not None and height * width < sides[0] * sides[1]:

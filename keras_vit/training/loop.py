@@ -12,6 +12,7 @@ from keras_vit.distribution import ProcessShare, distribution_of
 from keras_vit.errors import InputError
 from keras_vit.training.checkpoint import Checkpoint, KeepBest, restore_checkpoint
 from keras_vit.training.learned import SayNothingLearned
+from keras_vit.training.learned_labels import SayNoLabelLearned
 from keras_vit.training.recipe import Recipe
 
 
@@ -41,7 +42,7 @@ def fit(
     if recipe.ema_decay:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     callbacks += [Checkpoint(folder, history), best, keras.callbacks.TerminateOnNaN()]
-    callbacks.append(SayNothingLearned(data, recipe))
+    callbacks.append((SayNoLabelLearned if data.several else SayNothingLearned)(data, recipe))
     if distribution.is_chief:
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
     if len(history) < recipe.epochs:

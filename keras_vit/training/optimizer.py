@@ -8,14 +8,14 @@ from keras_vit.distribution import current_distribution
 from keras_vit.errors import InputError
 from keras_vit.model.cost import count_mult_adds
 from keras_vit.model.vit import ViT
-from keras_vit.training.class_metrics import BalancedAccuracy, MacroF1
 from keras_vit.training.layerwise import LayerwiseAdam, LayerwiseSGD, is_layerwise, shares_of
+from keras_vit.training.objective import loss_of, metrics_of
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.schedule import make_schedule
 from keras_vit.training.unfreezing import choose_trained, require_vit
 
 
-def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
+def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int, several: bool = False) -> None:
     """Compiles a model with the optimizer, schedule and loss of a recipe, and freezes what it does not train.
 
     Args:
@@ -23,6 +23,7 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
             weight alike. It has its first weights: those that it begins with, from a file or drawn.
         recipe: a `Recipe`.
         steps_per_epoch: optimizer steps per epoch; the schedule is counted in steps.
+        several: whether images have several labels.
 
     Raises:
         InputError: the recipe wants a compiled step, and torch can compile that of a `ViT` alone; or it does
@@ -38,8 +39,8 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
-        metrics=metrics_of(recipe, model.output_shape[-1]),
+        loss=loss_of(recipe, several),
+        metrics=metrics_of(recipe, model.output_shape[-1], several),
         jit_compile=choose_xla(
             recipe.xla, current_distribution().num_devices, pays_on_torch(model, recipe, steps_per_epoch)
         ),
@@ -47,12 +48,6 @@ def compile_model(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> N
     # Before the first step: TensorFlow traces a step that makes variables a second time. Of the 10.5 CPU
     # seconds of the first step of defect-conv/4 that took 3.2.
     model.optimizer.build(model.trainable_variables)
-
-
-def metrics_of(recipe: Recipe, num_classes: int) -> list[keras.metrics.Metric]:
-    """What is counted in each epoch: the figure that chooses the best one is among them."""
-    found = [keras.metrics.CategoricalAccuracy(name="accuracy"), BalancedAccuracy(num_classes)]
-    return [*found, MacroF1(num_classes)] if recipe.best_by == "macro_f1" else found
 
 
 def make_optimizer(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:

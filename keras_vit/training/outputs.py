@@ -13,11 +13,9 @@ from keras_vit import files
 from keras_vit.data.audit import Audit
 from keras_vit.data.image_set import Image, evenly
 from keras_vit.data.origin import roots
-from keras_vit.data.pipeline import ImageData, Part, counts_by_part
+from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
-from keras_vit.evaluation.calibration import softmax
-from keras_vit.evaluation.judge import judge
-from keras_vit.evaluation.trust import CalibrationImages, judge_trust
+from keras_vit.evaluation.labels import probabilities_of
 from keras_vit.model.arguments import without_parts
 from keras_vit.model.summary import summary
 from keras_vit.model.vit import ViT
@@ -33,7 +31,8 @@ from keras_vit.training.adapter import save_adapter
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.explained import explained
-from keras_vit.training.learned import MOST, sides_of, with_warning
+from keras_vit.training.judged import judge_run
+from keras_vit.training.learned import MOST, sides_of
 from keras_vit.training.lora import lora_layers, merge_lora
 from keras_vit.training.options import command_of
 from keras_vit.training.start import Start
@@ -57,6 +56,7 @@ def describe(config: TrainConfig, start: Start, data: ImageData, model: ViT) -> 
             "source": data.image_set.source,
             "class_names": list(data.class_names),
             "counts": counts_by_part(data.split),
+            **({"several_labels": True} if data.several else {}),
             **roots(config.data, config.out),
         },
         "recipe": to_plain(config.recipe),
@@ -106,31 +106,16 @@ def finish(
     best_logits, validation_logits, training_logits, _ = np.split(model.predict(images, verbose=0), ends)
 
     def write():
-        metrics = judge(
-            class_names=data.class_names,
-            test_labels=data.labels("test"),
-            test_names=data.names("test"),
-            test_logits_best=best_logits,
-            test_logits_last=last_logits,
-            validation_labels=data.labels("validation"),
-            validation_logits_best=validation_logits,
+        metrics = judge_run(
+            config,
+            data,
+            logits={"test": best_logits, "validation": validation_logits, "train": training_logits},
+            last_test_logits=last_logits,
+            training=training,
             best_epoch=best.epoch,
             last_epoch=history[-1]["epoch"],
+            sides=sides_of(audit),
         )
-        metrics |= judge_trust(
-            class_names=data.class_names,
-            calibration=CalibrationImages(validation_logits, data.labels("validation")),
-            test_logits=best_logits,
-            test_labels=data.labels("test"),
-            temperature=metrics["calibration"]["temperature"],
-            accept_risk=config.accept_risk,
-        )
-        logits: dict[Part, np.ndarray] = {
-            "test": best_logits,
-            "validation": validation_logits,
-            "train": training_logits,
-        }
-        metrics = with_warning(metrics, config, data, sides_of(audit), logits, training)
         seconds = round(sum(row["seconds"] for row in history), 1)
         whole = {**described, "seconds": seconds}
         write_run(folder, whole, model, data, audit, history, metrics, best_logits, examples=examples)
@@ -177,7 +162,7 @@ def write_run(
             folder / OUT_OF_FOLD,
             names=data.names("test"),
             labels=data.labels("test"),
-            probabilities=softmax(test_logits / metrics["calibration"]["temperature"]),
+            probabilities=probabilities_of(metrics, test_logits),
             class_names=data.class_names,
             fold=fold,
         )

@@ -16,6 +16,7 @@ from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.reading import read_images
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, crossing, split_image_set
+from keras_vit.data.targets import counts_of
 from keras_vit.runs.images import ImageRecord, record_images
 from keras_vit.training.balance import choose_sampling, images_that_count, weights_of_classes
 from keras_vit.training.config import TrainConfig
@@ -127,7 +128,7 @@ def prepare(
         split = _split(config, image_set, alike=None if alike is None else alike[images.readable])
     else:
         require_readable(audit)
-    counts = np.bincount(image_set.labels[split.train], minlength=len(image_set.class_names))
+    counts = counts_of(image_set.labels[split.train], len(image_set.class_names))
     batch_size = cut_batch(config, images_that_count(config.recipe, counts), replicas)
     if config.recipe.tune == "head":  # it is fitted to all images at once: fewer than a batch are enough
         batch_size = min(batch_size, len(split.train))

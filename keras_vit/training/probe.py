@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.pipeline import ImageData, Part, read_pixels
-from keras_vit.evaluation.judge import judge
-from keras_vit.evaluation.trust import FOLDS, CalibrationImages, judge_trust
+from keras_vit.evaluation.labels import figures_of_logits
+from keras_vit.evaluation.trust import FOLDS, CalibrationImages
 from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import with_unlabeled
@@ -19,7 +19,9 @@ from keras_vit.runs.ood_features import ood_columns
 from keras_vit.text import say
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
-from keras_vit.training.learned import sides_of, with_warning
+from keras_vit.training.judged import judge_run
+from keras_vit.training.label_head import fit_label_head
+from keras_vit.training.learned import sides_of
 from keras_vit.training.outputs import write_run
 from keras_vit.training.prepare import Prepared
 from keras_vit.training.spread import TABLE, Spread, Unlabeled, read_unlabeled, spread_labels
@@ -120,27 +122,17 @@ def probe_run(
     feature_seconds = time.perf_counter() - begin - head.seconds
     _set_head(model, head)
     logits = {part: head.logits(values) for part, values in found.items()}
-    metrics = judge(
-        class_names=data.class_names,
-        test_labels=labels["test"],
-        test_names=data.names("test"),
-        test_logits_best=logits["test"],
-        test_logits_last=logits["test"],
-        validation_labels=labels["validation"],
-        validation_logits_best=logits["validation"],
+    metrics = judge_run(
+        config,
+        data,
+        logits=logits,
+        last_test_logits=logits["test"],
+        training=np.arange(len(labels["train"])),
         best_epoch=1,
         last_epoch=1,
-    )
-    metrics |= judge_trust(
-        class_names=data.class_names,
+        sides=sides_of(prepared.audit),
         calibration=_calibration(head, labels["train"], logits["validation"], labels["validation"]),
-        test_logits=logits["test"],
-        test_labels=labels["test"],
-        temperature=metrics["calibration"]["temperature"],
-        accept_risk=config.accept_risk,
     )
-    training = np.arange(len(labels["train"]))
-    metrics = with_warning(metrics, config, data, sides_of(prepared.audit), logits, training)
     metrics["probe"] = {
         "strength": head.strength,
         "grid": head.grid,
@@ -164,7 +156,11 @@ def probe_run(
     row: dict[str, Any] = {"epoch": 1}
     prefixes: dict[Part, str] = {"train": "", "validation": "val_"}
     for part, prefix in prefixes.items():
-        if len(labels[part]):
+        if len(labels[part]) and data.several:
+            row |= {
+                prefix + name: value for name, value in figures_of_logits(labels[part], logits[part]).items()
+            }
+        elif len(labels[part]):
             log_p = log_softmax(logits[part])
             row[f"{prefix}accuracy"] = float((log_p.argmax(axis=1) == labels[part]).mean())
             row[f"{prefix}loss"] = float(-log_p[np.arange(len(log_p)), labels[part]].mean())
@@ -189,12 +185,15 @@ def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData)
     few = is_few(data)
     if few:
         views += _mirrored(reader, data)
-    rows, labels = np.concatenate(views), np.tile(data.labels("train"), len(views))
+    rows = np.concatenate(views)
+    labels = np.concatenate([data.labels("train")] * len(views))
     weight = data.train_weights()
     weight = None if weight is None else np.tile(weight, len(views))
+    image_of = np.tile(np.arange(len(inputs)), len(views))
+    if data.several:
+        return fit_label_head(rows, labels, weight, image_of), rows
     if few:
         return fit_few(rows, labels, data.num_classes, weight), rows
-    image_of = np.tile(np.arange(len(inputs)), len(views))
     return fit_head(rows, labels, data.num_classes, weight, image_of), rows
 
 

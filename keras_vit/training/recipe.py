@@ -14,7 +14,9 @@ Precision = Literal["float32", "mixed_bfloat16", "mixed_float16", "auto"]
 Tune = Literal["all", "head", "lora"]
 LoraTarget = Literal["qkv", "projection", "mlp"]
 Sampling = Literal["uniform", "balanced"]
-BestBy = Literal["accuracy", "balanced_accuracy", "macro_f1", "loss"]
+BestBy = Literal["accuracy", "balanced_accuracy", "macro_f1", "average_precision", "loss"]
+AVERAGE_PRECISION: BestBy = "average_precision"
+ASYMMETRIC = "asymmetric"
 BALANCED, EFFECTIVE = "balanced", "effective"
 """Values of `class_weights` that name no file."""
 
@@ -41,6 +43,9 @@ class Recipe:
     """of AdamW; not applied to biases, norms, positions and tokens"""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
     """largest norm of the gradient of all weights together"""
+    loss: Literal["cross_entropy", "asymmetric"] = "cross_entropy"
+    """with several labels per image cross_entropy is binary, each label by itself; asymmetric (Ridnik et al.
+    2021) is for many labels of which images have few, and has no label smoothing"""
     label_smoothing: Annotated[float, Field(ge=0.0, le=0.99)] = 0.1
     """share of the target that is spread over all classes"""
     class_weights: Text | None = None
@@ -50,7 +55,8 @@ class Recipe:
     """balanced draws each class equally often; auto does that for classes that are very uneven, without
     class weights"""
     best_by: BestBy = "accuracy"
-    """validation figure that chooses the best epoch; of equal ones, the loss"""
+    """validation figure that chooses the best epoch; of equal ones, the loss; with several labels per image
+    accuracy stands for average_precision"""
     ema_decay: Annotated[float, Field(gt=0.0, le=0.99999)] | None = None
     """evaluate and keep a moving average of the weights with this decay per step, such as 0.99"""
     epochs: Count = 30

@@ -37,6 +37,7 @@ from keras_vit.training.folder import (
     stored_config,
 )
 from keras_vit.training.loop import fit
+from keras_vit.training.objective import settle
 from keras_vit.training.ood_examples import read_examples
 from keras_vit.training.optimizer import compile_model
 from keras_vit.training.options import command_of
@@ -110,7 +111,7 @@ def _train(
         start = dataclasses.replace(start, preprocessing=Run(partial, unfinished).preprocessing)
     if config.init == NONE:
         config = dataclasses.replace(config, model=config.size)
-    config = choose_recipe(config, image_set)
+    config = settle(choose_recipe(config, image_set), image_set)
     precision, said = distribution.from_chief(lambda: precision_for(config.recipe.precision))
     config = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, precision=precision))
     notes += [said] if said else []
@@ -169,7 +170,7 @@ def _train(
             with distribution:
                 if start.has_new_head(model):
                     begin_with_probe(start, model, data, image_set)
-                compile_model(model, config.recipe, data.steps_per_epoch)
+                compile_model(model, config.recipe, data.steps_per_epoch, data.several)
             history, best, last_weights = fit(model, data, config.recipe, partial)
             finish(partial, described, model, data, audit, history, best, last_weights, config, examples)
     except BaseException as error:

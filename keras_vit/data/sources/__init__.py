@@ -10,6 +10,7 @@ from pathlib import Path
 
 from keras_vit.data.groups import PARENT, with_groups
 from keras_vit.data.image_set import Image, ImageSet
+from keras_vit.data.ordered import in_given_order
 from keras_vit.data.sources.archive import read_zip
 from keras_vit.data.sources.arrays import read_npz
 from keras_vit.data.sources.folder import read_folder
@@ -50,6 +51,9 @@ def load_image_set(
     crop_boxes: bool = False,
     allow_outside: bool = False,
     group_by: str | None = None,
+    several_labels: bool = False,
+    label_columns: Sequence[str] = (),
+    ordered: Sequence[str] = (),
 ) -> ImageSet:
     """The labelled images of any source that this package reads.
 
@@ -81,13 +85,27 @@ def load_image_set(
         group_by: `"column:NAME"` of a table, `"regex:EXPRESSION"` or `"parent"`, see
             `keras_vit.data.groups`; by default a table's column called group. With `"parent"`, the folders
             that hold images are groups, and the classes are above them.
+        several_labels: whether an image may have several labels, or none: of a table, where a label is a
+            part of a cell, a column with 0 and 1, or a row. Lists and columns that hold several need not be
+            announced.
+        label_columns: the columns of a table with these labels.
+        ordered: the names of all classes from the lowest to the highest, which is then their order.
 
     Raises:
         InputError: the source is missing, of an unknown kind, damaged, unsafe, empty, of one class only, or
             can be read in two ways.
     """
-    options = TableOptions(crop_boxes, allow_outside)
+    options = TableOptions(
+        crop_boxes, allow_outside, several_labels, tuple(label_columns), classes is not None
+    )
     image_set = with_groups(_load(data, classes, options, group_by == PARENT), group_by)
+    if (several_labels or label_columns) and not image_set.several and classes is None:
+        raise InputError(
+            f"{image_set.source} has one class per image: omit --several-labels and --label-columns, or give "
+            "a table with several labels."
+        )
+    if ordered:
+        image_set = in_given_order(image_set, ordered)
     if classes is not None:
         image_set = image_set.in_classes(classes)
     for note in image_set.notes:

@@ -16,6 +16,7 @@ from keras_vit.data.sources.tables.crops import crop
 from keras_vit.data.sources.tables.entries import Entry, Found, TableOptions, in_words, places, some
 from keras_vit.data.sources.tables.paths import Finder
 from keras_vit.data.sources.tables.records import text_of
+from keras_vit.data.sources.tables.several import check_labels, check_learnable, merge_rows
 from keras_vit.errors import InputError
 from keras_vit.text import shown
 
@@ -29,12 +30,14 @@ class Row:
         place: path of the image, relative to the folder of the table where it is written so.
         part: one of `SPLIT_PARTS`.
         name: of the class.
+        names: of the labels, where an image may have several.
     """
 
     entry: Entry
     place: str
     part: str = "train"
     name: str = ""
+    names: tuple[str, ...] = ()
 
 
 def located(found: Found, options: TableOptions) -> list[Row]:
@@ -46,6 +49,10 @@ def located(found: Found, options: TableOptions) -> list[Row]:
     rows = [
         Row(entry, place) for entry, place in zip(found.entries, Finder(found, options).locate(), strict=True)
     ]
+    if found.several:
+        by_entry = {id(row.entry): row for row in rows}
+        keyed = [((row.place, row.entry.box), row.entry) for row in rows]
+        return [by_entry[id(entry)] for entry in merge_rows(found.file, keyed, found.notes)]
     first: dict[tuple, Row] = {}
     again: list[str] = []
     kept = []
@@ -71,7 +78,8 @@ def _check_same(file: Path, one: Entry, other: Entry, options: TableOptions) -> 
         fix = (
             "keep one of them"
             if one.box is not None or options.crop_boxes
-            else "keep one of them, or give each object a box in a column bbox"
+            else "keep one of them, give each object a box in a column bbox, or add --several-labels if an "
+            "image may have several"
         )
         raise InputError(
             f'{file} gives {one.path} two labels, "{one.label}" and "{other.label}" ({where}): {fix}.'
@@ -104,7 +112,7 @@ def assemble(found: Found, options: TableOptions, classes: Sequence[str] | None)
         _leave_out_unlabeled(found)
     if not found.entries:
         raise InputError(f"{file} has no labelled images: label some, and export them again.")
-    _check_labels(found)
+    check_labels(file, found.entries) if found.several else _check_labels(found)
     if options.crop_boxes and all(entry.box is None for entry in found.entries):
         raise InputError(f"{file} has no boxes to crop: omit --crop-boxes.")
     check_pixels(found)
@@ -112,19 +120,27 @@ def assemble(found: Found, options: TableOptions, classes: Sequence[str] | None)
     _set_classes(found, rows)
     if found.has_parts:
         _set_parts(found, rows, is_judging)
-    class_names = in_order(row.name for row in rows)
-    if not is_judging:
+    class_names = in_order(name for row in rows for name in (row.names if found.several else (row.name,)))
+    if not is_judging and not found.several:
         _check_classes(found, rows, class_names)
     position = {name: i for i, name in enumerate(class_names)}
     rows.sort(
         key=lambda row: (
             SPLIT_PARTS.index(row.part),
-            position[row.name],
+            0 if found.several else position[row.name],
             natural_key(row.place),
             row.entry.box or (),
         )
     )
     parts = tuple(row.part for row in rows)
+    labels = np.array([] if found.several else [position[row.name] for row in rows], dtype=np.int64)
+    if found.several:
+        labels = np.zeros((len(rows), len(class_names)), np.uint8)
+        for i, row in enumerate(rows):
+            labels[i, [position[name] for name in row.names]] = 1
+        if not is_judging:
+            columns = [class_name(name, str(file)) for name in found.flags]
+            check_learnable(file, class_names, labels, parts, columns)
     groups, weights = _groups(found, rows), _weights(found, rows)
     images = _images(found, rows)
     return ImageSet(
@@ -132,7 +148,7 @@ def assemble(found: Found, options: TableOptions, classes: Sequence[str] | None)
         class_names=class_names,
         images=images,
         names=unique(_names(rows)),
-        labels=np.array([position[row.name] for row in rows], dtype=np.int64),
+        labels=labels,
         parts=parts if len(set(parts)) > 1 and not is_judging else None,
         notes=tuple(found.notes),
         groups=groups,
@@ -177,11 +193,15 @@ def _check_labels(found: Found) -> None:
 def _set_classes(found: Found, rows: Sequence[Row]) -> None:
     first: dict[str, str] = {}
     for row in rows:
-        first.setdefault(row.entry.label, row.entry.where)
+        for text in (row.entry.labels or ()) if found.several else (row.entry.label,):
+            first.setdefault(text, row.entry.where)
     names = {text: class_name(text, f"{found.file}, {where},") for text, where in first.items()}
     found.notes += notes_on(names)
     for row in rows:
-        row.name = names[row.entry.label]
+        if found.several:
+            row.names = tuple(dict.fromkeys(names[text] for text in row.entry.labels or ()))
+        else:
+            row.name = names[row.entry.label]
 
 
 def _set_parts(found: Found, rows: Sequence[Row], is_judging: bool) -> None:

@@ -10,6 +10,13 @@ from typing import Any
 from keras_vit.data.sources.part_names import part_name
 from keras_vit.data.sources.tables.entries import Box, Entry, Found, TableOptions, places, some
 from keras_vit.data.sources.tables.records import Records, is_image_name, text_of
+from keras_vit.data.sources.tables.several import (
+    LabelCells,
+    any_separator,
+    flag_of,
+    guess_separator,
+    labels_in_list,
+)
 from keras_vit.errors import InputError
 
 PATHS = (
@@ -71,9 +78,11 @@ class Columns:
         self.sides: tuple[Sequence[str], bool] | None = None
         if self.box is None and options.crop_boxes:
             self.sides = self._four_sides()
+        given = self._given(options.label_columns)
         self.path = self._path()
         self.one_hot: list[str] = []
-        self.label = self._label(needs_label)
+        self.several: LabelCells | None = None
+        self.label = self._given_labels(given) if given else self._label(needs_label)
         unused = [name for name in records.columns if name not in self.used]
         if unused:
             self.notes.append(f"columns that are not used: {some(unused)}")
@@ -133,23 +142,84 @@ class Columns:
             "the columns path and label."
         )
 
+    def _given(self, wanted: Sequence[str]) -> list[str]:
+        """The columns that the user names for the labels, so that they are taken for nothing else."""
+        given = []
+        for text in wanted:
+            name = text if text in self.place else self.by_key.get(_key(text))
+            if name is None and self.options.is_judging:
+                return []
+            if name is None:
+                raise InputError(
+                    f'{self.file} has no column "{text}" for --label-columns. It has: '
+                    f"{some(self.records.columns)}."
+                )
+            if name in given:
+                raise InputError(f'--label-columns names the column "{name}" twice: name it once.')
+            if name in self.used:
+                raise InputError(
+                    f'{self.file} has a column "{name}" that is the part, group, weight or box of each image: '
+                    "rename it, or leave it out of --label-columns."
+                )
+            given.append(name)
+        self.used |= set(given)
+        return given
+
+    def _given_labels(self, given: list[str]) -> str | None:
+        if len(given) > 1:
+            self.several = LabelCells(self.file, flags=given)
+            return None
+        if all(flag_of(cell) is not None for cell in self._cells(given[0])):
+            raise InputError(
+                f'{self.file} has one label in the column "{given[0]}", 0 or 1: that is a plain column of '
+                "two classes: call it label, and omit --label-columns."
+            )
+        return self._several_in(given[0])
+
+    def _several_in(self, name: str) -> str:
+        """A column whose cells hold several labels."""
+        separator = any_separator(self._cells(name))
+        if separator is not None:
+            self.notes.append(f'the labels in the column "{name}" are separated by "{separator}"')
+        self.several = LabelCells(self.file, name, separator)
+        return name
+
+    def _looks_several(self, name: str) -> LabelCells | None:
+        """How several labels are read from a column, where its cells tell that they are several."""
+        cells = self._cells(name)
+        if any(len(labels_in_list(cell) or ()) > 1 for cell in cells):
+            self.notes.append(f'the lists in the column "{name}" are several labels per image')
+            return LabelCells(self.file, name)
+        separator = guess_separator(cells)
+        if separator is None:
+            return None
+        self.notes.append(
+            f'the column "{name}" is taken for several labels per image, separated by "{separator}"'
+        )
+        return LabelCells(self.file, name, separator)
+
     def _label(self, needed: bool) -> str | None:
         name = self._named(LABELS, "label")
-        if name is not None:
-            return name
         left = [name for name in self.records.columns if name not in self.used]
-        flags = [
-            name
-            for name in left
-            if {text_of(cell) for cell in self._cells(name)} <= {"0", "1", "True", "False"}
-        ]
+        flags = [name for name in left if all(flag_of(cell) is not None for cell in self._cells(name))]
+        if name is None and len(left) == 1:
+            name = self._take(left[0], "label", is_sure=False)
+        if name is not None:
+            if self.options.several_labels:
+                return self._several_in(name)
+            self.several = self._looks_several(name)
+            return name
         if len(flags) > 1:
             self.used |= set(flags)
-            self.one_hot = flags
-            self.notes.append(f"the columns {some(flags)} are taken for the classes")
+            places = [self.place[name] for name in flags]
+            ones = {sum(bool(flag_of(row[place])) for place in places) for _, row in self.records.rows}
+            if self.options.several_labels or ones != {1}:
+                self.several = LabelCells(self.file, flags=flags)
+                self.notes.append(f"the columns {some(flags)} are taken for labels, several per image")
+            else:
+                self.one_hot = flags
+                self.notes.append(f"the columns {some(flags)} are taken for the classes")
             return None
-        if len(left) == 1:
-            return self._take(left[0], "label", is_sure=False)
         if needed:
             raise InputError(
                 f"{self.file} has no column with the label of each image. It has: "
@@ -167,11 +237,13 @@ class Columns:
         return Found(
             self.file,
             entries,
-            [*self.records.notes, *self.notes],
+            [*self.records.notes, *self.notes, *(self.several.notes() if self.several else ())],
             has_parts=self.part is not None,
             has_groups=self.group is not None,
             has_weights=self.weight is not None,
             columns=self.records.columns,
+            several=self.several is not None,
+            flags=self.several.flags if self.several else (),
         )
 
     def _entry(self, where: str, row: list[Any]) -> Entry:
@@ -181,13 +253,17 @@ class Columns:
         return Entry(
             where,
             self._path_of(where, cell(self.path)),
-            self._label_of(where, row) if self.one_hot else one_label(self.file, where, cell(self.label)),
+            self._label_of(where, row),
             text_of(cell(self.part)),
             text_of(cell(self.group)),
             None if self.weight is None else self._weight_of(where, cell(self.weight)),
             self._box_of(where, row),
             cells=row,
+            labels=self.several.read(where, self._by_name(row)) if self.several else None,
         )
+
+    def _by_name(self, row: list[Any]) -> dict[str, Any]:
+        return dict(zip(self.records.columns, row, strict=True))
 
     def _path_of(self, where: str, value: Any) -> str:
         if isinstance(value, Mapping):  # how the datasets library keeps an image
@@ -201,13 +277,11 @@ class Columns:
         return text_of(value)
 
     def _label_of(self, where: str, row: list[Any]) -> str:
-        named = [name for name in self.one_hot if text_of(row[self.place[name]]) in ("1", "True")]
-        if len(named) > 1:
-            raise InputError(
-                f"{self.file} gives {len(named)} labels to the image in {where} ({some(named)}): keep one of "
-                "them."
-            )
-        return named[0].strip() if named else ""
+        if self.several is not None:
+            return ""
+        if not self.one_hot:
+            return one_label(self.file, where, None if self.label is None else row[self.place[self.label]])
+        return next(name.strip() for name in self.one_hot if flag_of(row[self.place[name]]))
 
     def _weight_of(self, where: str, value: Any) -> float:
         text = text_of(value)

@@ -19,10 +19,16 @@ class TableOptions:
     Args:
         crop_boxes: whether each box is an image of its own.
         allow_outside: whether relative paths may leave the folder of the table.
+        several_labels: whether an image may have several labels, or none.
+        label_columns: the columns that hold the labels; none for those whose names or cells tell.
+        is_judging: whether the images only judge a run, whose columns another table need not have.
     """
 
     crop_boxes: bool = False
     allow_outside: bool = False
+    several_labels: bool = False
+    label_columns: tuple[str, ...] = ()
+    is_judging: bool = False
 
 
 @dataclass(slots=True)
@@ -39,6 +45,7 @@ class Entry:
         box: `None` for the whole image.
         others: where the image may be instead of at `path`, as tools write addresses of their own server.
         cells: all cells of its row, as many as the table has columns.
+        labels: as written, where an image may have several; `None` if the table does not say.
     """
 
     where: str
@@ -50,6 +57,7 @@ class Entry:
     box: Box | None = None
     others: tuple[str, ...] = ()
     cells: Sequence[Any] = ()
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -65,6 +73,8 @@ class Found:
             export of a tool for labelling, and no mistake.
         is_folder: whether `file` is a folder.
         columns: the names of the columns; none for an export that is not a table.
+        several: whether an image may have several labels: those of `Entry.labels`.
+        flags: the columns that are one label each.
     """
 
     file: Path
@@ -76,6 +86,8 @@ class Found:
     unlabeled_are_left_out: bool = False
     is_folder: bool = False
     columns: Sequence[str] = ()
+    several: bool = False
+    flags: Sequence[str] = ()
 
     @property
     def root(self) -> Path:
