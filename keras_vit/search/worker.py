@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_vit.data.image_set import ImageSet
+from keras_vit.errors import InputError
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.split import Split
 from keras_vit.files import read_json
@@ -82,6 +83,11 @@ def prepare_images(config: SearchConfig) -> Images:
         start = read_start(config)
     record, root, notes = images_of(config)
     image_set = load_image_set(root, **config.train_config.of_tables)
+    if image_set.several:
+        raise InputError(
+            f"{image_set.source} has several labels per image, and a search compares the accuracy of one class "
+            "per image: train with keras-vit train instead."
+        )
     if record is not None:
         image_set, changed = same_images(record, image_set)
         notes += changed

@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit.errors import ServerError
+from keras_vit.data.targets import names_from_json
+from keras_vit.errors import InputError, ServerError
 
 OUTPUTS = ("probabilities", "label", "confidence", "reject")
 SET_OUTPUTS = ("prediction_set", "refer")
 """Both or none: a model without prediction sets, as those of earlier versions, has none."""
+LABEL_OUTPUTS = ("labels", "label_names", "thresholds")
+"""All or none: of a model of several labels per image."""
 # Of an answer per image: more than 100,000 classes as JSON. What a server claims is checked before it is
 # expanded, so an answer takes at most some multiples of its bytes.
 BYTES_PER_IMAGE = 2 * 1024**2
@@ -17,9 +20,11 @@ BYTES_PER_IMAGE = 2 * 1024**2
 MAX_ANSWER_BYTES = 64 * 1024**2
 TOLERANCE = 1e-3  # of sums and maxima: the served model may compute with less precision
 
-PER_CLASS = ("probabilities", "prediction_set")
+TEXTS = ("label", "label_names")
 
-Row = tuple[list[float], str, float, float, list[float] | None, float | None]
+PER_CLASS = ("probabilities", "prediction_set", "labels", "thresholds")
+
+Row = tuple[list[float], str, float, float, list[float] | None, float | None, list[str] | None]
 
 
 def most_bytes(images: int) -> int:
@@ -46,6 +51,9 @@ def check_shapes(address: str, shapes: Mapping[str, tuple[int, ...] | None], ima
         )
     if len({name in shapes for name in SET_OUTPUTS}) > 1:
         raise nonsense(address, f"only one of {' and '.join(SET_OUTPUTS)} is there")
+    given = [name for name in LABEL_OUTPUTS if name in shapes]
+    if given and len(given) < len(LABEL_OUTPUTS):
+        raise nonsense(address, f"only {' and '.join(given)} of {', '.join(LABEL_OUTPUTS)} is there")
     found = {name: shapes[name] for name in answered(shapes)}
     classes = (found["probabilities"] or ())[1:2]
     wanted = {name: (images, *(classes if name in PER_CLASS else ())) for name in found}
@@ -56,8 +64,8 @@ def check_shapes(address: str, shapes: Mapping[str, tuple[int, ...] | None], ima
 
 
 def answered(outputs: Mapping[str, Any]) -> tuple[str, ...]:
-    """The outputs that are read: `SET_OUTPUTS` only where there is one of them."""
-    return OUTPUTS + tuple(name for name in SET_OUTPUTS if name in outputs)
+    """The outputs that are read: `SET_OUTPUTS` and `LABEL_OUTPUTS` only where there is one of them."""
+    return OUTPUTS + tuple(name for name in SET_OUTPUTS + LABEL_OUTPUTS if name in outputs)
 
 
 class Reader:
@@ -73,7 +81,9 @@ class Reader:
         self._label_of: dict[int, str] = {}  # index of the largest probability -> label
 
     def rows(self, outputs: Mapping[str, Any], images: int) -> Iterator[Row]:
-        """Probabilities, label, confidence, reject, then prediction set and refer, or `None`, image by image.
+        """Probabilities, label, confidence, reject, prediction set, refer and names of labels, image by image.
+
+        Of the last three, those are `None` that the model does not give.
 
         Args:
             outputs: output name -> one value per image; others than `answered` are not looked at.
@@ -84,12 +94,13 @@ class Reader:
         """
         shapes = {name: _shape(value) for name, value in outputs.items()}
         check_shapes(self.address, shapes, images)
-        labels = outputs["label"]
-        labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
+        labels = _list(outputs["label"])
+        several = "labels" in shapes
         try:
             # JSON may hold more digits than a float32: this makes REST and gRPC return the same number.
-            numbers = {name: _numbers(outputs[name]) for name in answered(outputs) if name != "label"}
+            numbers = {name: _numbers(outputs[name]) for name in answered(outputs) if name not in TEXTS}
             labels = [_text(label) for label in labels]
+            named = [_names(text) for text in _list(outputs["label_names"])] if several else None
         except (TypeError, ValueError, OverflowError) as error:
             raise nonsense(self.address, str(error)) from error
         if not all(((value >= 0) & (value <= 1)).all() for value in numbers.values()):
@@ -98,15 +109,21 @@ class Reader:
         has_sets = "refer" in numbers
         for row, label in enumerate(labels):
             contradiction = _contradiction(
-                label, *(numbers[name][row] for name in OUTPUTS if name != "label")
+                label, *(numbers[name][row] for name in OUTPUTS if name != "label"), several
             )
+            if named is not None and not contradiction:
+                contradiction = _of_labels(label, numbers["labels"][row], named[row])
             if has_sets and not contradiction:
                 contradiction = _of_sets(label, *(numbers[name][row] for name in SET_OUTPUTS))
             if contradiction:
                 raise nonsense(self.address, contradiction)
-        columns = {**{name: value.tolist() for name, value in numbers.items()}, "label": labels}
+        columns: dict[str, list[Any]] = {name: value.tolist() for name, value in numbers.items()}
+        columns["label"] = labels
+        if named is not None:
+            columns["label_names"] = named
         without: list[None] = [None] * images
-        return zip(*(columns.get(name, without) for name in OUTPUTS + SET_OUTPUTS), strict=True)
+        read = (*OUTPUTS, *SET_OUTPUTS, "label_names")
+        return zip(*(columns.get(name, without) for name in read), strict=True)
 
     def _check_same_model(self, probabilities: np.ndarray, labels: Sequence[str]) -> None:
         """Raises ServerError if the label of a class is not always the same."""
@@ -126,7 +143,9 @@ class Reader:
                 raise nonsense(self.address, f"the label {label!r} does not belong to one class alone")
 
 
-def _contradiction(label: str, probabilities: np.ndarray, confidence: float, reject: float) -> str | None:
+def _contradiction(
+    label: str, probabilities: np.ndarray, confidence: float, reject: float, several: bool = False
+) -> str | None:
     """What is wrong with the answer about one image; `None` if nothing is."""
     if reject not in (0, 1):
         return f"reject is {reject:g}, neither 0 nor 1"
@@ -135,7 +154,7 @@ def _contradiction(label: str, probabilities: np.ndarray, confidence: float, rej
             return "an image without a label has probabilities, or is not rejected"
         return None
     total, largest = float(probabilities.sum(dtype=np.float64)), float(probabilities.max())
-    if abs(total - 1) > TOLERANCE:
+    if abs(total - 1) > TOLERANCE and not several:
         return f"the probabilities of an image sum to {total:.4g}, not to 1"
     if abs(confidence - largest) > TOLERANCE:
         return f"a confidence is {confidence:.4g}, and the largest probability {largest:.4g}"
@@ -149,6 +168,26 @@ def _of_sets(label: str, members: np.ndarray, refer: float) -> str | None:
     if not label and (members.any() or not refer):
         return "an image without a label has a prediction set, or is not referred"
     return None
+
+
+def _of_labels(label: str, labels: np.ndarray, names: list[str]) -> str | None:
+    """What is wrong with the several labels of one image; `None` if nothing is."""
+    if not np.isin(labels, (0, 1)).all():
+        return "one of labels is neither 0 nor 1"
+    if len(set(names)) != int(labels.sum()):
+        return f"{int(labels.sum())} labels have {len(set(names))} names"
+    return "an image without a label has labels" if names and not label else None
+
+
+def _names(text: Any) -> list[str]:
+    try:
+        return names_from_json(_text(text))
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+def _list(values: Any) -> Any:
+    return values.tolist() if isinstance(values, np.ndarray) else values
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

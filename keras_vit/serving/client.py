@@ -50,6 +50,8 @@ class Answer:
         prediction_set: the numbers of the classes that the image may be, the likeliest first; `None` if the
             model has learned no prediction sets, or the image was not sent.
         refer: whether a person should look at the image; `None` likewise.
+        labels: the names of the labels of the image, maybe none, where one may have several; otherwise
+            `None`. `label` is then the likeliest one, whether the image has it or not.
     """
 
     image: str
@@ -60,6 +62,7 @@ class Answer:
     error: str | None = None
     prediction_set: tuple[int, ...] | None = None
     refer: bool | None = None
+    labels: tuple[str, ...] | None = None
 
 
 @validated
@@ -240,10 +243,11 @@ def _by_class(answer: Answer, class_names: Sequence[str]) -> dict[str, float]:
 
 def table(answers: Sequence[Answer]) -> str:
     """Answers as text, one line per image."""
+    several = any(answer.labels is not None for answer in answers)
     rows = [
         (
             answer.image,
-            answer.label or "-",
+            (", ".join(answer.labels or ()) if several else answer.label) or "-",
             "-" if answer.confidence is None else f"{answer.confidence:.1%}",
             YES_NO[answer.reject],
             YES_NO[answer.refer],
@@ -253,8 +257,10 @@ def table(answers: Sequence[Answer]) -> str:
     ]
     texts = [
         [shown(cell) for cell in row]
-        for row in [("image", "label", "confidence", "reject", "refer", ""), *rows]
+        for row in [("image", "labels" if several else "label", "confidence", "reject", "refer", ""), *rows]
     ]
+    if several:  # the confidence is that of the likeliest label, which the image may not have
+        texts = [[row[0], row[1], "", *row[3:]] for row in texts]
     if all(answer.refer is None for answer in answers):  # a model without prediction sets
         texts = [[*row[:4], *row[5:]] for row in texts]
     image, label = (max(len(row[i]) for row in texts) for i in (0, 1))
@@ -263,7 +269,7 @@ def table(answers: Sequence[Answer]) -> str:
             (
                 f"{row[0]:{image}}",
                 f"{row[1]:{label}}",
-                f"{row[2]:>10}",
+                *([] if several else [f"{row[2]:>10}"]),
                 *(f"{c:6}" for c in row[3:-1]),
                 row[-1],
             )
@@ -343,8 +349,11 @@ def _answer(
     reject: float,
     members: list[float] | None,
     refer: float | None,
+    names: list[str] | None,
 ) -> Answer:
     sets: dict[str, Any] = {}
+    if names is not None and label:
+        sets["labels"] = tuple(names)
     if members is not None:
         kept = [i for i, member in enumerate(members) if member]
         sets["prediction_set"] = tuple(sorted(kept, key=lambda i: -probabilities[i]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_vit.errors import InputError
+from keras_vit.serving.label_comparison import changed_labels
 from keras_vit.serving.set_comparison import changed_decisions
 
 
@@ -25,6 +26,7 @@ class Comparison:
         converted: how many had to be converted to PNG, because the exported model does not decode the files.
         same_set: for how many images the prediction set is the same; `None` if there are none.
         same_refer: how many images are referred to a person by both or by none; `None` likewise.
+        same_labels: for how many images all of several labels are the same; `None` for one class per image.
     """
 
     images: int
@@ -35,12 +37,15 @@ class Comparison:
     converted: int = 0
     same_set: int | None = None
     same_refer: int | None = None
+    same_labels: int | None = None
 
     def line(self) -> str:
         """It in one line."""
         rejected = "" if self.same_reject is None else f", the same reject for {self.same_reject}"
         if self.same_set is not None:
             rejected += f", the same prediction set for {self.same_set}, the same refer for {self.same_refer}"
+        if self.same_labels is not None:
+            rejected += f", the same labels for {self.same_labels}"
         converted = (
             f"; {self.converted} of the files are of a kind that it does not decode and were converted to "
             "PNG: convert such files before they are sent"
@@ -113,6 +118,7 @@ def compare_answers(
     if "label" in found:
         new_class |= found["label"] != right
     decisions = changed_decisions(expected, found, tolerance.log_odds)
+    new_labels = changed_labels(expected, found, tolerance.margin)
     new_reject = (found["reject"] != 0) != ~(expected["distance"] <= 1)  # NaN is rejected
     differences = Comparison(
         images=images,
@@ -122,6 +128,7 @@ def compare_answers(
         feature_difference=_largest(found["features"], expected["features"]),
         same_set=int((~decisions[0][1])[:images].sum()) if decisions else None,
         same_refer=int((~decisions[1][1])[:images].sum()) if decisions else None,
+        same_labels=int((~new_labels[0])[:images].sum()) if new_labels else None,
     )
     assert differences.feature_difference is not None
     checks = [
@@ -153,6 +160,9 @@ def compare_answers(
         tolerance,
     )
     of_sets = dataclasses.replace(tolerance, changed=tolerance.sets_changed)
+    if new_labels:
+        near = f"where probabilities are within {tolerance.margin:g} of a threshold"
+        _check_ties("get other labels", new_labels[0][:images], new_labels[1], near, of_sets)
     for what, changed, clear in decisions:
         near = f"where log-odds are within {tolerance.log_odds:g} of a threshold"
         _check_ties(what, changed[:images], clear, near, of_sets)

@@ -1,6 +1,7 @@
 """The served graph: image files or pixels in, calibrated probabilities, labels and rejections out."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -26,8 +27,11 @@ class ServedGraph(tf.Module):
         self.preprocessing = run.preprocessing
         self.class_names = run.class_names
         sets = run.prediction_sets
-        answers = answer_model(run.model, run.temperature, run.rejection, run.preprocessing, flips, sets)
+        answers = answer_model(
+            run.model, run.temperature, run.rejection, run.preprocessing, flips, sets, run.thresholds
+        )
         self.has_sets = sets is not None
+        self.several = run.several
         self.answers = answers.__call__
         # As a function of its own, which all signatures share, it is traced once.
         prepare = tf.function(
@@ -68,6 +72,12 @@ class ServedGraph(tf.Module):
             probabilities are 0 and its label is empty. If the run has learned prediction sets, also
             `prediction_set` int32 (batch, classes), 1 for each class that the image may be, and `refer` int32
             (batch,), 1 where a person should look at it; 0 and 1 if it cannot be decoded.
+
+            If an image may have several labels, `label` is the likeliest one, whether the image has it or
+            not, and there are also: `labels` int32 (batch, classes), 1 for each label of the image, 0 if it
+            cannot be decoded; `label_names` string (batch,), their names as a JSON list, such as
+            `["rust", "dent"]`; `thresholds` float32 (batch, classes), from which probability on an image has
+            a label.
         """
         return self._answer_by_size(self.classify_prepared, *self.prepare_files(image_bytes))
 
@@ -134,6 +144,13 @@ class ServedGraph(tf.Module):
         if self.has_sets:
             answers["prediction_set"] = tf.where(usable[:, None], found["prediction_set"], 0)
             answers["refer"] = tf.where(usable, found["refer"], 1)
+        if self.several:
+            labels = tf.where(usable[:, None], found["labels"], 0)
+            answers |= {
+                "labels": labels,
+                "label_names": names_of_labels(labels, self.class_names),
+                "thresholds": found["thresholds"],
+            }
         return answers
 
     def _features_of_prepared(self, prepared, usable):
@@ -151,6 +168,13 @@ class ServedGraph(tf.Module):
             prepared = tf.pad(prepared, [[0, tf.maximum(0, 1 - count)], [0, 0], [0, 0], [0, 0]])
         found = {name: values[:count] for name, values in self.answers(prepared, training=False).items()}
         return found, usable & tf.reduce_all(tf.math.is_finite(found["probabilities"]), axis=-1)
+
+
+def names_of_labels(labels: tf.Tensor, class_names: Sequence[str]) -> tf.Tensor:
+    """The names of labels as a JSON list: int32 (batch, classes) of 0 and 1 to string (batch,)."""
+    names = tf.constant([f", {json.dumps(name, ensure_ascii=False)}" for name in class_names])
+    joined = tf.strings.reduce_join(tf.where(labels > 0, names, ""), axis=1)
+    return tf.strings.join(["[", tf.strings.regex_replace(joined, "^, ", ""), "]"])
 
 
 def only(batch: tf.Tensor) -> tf.Tensor:

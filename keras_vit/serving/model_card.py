@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_vit.evaluation.labels import THRESHOLDS, labels_in_words, thresholds_in_words
 from keras_vit.evaluation.trust import lines_of_run
 from keras_vit.runs.folder import Run
 from keras_vit.serving.comparison import Comparison
@@ -49,7 +50,18 @@ def model_card(run: Run, format: str, comparison: Comparison, flips: bool = Fals
         weights=run.config.get("weights"),
         flips=flips,
         trust_lines=_trust_lines(run),
+        **_of_labels(run),
     )
+
+
+def _of_labels(run: Run) -> dict[str, Any]:
+    """What the card of several labels per image says besides; empty for one class."""
+    if not run.several:
+        return {}
+    return {
+        "label_figures": labels_in_words(run.metrics["best"]),
+        "threshold_line": thresholds_in_words(run.metrics[THRESHOLDS]),
+    }
 
 
 def _trust_lines(run: Run) -> list[str]:

@@ -13,6 +13,7 @@ from keras_vit.errors import InputError
 from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run
 from keras_vit.serving.comparison import Comparison, Tolerance, compare_answers, join
+from keras_vit.serving.label_comparison import to_label_margins
 from keras_vit.serving.set_comparison import to_thresholds
 from keras_vit.serving.version_folder import clear_errors
 
@@ -131,7 +132,11 @@ def _as_multiple(run: Run, answers: dict[str, np.ndarray]) -> dict[str, np.ndarr
     rejects = "rejection" in run.metrics and run.rejection is not None
     threshold = run.rejection.threshold if rejects and run.rejection else 1.0
     multiple = {**answers, "distance": answers["distance"] / threshold}
-    return {**multiple, **to_thresholds(answers, run.prediction_sets)}
+    return {
+        **multiple,
+        **to_thresholds(answers, run.prediction_sets),
+        **to_label_margins(answers),
+    }
 
 
 class SavedModelFile:

@@ -35,6 +35,7 @@ def write_serving_json(
         "temperature": run.temperature,
         "reject_above": None if run.rejection is None else float(run.rejection.threshold),
         **sets_entry(run),
+        **labels_entry(run),
         "image_shape": list(run.preprocessing.image_shape),
         "aspect": run.preprocessing.aspect,
         "interpolation": run.preprocessing.interpolation,
@@ -50,6 +51,19 @@ def write_serving_json(
         "versions": run.config["versions"],
     }
     write_json(folder / SERVING_JSON, {**entries, **more})
+
+
+def labels_entry(run: Run) -> dict[str, Any]:
+    """The entry `several_labels`: the thresholds of the output `labels`; empty for one class per image."""
+    if run.thresholds is None:
+        return {}
+    return {
+        "several_labels": {
+            "thresholds": run.thresholds.tolist(),
+            "probabilities": "of each label by itself: they do not sum to 1",
+            "labels": "1 if the probability of the label is at least its threshold",
+        }
+    }
 
 
 SET_RULE = (

@@ -14,7 +14,7 @@ from keras_vit.errors import InputError
 from keras_vit.model.vit import ViT
 from keras_vit.runs.answer import answer_images, answer_model
 from keras_vit.runs.folder import Run
-from keras_vit.serving import set_comparison
+from keras_vit.serving import label_comparison, set_comparison
 
 OUTPUTS = ("probabilities", "reject", "features")
 MAX_BYTES = 2**31 - 1
@@ -52,16 +52,18 @@ class PortableGraph:
         self.preprocessing = run.preprocessing
         self.sets = run.prediction_sets
         self.answers = answer_model(
-            model, run.temperature, run.rejection, run.preprocessing, flips, self.sets
+            model, run.temperature, run.rejection, run.preprocessing, flips, self.sets, run.thresholds
         )
         self.outputs = OUTPUTS if self.sets is None else OUTPUTS + set_comparison.OUTPUTS
+        if run.several:
+            self.outputs += label_comparison.OUTPUTS
 
     def function(self) -> Any:
         """The `tf.function` that is converted.
 
         It takes `images`, float32 (batch, height, width, channels) in 0..255, and returns a dict of the
         outputs `probabilities`, `reject` and `features` of `answer_model`, and of a run with prediction sets
-        `prediction_set` and `refer`.
+        `prediction_set` and `refer`, of one with several labels `labels` and `thresholds`.
         """
         import tensorflow as tf
 
@@ -102,6 +104,7 @@ class PortableGraph:
             "features": found["features"],
             "distance": found["distance"] / threshold,
             **set_comparison.to_thresholds(found, self.sets),
+            **label_comparison.to_label_margins(found),
         }
 
 

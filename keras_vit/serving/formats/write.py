@@ -105,6 +105,12 @@ def about(run: Run, format: str, int8: bool) -> dict[str, Any]:
             "prediction_set": {"dtype": "int32", "shape": ["batch", len(run.class_names)]},
             "refer": {"dtype": "int32", "shape": ["batch"]},
         }
+    label_outputs = {}
+    if run.several:
+        label_outputs = {
+            "labels": {"dtype": "int32", "shape": ["batch", len(run.class_names)]},
+            "thresholds": {"dtype": "float32", "shape": ["batch", len(run.class_names)]},
+        }
     return {
         "format": format,
         "file": FORMATS[format].FILE,
@@ -116,6 +122,7 @@ def about(run: Run, format: str, int8: bool) -> dict[str, Any]:
             "reject": {"dtype": "int32", "shape": ["batch"]},
             "features": {"dtype": "float32", "shape": ["batch", dim]},
             **set_outputs,
+            **label_outputs,
         },
         "preprocessing": preprocessing_steps(run.preprocessing),
     }
