@@ -11,6 +11,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from keras_vit.cli.figures import figures_in_words
+from keras_vit.evaluation.ordered import order_in_words
 from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_trust
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
@@ -82,6 +83,8 @@ class Evaluate:
         for row in found["per_class"]:
             shares = "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
             say(f"{shown(row['name']):{width}}   {shares} {row['support']:7}")
+        if (line := order_in_words(found)) is not None:
+            say(line)
         say(*lines_of_trust(found[SETS], found[REFERRAL]))
         if self.corruptions:
             _say_corruptions(found["corruptions"])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_vit.evaluation.labels import THRESHOLDS, labels_in_words, thresholds_in_words
+from keras_vit.evaluation.ordered import order_in_words
 
 
 def figures_in_words(found: Mapping[str, Any]) -> str:
@@ -29,8 +30,8 @@ def accuracy_in_words(found: Mapping[str, Any]) -> str:
 
 
 def lines_of_labels(metrics: Mapping[str, Any]) -> list[str]:
-    """What `metrics.json` says of the thresholds of several labels, as lines; none for one class per image."""
-    if THRESHOLDS not in metrics:
-        return []
-    line = thresholds_in_words(metrics[THRESHOLDS])
-    return [line] if line else []
+    """What `metrics.json` says of ordered classes, and of the thresholds of several labels, as lines."""
+    found = [order_in_words(metrics["best"])]
+    if THRESHOLDS in metrics:
+        found.append(thresholds_in_words(metrics[THRESHOLDS]))
+    return [line for line in found if line]

@@ -12,6 +12,7 @@ from keras_vit.cli.figures import figures_in_words, lines_of_labels
 from keras_vit.cli.options import option_group
 from keras_vit.data.augmentation import Augmentation
 from keras_vit.evaluation.labels import AVERAGES
+from keras_vit.evaluation.ordered import FIGURES, order_in_words
 from keras_vit.evaluation.repeats import mean_in_words
 from keras_vit.evaluation.trust import lines_of_run
 from keras_vit.model.config import ViTConfig
@@ -99,7 +100,7 @@ class Train:
         if self.json:
             answer: dict[str, Any] = {"run": str(run.path), "report": str(run.path / "report.html")}
             for name, found in (("best", best), ("last", last)):
-                shown = ("epoch", "accuracy", "accuracy_interval", *AVERAGES)
+                shown = ("epoch", "accuracy", "accuracy_interval", *AVERAGES, *FIGURES)
                 answer[name] = {key: found[key] for key in shown if key in found}
             if "warning" in run.metrics:
                 answer = {"warning": run.metrics["warning"], **answer}
@@ -108,7 +109,7 @@ class Train:
         for name, found in (("best by validation", best), ("last", last)):
             what = "test figures" if run.several else "test accuracy"
             say(f"{what}, {name + ' epoch':24} {found['epoch']:4}: {figures_in_words(found)}")
-        say(*lines_of_run(run.metrics), *lines_of_labels(run.metrics))
+        say(*lines_of_labels(run.metrics), *lines_of_run(run.metrics))
         say(f"report: {run.path / 'report.html'}")
 
     def _say_several(self, runs: "Ensemble") -> None:
@@ -123,4 +124,6 @@ class Train:
         if runs.metrics["kind"] == "folds":
             right = f"{pooled['correct']} of {pooled['images']} right"
             say(f"every image tested once: {right} ({pooled['accuracy']:.1%})")
+        if (line := order_in_words(pooled)) is not None:
+            say(line)
         say(f"report: {report}")

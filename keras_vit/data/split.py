@@ -191,8 +191,8 @@ def _draw_labels(image_set, units, pool, fraction, keep, seed):
         return label_split.draw(image_set.labels, units, pool, fraction, keep, seed)
     except InputError as error:
         raise InputError(
-            f"{image_set.source} cannot be split: {error}. Use smaller groups, or give the split in a table's "
-            "column part."
+            f"{image_set.source} cannot be split: {error}. Use smaller groups, or give the split in a "
+            "table's column part."
         ) from None
 
 

@@ -33,6 +33,7 @@ def judge(
     validation_logits_best: ArrayLike,
     best_epoch: int,
     last_epoch: int,
+    ordered: bool = False,
 ) -> dict[str, Any]:
     """Evaluates the two models of a run, that of the best and that of the last epoch. Ready for JSON.
 
@@ -49,6 +50,7 @@ def judge(
         validation_logits_best: (m, classes), of the best model.
         best_epoch: Counted from 1.
         last_epoch: Counted from 1.
+        ordered: Whether the classes go from the lowest to the highest.
 
     Returns:
         A dict: `class_names`; `best` and `last`, each an `epoch` with its `classification_metrics`, those of
@@ -72,13 +74,13 @@ def judge(
     validation_labels = np.asarray(validation_labels)
     temperature, fitted_on = _temperature(validation_logits_best, validation_labels)
     before, after = softmax(logits), softmax(logits / temperature)
-    last = classification_metrics(labels, softmax(test_logits_last), class_names)
+    last = classification_metrics(labels, softmax(test_logits_last), class_names, ordered)
     last[UNCALIBRATED] = last.pop("log_loss")  # no temperature was fitted to this model
     return {
         "class_names": [str(name) for name in class_names],
         "best": {
             "epoch": int(best_epoch),
-            **classification_metrics(labels, after, class_names),
+            **classification_metrics(labels, after, class_names, ordered),
             UNCALIBRATED: classification_metrics(labels, before, class_names)["log_loss"],
         },
         "last": {"epoch": int(last_epoch), **last},

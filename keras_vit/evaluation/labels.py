@@ -107,7 +107,11 @@ def fit_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.n
 
 
 def label_metrics(
-    targets: ArrayLike, probabilities: ArrayLike, thresholds: ArrayLike, class_names: Sequence[str]
+    targets: ArrayLike,
+    probabilities: ArrayLike,
+    thresholds: ArrayLike,
+    class_names: Sequence[str],
+    named: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """The metrics of a model of several labels on a set of images, ready for JSON. By scikit-learn.
 
@@ -116,6 +120,7 @@ def label_metrics(
         probabilities: (n, labels) in 0..1.
         thresholds: (labels,); an image gets a label from this probability on.
         class_names: one name per label.
+        named: (n, labels) of 0 and 1, the labels that images get, where not all have the same thresholds.
 
     Returns:
         A dict: `images`; `correct`, of how many all labels are right, as a fraction `accuracy` with its
@@ -141,7 +146,7 @@ def label_metrics(
             f"class_names and thresholds must be one per label, {targets.shape[1]}. "
             f"Received: {len(class_names)} and {len(thresholds)}"
         )
-    named = (probabilities >= thresholds).astype(np.int64)
+    named = np.asarray(probabilities >= thresholds if named is None else named, np.int64)
     precision, recall, f1, support = precision_recall_fscore_support(
         targets, named, average=None, zero_division=np.nan
     )
@@ -201,8 +206,8 @@ def judge_labels(
         `log_loss_uncalibrated`; `thresholds` (`fitted_on`, `validation_images`, and per label in `labels`:
         `name`, `threshold`, `positives` among the validation images, and `own`, whether these have chosen
         it); `calibration` of single decisions, as `judge` has it; `mistakes`, up to `EXAMPLES` wrong images
-        for each of the first `SHOWN_LABELS` labels: `label`, `name`, `index`, `true` (the labels of the image), `missed` (or else named
-        wrongly), `probability`.
+        for each of the first `SHOWN_LABELS` labels: `label`, `name`, `index`, `true` (the labels of the
+        image), `missed` (or else named wrongly), `probability`.
     """
     labels, logits = checked_labels(test_labels, test_logits_best, "test_logits_best")
     _, last_logits = checked_labels(test_labels, test_logits_last, "test_logits_last")

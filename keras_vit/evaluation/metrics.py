@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_vit.evaluation.ordered import order_figures
+
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a proportion, such as the accuracy on a finite test set. By scipy.
@@ -91,7 +93,7 @@ def checked_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[
 
 
 def classification_metrics(
-    labels: ArrayLike, probabilities: ArrayLike, class_names: Sequence[str]
+    labels: ArrayLike, probabilities: ArrayLike, class_names: Sequence[str], ordered: bool = False
 ) -> dict[str, Any]:
     """The metrics of a classifier on a set of labelled images, ready for JSON. By scikit-learn.
 
@@ -99,14 +101,16 @@ def classification_metrics(
         labels: int (n,), the true classes.
         probabilities: (n, classes), rows that sum to 1.
         class_names: One name per column.
+        ordered: Whether the classes go from the lowest to the highest.
 
     Returns:
         A dict: `images`, `correct`, `accuracy`, `accuracy_interval` (Wilson, 95 %), `balanced_accuracy` (the
         mean recall of the classes that have images), `macro_f1` (the mean F1 of the classes that occur, as a
         label or as a prediction), `log_loss` (nats per image), `per_class` (a list of `name`, `precision`,
-        `recall`, `f1`, `support`) and `confusion_matrix` (rows are true classes, columns predicted ones). A
-        quotient 0 / 0 (the precision of a class that is never predicted, the recall of a class without
-        images) is None, which means unknown, rather than 0.
+        `recall`, `f1`, `support`) and `confusion_matrix` (rows are true classes, columns predicted ones); of
+        ordered classes also `keras_vit.evaluation.ordered.order_figures`. A quotient 0 / 0 (the precision of
+        a class that is never predicted, the recall of a class without images) is None, which means unknown,
+        rather than 0.
 
     Raises:
         ValueError: The shapes do not match, a label is out of range, or a row is not a probability
@@ -126,6 +130,7 @@ def classification_metrics(
         labels, predicted, labels=classes, zero_division=np.nan
     )
     correct, images = int((predicted == labels).sum()), len(labels)
+    matrix = confusion_matrix(labels, predicted, labels=classes)
     return {
         "images": images,
         "correct": correct,
@@ -144,7 +149,8 @@ def classification_metrics(
             }
             for i, name in enumerate(class_names)
         ],
-        "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
+        "confusion_matrix": matrix.tolist(),
+        **(order_figures(matrix) if ordered else {}),
     }
 
 

@@ -5,13 +5,22 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_vit.evaluation.labels import label_metrics
 from keras_vit.evaluation.metrics import classification_metrics
+from keras_vit.evaluation.ordered import order_figures
 
 AVERAGED = ("accuracy", "balanced_accuracy")
+AVERAGED_OF_LABELS = ("mean_average_precision", "macro_f1")
+AVERAGED_OF_ORDER = ("mean_absolute_error", "quadratic_kappa")
+"""Of ordered classes, beside `AVERAGED`. Neither is a share."""
 
 
 def corrected_interval(
-    values: Sequence[float], train: float, test: float, confidence: float = 0.95
+    values: Sequence[float],
+    train: float,
+    test: float,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float] | None:
     """The corrected resampled t-interval of a mean over runs whose training images overlap. By scipy.
 
@@ -26,9 +35,10 @@ def corrected_interval(
         train: number of training images of a run.
         test: number of test images of a run.
         confidence: coverage of the interval, between 0 and 1.
+        bounds: the least and the largest possible value.
 
     Returns:
-        `(low, high)`, cut to 0..1; `None` if all values are equal, which says nothing of how they vary.
+        `(low, high)`, cut to the bounds; `None` if all values are equal, which says nothing of how they vary.
 
     Raises:
         ValueError: there are fewer than two values, or no images.
@@ -47,7 +57,7 @@ def corrected_interval(
         return None
     scale = np.sqrt((1 / len(found) + test / train) * found.var(ddof=1))
     low, high = t.interval(confidence, len(found) - 1, loc=found.mean(), scale=scale)
-    return max(0.0, float(low)), min(1.0, float(high))
+    return max(bounds[0], float(low)), min(bounds[1], float(high))
 
 
 def judge_repeats(
@@ -55,6 +65,7 @@ def judge_repeats(
     runs: Mapping[str, Mapping[str, Any]],
     counts: Sequence[Mapping[str, int]],
     pooled: tuple[np.ndarray, np.ndarray] | None,
+    named: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The evaluation of several runs together, ready for JSON: `metrics.json` of their folder.
 
@@ -64,10 +75,13 @@ def judge_repeats(
         counts: how many images each has per part.
         pooled: of folds, the labels, int (n,), and the probabilities, (n, classes), of all images, each by
             the run that is tested on it; `None` for seeds, which test some images several times.
+        named: with several labels per image, (n, labels) of 0 and 1, what each image is named by the
+            thresholds of its run.
 
     Returns:
         A dict: `kind`; `class_names`; `runs`, a row per run with `run`, `accuracy`, `balanced_accuracy`,
-        `macro_f1`, `log_loss`, `correct` and `images`; `mean`, per figure of `AVERAGED` its `mean`,
+        `macro_f1`, `log_loss`, `correct` and `images`; `mean`, per figure of `AVERAGED` (of several labels
+        `AVERAGED_OF_LABELS`, of ordered classes also `AVERAGED_OF_ORDER`) its `mean`,
         `interval` (see `corrected_interval`; None if all runs agree), `least`, `largest` and
         `standard_deviation`; `training_images` and `test_images` of a run, on average, which the interval
         needs; `pooled`: for folds the `classification_metrics` of all images, for seeds the
@@ -75,38 +89,74 @@ def judge_repeats(
     """
     names = next(iter(runs.values()))["class_names"]
     best = {name: metrics["best"] for name, metrics in runs.items()}
-    keys = (*AVERAGED, "macro_f1", "log_loss", "correct", "images")
+    first = next(iter(best.values()))
+    averaged: tuple[str, ...] = AVERAGED
+    several, ordered = "mean_average_precision" in first, "mean_absolute_error" in first
+    if several:
+        averaged = AVERAGED_OF_LABELS
+    elif ordered:
+        averaged = (*AVERAGED, *AVERAGED_OF_ORDER)
+    keys = dict.fromkeys((*averaged, "accuracy", "macro_f1", "log_loss", "correct", "images"))
     rows = [{"run": name, **{key: found.get(key) for key in keys}} for name, found in best.items()]
     train, test = (float(np.mean([count[part] for count in counts])) for part in ("train", "test"))
-    if pooled is None:
+    if several:
+        together = _labels_together(list(best.values()), names, pooled, named)
+    elif pooled is None:
         matrix = np.sum([found["confusion_matrix"] for found in best.values()], axis=0)
         together = {
             "images": int(matrix.sum()),
             "correct": int(np.trace(matrix)),
             "per_class": _per_class(matrix, names),
             "confusion_matrix": matrix.tolist(),
+            **(order_figures(matrix) if ordered else {}),
         }
     else:
-        together = classification_metrics(*pooled, names)
+        together = classification_metrics(*pooled, names, ordered)
     return {
         "kind": kind,
         "class_names": names,
         "runs": rows,
-        "mean": {key: _mean([row[key] for row in rows], train, test) for key in AVERAGED},
+        "mean": {key: _mean(key, [row[key] or 0.0 for row in rows], train, test) for key in averaged},
         "training_images": train,
         "test_images": test,
         "pooled": together,
     }
 
 
-def _mean(values: list[float], train: float, test: float) -> dict[str, Any]:
-    interval = corrected_interval(values, train, test)
+def _labels_together(
+    found: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    pooled: tuple[np.ndarray, np.ndarray] | None,
+    named: np.ndarray | None,
+) -> dict[str, Any]:
+    """The figures of several labels: of all images where each is tested once, else means over the runs."""
+    shown = ("average_precision", "precision", "recall", "f1", "threshold")
+    rows: list[dict[str, Any]] = []
+    for i, name in enumerate(names):
+        of_runs = [one["per_class"][i] for one in found]
+        row: dict[str, Any] = {"name": str(name)}
+        for key in shown:
+            known = [one[key] for one in of_runs if one[key] is not None]
+            row[key] = float(np.mean(known)) if known else None
+        rows.append({**row, "support": sum(one["support"] for one in of_runs)})
+    if pooled is None:
+        images, correct = (sum(one[key] for one in found) for key in ("images", "correct"))
+        return {"images": images, "correct": correct, "per_class": rows}
+    return label_metrics(*pooled, [row["threshold"] for row in rows], names, named)
+
+
+BOUNDS = {"mean_absolute_error": (0.0, np.inf), "quadratic_kappa": (-1.0, 1.0)}
+
+
+def _mean(key: str, values: list[float], train: float, test: float) -> dict[str, Any]:
+    interval = corrected_interval(values, train, test, bounds=BOUNDS.get(key, (0.0, 1.0)))
     return {
         "mean": float(np.mean(values)),
         "interval": None if interval is None else list(interval),
         "least": min(values),
         "largest": max(values),
         "standard_deviation": float(np.std(values, ddof=1)),
+        **({"is_share": False} if key in BOUNDS else {}),
     }
 
 
@@ -133,6 +183,9 @@ def mean_in_words(found: Mapping[str, Any]) -> str:
     Args:
         found: an entry of `mean` of `judge_repeats`.
     """
+    if found.get("is_share") is False:
+        low, high = found["interval"] or (found["mean"], found["mean"])
+        return f"{found['mean']:.3f} (95 % interval {low:.3f} to {high:.3f})"
     if found["interval"] is None:
         return f"{found['mean']:.1%} in every run"
     low, high = found["interval"]

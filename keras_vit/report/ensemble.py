@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from keras_vit.evaluation.ordered import order_in_words
 from keras_vit.report import run_plots
 from keras_vit.report.kit import (
     BLUE,
@@ -22,7 +23,14 @@ from keras_vit.report.run import MATRIX_WITH_NUMBERS, cell_styles, frequent_conf
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = (("accuracy", "accuracy", BLUE, "o"), ("balanced_accuracy", "balanced accuracy", ORANGE, "s"))
+NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "mean_average_precision": "mean average precision",
+    "macro_f1": "macro F1",
+    "mean_absolute_error": "steps from the truth",
+    "quadratic_kappa": "quadratic kappa",
+}
 
 
 def render_ensemble(*, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -32,8 +40,16 @@ def render_ensemble(*, config: Mapping[str, Any], metrics: Mapping[str, Any]) ->
         config: the content of `ensemble.json`.
         metrics: the result of `keras_vit.evaluation.repeats.judge_repeats`.
     """
-    folds, matrix = metrics["kind"] == "folds", metrics["pooled"]["confusion_matrix"]
-    many = len(matrix) > MATRIX_WITH_NUMBERS
+    folds, pooled = metrics["kind"] == "folds", metrics["pooled"]
+    first, second = list(metrics["mean"])[:2]
+    if "confusion_matrix" in pooled:
+        by_task = _matrix(pooled["confusion_matrix"])
+    else:
+        by_task = {"labels": True, "thresholds": None, "threshold_line": None, "many": False}
+    columns = list(
+        dict.fromkeys([*metrics["mean"], "macro_f1", *(["accuracy"] if by_task["labels"] else [])])
+    )
+    names = NAMES | ({"accuracy": "all labels right"} if by_task["labels"] else {})
     train, test = metrics["training_images"], metrics["test_images"]
     count = len(metrics["runs"])
     settings = {
@@ -59,11 +75,25 @@ def render_ensemble(*, config: Mapping[str, Any], metrics: Mapping[str, Any]) ->
         seconds=duration(config["seconds"]),
         plot=dots(metrics),
         settings=[(name_of(name), words(value)) for name, value in settings.items()],
-        cells=None if many else cell_styles(matrix),
-        confusion_map=run_plots.confusion_map(matrix) if many else None,
-        confusions=frequent_confusions(matrix),
-        many=many,
+        first=first,
+        second=second,
+        columns=columns,
+        names=names,
+        numbers=("mean_absolute_error", "quadratic_kappa"),
+        order_line=order_in_words(pooled),
+        **by_task,
     )
+
+
+def _matrix(matrix: list[list[int]]) -> dict[str, Any]:
+    many = len(matrix) > MATRIX_WITH_NUMBERS
+    return {
+        "labels": False,
+        "cells": None if many else cell_styles(matrix),
+        "confusion_map": run_plots.confusion_map(matrix) if many else None,
+        "confusions": frequent_confusions(matrix),
+        "many": many,
+    }
 
 
 def images(number: float) -> str:
@@ -80,7 +110,9 @@ def dots(metrics: Mapping[str, Any]) -> str:
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         at_mean = len(rows) + 0.5
-        for i, (key, label, colour, marker) in enumerate(SHOWN):
+        styles = zip(list(metrics["mean"])[:2], (BLUE, ORANGE), ("o", "s"), strict=True)
+        for i, (key, colour, marker) in enumerate(styles):
+            label = NAMES[key]
             shift = 0.16 * (i - 0.5)
             places = [place + shift for place in range(len(rows))]
             axes.plot(places, [row[key] for row in rows], marker, color=colour, label=label, clip_on=False)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.evaluation.labels import SEVERAL, TASK
+from keras_vit.evaluation.ordered import order_in_words
 from keras_vit.evaluation.selective import least_percent, least_referred
 from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_run
 from keras_vit.model.weights.describe import told_in_words
@@ -120,6 +121,7 @@ def _parts_of_classes(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "confusion_map": plots.confusion_map(matrix) if many else None,
         "confusions": frequent_confusions(matrix),
         "many": many,
+        "order_line": order_in_words(best),
     }
 
 

@@ -15,7 +15,7 @@ from keras_vit.files import read_json
 from keras_vit.runs.folder import CONFIG, ENSEMBLE, RESTORE, TRAIN_AGAIN, Run, load_run, read_metrics
 from keras_vit.runs.images import ImageRecord
 from keras_vit.runs.predictions import Prediction, named_images, predictions
-from keras_vit.runs.schema import Names, Share
+from keras_vit.runs.schema import Finite, Names
 from keras_vit.sealed import FILES, check_seal, sha256_of
 from keras_vit.validation import Count, Record, check_plain
 
@@ -32,14 +32,9 @@ class Settings(Record):
     runs: list[str] | None = Field(None, min_length=2)
 
 
-class MeanShare(Record):
-    mean: Share
-    interval: list[Share] | None
-
-
-class Means(Record):
-    accuracy: MeanShare
-    balanced_accuracy: MeanShare
+class Mean(Record):
+    mean: Finite
+    interval: list[Finite] | None
 
 
 class Together(Record):
@@ -47,7 +42,7 @@ class Together(Record):
 
     kind: Literal["folds", "seeds"]
     class_names: Names
-    mean: Means
+    mean: dict[str, Mean]
     pooled: dict[str, Any]
 
 
@@ -73,6 +68,17 @@ class Ensemble:
     def several(self) -> bool:
         """Whether images may have several labels, or none."""
         return self.runs[0].several
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the classes go from the lowest to the highest."""
+        return self.runs[0].ordered
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """From which mean probability on an image has each label, the mean of those of the runs."""
+        found = [run.thresholds for run in self.runs if run.thresholds is not None]
+        return np.mean(found, axis=0) if found else None
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -111,6 +117,8 @@ class Ensemble:
         runs = [run.accepting(accept_risk) for run in self.runs]
         named = named_images(self.class_names, images, crop_boxes, allow_outside)
         of_runs = [predictions(run, named, flips) for run in runs]
+        if self.thresholds is not None:
+            return [mean_of_labels(found, self.thresholds) for found in zip(*of_runs, strict=True)]
         by_set = not any(run.accepts_risk for run in runs)
         return [mean_prediction(found, by_set) for found in zip(*of_runs, strict=True)]
 
@@ -161,6 +169,24 @@ def mean_prediction(found: Sequence[Prediction], refer_by_set: bool = True) -> P
     members, refer = votes(in_set, refers, labels, np.array([best]), refer_by_set)
     ordered = [names[i] for i in np.argsort(-mean, kind="stable") if members[0, i]]
     return replace(answer, prediction_set=tuple(ordered), refer=bool(refer[0]))
+
+
+def mean_of_labels(found: Sequence[Prediction], thresholds: np.ndarray) -> Prediction:
+    """What several runs of several labels per image say of one image together.
+
+    Args:
+        found: one per run.
+        thresholds: of the mean probabilities.
+    """
+    mean = mean_prediction(found)
+    if mean.error is not None:
+        return mean
+    named = [
+        name
+        for name, needed in zip(mean.probabilities, thresholds, strict=True)
+        if mean.probabilities[name] >= needed
+    ]
+    return replace(mean, labels=tuple(sorted(named, key=lambda name: -mean.probabilities[name])))
 
 
 def votes(

@@ -107,22 +107,18 @@ def evaluate(
     }
 
 
-def figures(
-    run: Run | Ensemble, labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray | None = None
-) -> dict[str, Any]:
+def figures(run: Run | Ensemble, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """What the answers of a run are worth, of one class per image or of several labels.
 
     Args:
         run: the run, or several.
         labels: of the images.
         probabilities: (n, classes).
-        thresholds: (classes,), instead of those of the run.
     """
-    if not run.several:
-        return classification_metrics(labels, probabilities, run.class_names)
-    return label_metrics(
-        labels, probabilities, run.thresholds if thresholds is None else thresholds, run.class_names
-    )
+    thresholds = run.thresholds
+    if thresholds is None:
+        return classification_metrics(labels, probabilities, run.class_names, run.ordered)
+    return label_metrics(labels, probabilities, thresholds, run.class_names)
 
 
 def _out_of_fold(runs: Ensemble, others: bool) -> dict[str, Any]:
@@ -200,7 +196,7 @@ def _evaluate_together(
         "flips_at_test": flips,
         "notes": [runs.line(), *judged.notes],
         "known_images": judged.known,
-        **classification_metrics(labels, probabilities, runs.class_names),
+        **figures(runs, labels, probabilities),
         **trust,
     }
 

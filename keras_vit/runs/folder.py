@@ -196,6 +196,11 @@ class Run:
         return self.config["data"].get("several_labels", False)
 
     @property
+    def ordered(self) -> bool:
+        """Whether its classes go from the lowest to the highest."""
+        return self.config["train"].get("ordered") is not None
+
+    @property
     def thresholds(self) -> "np.ndarray | None":
         """From which probability on an image has each label; `None` for one class per image."""
         return thresholds_in(self.metrics)

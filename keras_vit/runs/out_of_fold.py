@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit import files
+from keras_vit.data.targets import label_text, labels_of_texts
 from keras_vit.errors import InputError
 from keras_vit.text import shown
 
@@ -30,36 +31,36 @@ def write_answers(
     Args:
         path: of the file.
         names: one per image.
-        labels: int (n,).
+        labels: int (n,), or uint8 (n, classes) where an image may have several, which are a JSON list.
         probabilities: (n, classes), calibrated.
         class_names: one per class.
         fold: which one the run is, from 1.
     """
     columns = [PREFIX + name for name in class_names]
+    texts = [label_text(labels, i, class_names) for i in range(len(labels))]
     rows: list[Mapping[str, Any]] = [
         {
             "path": shown(name),
-            "label": class_names[label],
+            "label": text,
             **dict(zip(columns, row, strict=True)),
             "fold": fold,
         }
-        for name, label, row in zip(names, labels.tolist(), probabilities.tolist(), strict=True)
+        for name, text, row in zip(names, texts, probabilities.tolist(), strict=True)
     ]
     files.write_csv(path, rows, ["path", "label", *columns, "fold"])
 
 
 def read_answers(
-    path: Path, class_names: Sequence[str]
+    path: Path, class_names: Sequence[str], several: bool = False
 ) -> tuple[list[dict[str, str]], np.ndarray, np.ndarray]:
-    """The rows of the file, the labels, int64 (n,), and the probabilities, float64 (n, classes).
+    """The rows of the file, the labels, int64 (n,) or uint8 (n, classes), and the probabilities, float64 (n, classes).
 
     Raises:
         InputError: the file is missing or damaged.
     """
-    number_of = {shown(name): i for i, name in enumerate(class_names)}
     try:
         rows = files.read_table(path)
-        labels = np.array([number_of[row["label"]] for row in rows], np.int64)
+        labels = labels_of_texts([row["label"] for row in rows], class_names, several)
         found = [[float(row[shown(PREFIX + name)]) for name in class_names] for row in rows]
     except (InputError, KeyError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): restore it, or train the run again.") from error

@@ -116,6 +116,9 @@ class Judged(Record):
     log_loss_uncalibrated: NotNegative | None = None
     per_class: list[ClassRow]
     confusion_matrix: list[list[Number]]
+    mean_absolute_error: NotNegative | None = None
+    quadratic_kappa: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    neighbour_mistakes: Share | None = None
 
     @model_validator(mode="after")
     def _agrees(self):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_vit.data.image_set import ImageSet
-from keras_vit.errors import InputError
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.split import Split
+from keras_vit.errors import InputError
 from keras_vit.files import read_json
 from keras_vit.process.children import end_with
 from keras_vit.process.exit_codes import FINE, GIVEN_UP, ONCE_MORE

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_vit.evaluation.labels import THRESHOLDS, labels_in_words, thresholds_in_words
+from keras_vit.evaluation.ordered import order_in_words
 from keras_vit.evaluation.trust import lines_of_run
 from keras_vit.runs.folder import Run
 from keras_vit.serving.comparison import Comparison
@@ -51,6 +52,7 @@ def model_card(run: Run, format: str, comparison: Comparison, flips: bool = Fals
         flips=flips,
         trust_lines=_trust_lines(run),
         **_of_labels(run),
+        order_line=order_in_words(run.metrics["best"]),
     )
 
 

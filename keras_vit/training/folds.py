@@ -235,15 +235,17 @@ def _finish(config: TrainConfig, image_set: ImageSet, runs: list[Run], folder: P
         if run.class_names != names:
             raise InputError(f"{run.path} has other classes than {runs[0].path}: {FIX}.")
     kind: Literal["folds", "seeds"] = "seeds" if config.folds is None else "folds"
-    pooled = None
+    pooled = named = None
     if kind == "folds":
         rows, *pooled = _out_of_fold(runs)
+        named = named_by_folds(runs, pooled[1])
         files.write_csv(folder / OUT_OF_FOLD, rows)
     metrics = judge_repeats(
         kind,
         {run.path.name: run.metrics for run in runs},
         [run.config["data"]["counts"] for run in runs],
         None if pooled is None else (pooled[0], pooled[1]),
+        named,
     )
     files.write_json(folder / METRICS, metrics)
     whole = {
@@ -259,6 +261,22 @@ def _finish(config: TrainConfig, image_set: ImageSet, runs: list[Run], folder: P
     files.write_json(folder / ENSEMBLE, whole)
 
 
+def named_by_folds(runs: list[Run], probabilities: np.ndarray) -> np.ndarray | None:
+    """The labels of images by the thresholds of their folds, (n, labels); `None` for one class per image.
+
+    Args:
+        runs: the folds.
+        probabilities: (n, labels), of the images of the first fold, then of the second, and so on.
+    """
+    if not runs[0].several:
+        return None
+    thresholds = [
+        np.tile(run.thresholds, (run.metrics["best"]["images"], 1))  # type: ignore[arg-type]
+        for run in runs
+    ]
+    return probabilities >= np.concatenate(thresholds)
+
+
 def _out_of_fold(runs: list[Run]) -> tuple[list[dict[str, str]], np.ndarray, np.ndarray]:
     """The answers of all folds, each about the images that it is tested on: rows, labels, probabilities.
 
@@ -268,7 +286,7 @@ def _out_of_fold(runs: list[Run]) -> tuple[list[dict[str, str]], np.ndarray, np.
     rows, labels, probabilities = [], [], []
     for run in runs:
         check_file(run.path / OUT_OF_FOLD, run.config, FIX)
-        found = read_answers(run.path / OUT_OF_FOLD, run.class_names)
+        found = read_answers(run.path / OUT_OF_FOLD, run.class_names, run.several)
         rows += found[0]
         labels.append(found[1])
         probabilities.append(found[2])

@@ -38,7 +38,7 @@ def judge_run(
         sides: height and width of the images as they came, the medians; `None` if unknown.
         calibration: images that decide the prediction sets; `None` for the validation images.
     """
-    found = (judge_labels if data.several else judge)(
+    given: dict[str, Any] = dict(
         class_names=data.class_names,
         test_labels=data.labels("test"),
         test_names=data.names("test"),
@@ -50,7 +50,9 @@ def judge_run(
         last_epoch=last_epoch,
     )
     if data.several:
+        found = judge_labels(**given)
         return with_label_warning(found, config, data, sides, logits, training)
+    found = judge(**given, ordered=config.ordered is not None)
     found |= judge_trust(
         class_names=data.class_names,
         calibration=calibration or CalibrationImages(logits["validation"], data.labels("validation")),

@@ -158,7 +158,7 @@ class Columns:
                 raise InputError(f'--label-columns names the column "{name}" twice: name it once.')
             if name in self.used:
                 raise InputError(
-                    f'{self.file} has a column "{name}" that is the part, group, weight or box of each image: '
+                    f'{self.file} has a column "{name}" that is the part, group, weight or box of an image: '
                     "rename it, or leave it out of --label-columns."
                 )
             given.append(name)

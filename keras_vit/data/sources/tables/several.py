@@ -1,4 +1,4 @@
-"""Several labels per image in a table: in one cell, in a column for each label, or in a row for each label."""
+"""Several labels per image in a table: in one cell, in a column for each label, or in a row for each."""
 
 import json
 from collections import Counter, defaultdict
@@ -219,8 +219,8 @@ def check_learnable(
         having = labels[:, i].astype(bool)
         if not having[train].any():
             raise InputError(
-                f'{file} has no training images with the label "{name}", but {int(having.sum())} others: give '
-                "some of them the part train, or remove the label."
+                f'{file} has no training images with the label "{name}", but {int(having.sum())} others: '
+                "give some of them the part train, or remove the label."
             )
         if having[train].all():
             raise InputError(
