@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_vit.data.class_names import same_names
-from keras_vit.data.targets import is_several
+from keras_vit.data.targets import counts_of, is_several
 
 Image = Path | bytes | np.ndarray
 """A file, its encoded bytes, or pixels: uint8 (height, width, channels), or float32 if they are prepared."""
@@ -112,7 +112,7 @@ class ImageSet:
         return replace(ordered, class_names=tuple(names), labels=place[ordered.labels])
 
     def _labels_in_classes(self, class_names: Sequence[str], known: Mapping[str, str]) -> "ImageSet":
-        found = [name for name, has in zip(self.class_names, self.labels.any(axis=0), strict=True) if has]
+        found = [name for name, has in zip(self.class_names, counts_of(self.labels, 0), strict=True) if has]
         names = list(class_names) + [name for name in found if name not in known]
         labels = np.zeros((len(self), len(names)), np.uint8)
         for i, name in enumerate(self.class_names):

@@ -46,7 +46,7 @@ def label_text(labels: np.ndarray, position: int, class_names: Sequence[str]) ->
     """The label of an image as a table has it: the name of its class, or a JSON list of its labels."""
     if not is_several(labels):
         return shown(class_names[labels[position]])
-    return names_as_json([shown(class_names[i]) for i in np.flatnonzero(labels[position])])
+    return names_as_json([shown(class_names[i]) for i in np.flatnonzero(labels[position]).tolist()])
 
 
 def names_as_json(names: Sequence[str]) -> str:

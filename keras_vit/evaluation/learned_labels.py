@@ -85,7 +85,8 @@ def judge_label_learning(
 
 def _told(targets: np.ndarray) -> np.ndarray:
     """Labels that some of the images have, and some have not: bool (classes,)."""
-    return targets.astype(bool).any(axis=0) & ~targets.astype(bool).all(axis=0)
+    having = targets.astype(bool)
+    return np.asarray(having.any(axis=0) & ~having.all(axis=0))
 
 
 def _chance_of(targets: np.ndarray, scores: np.ndarray) -> float:

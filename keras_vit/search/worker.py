@@ -85,8 +85,8 @@ def prepare_images(config: SearchConfig) -> Images:
     image_set = load_image_set(root, **config.train_config.of_tables)
     if image_set.several:
         raise InputError(
-            f"{image_set.source} has several labels per image, and a search compares the accuracy of one class "
-            "per image: train with keras-vit train instead."
+            f"{image_set.source} has several labels per image, and a search compares the accuracy of one "
+            "class per image: train with keras-vit train instead."
         )
     if record is not None:
         image_set, changed = same_images(record, image_set)

@@ -81,7 +81,7 @@ class Reader:
         self._label_of: dict[int, str] = {}  # index of the largest probability -> label
 
     def rows(self, outputs: Mapping[str, Any], images: int) -> Iterator[Row]:
-        """Probabilities, label, confidence, reject, prediction set, refer and names of labels, image by image.
+        """Probabilities, label, confidence, reject, prediction set, refer, names of labels, image by image.
 
         Of the last three, those are `None` that the model does not give.
 
@@ -109,7 +109,7 @@ class Reader:
         has_sets = "refer" in numbers
         for row, label in enumerate(labels):
             contradiction = _contradiction(
-                label, *(numbers[name][row] for name in OUTPUTS if name != "label"), several
+                label, *(numbers[name][row] for name in OUTPUTS if name != "label"), several=several
             )
             if named is not None and not contradiction:
                 contradiction = _of_labels(label, numbers["labels"][row], named[row])

@@ -196,8 +196,8 @@ class TrainConfig:
             read_order(self.ordered)
             if self.several_labels or self.label_columns:
                 raise InputError(
-                    "--ordered is for one class per image, and several labels have no order: omit --ordered, or "
-                    "--several-labels and --label-columns."
+                    "--ordered is for one class per image, and several labels have no order: omit --ordered, "
+                    "or --several-labels and --label-columns."
                 )
         if self.resume and self.out is None:
             raise InputError("Which run is to be resumed? Give its folder with --out.")

@@ -1,4 +1,4 @@
-"""The evaluation of a run at its end: what metrics.json holds, for one class per image or for several labels."""
+"""The evaluation of a run at its end: what metrics.json holds, of one class per image or of several labels."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -54,9 +54,8 @@ class PortableGraph:
         self.answers = answer_model(
             model, run.temperature, run.rejection, run.preprocessing, flips, self.sets, run.thresholds
         )
-        self.outputs = OUTPUTS if self.sets is None else OUTPUTS + set_comparison.OUTPUTS
-        if run.several:
-            self.outputs += label_comparison.OUTPUTS
+        more = () if self.sets is None else set_comparison.OUTPUTS
+        self.outputs = (*OUTPUTS, *more, *(label_comparison.OUTPUTS if run.several else ()))
 
     def function(self) -> Any:
         """The `tf.function` that is converted.
