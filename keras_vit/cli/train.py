@@ -112,8 +112,13 @@ class Train:
         mean, pooled, report = runs.metrics["mean"], runs.metrics["pooled"], runs.path / "report.html"
         if self.json:
             names = [str(run.path) for run in runs.runs]
-            say(json.dumps({"run": str(runs.path), "report": str(report), "runs": names, "mean": mean}))
+            answer = {"run": str(runs.path), "report": str(report), "runs": names, "mean": mean}
+            if "warning" in runs.metrics:
+                answer = {"warning": runs.metrics["warning"], **answer}
+            say(json.dumps(answer))
             return
+        if "warning" in runs.metrics:
+            say(f"warning: {runs.metrics['warning']}")
         for name, found in mean.items():
             what = f"test {name.replace('_', ' ')}, mean of {len(runs.runs)} {runs.metrics['kind']}"
             say(f"{what:40}: {mean_in_words(found)}")

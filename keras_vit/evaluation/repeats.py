@@ -66,8 +66,9 @@ def judge_repeats(
             the run that is tested on it; `None` for seeds, which test some images several times.
 
     Returns:
-        A dict: `kind`; `class_names`; `runs`, a row per run with `run`, `accuracy`, `balanced_accuracy`,
-        `macro_f1`, `log_loss`, `correct` and `images`; `mean`, per figure of `AVERAGED` its `mean`,
+        A dict: `warning`, first and only where a run learned nothing; `kind`; `class_names`; `runs`, a row
+        per run with `run`, `accuracy`, `balanced_accuracy`, `macro_f1`, `log_loss`, `correct`, `images` and
+        `warning` (of its own `metrics.json`, or None); `mean`, per figure of `AVERAGED` its `mean`,
         `interval` (see `corrected_interval`; None if all runs agree), `least`, `largest` and
         `standard_deviation`; `training_images` and `test_images` of a run, on average, which the interval
         needs; `pooled`: for folds the `classification_metrics` of all images, for seeds the
@@ -76,7 +77,10 @@ def judge_repeats(
     names = next(iter(runs.values()))["class_names"]
     best = {name: metrics["best"] for name, metrics in runs.items()}
     keys = (*AVERAGED, "macro_f1", "log_loss", "correct", "images")
-    rows = [{"run": name, **{key: found.get(key) for key in keys}} for name, found in best.items()]
+    rows = [
+        {"run": name, **{key: found.get(key) for key in keys}, "warning": runs[name].get("warning")}
+        for name, found in best.items()
+    ]
     train, test = (float(np.mean([count[part] for count in counts])) for part in ("train", "test"))
     if pooled is None:
         matrix = np.sum([found["confusion_matrix"] for found in best.values()], axis=0)
@@ -88,7 +92,9 @@ def judge_repeats(
         }
     else:
         together = classification_metrics(*pooled, names)
+    warned = [row["run"] for row in rows if row["warning"]]
     return {
+        **({"warning": _warning(warned, len(rows))} if warned else {}),
         "kind": kind,
         "class_names": names,
         "runs": rows,
@@ -97,6 +103,12 @@ def judge_repeats(
         "test_images": test,
         "pooled": together,
     }
+
+
+def _warning(warned: list[str], count: int) -> str:
+    which = f"All {count} runs" if len(warned) == count else f"{len(warned)} of the {count} runs"
+    say = "warns that it" if len(warned) == 1 else "warn that they"
+    return f"{which} {say} learned nothing ({', '.join(warned)}): read their reports before you use them."
 
 
 def _mean(values: list[float], train: float, test: float) -> dict[str, Any]:
