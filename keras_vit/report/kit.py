@@ -143,7 +143,7 @@ def whole_options(text: str) -> "Markup":
     """A sentence as escaped HTML, whose words such as `--image-size` stay in one line."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"--[\w-]+", r'<span class="option">\g<0></span>', escape(text)))
+    return Markup(re.sub(r"--[\w-]+", r'<span class="option">\g<0></span>', str(escape(text))))
 
 
 NAMES = {

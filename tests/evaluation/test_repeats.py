@@ -96,10 +96,12 @@ def test_runs_that_learned_nothing_are_named_first():
     assert "warning" not in judge_repeats("seeds", runs, counts, None)
     runs["seed-1"] = {"warning": "This model learned nothing: ...", **runs["seed-1"]}
     one = judge_repeats("seeds", runs, counts, None)
-    assert list(one)[0] == "warning"
+    assert next(iter(one)) == "warning"
     assert one["warning"].startswith("1 of the 3 runs warns that it learned nothing (seed-1):")
     assert [bool(row["warning"]) for row in one["runs"]] == [False, True, False]
-    every = judge_repeats("seeds", {name: {"warning": "x", **run} for name, run in runs.items()}, counts, None)
+    every = judge_repeats(
+        "seeds", {name: {"warning": "x", **run} for name, run in runs.items()}, counts, None
+    )
     assert every["warning"].startswith("All 3 runs warn that they learned nothing (seed-0, seed-1, seed-2):")
 
 
