@@ -10,6 +10,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from keras_vit.cli.figures import accuracy_in_words
+from keras_vit.evaluation.decision import DECISION, lines_of_decision, notices
 from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_trust
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
@@ -25,6 +26,8 @@ class Evaluate:
       keras-vit evaluate runs/first --data more_images --leave-out-known
       keras-vit evaluate runs/first --corruptions
       keras-vit evaluate runs/first --accept-risk 0.01
+      keras-vit evaluate runs/first --min-recall scratches=0.98 crazing=0.9
+      keras-vit evaluate runs/first --costs costs.csv
     """
 
     run: Positional[Path]
@@ -44,6 +47,12 @@ class Evaluate:
     accept_risk: float | None = None
     """at most this share of the images that are not referred to a person may be labelled wrongly; by default
     as the run was trained"""
+    min_recall: tuple[str, ...] | None = None
+    """name a class so often that this share of its images is found, CLASS=RECALL, such as scratches=0.98; by
+    default as the run was trained"""
+    costs: str | None = None
+    """name the class with the least expected cost, by the costs in this file; by default as the run was
+    trained"""
     json: bool = False
     """print all figures as JSON"""
 
@@ -62,6 +71,8 @@ class Evaluate:
                 self.accept_risk,
                 crop_boxes=self.crop_boxes,
                 allow_outside=self.allow_outside,
+                min_recall=self.min_recall,
+                costs=self.costs,
             )
         if self.json:
             say(json.dumps(found))
@@ -75,6 +86,8 @@ class Evaluate:
         for row in found["per_class"]:
             shares = "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
             say(f"{shown(row['name']):{width}}   {shares} {row['support']:7}")
+        if found[DECISION] is not None:
+            say(*lines_of_decision(found[DECISION], found[DECISION]["test"]), *notices(found[DECISION]))
         say(*lines_of_trust(found[SETS], found[REFERRAL]))
         if self.corruptions:
             _say_corruptions(found["corruptions"])

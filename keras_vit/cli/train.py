@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_vit.cli.figures import accuracy_in_words
 from keras_vit.cli.options import option_group
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.evaluation.decision import decision_of_run
 from keras_vit.evaluation.repeats import mean_in_words
 from keras_vit.evaluation.trust import lines_of_run
 from keras_vit.model.config import ViTConfig
@@ -105,7 +106,7 @@ class Train:
             return
         for name, found in (("best by validation", best), ("last", last)):
             say(f"test accuracy, {name + ' epoch':24} {found['epoch']:4}: {accuracy_in_words(found)}")
-        say(*lines_of_run(run.metrics))
+        say(*decision_of_run(run.metrics), *lines_of_run(run.metrics))
         say(f"report: {run.path / 'report.html'}")
 
     def _say_several(self, runs: "Ensemble") -> None:

@@ -27,7 +27,8 @@ class Prediction:
 
     Args:
         image: its path, as it was given.
-        label: the likeliest class; `None` if there is an error.
+        label: the class that the image is called: the likeliest, or that of the run's rule (`Run.rule`);
+            `None` if there is an error.
         confidence: the calibrated probability of `label`.
         probabilities: class name -> calibrated probability.
         error: why the image has no answer: it cannot be read, or its probabilities are not finite; or `None`.
@@ -38,6 +39,7 @@ class Prediction:
             class, and if there is an error.
         refer: whether a person should look at the image, since the answer is not sure or there is an error;
             `None` if the run has learned no prediction sets. It says nothing of `reject`.
+        likeliest: the class with the largest probability, where the run has a rule; otherwise `None`.
     """
 
     image: str
@@ -48,6 +50,7 @@ class Prediction:
     reject: bool = False
     prediction_set: tuple[str, ...] | None = None
     refer: bool | None = None
+    likeliest: str | None = None
 
 
 def predictions(run: Run, named: Sequence[tuple[str, Image]], flips: bool = False) -> list[Prediction]:
@@ -116,6 +119,7 @@ def _predictions(run: Run, model: "keras.Model", named: Sequence[tuple[str, Imag
             if has_sets
             else None,
             refer=bool(answers["refer"][row]) if has_sets else None,
+            likeliest=run.class_names[answers["likeliest"][row]] if "likeliest" in answers else None,
         )
 
 

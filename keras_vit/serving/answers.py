@@ -10,6 +10,9 @@ from keras_vit.errors import ServerError
 OUTPUTS = ("probabilities", "label", "confidence", "reject")
 SET_OUTPUTS = ("prediction_set", "refer")
 """Both or none: a model without prediction sets, as those of earlier versions, has none."""
+LIKELIEST = "likeliest"
+"""Of a model whose label is named by a rule, not by the largest probability."""
+NAMES = ("label", LIKELIEST)
 # Of an answer per image: more than 100,000 classes as JSON. What a server claims is checked before it is
 # expanded, so an answer takes at most some multiples of its bytes.
 BYTES_PER_IMAGE = 2 * 1024**2
@@ -19,7 +22,7 @@ TOLERANCE = 1e-3  # of sums and maxima: the served model may compute with less p
 
 PER_CLASS = ("probabilities", "prediction_set")
 
-Row = tuple[list[float], str, float, float, list[float] | None, float | None]
+Row = tuple[list[float], str, float, float, list[float] | None, float | None, str | None]
 
 
 def most_bytes(images: int) -> int:
@@ -56,8 +59,8 @@ def check_shapes(address: str, shapes: Mapping[str, tuple[int, ...] | None], ima
 
 
 def answered(outputs: Mapping[str, Any]) -> tuple[str, ...]:
-    """The outputs that are read: `SET_OUTPUTS` only where there is one of them."""
-    return OUTPUTS + tuple(name for name in SET_OUTPUTS if name in outputs)
+    """The outputs that are read: `SET_OUTPUTS` and `LIKELIEST` only where they are there."""
+    return OUTPUTS + tuple(name for name in (*SET_OUTPUTS, LIKELIEST) if name in outputs)
 
 
 class Reader:
@@ -73,7 +76,7 @@ class Reader:
         self._label_of: dict[int, str] = {}  # index of the largest probability -> label
 
     def rows(self, outputs: Mapping[str, Any], images: int) -> Iterator[Row]:
-        """Probabilities, label, confidence, reject, then prediction set and refer, or `None`, image by image.
+        """What `Row` has, image by image; `None` for each output that the model lacks.
 
         Args:
             outputs: output name -> one value per image; others than `answered` are not looked at.
@@ -84,29 +87,43 @@ class Reader:
         """
         shapes = {name: _shape(value) for name, value in outputs.items()}
         check_shapes(self.address, shapes, images)
-        labels = outputs["label"]
-        labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
+        texts = {name: outputs[name] for name in NAMES if name in outputs}
         try:
             # JSON may hold more digits than a float32: this makes REST and gRPC return the same number.
-            numbers = {name: _numbers(outputs[name]) for name in answered(outputs) if name != "label"}
-            labels = [_text(label) for label in labels]
+            numbers = {name: _numbers(outputs[name]) for name in answered(outputs) if name not in NAMES}
+            named = {name: [_text(one) for one in _listed(values)] for name, values in texts.items()}
         except (TypeError, ValueError, OverflowError) as error:
             raise nonsense(self.address, str(error)) from error
         if not all(((value >= 0) & (value <= 1)).all() for value in numbers.values()):
             raise nonsense(self.address, "its numbers are not all in 0..1")
-        self._check_same_model(numbers["probabilities"], labels)
+        labels, likeliest = named["label"], named.get(LIKELIEST)
+        self._check_same_model(numbers["probabilities"], likeliest or labels)
         has_sets = "refer" in numbers
         for row, label in enumerate(labels):
+            at = -1 if likeliest is None else self._number_of(label, likeliest[row])
             contradiction = _contradiction(
-                label, *(numbers[name][row] for name in OUTPUTS if name != "label")
+                label,
+                numbers["probabilities"][row],
+                numbers["confidence"][row],
+                numbers["reject"][row],
+                at,
             )
+            if likeliest is not None and bool(label) != bool(likeliest[row]):
+                contradiction = contradiction or "an image has only one of label and likeliest"
             if has_sets and not contradiction:
                 contradiction = _of_sets(label, *(numbers[name][row] for name in SET_OUTPUTS))
             if contradiction:
                 raise nonsense(self.address, contradiction)
-        columns = {**{name: value.tolist() for name, value in numbers.items()}, "label": labels}
+        columns = {**{name: value.tolist() for name, value in numbers.items()}, **named}
         without: list[None] = [None] * images
-        return zip(*(columns.get(name, without) for name in OUTPUTS + SET_OUTPUTS), strict=True)
+        every = (*OUTPUTS, *SET_OUTPUTS, LIKELIEST)
+        return zip(*(columns.get(name, without) for name in every), strict=True)
+
+    def _number_of(self, label: str, likeliest: str) -> int | None:
+        """The number of the class that a rule has named: -1 for the likeliest, `None` while unknown."""
+        if label == likeliest:
+            return -1
+        return next((i for i, known in self._label_of.items() if known == label), None)
 
     def _check_same_model(self, probabilities: np.ndarray, labels: Sequence[str]) -> None:
         """Raises ServerError if the label of a class is not always the same."""
@@ -126,8 +143,19 @@ class Reader:
                 raise nonsense(self.address, f"the label {label!r} does not belong to one class alone")
 
 
-def _contradiction(label: str, probabilities: np.ndarray, confidence: float, reject: float) -> str | None:
-    """What is wrong with the answer about one image; `None` if nothing is."""
+def _listed(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
+def _contradiction(
+    label: str, probabilities: np.ndarray, confidence: float, reject: float, named: int | None = -1
+) -> str | None:
+    """What is wrong with the answer about one image; `None` if nothing is.
+
+    Args:
+        label, probabilities, confidence, reject: of the image.
+        named: the number of the class that is the label; -1 for the likeliest, `None` if that is not known.
+    """
     if reject not in (0, 1):
         return f"reject is {reject:g}, neither 0 nor 1"
     if not label:  # of an image that cannot be decoded
@@ -137,7 +165,13 @@ def _contradiction(label: str, probabilities: np.ndarray, confidence: float, rej
     total, largest = float(probabilities.sum(dtype=np.float64)), float(probabilities.max())
     if abs(total - 1) > TOLERANCE:
         return f"the probabilities of an image sum to {total:.4g}, not to 1"
-    if abs(confidence - largest) > TOLERANCE:
+    if named is None:
+        if confidence > largest + TOLERANCE:
+            return f"a confidence is {confidence:.4g}, and the largest probability {largest:.4g}"
+    elif named >= 0:
+        if abs(confidence - probabilities[named]) > TOLERANCE:
+            return f"a confidence is {confidence:.4g}, and its label's probability {probabilities[named]:.4g}"
+    elif abs(confidence - largest) > TOLERANCE:
         return f"a confidence is {confidence:.4g}, and the largest probability {largest:.4g}"
     return None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_vit.errors import InputError
+from keras_vit.serving.named_comparison import changed_labels
 from keras_vit.serving.set_comparison import changed_decisions
 
 
@@ -25,6 +26,7 @@ class Comparison:
         converted: how many had to be converted to PNG, because the exported model does not decode the files.
         same_set: for how many images the prediction set is the same; `None` if there are none.
         same_refer: how many images are referred to a person by both or by none; `None` likewise.
+        same_label: for how many images the rule names the same class; `None` if the run has none.
     """
 
     images: int
@@ -35,10 +37,13 @@ class Comparison:
     converted: int = 0
     same_set: int | None = None
     same_refer: int | None = None
+    same_label: int | None = None
 
     def line(self) -> str:
         """It in one line."""
         rejected = "" if self.same_reject is None else f", the same reject for {self.same_reject}"
+        if self.same_label is not None:
+            rejected = f", the same label by the rule for {self.same_label}{rejected}"
         if self.same_set is not None:
             rejected += f", the same prediction set for {self.same_set}, the same refer for {self.same_refer}"
         converted = (
@@ -110,8 +115,10 @@ def compare_answers(
     images = len(expected["distance"]) if images is None else images
     right = expected["probabilities"].argmax(axis=1)
     new_class = found["probabilities"].argmax(axis=1) != right
-    if "label" in found:
-        new_class |= found["label"] != right
+    by_rule = changed_labels(expected, found, tolerance.log_odds)
+    likeliest = found.get("label" if by_rule is None else "likeliest")
+    if likeliest is not None:
+        new_class |= likeliest != right
     decisions = changed_decisions(expected, found, tolerance.log_odds)
     new_reject = (found["reject"] != 0) != ~(expected["distance"] <= 1)  # NaN is rejected
     differences = Comparison(
@@ -122,6 +129,7 @@ def compare_answers(
         feature_difference=_largest(found["features"], expected["features"]),
         same_set=int((~decisions[0][1])[:images].sum()) if decisions else None,
         same_refer=int((~decisions[1][1])[:images].sum()) if decisions else None,
+        same_label=None if by_rule is None else int((~by_rule[0])[:images].sum()),
     )
     assert differences.feature_difference is not None
     checks = [
@@ -133,7 +141,10 @@ def compare_answers(
         ),
     ]
     if "confidence" in found:
-        confidence = _largest(found["confidence"], expected["probabilities"].max(axis=1))
+        of_label = expected["probabilities"].max(axis=1)
+        if by_rule is not None:
+            of_label = expected["probabilities"][np.arange(len(right)), found["label"]]
+        confidence = _largest(found["confidence"], of_label)
         checks.append(("confidence", confidence, tolerance.probability))
     for name, difference, allowed in checks:
         if not difference <= allowed:  # also if it is NaN
@@ -145,6 +156,14 @@ def compare_answers(
         f"where their two likeliest classes are within {tolerance.margin:g}",
         tolerance,
     )
+    if by_rule is not None:
+        _check_ties(
+            "are called otherwise by the rule",
+            by_rule[0][:images],
+            by_rule[1],
+            f"where what decides differs by {tolerance.log_odds:g} of it",
+            dataclasses.replace(tolerance, changed=tolerance.sets_changed),
+        )
     _check_ties(
         "are rejected by one and accepted by the other",
         new_reject[:images],

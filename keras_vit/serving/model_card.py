@@ -54,7 +54,7 @@ def model_card(run: Run, format: str, comparison: Comparison, flips: bool = Fals
 
 def _trust_lines(run: Run) -> list[str]:
     """What the test images say of prediction sets and referral; none for a run without."""
-    if run.prediction_sets is None:
+    if run.prediction_sets is None or run.wanted is not None:
         return []
     lines = lines_of_run(run.metrics)
     if run.accept_risk is not None:

@@ -18,6 +18,7 @@ from keras_vit.data.pixel_range import PixelRange
 from keras_vit.data.preprocess import Aspect, Deviations, Interpolation, Levels, Means, Preprocessing
 from keras_vit.data.split import SplitDuplicates, settings_with_split
 from keras_vit.errors import InputError
+from keras_vit.evaluation.least_recall import LeastRecalls
 from keras_vit.model.config import (
     CHANGEABLE,
     ViTConfig,
@@ -127,6 +128,12 @@ class TrainConfig:
     accept_risk: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """at most this share of the images that are not referred to a person may be labelled wrongly; by default
     images are referred whose prediction set is not their label alone"""
+    min_recall: LeastRecalls | None = None
+    """name a class so often that at least this share of its images is found, CLASS=RECALL, such as
+    scratches=0.98; several may be given. Chosen on images that the model is not trained on"""
+    costs: Text | None = None
+    """name the class with the least expected cost: a CSV file with a column per class that may be named and a
+    row per true class, or a JSON object of true class to named class to cost"""
     merge_validation: bool = False
     """train on the validation images too and keep the last epoch: for settings that were chosen already"""
     skip_unreadable: bool = False

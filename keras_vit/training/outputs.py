@@ -16,14 +16,14 @@ from keras_vit.data.origin import roots
 from keras_vit.data.pipeline import ImageData, Part, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.calibration import softmax
-from keras_vit.evaluation.judge import judge
-from keras_vit.evaluation.trust import CalibrationImages, judge_trust
+from keras_vit.evaluation.trust import CalibrationImages
 from keras_vit.model.arguments import without_parts
 from keras_vit.model.summary import summary
 from keras_vit.model.vit import ViT
 from keras_vit.process.versions import installed_versions
 from keras_vit.report.run import render_report
 from keras_vit.runs import folder as run_folder
+from keras_vit.runs.calibration import CALIBRATION, write_calibration
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import ImageRecord
 from keras_vit.runs.ood import judge_ood
@@ -33,6 +33,7 @@ from keras_vit.training.adapter import save_adapter
 from keras_vit.training.checkpoint import BEST, CHECKPOINT, KeepBest, load_best
 from keras_vit.training.config import TrainConfig, to_dict
 from keras_vit.training.explained import explained
+from keras_vit.training.judged import judge_run
 from keras_vit.training.learned import MOST, sides_of, with_warning
 from keras_vit.training.lora import lora_layers, merge_lora
 from keras_vit.training.options import command_of
@@ -106,34 +107,20 @@ def finish(
     best_logits, validation_logits, training_logits, _ = np.split(model.predict(images, verbose=0), ends)
 
     def write():
-        metrics = judge(
-            class_names=data.class_names,
-            test_labels=data.labels("test"),
-            test_names=data.names("test"),
-            test_logits_best=best_logits,
-            test_logits_last=last_logits,
-            validation_labels=data.labels("validation"),
-            validation_logits_best=validation_logits,
-            best_epoch=best.epoch,
-            last_epoch=history[-1]["epoch"],
-        )
-        metrics |= judge_trust(
-            class_names=data.class_names,
-            calibration=CalibrationImages(validation_logits, data.labels("validation")),
-            test_logits=best_logits,
-            test_labels=data.labels("test"),
-            temperature=metrics["calibration"]["temperature"],
-            accept_risk=config.accept_risk,
-        )
         logits: dict[Part, np.ndarray] = {
             "test": best_logits,
             "validation": validation_logits,
             "train": training_logits,
         }
+        calibration = CalibrationImages(validation_logits, data.labels("validation"))
+        metrics = judge_run(config, data, logits, last_logits, calibration, best.epoch, history[-1]["epoch"])
         metrics = with_warning(metrics, config, data, sides_of(audit), logits, training)
         seconds = round(sum(row["seconds"] for row in history), 1)
         whole = {**described, "seconds": seconds}
-        write_run(folder, whole, model, data, audit, history, metrics, best_logits, examples=examples)
+        write_run(
+            *(folder, whole, model, data, audit, history, metrics, best_logits, calibration),
+            examples=examples,
+        )
 
     model.distribution.from_chief(write)
 
@@ -147,6 +134,7 @@ def write_run(
     history: list[dict],
     metrics: dict[str, Any],
     test_logits: np.ndarray,
+    calibration: CalibrationImages,
     features: FeatureReader | None = None,
     record: ImageRecord | None = None,
     examples: Sequence[Image] = (),
@@ -162,6 +150,7 @@ def write_run(
         history: one dict per epoch.
         metrics: of `judge`; gets the entry `rejection`.
         test_logits: (n, classes) of the test images; a fold keeps what they say.
+        calibration: what the thresholds were chosen by.
         features: gives the features of images, where they need not be computed from the model.
         record: of the images, if it has changed since the beginning of the run.
         examples: of what is to be rejected.
@@ -172,6 +161,7 @@ def write_run(
         rejection.save(folder / run_folder.REJECTION)
     files.write_csv(folder / run_folder.HISTORY, history)
     files.write_json(folder / run_folder.METRICS, metrics)
+    write_calibration(folder / CALIBRATION, calibration)
     if (fold := described["train"]["fold"]) is not None:
         write_answers(
             folder / OUT_OF_FOLD,

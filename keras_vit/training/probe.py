@@ -10,8 +10,7 @@ import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.pipeline import ImageData, Part, read_pixels
-from keras_vit.evaluation.judge import judge
-from keras_vit.evaluation.trust import FOLDS, CalibrationImages, judge_trust
+from keras_vit.evaluation.trust import FOLDS, CalibrationImages
 from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import with_unlabeled
@@ -19,6 +18,7 @@ from keras_vit.runs.ood_features import ood_columns
 from keras_vit.text import say
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
+from keras_vit.training.judged import judge_run
 from keras_vit.training.learned import sides_of, with_warning
 from keras_vit.training.outputs import write_run
 from keras_vit.training.prepare import Prepared
@@ -63,6 +63,11 @@ def begin_with_probe(start: Start, model: ViT, data: ImageData, image_set: Image
 def is_few(data: ImageData) -> bool:
     """Whether the training images are so few that the head is fitted to their mirror images too."""
     return len(data.split.train) < FEW * data.num_classes
+
+
+def has_folds(config: TrainConfig, data: ImageData) -> bool:
+    """Whether each training image is answered by a head that was fitted without it."""
+    return config.recipe.tune == "head" and config.unlabeled is None and not is_few(data)
 
 
 def probe_run(
@@ -120,25 +125,8 @@ def probe_run(
     feature_seconds = time.perf_counter() - begin - head.seconds
     _set_head(model, head)
     logits = {part: head.logits(values) for part, values in found.items()}
-    metrics = judge(
-        class_names=data.class_names,
-        test_labels=labels["test"],
-        test_names=data.names("test"),
-        test_logits_best=logits["test"],
-        test_logits_last=logits["test"],
-        validation_labels=labels["validation"],
-        validation_logits_best=logits["validation"],
-        best_epoch=1,
-        last_epoch=1,
-    )
-    metrics |= judge_trust(
-        class_names=data.class_names,
-        calibration=_calibration(head, labels["train"], logits["validation"], labels["validation"]),
-        test_logits=logits["test"],
-        test_labels=labels["test"],
-        temperature=metrics["calibration"]["temperature"],
-        accept_risk=config.accept_risk,
-    )
+    calibration = _calibration(head, labels["train"], logits["validation"], labels["validation"])
+    metrics = judge_run(config, data, logits, logits["test"], calibration)
     training = np.arange(len(labels["train"]))
     metrics = with_warning(metrics, config, data, sides_of(prepared.audit), logits, training)
     metrics["probe"] = {
@@ -173,6 +161,7 @@ def probe_run(
     write_run(
         *(folder, described, model, data, prepared.audit, history, metrics),
         test_logits=logits["test"],
+        calibration=calibration,
         features=reader,
         record=record,
         examples=examples,

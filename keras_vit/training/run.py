@@ -26,6 +26,7 @@ from keras_vit.training.accepted_risk import check_accepted_risk
 from keras_vit.training.balance import with_sampling_of
 from keras_vit.training.checkpoint import CHECKPOINT
 from keras_vit.training.config import NONE, TrainConfig, default_folder
+from keras_vit.training.decision import check_decision
 from keras_vit.training.defaults import choose_by_images, line_of_images, with_batch_of
 from keras_vit.training.folder import (
     begin_or_resume,
@@ -127,6 +128,7 @@ def _train(
     data, audit = prepared.data, prepared.audit
     notes += prepared.notes
     check_accepted_risk(config, data)
+    check_decision(config, data)
     config, cut = with_batch_of(config, data)
     config, balance = with_sampling_of(config, data)
     notes += cut + balance
