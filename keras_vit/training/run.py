@@ -103,7 +103,7 @@ def _train(
         image_set = load_image_set(config.data, **config.of_tables)
     if record is not None:
         image_set, notes = same_images(record, image_set)
-    overview = Overview(image_set.images, config.background)
+    overview = Overview(image_set.images, config.background, config.tiff_page)
     chosen = distribution.from_chief(lambda: choose_by_images(config, image_set, overview, has_accelerator()))
     config = dataclasses.replace(config, **chosen)
     start = begin(config)
@@ -132,6 +132,8 @@ def _train(
     config, cut = with_batch_of(config, data)
     config, balance = with_sampling_of(config, data)
     notes += cut + balance
+    if left_out := config.recipe.augmentation.left_out(data.image_shape[2]):
+        notes.append(left_out)
     with seeded(config.seed), distribution:
         model = start.build(config, data.class_names)
     check_tuning(config.recipe, model.config)
