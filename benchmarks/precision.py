@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 PRECISIONS = ("float32", "mixed_bfloat16")
-MODEL = ["--model", "defect-conv/4", "--image-size", "28", "--channels", "1"]
+MODEL = ["--model", "defect-conv/4", "--image-size", "28", "--channels", "1", "--split-duplicates", "keep"]
 
 
 def accuracy_of(data: str, precision: str, seed: int, epochs: int) -> tuple[float, float]:

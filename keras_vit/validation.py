@@ -64,8 +64,8 @@ def _whole(value: Any) -> Any:
     return value
 
 
-Channels = Annotated[Literal[1, 3], BeforeValidator(_whole)]
-"""1 for gray images, 3 for RGB."""
+Channels = Annotated[int, Field(ge=1, le=32), BeforeValidator(_whole)]
+"""1 for gray images, 3 for RGB; other numbers are channels of measurement."""
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 OUT_OF_LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")

@@ -11,6 +11,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from keras_vit.cli.figures import figures_in_words
+from keras_vit.evaluation.decision import DECISION, lines_of_decision, notices
 from keras_vit.evaluation.ordered import order_in_words
 from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_trust
 from keras_vit.process.backend import import_quietly
@@ -27,6 +28,8 @@ class Evaluate:
       keras-vit evaluate runs/first --data more_images --leave-out-known
       keras-vit evaluate runs/first --corruptions
       keras-vit evaluate runs/first --accept-risk 0.01
+      keras-vit evaluate runs/first --min-recall scratches=0.98 crazing=0.9
+      keras-vit evaluate runs/first --costs costs.csv
     """
 
     run: Positional[Path]
@@ -46,6 +49,12 @@ class Evaluate:
     accept_risk: float | None = None
     """at most this share of the images that are not referred to a person may be labelled wrongly; by default
     as the run was trained"""
+    min_recall: tuple[str, ...] | None = None
+    """name a class so often that this share of its images is found, CLASS=RECALL, such as scratches=0.98; by
+    default as the run was trained"""
+    costs: str | None = None
+    """name the class with the least expected cost, by the costs in this file; by default as the run was
+    trained"""
     json: bool = False
     """print all figures as JSON"""
 
@@ -64,6 +73,8 @@ class Evaluate:
                 self.accept_risk,
                 crop_boxes=self.crop_boxes,
                 allow_outside=self.allow_outside,
+                min_recall=self.min_recall,
+                costs=self.costs,
             )
         if self.json:
             say(json.dumps(found))
@@ -85,6 +96,8 @@ class Evaluate:
             say(f"{shown(row['name']):{width}}   {shares} {row['support']:7}")
         if (line := order_in_words(found)) is not None:
             say(line)
+        if found[DECISION] is not None:
+            say(*lines_of_decision(found[DECISION], found[DECISION]["test"]), *notices(found[DECISION]))
         say(*lines_of_trust(found[SETS], found[REFERRAL]))
         if self.corruptions:
             _say_corruptions(found["corruptions"])

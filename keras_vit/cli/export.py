@@ -47,6 +47,12 @@ class Export:
     accept_risk: float | None = None
     """at most this share of the images that are not referred to a person may be labelled wrongly; by default
     as the run was trained"""
+    min_recall: tuple[str, ...] | None = None
+    """name a class so often that this share of its images is found, CLASS=RECALL, such as scratches=0.98; by
+    default as the run was trained"""
+    costs: str | None = None
+    """name the class with the least expected cost, by the costs in this file; by default as the run was
+    trained"""
     fold: int | None = None
     """which of the folds to export, where RUN is the folder of all"""
     data: str | None = None
@@ -72,6 +78,8 @@ class Export:
                 data=self.data,
                 accept_risk=self.accept_risk,
                 fold=self.fold,
+                min_recall=self.min_recall,
+                costs=self.costs,
             )
         found = exported.comparison
         if self.json:

@@ -2,10 +2,14 @@
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
+import tyro
 from tyro.conf import Positional
 
 from keras_vit.data.groups import GroupBy
+from keras_vit.data.pixel_range import PixelRange
+from keras_vit.data.preprocess import TiffPages
 from keras_vit.data.split import SplitDuplicates
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.exit_codes import FAILED, FINE
@@ -33,6 +37,10 @@ class Inspect:
     """as for train"""
     split_duplicates: SplitDuplicates = "together"
     """as for train"""
+    pixel_range: Annotated[PixelRange, tyro.conf.arg(aliases=["--window"])] = "auto"
+    """as for train"""
+    tiff_page: TiffPages | None = None
+    """as for train"""
     json: bool = False
     """print the findings as JSON"""
 
@@ -54,6 +62,6 @@ class Inspect:
             allow_outside=self.allow_outside,
             group_by=self.group_by,
         )
-        audit = audit_split(image_set, self.seed, self.split_duplicates)
+        audit = audit_split(image_set, self.seed, self.split_duplicates, self.pixel_range, self.tiff_page)
         say(json.dumps(audit.to_dict()) if self.json else audit)
         return FAILED if audit.unreadable else FINE

@@ -7,6 +7,9 @@ import tyro
 
 from keras_vit.training.options import Option
 
+ALIASES = {"pixel_range": ["--window"]}
+"""Other names of options."""
+
 
 def option_group(name: str, options: Mapping[str, Option]) -> Any:
     """A type that the parser reads into a dict of the options that were given, and of no others.
@@ -21,7 +24,11 @@ def option_group(name: str, options: Mapping[str, Option]) -> Any:
         {
             key: Annotated[
                 option.type,
-                tyro.conf.arg(help=option.help, help_behavior_hint=f"(default: {option.default})"),
+                tyro.conf.arg(
+                    help=option.help,
+                    help_behavior_hint=f"(default: {option.default})",
+                    aliases=ALIASES.get(key),
+                ),
             ]
             for key, option in options.items()
         },

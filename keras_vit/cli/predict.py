@@ -44,6 +44,12 @@ class Predict:
     accept_risk: float | None = None
     """at most this share of the images that are not referred to a person may be labelled wrongly; by default
     as the run was trained"""
+    min_recall: tuple[str, ...] | None = None
+    """name a class so often that this share of its images is found, CLASS=RECALL, such as scratches=0.98; by
+    default as the run was trained"""
+    costs: str | None = None
+    """name the class with the least expected cost, by the costs in this file; by default as the run was
+    trained"""
     crop_boxes: bool = False
     """make each box of a table an image, as train does"""
     allow_outside: bool = False
@@ -78,7 +84,9 @@ class Predict:
                 raise InputError("--heatmap takes image files: give these instead of a table.")
             heatmaps = picture_paths(self.images, self.heatmap, "--heatmap")
         found = predict(
-            run, self.images, self.flips_at_test, self.accept_risk, self.crop_boxes, self.allow_outside
+            *(run, self.images, self.flips_at_test, self.accept_risk, self.crop_boxes, self.allow_outside),
+            min_recall=self.min_recall,
+            costs=self.costs,
         )
         if heatmaps is not None and isinstance(run, Run):
             from keras_vit.explain.figure import heatmap_png
@@ -111,7 +119,10 @@ def _answer(item: "Prediction") -> str:
         named = ", ".join(f"{name} {item.probabilities[name]:.1%}" for name in item.labels)
         likeliest = f"no label (likeliest {item.label} {item.confidence:.1%})"
         return f"{named or likeliest}{rejected}"
-    return f"{item.label}  {item.confidence:.1%}{_possible(item)}{rejected}"
+    other = ""
+    if item.likeliest not in (None, item.label):
+        other = f"  likeliest: {item.likeliest} {item.probabilities[item.likeliest]:.1%}"
+    return f"{item.label}  {item.confidence:.1%}{other}{_possible(item)}{rejected}"
 
 
 def _possible(item: "Prediction") -> str:
@@ -144,5 +155,6 @@ def _row(item: "Prediction", class_names: Sequence[str], several: bool) -> dict[
         "reject": int(item.reject),
         "prediction_set": None if names is None else json.dumps(names, ensure_ascii=False),
         "refer": None if item.refer is None else int(item.refer),
+        "likeliest": item.likeliest,
         "error": item.error,
     }

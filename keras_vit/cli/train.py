@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_vit.cli.figures import figures_in_words, lines_of_labels
 from keras_vit.cli.options import option_group
 from keras_vit.data.augmentation import Augmentation
+from keras_vit.evaluation.decision import decision_of_run
 from keras_vit.evaluation.labels import AVERAGES
 from keras_vit.evaluation.ordered import FIGURES, order_in_words
 from keras_vit.evaluation.repeats import mean_in_words
@@ -109,15 +110,20 @@ class Train:
         for name, found in (("best by validation", best), ("last", last)):
             what = "test figures" if run.several else "test accuracy"
             say(f"{what}, {name + ' epoch':24} {found['epoch']:4}: {figures_in_words(found)}")
-        say(*lines_of_labels(run.metrics), *lines_of_run(run.metrics))
+        say(*lines_of_labels(run.metrics), *decision_of_run(run.metrics), *lines_of_run(run.metrics))
         say(f"report: {run.path / 'report.html'}")
 
     def _say_several(self, runs: "Ensemble") -> None:
         mean, pooled, report = runs.metrics["mean"], runs.metrics["pooled"], runs.path / "report.html"
         if self.json:
             names = [str(run.path) for run in runs.runs]
-            say(json.dumps({"run": str(runs.path), "report": str(report), "runs": names, "mean": mean}))
+            answer = {"run": str(runs.path), "report": str(report), "runs": names, "mean": mean}
+            if "warning" in runs.metrics:
+                answer = {"warning": runs.metrics["warning"], **answer}
+            say(json.dumps(answer))
             return
+        if "warning" in runs.metrics:
+            say(f"warning: {runs.metrics['warning']}")
         for name, found in mean.items():
             what = f"test {name.replace('_', ' ')}, mean of {len(runs.runs)} {runs.metrics['kind']}"
             say(f"{what:40}: {mean_in_words(found)}")

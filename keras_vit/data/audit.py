@@ -2,18 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
 from keras_vit.data.duplicates import Duplicates, find_duplicates
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
-from keras_vit.data.pixel_range import choose_range
+from keras_vit.data.overview import measured_channels
+from keras_vit.data.pixel_range import PixelRange, choose_range
 from keras_vit.data.probe import ImageInfo
 from keras_vit.data.reading import ReadImages, read_images
 from keras_vit.data.split import Split, SplitDuplicates, split_image_set
 from keras_vit.data.targets import counts_of, same_labels
+from keras_vit.data.tiff import TiffPage
 from keras_vit.errors import InputError
 from keras_vit.text import shown
 
@@ -224,14 +226,27 @@ def audit_images(
     )
 
 
-def audit_split(image_set: ImageSet, seed: int, split_duplicates: SplitDuplicates) -> Audit:
+def audit_split(
+    image_set: ImageSet,
+    seed: int,
+    split_duplicates: SplitDuplicates,
+    pixel_range: PixelRange = "auto",
+    tiff_page: TiffPage = None,
+) -> Audit:
     """`audit_images` of the split that a run with default settings draws.
 
+    Args:
+        image_set: all images.
+        seed: of the split.
+        split_duplicates: as of a run.
+        pixel_range: as of a run.
+        tiff_page: as of a run.
+
     Raises:
-        InputError: the images cannot be split.
+        InputError: the images cannot be split, or have no such range.
     """
     split = split_image_set(image_set, seed=seed)
-    images, pixels = _read_by_default(image_set, split)
+    images, pixels = _read_by_default(image_set, split, pixel_range, tiff_page)
     duplicates = find_duplicates(images)
     if split_duplicates == "together":
         split = split_image_set(image_set, seed=seed, alike=duplicates.groups)
@@ -257,23 +272,28 @@ def drop_unreadable(image_set: ImageSet, audit: Audit) -> ImageSet:
     return image_set.take([i for i, name in enumerate(image_set.names) if name not in unreadable])
 
 
-def _read_by_default(image_set: ImageSet, split: Split | None) -> tuple[ReadImages, str | None]:
+def _read_by_default(
+    image_set: ImageSet, split: Split | None, pixel_range: PixelRange = "auto", tiff_page: TiffPage = None
+) -> tuple[ReadImages, str | None]:
     """The images as a run with default settings reads them, and what it says of their values."""
     from keras_vit.data.decode import Decoding
 
     if split is None:
         train = [i for i, part in enumerate(image_set.parts or ()) if part == "train"]
         split = Split(np.array(train or range(len(image_set)), np.int64), *[np.zeros(0, np.int64)] * 2)
+    decoding = Decoding(tiff_page=tiff_page, channels=measured_channels(image_set.images, tiff_page))
     try:
-        chosen, told = choose_range("auto", image_set, split)
+        chosen, told = choose_range(pixel_range, image_set, split, decoding)
     except InputError as refused:
+        if pixel_range != "auto":
+            raise
         chosen, told = None, str(refused)
-    return read_images(image_set.images, decoding=Decoding(pixel_range=chosen)), told
+    return read_images(image_set.images, decoding=replace(decoding, pixel_range=chosen)), told
 
 
 def _kind_in_words(info: ImageInfo) -> str:
     """`"PNG, 1 channel"`, `"TIFF, 1 channel, 16 bits"`."""
-    bits = ", 16 bits" if info.bits == 16 else ""
+    bits = {"uint8": "", "uint16": ", 16 bits"}.get(info.stored, f", {info.stored}")
     return f"{info.kind}, {info.channels} channel{'s' * (info.channels > 1)}{bits}"
 
 

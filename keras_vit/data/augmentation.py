@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from keras_vit.data.corruptions import KINDS, Corruption
+from keras_vit.data.values import is_measured
 from keras_vit.errors import InputError
 from keras_vit.validation import validated
 
@@ -45,3 +46,12 @@ class Augmentation:
             raise InputError(
                 f"corruptions must name each kind once. Received: corruptions={self.corruptions}"
             )
+
+    def left_out(self, channels: int) -> str | None:
+        """A line on what is left out for so many channels; `None` if nothing is.
+
+        RandAugment changes colours, which channels of measurement do not have.
+        """
+        if not self.rand_augment or not is_measured(channels):
+            return None
+        return f"RandAugment is left out: it changes colours, and the images have {channels} channels of measurement"

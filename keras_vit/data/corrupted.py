@@ -9,7 +9,7 @@ from keras_vit.data.augmentation import Augmentation
 from keras_vit.data.corruptions import corrupted_copies, reduced
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels
-from keras_vit.data.probe import shown_pixels
+from keras_vit.data.probe import whole_pixels
 from keras_vit.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def corrupted_pixels(
     found = np.zeros((copies, len(images), *preprocessing.image_shape), "uint8")
     for start in range(0, len(images), IMAGES_AT_ONCE):
         positions = range(start, min(start + IMAGES_AT_ONCE, len(images)))
-        as_they_came = [reduced(shown_pixels(images.original(i), preprocessing.decoding)) for i in positions]
+        as_they_came = [reduced(whole_pixels(images.original(i), preprocessing.decoding)) for i in positions]
         made = corrupted_copies(as_they_came, copies, augmentation.corruptions, (seed, start))
         prepared = prepare_shown(made, preprocessing)
         found[:, start : start + len(positions)] = np.rint(prepared).reshape(
@@ -61,10 +61,10 @@ def corrupted_pixels(
 
 
 def prepare_shown(images: Sequence[np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
-    """What `shown_pixels` gives, prepared for a model.
+    """What `whole_pixels` gives, prepared for a model.
 
     Args:
-        images: uint8 (height, width, 1 or 3), of any sizes.
+        images: uint8 (height, width, channels), of any sizes.
         preprocessing: of the model.
 
     Returns:

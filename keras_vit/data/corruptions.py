@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from keras_vit.data.values import is_measured
+
 Corruption = Literal["noise", "blur", "motion", "contrast", "brightness", "uneven", "jpeg", "rotate"]
 KINDS: tuple[Corruption, ...] = get_args(Corruption)
 
@@ -149,6 +151,9 @@ def _turned(pixels: np.ndarray, degrees: float) -> np.ndarray:
     """Rotated about the centre; the corners get the mean colour."""
     from PIL import Image as pil
 
+    if is_measured(pixels.shape[-1]):
+        each = np.split(pixels, pixels.shape[-1], axis=-1)
+        return np.concatenate([_turned(channel, degrees) for channel in each], axis=-1)
     fill = [int(level) for level in pixels.mean(axis=(0, 1))]
     return _by_pillow(
         _whole(pixels),
@@ -159,9 +164,12 @@ def _turned(pixels: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def _by_pillow(pixels: np.ndarray, change: Callable[[Any], Any]) -> np.ndarray:
-    """Gray or RGB pixels, uint8 (height, width, 1 or 3), changed by Pillow."""
+    """Pixels, uint8 (height, width, channels), changed by Pillow; other channels than gray or RGB one by one."""
     from PIL import Image as pil
 
+    if is_measured(pixels.shape[-1]):
+        each = np.split(pixels, pixels.shape[-1], axis=-1)
+        return np.concatenate([_by_pillow(channel, change) for channel in each], axis=-1)
     picture = pil.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     changed = np.asarray(change(picture))
     return changed[..., None] if changed.ndim == 2 else changed

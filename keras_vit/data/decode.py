@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_vit.data.gif import first_frame
 from keras_vit.data.orientation import EXIF, contains, orientation, piece, turn
+from keras_vit.data.tiff import TiffPage
 
 WHITE = (255,)
 
@@ -31,11 +32,19 @@ class Decoding:
         pixel_range: the values of files with 16 bits that become 0 and 255. Files with 8 bits are refused
             then, because their values have another meaning. `None`: each file has the range of its type.
         exif_orientation: whether pixels are turned as the file says.
+        channels: of the run; `None` where there is none, and any number is read.
+        tiff_page: which page of a TIFF is read, see `tiff.tiff_header`.
+        inverts_values: see `values.to_pixels`.
+        shown_channels: the channels of measurement, from 1, that people see; `None` for the first three.
     """
 
     background: tuple[int, ...] | None = WHITE
-    pixel_range: tuple[float, float] | None = None
+    pixel_range: tuple[float, ...] | None = None
     exif_orientation: bool = True
+    channels: int | None = None
+    tiff_page: TiffPage = None
+    inverts_values: bool = False
+    shown_channels: tuple[int, ...] | None = None
 
 
 DEFAULT = Decoding()
@@ -151,7 +160,7 @@ def _stored_16_bits(encoded, decoding):
         lambda: tf.io.decode_png(encoded, channels=0, dtype=tf.uint16),
     )
     values = tf.cast(values, tf.float32)
-    low, high = decoding.pixel_range or (0.0, 65535.0)
+    low, high = (decoding.pixel_range or (0.0, 65535.0))[:2]  # more are of channels that no PNG has
     pixels = tf.clip_by_value((values - low) * (255.0 / (high - low)), 0.0, 255.0)
     channels = tf.shape(values)[-1]
     if decoding.background is not None:

@@ -1,7 +1,7 @@
-"""Files that TensorFlow does not decode, converted to PNG by Pillow: TIFF, AVIF, and the rarer kinds of BMP.
+"""Files that TensorFlow does not decode: TIFF, DICOM, AVIF, and the rarer kinds of BMP.
 
-They become the bytes of a PNG with the same pixels, so that there is one preprocessing for all files. A
-served graph has no Pillow: there, such a file cannot be decoded.
+Pictures become the bytes of a PNG with the same pixels, so that there is one preprocessing for all of them.
+Others become `Values`. A served graph decodes neither: the client sends it their pixels.
 """
 
 import io
@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_vit.data.dicom import is_dicom, read_dicom, values_of_dicom
+from keras_vit.data.tiff import WHITE_IS_ZERO, TiffPage, is_tiff, read_tiff, tiff_header
+from keras_vit.data.values import UnreadableImage, Values, is_measured
+
 if TYPE_CHECKING:
     from PIL import Image as pil
 
+DICOM = "DICOM"
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF")
-"""The kinds of files that are read, as Pillow calls them."""
+"""The kinds of files that Pillow reads, as it calls them."""
 
-CONVERTED = ("TIFF", "AVIF")
+KINDS = (*FORMATS, DICOM)
+"""The kinds of files that are read."""
+
+CONVERTED = ("TIFF", "AVIF", DICOM)
 """Those of which TensorFlow decodes no file; some of BMP come in addition."""
 
 OTHER_KINDS = (
@@ -28,18 +36,10 @@ OTHER_KINDS = (
     (0, (b"8BPS",), "Photoshop"),
     (0, (b"v/1\x01",), "OpenEXR"),
     (0, (b"%PDF",), "PDF"),
-    (128, (b"DICM",), "DICOM"),
     (0, (b"SIMPLE  =",), "FITS"),
     (0, tuple(b"P%d%c" % (n, space) for n in range(1, 7) for space in b" \n\r\t"), "PNM"),
 )
 """(position, first bytes there, name) of kinds of images that are not read."""
-
-REDUCED, DNG_VERSION, BITS, PHOTOMETRIC = 254, 50706, 258, 262
-"""Tags of TIFF 6.0 and of DNG."""
-
-
-class UnreadableImage(Exception):
-    """An image cannot be read. The message is the reason, written to follow the image's name and a colon."""
 
 
 def name_of_other_kind(encoded: bytes) -> str | None:
@@ -50,10 +50,65 @@ def name_of_other_kind(encoded: bytes) -> str | None:
     return None
 
 
-def to_png(encoded: bytes) -> bytes:
-    """The pixels of a file of `FORMATS` as a PNG, turned as the file says.
+def read_foreign(
+    encoded: bytes, kind: str, tiff_page: TiffPage = None, channels: int | None = None
+) -> Values | bytes:
+    """What is in a file that TensorFlow does not decode.
 
-    Values of 16 bits are kept, and so is alpha; of several pages or frames the first is taken.
+    Args:
+        encoded: the file.
+        kind: of it, one of `KINDS`.
+        tiff_page: of a TIFF, see `tiff.tiff_header`.
+        channels: of the run; `None` where there is none.
+
+    Returns:
+        Of a picture with 8 bits per channel the bytes of a PNG, of others `Values`.
+
+    Raises:
+        UnreadableImage: it is damaged, or of a kind that is not read.
+        InputError: a package for such files is not installed.
+    """
+    if kind == DICOM:
+        return read_dicom(encoded)
+    if kind != "TIFF":
+        return to_png(encoded)
+    header = tiff_header(encoded, tiff_page)
+    place = header.directories[tiff_page - 1 if isinstance(tiff_page, int) else 0]
+    is_one_page = tiff_page != "channels" or len(header.directories) == 1
+    if is_one_page and not is_measured(channels):
+        if header.is_picture:
+            return to_png(encoded, place)
+        if (header.bits, header.kind, header.samples) == (16, "u", 1):
+            return _gray_of_16_bits(encoded, place, header.photometric == WHITE_IS_ZERO)
+    return read_tiff(encoded, tiff_page, channels)
+
+
+def stored_type(encoded: bytes, tiff_page: TiffPage = None) -> str | None:
+    """The type of the values of a TIFF or a DICOM file by its header, such as `"uint16"`.
+
+    Returns:
+        `"window"` for a DICOM file that says how it is shown; `None` for other files.
+
+    Raises:
+        UnreadableImage: as `read_foreign`.
+    """
+    if is_dicom(encoded):
+        return values_of_dicom(encoded)
+    if not is_tiff(encoded):
+        return None
+    header = tiff_header(encoded, tiff_page)
+    names = {"u": "uint", "i": "int", "f": "float"}
+    return "uint8" if header.bits <= 8 and header.kind == "u" else f"{names[header.kind]}{header.bits}"
+
+
+def to_png(encoded: bytes, page: int = 0) -> bytes:
+    """The pixels of a picture of `FORMATS` as a PNG, turned as the file says.
+
+    Alpha is kept; of several frames the first is taken.
+
+    Args:
+        encoded: the file.
+        page: the position of the page of a TIFF.
 
     Raises:
         UnreadableImage: the file is damaged, or its pixels are of a kind that has no equal in a PNG.
@@ -63,11 +118,10 @@ def to_png(encoded: bytes) -> bytes:
 
     try:
         with pil.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            if image.format == "TIFF":
-                _check_tiff(image)
-            inverted = image.format == "TIFF" and _is_white_zero_of_16_bits(image)
+            if page:
+                image.seek(page)
             image.load()
-            plain = _plain(ImageOps.exif_transpose(image), inverted)
+            plain = _plain(ImageOps.exif_transpose(image))
     except UnreadableImage:
         raise
     except Exception as error:  # on damaged files PIL raises a dozen kinds of exception
@@ -78,42 +132,28 @@ def to_png(encoded: bytes) -> bytes:
     return png.getvalue()
 
 
-def has_16_bit_values(encoded: bytes) -> bool:
-    """Whether `to_png` makes a PNG with 16 bits per channel of a file."""
+def _gray_of_16_bits(encoded: bytes, page: int, inverted: bool) -> Values:
+    """By Pillow, which needs no other package for a compressed TIFF."""
     from PIL import Image as pil
+    from PIL import ImageOps
 
     try:
-        with pil.open(io.BytesIO(encoded), formats=CONVERTED) as image:
-            return image.mode.startswith("I;16")
-    except Exception:  # on damaged headers PIL raises a dozen kinds of exception
-        return False
+        with pil.open(io.BytesIO(encoded), formats=("TIFF",)) as image:
+            image.seek(page)
+            image.load()
+            if not image.mode.startswith("I;16"):
+                raise UnreadableImage(f"a TIFF of a kind that is not read (Pillow's mode {image.mode})")
+            values = np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)[..., None]
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        raise UnreadableImage("cannot be decoded: cut short or damaged") from error
+    return Values(values, (0.0, 65535.0), inverted)
 
 
-def _check_tiff(image: "pil.Image") -> None:
-    tags = getattr(image, "tag_v2", {})
-    if DNG_VERSION in tags or tags.get(REDUCED, 0) & 1:
-        # The first image of a camera's raw file is a small preview.
-        raise UnreadableImage("a RAW image, which is not read: develop it, and save it as PNG, TIFF or JPEG")
-    bits = max(tags.get(BITS, (1,)))
-    if bits > 8 and not image.mode.startswith("I;16"):
-        raise UnreadableImage(
-            f"a TIFF image with {bits} bits per value of a kind that is not read: save it as PNG with 16 "
-            "bits per channel"
-        )
-
-
-def _is_white_zero_of_16_bits(image: "pil.Image") -> bool:
-    """Whether 0 is white, which Pillow heeds for 8 bits and not for 16."""
-    tags = getattr(image, "tag_v2", {})
-    return tags.get(PHOTOMETRIC) == 0 and image.mode.startswith("I;16")
-
-
-def _plain(image: "pil.Image", inverted: bool) -> "pil.Image | np.ndarray":
+def _plain(image: "pil.Image") -> "pil.Image":
     """The image in a mode that a PNG has."""
     mode = image.mode
-    if mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint16)
-        return 65535 - values if inverted else values
     if mode == "1":
         return image.convert("L")
     if mode in ("L", "LA", "RGB", "RGBA"):

@@ -10,8 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_vit.data.dicom import dicom_shape, is_dicom
+from keras_vit.data.foreign import FORMATS
 from keras_vit.data.image_set import Image
-from keras_vit.data.probe import FORMATS, UnreadableImage, probe_image, quiet_headers
+from keras_vit.data.probe import HEADER, MAX_BYTES, bytes_of, probe_image, quiet_headers
+from keras_vit.data.tiff import PALETTE, TiffHeader, TiffPage, is_tiff, tiff_header
+from keras_vit.data.values import UnreadableImage, is_measured
+from keras_vit.errors import InputError
+from keras_vit.files import read_bytes
 
 BLOCK = 8
 """Side in pixels of the blocks that JPEG encodes."""
@@ -31,9 +37,6 @@ HEADERS = 1_024
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 """EXIF's tag, and its values for an image that is shown with its sides exchanged."""
 
-WIDTH, HEIGHT = 256, 257
-"""TIFF's tags of the sides as stored."""
-
 MOST_PIXELS, STEP = 128, 8
 """For images of which nobody has chosen the shape: the largest side, and what it is a multiple of."""
 
@@ -46,6 +49,7 @@ class _Header(NamedTuple):
     height: int
     width: int
     is_gray: bool  # False where only the pixels can tell
+    channels: int = 3  # other numbers than 1 and 3 are of measurement
 
 
 class Overview:
@@ -56,10 +60,13 @@ class Overview:
     Args:
         images: files, encoded bytes or pixels.
         background: what is seen where an image is transparent: a gray level, or red, green and blue.
+        tiff_page: which page of a TIFF is read, see `tiff.tiff_header`.
     """
 
-    def __init__(self, images: Sequence[Image], background: tuple[int, ...] = (255,)) -> None:
-        self.images, self.background = images, background
+    def __init__(
+        self, images: Sequence[Image], background: tuple[int, ...] = (255,), tiff_page: TiffPage = None
+    ) -> None:
+        self.images, self.background, self.tiff_page = images, background, tiff_page
 
     @cached_property
     def size(self) -> tuple[int, int] | None:
@@ -84,6 +91,18 @@ class Overview:
                     return False
         return True
 
+    @cached_property
+    def channels(self) -> dict[int, int]:
+        """Number of channels -> position of the first image that has it, by the headers.
+
+        Gray images and those in colour count as 3, since gray ones may be stored as RGB.
+        """
+        found: dict[int, int] = {}
+        for i, header in enumerate(self._headers):
+            if header is not None:
+                found.setdefault(header.channels if is_measured(header.channels) else 3, i)
+        return found
+
     @property
     def side(self) -> int:
         """The side of a square with as many pixels as the median image; 0 if no image can be read."""
@@ -97,13 +116,14 @@ class Overview:
         Both sides are the same multiple of 8, up to 128 pixels.
         """
         side = max(min(self.side, MOST_PIXELS) // STEP * STEP, STEP)
-        return side, side, 1 if self.is_gray else 3
+        measured = [count for count in self.channels if is_measured(count)]
+        return side, side, measured[0] if measured else 1 if self.is_gray else 3
 
     def _looks_gray(self, image: Image) -> bool:
         from keras_vit.data.decode import Decoding  # imports TensorFlow
 
         try:
-            return is_gray(probe_image(image, Decoding(self.background))[1])
+            return is_gray(probe_image(image, Decoding(self.background, tiff_page=self.tiff_page))[1])
         except UnreadableImage:
             return True
 
@@ -112,8 +132,16 @@ class Overview:
         found: list[_Header | None] = []
         with quiet_headers(), _pool() as pool:
             for start in range(0, len(self.images), HEADERS):
-                found += pool.map(_header, self.images[start : start + HEADERS])
+                found += pool.map(
+                    lambda image: _header(image, self.tiff_page), self.images[start : start + HEADERS]
+                )
         return found
+
+
+def measured_channels(images: Sequence[Image], tiff_page: TiffPage = None) -> int | None:
+    """The number of channels of measurement that all images have; `None` if there is none."""
+    found = list(Overview(images, tiff_page=tiff_page).channels)
+    return found[0] if len(found) == 1 and is_measured(found[0]) else None
 
 
 def is_gray(pixels: np.ndarray) -> bool:
@@ -150,25 +178,40 @@ def _block_means(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _header(image: Image) -> _Header | None:
+def _header(image: Image, tiff_page: TiffPage) -> _Header | None:
     from PIL import Image as pil
 
     if isinstance(image, np.ndarray):
         height, width, channels = image.shape
-        return _Header(height, width, channels == 1)
+        return _Header(height, width, channels == 1, channels if channels > 4 else 3)
     try:
+        head = image[:HEADER] if isinstance(image, bytes) else read_bytes(image, MAX_BYTES, HEADER)
+        if is_tiff(head):
+            return _header_of_tiff(tiff_header(bytes_of(image), tiff_page))
+        if is_dicom(head):
+            height, width, channels = dicom_shape(bytes_of(image))
+            return _Header(height, width, channels == 1)
         with pil.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as header:
             width, height = header.size
-            if header.format == "TIFF":  # of which Pillow gives the sides as shown, in some versions
-                width, height = header.tag_v2[WIDTH], header.tag_v2[HEIGHT]  # type: ignore[attr-defined]
             # Of a PNG without this entry, Pillow would decode the pixels to see what comes after them.
             has_exif = header.format != "PNG" or "exif" in header.info
             if has_exif and header.getexif().get(ORIENTATION) in TURNED:
                 height, width = width, height
             is_gray = header.mode in GRAY_MODES and "transparency" not in header.info
             return _Header(height, width, is_gray)
+    except InputError:  # a package is missing
+        raise
     except Exception:  # on damaged headers PIL raises a dozen kinds of exception
         return None
+
+
+def _header_of_tiff(header: TiffHeader) -> _Header:
+    height, width = header.height, header.width
+    if header.orientation in TURNED:
+        height, width = width, height
+    # Of floating-point numbers nothing can be seen before there is a range.
+    is_gray = header.samples == 1 and header.photometric != PALETTE
+    return _Header(height, width, is_gray, header.channels)
 
 
 def _pool() -> ThreadPoolExecutor:

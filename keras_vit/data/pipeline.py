@@ -20,6 +20,7 @@ from keras_vit.data.source import is_prepared, make_source
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.data.targets import targets_of
+from keras_vit.data.tiff import TiffPage
 from keras_vit.errors import InputError
 from keras_vit.text import say
 
@@ -291,6 +292,7 @@ def load_data(
     aspect: Aspect = "stretch",
     background: Sequence[int] = (255,),
     pixel_range: PixelRange = "auto",
+    tiff_page: int | Literal["channels"] | None = None,
     test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
     crop_boxes: bool = False,
@@ -300,8 +302,8 @@ def load_data(
 
     Args:
         data: what `load_image_set` takes, or an `ImageSet`.
-        image_shape: (height, width, channels) that the images are converted to; 1 channel is gray, 3 is RGB.
-            By default (28, 28, 1) for the drawn defects; your own images decide it, and one line says how:
+        image_shape: (height, width, channels) that the images are converted to; 1 channel is gray, 3 is RGB,
+            other numbers are channels of measurement. By default (28, 28, 1) for the drawn defects; your own images decide it, and one line says how:
             they keep their colour, and up to 128 pixels per side.
         batch_size: images per training step; by default 64, and fewer for few images, see
             `batch_for`.
@@ -311,6 +313,7 @@ def load_data(
         background: see `Preprocessing`.
         pixel_range: see `keras_vit.data.pixel_range.choose_range`; one line says what is
             chosen.
+        tiff_page: see `Preprocessing`.
         test_fraction: share of each class that is kept for the test.
         validation_fraction: share of the rest of each class that is kept for validation.
         crop_boxes, allow_outside: of a table, see `load_image_set`.
@@ -335,11 +338,12 @@ def load_data(
     split = split_image_set(
         image_set, seed=seed, test_fraction=test_fraction, validation_fraction=validation_fraction
     )
-    chosen, told = choose_range(pixel_range, image_set, split)
+    if image_shape is None:
+        image_shape = (28, 28, 1) if data is None else _shape_of_images(image_set, background, tiff_page)
+    preprocessing = Preprocessing(image_shape, aspect, background=tuple(background), tiff_page=tiff_page)
+    chosen, told = choose_range(pixel_range, image_set, split, preprocessing)
     if told:
         say(f"pixels: {told}")
-    if image_shape is None:
-        image_shape = (28, 28, 1) if data is None else _shape_of_images(image_set, background)
     if batch_size is None:
         batch_size = batch_for(len(split.train), 64)
         if batch_size < 64:
@@ -347,7 +351,7 @@ def load_data(
     return ImageData(
         image_set,
         split,
-        Preprocessing(image_shape, aspect, background=tuple(background), pixel_range=chosen),
+        dataclasses.replace(preprocessing, pixel_range=chosen),
         batch_size,
         seed,
         augmentation or Augmentation(),
@@ -371,11 +375,13 @@ def batch_for(images: int, wanted: int, replicas: int = 1) -> int:
     return batch_size // replicas * replicas or wanted
 
 
-def _shape_of_images(image_set: ImageSet, background: Sequence[int]) -> tuple[int, int, int]:
-    overview = Overview(image_set.images, tuple(background))
+def _shape_of_images(
+    image_set: ImageSet, background: Sequence[int], tiff_page: TiffPage
+) -> tuple[int, int, int]:
+    overview = Overview(image_set.images, tuple(background), tiff_page)
     shape = overview.image_shape
     size = "x".join(map(str, overview.size or ("?", "?")))
-    color = "are all gray" if shape[2] == 1 else "have colour"
+    color = "are all gray" if shape[2] == 1 else "have colour" if shape[2] == 3 else f"{shape[2]} channels"
     say(
         f"image_shape={shape}: chosen by the images, which have {size} pixels (the median) and {color}; "
         "load_data(image_shape=...) chooses another"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from keras_vit.data.values import COLORS, MOST_CHANNELS, is_measured
 from keras_vit.errors import InputError
-from keras_vit.validation import Shape, from_plain, validated
+from keras_vit.validation import Count, Shape, from_plain, validated
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -29,14 +30,24 @@ Deviations = Annotated[tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...], Fiel
 Levels = Annotated[tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(strict=False)]
 """A gray level, or red, green and blue; a list is accepted too."""
 
-Range = Annotated[
-    tuple[Annotated[float, Field(ge=0.0, le=65535.0)], Annotated[float, Field(ge=0.0, le=65535.0)]],
-    Field(strict=False),
-]
-"""The lowest and the highest value of 16 bits; a list is accepted too."""
+Range = Annotated[tuple[float, ...], Field(strict=False)]
+"""The lowest and the highest value in the units of the files; a list is accepted too."""
 
-BEFORE: dict[str, Any] = {"background": None, "pixel_range": None, "exif_orientation": False}
-"""What earlier runs did, whose records do not say it: alpha was dropped, and nothing was turned."""
+TiffPages = Count | Literal["channels"]
+"""Which page of a TIFF is read, from 1, or that its pages are channels."""
+
+ShownChannels = Annotated[tuple[Count, ...], Field(strict=False)]
+"""One or three channels, from 1; a list is accepted too."""
+
+BEFORE: dict[str, Any] = {
+    "background": None,
+    "pixel_range": None,
+    "exif_orientation": False,
+    "tiff_page": 1,
+    "inverts_values": True,
+}
+"""What earlier runs did, whose records do not say it: alpha was dropped, nothing was turned, of several pages
+the first was read, and 16 bits of which 0 is white were inverted before their range."""
 
 LOWEST, HIGHEST = -0.5, 255.5
 """The pixels that a model takes: what rounds to 0..255. Others are on another scale, or damaged."""
@@ -53,7 +64,8 @@ class Preprocessing:
     """How an image of any size becomes an array of one size.
 
     Args:
-        image_shape: (height, width, channels) of the model's input; 1 channel is gray, 3 is RGB.
+        image_shape: (height, width, channels) of the model's input; 1 channel is gray, 3 is RGB, and other
+            numbers, up to 32, are channels of measurement, without colour and alpha.
         aspect: what happens to an image of another aspect ratio. `"stretch"` resizes both sides
             independently; `"crop"` keeps the ratio and cuts the longer side at the centre; `"pad"` keeps the
             ratio and fills the shorter side with zeros.
@@ -65,15 +77,21 @@ class Preprocessing:
             `"bicubic"` is that of Pillow, which most published weights were trained with.
         background: what is seen where an image is transparent: a gray level, or red, green and blue, 0 to
             255. `None` drops alpha, as in earlier runs.
-        pixel_range: the values of images with 16 bits per channel that become black and white. Images with 8
-            bits are refused then, because their values mean something else. `None`: each image has the range
-            of its type, 0 to 65535 or 0 to 255.
+        pixel_range: the values of images with more than 8 bits per channel that become black and white, in
+            the units of the files: two numbers, or two for each channel of measurement. Images with 8 bits
+            are refused then, because their values mean something else. `None`: each image has the range of
+            its type, 0 to 65535 or 0 to 255, or the window that its DICOM file names.
         exif_orientation: whether an image is turned as its Exif data say. `False` is what earlier runs
             did.
+        tiff_page: which page of a TIFF is read, from 1; `"channels"` reads the pages as channels; `None`
+            refuses files with several.
+        inverts_values: whether 16 bits of which 0 is white are inverted before the range, as earlier runs
+            did.
+        shown_channels: of channels of measurement, the one or three that people see as gray or as red, green
+            and blue; `None` for the first three.
 
     Raises:
-        InputError: the image has another number of channels, `mean` or `std` do not fit it, or the range is
-            empty.
+        InputError: there are too many channels, `mean` or `std` do not fit them, or a range is empty.
     """
 
     image_shape: Shape
@@ -84,14 +102,17 @@ class Preprocessing:
     background: Levels | None = (255,)
     pixel_range: Range | None = None
     exif_orientation: bool = True
+    tiff_page: TiffPages | None = None
+    inverts_values: bool = False
+    shown_channels: ShownChannels | None = None
 
     def __post_init__(self) -> None:
-        if self.image_shape[2] not in (1, 3):
+        channels = self.image_shape[2]
+        if channels > MOST_CHANNELS:
             raise InputError(
-                "Image files are read as 1 (gray) or 3 (RGB) channels. "
+                f"Images are read as 1 channel (gray), 3 (RGB), or up to {MOST_CHANNELS} of measurement. "
                 f"Received: image_shape={self.image_shape}"
             )
-        channels = self.image_shape[2]
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             if numbers is not None and len(numbers) not in (1, channels):
                 wanted = f"{channels} numbers, one for each channel, or one" if channels > 1 else "one number"
@@ -101,10 +122,16 @@ class Preprocessing:
                 "background must be one gray level, or red, green and blue. "
                 f"Received: background={self.background}"
             )
-        if self.pixel_range is not None and self.pixel_range[0] >= self.pixel_range[1]:
+        if self.pixel_range is not None:
+            check_range(self.pixel_range, channels)
+        shown = self.shown_channels
+        if shown is not None and (len(shown) not in (1, 3) or max(shown) > channels or channels in COLORS):
             raise InputError(
-                "pixel_range must be two values, the lower one first. "
-                f"Received: pixel_range={self.pixel_range}"
+                f"show_channels must be one or three of the channels 1 to {channels} of measurement. "
+                f"Received: show_channels={shown}"
+                if channels not in COLORS
+                else f"show_channels is for channels of measurement, and these images have {channels}: leave it "
+                "out."
             )
 
     @property
@@ -112,7 +139,15 @@ class Preprocessing:
         """How the bytes of a file become pixels."""
         from keras_vit.data.decode import Decoding
 
-        return Decoding(self.background, self.pixel_range, self.exif_orientation)
+        return Decoding(
+            self.background,
+            self.pixel_range,
+            self.exif_orientation,
+            self.image_shape[2],
+            self.tiff_page,
+            self.inverts_values,
+            self.shown_channels,
+        )
 
     def numbers(self) -> dict[str, list[float]]:
         """`mean` and `std` with one number for each channel, also where they are `None`, ready for JSON."""
@@ -121,6 +156,21 @@ class Preprocessing:
         return {
             name: list(values * channels if len(values) == 1 else values) for name, values in given.items()
         }
+
+
+def check_range(pixel_range: tuple[float, ...], channels: int | None = None) -> None:
+    """Raises an `InputError` if a range is empty, or not of these channels."""
+    pairs = list(zip(pixel_range[0::2], pixel_range[1::2], strict=False))
+    for_each = channels is None or (is_measured(channels) and len(pairs) == channels)
+    if len(pixel_range) % 2 or not pairs or not (len(pairs) == 1 or for_each):
+        raise InputError(
+            "pixel_range (--window) must be two values, or two for each channel of measurement. "
+            f"Received: pixel_range={pixel_range}"
+        )
+    if any(low >= high for low, high in pairs):
+        raise InputError(
+            f"pixel_range (--window) must have the lower value first. Received: pixel_range={pixel_range}"
+        )
 
 
 def recorded(plain: Any) -> Preprocessing:
@@ -135,7 +185,9 @@ def recorded(plain: Any) -> Preprocessing:
 
 
 def to_channels(pixels: "tf.Tensor", channels: int) -> "tf.Tensor":
-    """Converts pixels with 1, 2, 3 or 4 channels to gray or RGB; alpha is dropped.
+    """Converts pixels with 1, 2, 3 or 4 channels to gray or RGB, where alpha is dropped.
+
+    Channels of measurement are not converted: pixels must have as many.
 
     Pixels have no alpha any more when they come here, unless the run drops it: see `decode.on_background`.
 
@@ -143,7 +195,7 @@ def to_channels(pixels: "tf.Tensor", channels: int) -> "tf.Tensor":
 
     Args:
         pixels: tensor (height, width, 1 | 2 | 3 | 4), any number type.
-        channels: 1 or 3.
+        channels: of the run.
 
     Returns:
         float32 tensor (height, width, channels) with the same range.
@@ -151,6 +203,10 @@ def to_channels(pixels: "tf.Tensor", channels: int) -> "tf.Tensor":
     import tensorflow as tf
 
     found = tf.shape(pixels)[-1]
+    if is_measured(channels):
+        as_many = tf.debugging.assert_equal(found, channels, f"images must have {channels} channels")
+        with tf.control_dependencies([as_many] if as_many is not None else []):
+            return tf.cast(pixels, tf.float32)
     if channels == 1:
         return tf.cond(found < 3, lambda: tf.cast(pixels[..., :1], tf.float32), lambda: luma(pixels))
     colors = tf.cast(pixels[..., : tf.where(found < 3, 1, 3)], tf.float32)  # two are gray with alpha
@@ -275,7 +331,7 @@ def prepare_pixels(pixels: "tf.Tensor", preprocessing: Preprocessing) -> "tf.Ten
     """
     from keras_vit.data.decode import on_background, rgb
 
-    if preprocessing.background is not None:
+    if preprocessing.background is not None and not is_measured(preprocessing.image_shape[2]):
         pixels = on_background(pixels, rgb(preprocessing.background))
     return resize_image(to_channels(pixels, preprocessing.image_shape[2]), preprocessing)
 

@@ -14,27 +14,31 @@ import numpy as np
 
 from keras_vit.cache import IMAGE_BYTES
 from keras_vit.data.damage import decoder_warning
+from keras_vit.data.dicom import dicom_shape, is_dicom
 from keras_vit.data.foreign import (
     CONVERTED,
+    DICOM,
     FORMATS,
-    UnreadableImage,
-    has_16_bit_values,
     name_of_other_kind,
+    read_foreign,
+    stored_type,
     to_png,
 )
 from keras_vit.data.image_set import Image
+from keras_vit.data.tiff import is_tiff, tiff_header
+from keras_vit.data.values import COLORS, UnreadableImage, Values, is_measured, to_pixels
 from keras_vit.files import read_bytes
 
 if TYPE_CHECKING:
     from keras_vit.data.decode import Decoding
 
-KINDS = "JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF"
+KINDS = "JPEG, PNG, BMP, GIF, WebP, TIFF, DICOM or AVIF"
 MAX_PIXELS = 100_000_000
 MAX_BYTES = IMAGE_BYTES  # of one file: far above what MAX_PIXELS of photographs take
-HEADER = 32  # bytes, which tell the kind of a file and the bits of a PNG
-DOUBTFUL = {b"II": "a TIFF", b"MM": "a TIFF", b"ftypavif": "an AVIF", b"ftypavis": "an AVIF"}
+HEADER = 132  # bytes, which tell the kind of a file and the bits of a PNG
+DOUBTFUL = {b"ftypavif": "an AVIF", b"ftypavis": "an AVIF"}
 """Beginnings of files of which Pillow reads some kinds and calls the others unknown."""
-WITH_PAGES = ("TIFF", "GIF", "WEBP", "AVIF", "PNG")
+WITH_PAGES = ("GIF", "WEBP", "AVIF", "PNG")
 STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 THUMBNAIL = 32  # pixels per side
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
@@ -51,7 +55,8 @@ class ImageInfo:
         channels: of the decoded pixels, without alpha.
         digest: fingerprint of the decoded pixels, three equal channels counted as one; empty if nobody asked.
         thumbnail: float32 (32, 32), gray, in 0..255; `None` if nobody asked.
-        bits: per channel, 8 or 16.
+        bits: per channel that are read: 8, 16, or 32 for other numbers.
+        stored: the type of the values that are stored, such as `"uint16"` or `"float32"`.
         converted: whether Pillow reads the file and TensorFlow does not, so that a served graph cannot.
         warning: what the decoder complains about, as half a sentence; `None` if it is content.
         has_more: whether the file has further pages or frames, which are not read.
@@ -67,6 +72,7 @@ class ImageInfo:
     converted: bool = False
     warning: str | None = None
     has_more: bool = False
+    stored: str = "uint8"
 
 
 def probe_image(
@@ -75,14 +81,15 @@ def probe_image(
     """Reads and decodes one image, once. Many images are read by `reading.read_images`, in threads.
 
     Args:
-        image: a file, its bytes, or pixels; of uint8 pixels with 2 or 4 channels the last one is alpha.
+        image: a file, its bytes, or pixels; of uint8 pixels with 2 or 4 channels the last one is alpha, unless
+            the `decoding` is for channels of measurement.
         decoding: how a file becomes pixels; `None` for the defaults.
         digest: whether the fingerprint is computed.
         thumbnail: whether the thumbnail is made.
 
     Returns:
         What is known of it, and its pixels (height, width, channels) in 0..255: uint8, or float32 for a file
-        with 16 bits per channel.
+        with more than 8 bits per channel.
 
     Raises:
         UnreadableImage: the image cannot be decoded, is larger than the limits of this module, or has 8 bits
@@ -96,20 +103,112 @@ def probe_image(
         if image.dtype == np.uint8:
             _check_bits(8, decoding)
             pixels = _without_alpha(image, decoding)
+        _check_channels(pixels, decoding)
         return _info("array", pixels, 8, digest, thumbnail), pixels
     encoded = bytes_of(image)
-    kind, has_more = _check_header(encoded)
-    warning = None
+    kind, has_more = _check_header(encoded, decoding)
+    warning, stored = None, "uint8"
     converted = is_converted(encoded, kind)
-    if converted:
-        encoded = to_png(encoded)
-    bits = bits_of(encoded)
-    _check_bits(bits, decoding)
-    pixels = _decode(encoded, bits, decoding)
+    found = read_foreign(encoded, kind, decoding.tiff_page, decoding.channels) if converted else encoded
+    if isinstance(found, Values):
+        bits, stored = _bits_of_values(found, decoding), found.stored
+        _check_bits(bits, decoding)
+        pixels = _pixels_of(found, decoding)
+    else:
+        bits = bits_of(found)
+        stored = "uint16" if bits == 16 else stored
+        _check_bits(bits, decoding)
+        pixels = _decode(found, bits, decoding)
+    _check_channels(pixels, decoding)
     if not converted:
         warning = decoder_warning(encoded, kind)
     info = _info(kind, pixels, bits, digest, thumbnail)
-    return replace(info, converted=converted, warning=warning, has_more=has_more), pixels
+    return replace(info, converted=converted, warning=warning, has_more=has_more, stored=stored), pixels
+
+
+def stored_values(image: Image, decoding: "Decoding") -> np.ndarray | None:
+    """The values of an image with more than 8 bits in the units of its file, without alpha.
+
+    Args:
+        image: a file or its bytes; of pixels in memory nothing is known.
+        decoding: with the channels and the page of the run.
+
+    Returns:
+        (height, width, channels); `None` if it has 8 bits.
+
+    Raises:
+        UnreadableImage: it cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return None
+    encoded = bytes_of(image)
+    kind, _ = _check_header(encoded, decoding)
+    if is_converted(encoded, kind):
+        found = read_foreign(encoded, kind, decoding.tiff_page, decoding.channels)
+        if isinstance(found, Values):
+            if found.inverted and decoding.inverts_values and found.values.dtype == np.uint16:
+                return 65535 - found.values
+            return None if found.values.dtype == np.uint8 else found.values
+        encoded = found
+    if bits_of(encoded) == 8:
+        return None
+    import tensorflow as tf
+
+    from keras_vit.data.decode import values_16_bits
+
+    try:
+        with tf.device("/CPU:0"):
+            return values_16_bits(tf.constant(encoded)).numpy()
+    except tf.errors.OpError as error:
+        raise UnreadableImage("cannot be decoded: cut short or damaged") from error
+
+
+def native_or_pixels(encoded: bytes, decoding: "Decoding") -> bytes | np.ndarray:
+    """The bytes of a file that TensorFlow decodes; of another file a PNG of the picture, or its pixels.
+
+    Raises:
+        UnreadableImage: the file is damaged, or of a kind that is not read, or has no such values.
+    """
+    kind, _ = _check_header(encoded, decoding)
+    if not is_converted(encoded, kind):
+        return encoded
+    found = read_foreign(encoded, kind, decoding.tiff_page, decoding.channels)
+    if not isinstance(found, Values):
+        return found
+    _check_bits(_bits_of_values(found, decoding), decoding)
+    pixels = _pixels_of(found, decoding)
+    _check_channels(pixels, decoding)
+    return pixels
+
+
+def _bits_of_values(found, decoding):
+    if found.values.dtype == np.uint8 or (decoding.pixel_range is None and found.has_window):
+        return 8
+    return 16 if found.values.dtype == np.uint16 else 32
+
+
+def _pixels_of(found, decoding):
+    return to_pixels(
+        found,
+        decoding.pixel_range,
+        None if is_measured(decoding.channels) else decoding.background,
+        decoding.inverts_values,
+    )
+
+
+def _check_channels(pixels, decoding):
+    count, wanted = pixels.shape[-1], decoding.channels
+    if wanted is None:
+        return
+    if is_measured(wanted) and count != wanted:
+        raise UnreadableImage(
+            f"it has {count} channel{'s' * (count > 1)}, and the run takes {wanted} of measurement (alpha is "
+            "none of them)"
+        )
+    if not is_measured(wanted) and count > 4:
+        raise UnreadableImage(
+            f"it has {count} channels, and the run takes {wanted}: --channels {count} takes them"
+        )
 
 
 def is_converted(encoded: bytes, kind: str) -> bool:
@@ -117,43 +216,76 @@ def is_converted(encoded: bytes, kind: str) -> bool:
     return kind in CONVERTED or (kind == "BMP" and not _is_plain_bmp(encoded))
 
 
-def native_bytes(encoded: bytes) -> bytes:
-    """The bytes of an image file, or of a PNG with the same pixels if TensorFlow does not decode it.
-
-    Raises:
-        UnreadableImage: the file is damaged, or of a kind that is not read.
-    """
-    return to_png(encoded) if is_converted(encoded, _check_header(encoded)[0]) else encoded
-
-
 def bits_of(encoded: bytes) -> int:
     """The bits per channel that are read of a file that TensorFlow decodes: 16 for such a PNG, or else 8."""
     return 16 if encoded[:4] == b"\x89PNG" and encoded[24:25] == b"\x10" else 8
 
 
-def bits_of_image(image: Image) -> int | None:
-    """The bits per channel that are read of an image, 8 or 16, by its header; `None` if it is not one."""
+def stored_type_of(image: Image, decoding: "Decoding") -> str | None:
+    """The type of the values of an image by its header: `"uint8"`, `"uint16"`, `"float32"`, ...
+
+    Returns:
+        `"window"` for a DICOM file that says how it is shown; `None` for what is not an image that is read.
+    """
     if isinstance(image, np.ndarray):
-        return 8
+        return "uint8"
     try:
         head = read_bytes(image, MAX_BYTES, HEADER) if isinstance(image, Path) else image[:HEADER]
-        if head.startswith((b"II", b"MM")):
-            return 16 if has_16_bit_values(bytes_of(image)) else 8
+        if is_tiff(head) or is_dicom(head):
+            return stored_type(bytes_of(image), decoding.tiff_page)
     except (OSError, ValueError, UnreadableImage):
         return None
-    return bits_of(head) if head.startswith(STARTS) or head[4:8] == b"ftyp" else None
+    if head.startswith(STARTS) or head[4:8] == b"ftyp":
+        return "uint16" if bits_of(head) == 16 else "uint8"
+    return None
 
 
 def shown_pixels(image: Image, decoding: "Decoding | None" = None) -> np.ndarray:
     """An image in its original size, for people to see: uint8 (height, width, 1 or 3).
 
+    Of channels of measurement it has those that the `decoding` names.
+
     Raises:
         UnreadableImage: as `probe_image`.
     """
+    return to_show(whole_pixels(image, decoding), decoding)
+
+
+def whole_pixels(image: Image, decoding: "Decoding | None" = None) -> np.ndarray:
+    """An image in its original size with all channels but alpha: uint8 (height, width, channels).
+
+    Raises:
+        UnreadableImage: as `probe_image`.
+    """
+    if isinstance(image, np.ndarray) and decoding is not None:  # pixels that were kept have had their range
+        decoding = replace(decoding, pixel_range=None)
     with quiet_headers():
         pixels = probe_image(image, decoding)[1]
-    channels = 1 if pixels.shape[-1] < 3 else 3  # two are gray with alpha, four RGB with alpha
-    return to_uint8(pixels[..., :channels])
+    if decoding is None or not is_measured(decoding.channels):  # two are gray with alpha, four RGB with alpha
+        pixels = pixels[..., : 1 if pixels.shape[-1] < 3 else 3]
+    return to_uint8(pixels)
+
+
+def to_show(pixels: np.ndarray, decoding: "Decoding | None") -> np.ndarray:
+    """The channels that people see: those that are named, or the first three; of two the first.
+
+    Args:
+        pixels: (..., channels).
+        decoding: of a run; `None` for none.
+
+    Returns:
+        (..., 1 or 3).
+    """
+    if pixels.shape[-1] in COLORS:
+        return pixels
+    return pixels[
+        ..., channels_to_show(pixels.shape[-1], None if decoding is None else decoding.shown_channels)
+    ]
+
+
+def channels_to_show(count: int, wanted: tuple[int, ...] | None) -> list[int]:
+    """The positions of the channels of measurement that people see."""
+    return [i - 1 for i in wanted] if wanted else [0, 1, 2] if count > 2 else [0]
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
@@ -191,10 +323,10 @@ def quiet_headers() -> Iterator[None]:
 
 def _check_bits(bits, decoding):
     if bits == 8 and decoding.pixel_range is not None:
-        low, high = decoding.pixel_range
+        low, high = decoding.pixel_range[:2]
         raise UnreadableImage(
-            f"8 bits per channel, but the range of values, {low:g} to {high:g}, is for images with 16 bits; "
-            "give the image as its camera has stored it"
+            f"8 bits per channel, but the range of values, {low:g} to {high:g}, is for images with more; give "
+            "the image as its camera has stored it"
         )
 
 
@@ -228,11 +360,44 @@ def bytes_of(image: Path | bytes) -> bytes:
     return image
 
 
-def _check_header(encoded):
+def _check_header(encoded, decoding):
     """The format, and whether there are further pages or frames.
 
     Raises before anything is decoded if the file is not an image or is too large.
     """
+    if is_tiff(encoded):
+        header = tiff_header(encoded, decoding.tiff_page)
+        _check_size(header.width, header.height, header.samples)
+        return "TIFF", decoding.tiff_page != "channels" and len(header.directories) > 1
+    if is_dicom(encoded):
+        height, width, channels = dicom_shape(encoded)
+        _check_size(width, height, channels)
+        return DICOM, False
+    kind, width, height, has_more = _header_of_pillow(encoded)
+    _check_size(width, height)
+    if kind == "GIF" and _pixels_to_decode(encoded) > MAX_PIXELS:  # PIL knows the size of the screen only
+        raise UnreadableImage(
+            f"its frames have more than the {MAX_PIXELS // 1_000_000} million pixels allowed together; take one "
+            "of them"
+        )
+    return kind, has_more
+
+
+def _check_size(width, height, channels=1):
+    millions = MAX_PIXELS // 1_000_000
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(
+            f"{width} x {height} pixels is more than the {millions} million allowed; scale it down"
+        )
+    if width * height * channels > 4 * MAX_PIXELS:
+        raise UnreadableImage(
+            f"{width} x {height} pixels of {channels} channels are more than the {4 * millions} million values "
+            "allowed; scale it down"
+        )
+
+
+def _header_of_pillow(encoded):
+    """Kind, width, height, and whether there are further frames."""
     from PIL import Image as pil
     from PIL import UnidentifiedImageError
 
@@ -251,16 +416,7 @@ def _check_header(encoded):
         raise UnreadableImage(f"not a readable {KINDS} image, whatever its name says") from error
     except Exception as error:  # on damaged headers PIL raises a dozen kinds of exception
         raise UnreadableImage("damaged or cut short: its header cannot be read") from error
-    millions = MAX_PIXELS // 1_000_000
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(
-            f"{width} x {height} pixels is more than the {millions} million allowed; scale it down"
-        )
-    if kind == "GIF" and _pixels_to_decode(encoded) > MAX_PIXELS:  # PIL knows the size of the screen only
-        raise UnreadableImage(
-            f"its frames have more than the {millions} million pixels allowed together; take one of them"
-        )
-    return "JPEG" if kind == "MPO" else kind, has_more  # MPO: a JPEG with a second picture behind it
+    return "JPEG" if kind == "MPO" else kind, width, height, has_more  # MPO: a second picture behind a JPEG
 
 
 def _has_more(header):
@@ -293,7 +449,7 @@ def _decode(encoded, bits, decoding):
 def _without_alpha(pixels, decoding):
     from keras_vit.data.decode import on_background, rgb
 
-    if pixels.shape[-1] % 2 or decoding.background is None:
+    if pixels.shape[-1] not in (2, 4) or decoding.background is None or is_measured(decoding.channels):
         return pixels
     return on_background(pixels, rgb(decoding.background)).numpy()
 
@@ -361,7 +517,11 @@ def _thumbnail(pixels):
 
     step = max(1, min(pixels.shape[:2]) // (32 * THUMBNAIL))
     small = pixels[::step, ::step]
-    gray = small[..., :3] @ LUMA if small.shape[-1] >= 3 else small[..., 0].astype(np.float32)
+    count = small.shape[-1]
+    if count > 4:  # of measurement
+        gray = small.mean(axis=-1, dtype=np.float32)
+    else:
+        gray = small[..., :3] @ LUMA if count >= 3 else small[..., 0].astype(np.float32)
     size = (THUMBNAIL, THUMBNAIL)
     gray = np.ascontiguousarray(gray, np.float32)
     return np.asarray(pil.fromarray(gray).resize(size, pil.Resampling.BOX))

@@ -54,7 +54,10 @@ def make_augment(augmentation: Augmentation, image_shape: tuple[int, int, int]) 
         )
     steps = _image_layers(augmentation)
     mixes = _mix_layers(augmentation)
-    rand_augment = _rand_augment(augmentation.rand_augment) if augmentation.rand_augment else None
+    left_out = augmentation.left_out(channels) is not None
+    rand_augment = (
+        _rand_augment(augmentation.rand_augment) if augmentation.rand_augment and not left_out else None
+    )
 
     def augment(images, labels, seed):
         import tensorflow as tf

@@ -10,17 +10,16 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.near_duplicates import LIMIT
 from keras_vit.data.pipeline import fits_in_memory
-from keras_vit.data.preprocess import Preprocessing, prepare_pixels
+from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.probe import ImageInfo, UnreadableImage, probe_image, quiet_headers, to_uint8
-from keras_vit.data.source import is_prepared
+from keras_vit.data.source import is_prepared, preparer
 
 if TYPE_CHECKING:
     from keras_vit.data.decode import Decoding
@@ -43,7 +42,7 @@ class ReadImages:
         prepared: float32 `image_shape` in 0..255, what `pipeline.read_pixels` gives; zeros for an image that
             cannot be read. `None` instead of the list if no preprocessing was given or they do not fit in
             `pipeline.CACHE_BYTES`.
-        originals: the decoded pixels, uint8 (height, width, 1 to 3). `None` instead of the list if they were
+        originals: the decoded pixels, uint8 (height, width, channels). `None` instead of the list if they were
             not asked for or do not fit in `ORIGINAL_BYTES`.
     """
 
@@ -126,7 +125,7 @@ def read_images(
             info, pixels = probe_image(images[i], decoding, fingerprints, thumbnails)
         except UnreadableImage as reason:
             return None, str(reason)
-        originals.keep(i, to_uint8(pixels) if info.bits == 16 else pixels)
+        originals.keep(i, pixels if isinstance(images[i], np.ndarray) else to_uint8(pixels))
         if prepared is not None:
             prepared[i] = _prepare(pixels, preprocessing)
         return info, None
@@ -185,16 +184,4 @@ def _prepare(pixels, preprocessing):
     if is_prepared(pixels, preprocessing):
         return pixels
     with tf.device("/CPU:0"):
-        return _preparer(preprocessing, pixels.dtype)(tf.constant(pixels)).numpy()
-
-
-@cache
-def _preparer(preprocessing: Preprocessing, dtype: np.dtype) -> Any:
-    import tensorflow as tf
-
-    # As a graph, for images of any size: traced once.
-    return tf.function(
-        lambda pixels: prepare_pixels(pixels, preprocessing),
-        input_signature=[tf.TensorSpec([None, None, None], tf.as_dtype(dtype))],
-        autograph=False,
-    ).get_concrete_function()
+        return preparer(preprocessing, pixels.dtype)(tf.constant(pixels)).numpy()

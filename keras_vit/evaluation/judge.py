@@ -12,6 +12,7 @@ from keras_vit.evaluation.calibration import (
     reliability_bins,
     softmax,
 )
+from keras_vit.evaluation.decision_rule import DecisionRule
 from keras_vit.evaluation.metrics import (
     checked_scores,
     classification_metrics,
@@ -34,6 +35,7 @@ def judge(
     best_epoch: int,
     last_epoch: int,
     ordered: bool = False,
+    rule: DecisionRule | None = None,
 ) -> dict[str, Any]:
     """Evaluates the two models of a run, that of the best and that of the last epoch. Ready for JSON.
 
@@ -51,6 +53,7 @@ def judge(
         best_epoch: Counted from 1.
         last_epoch: Counted from 1.
         ordered: Whether the classes go from the lowest to the highest.
+        rule: That names the classes of the best model; `None` names the likeliest, as for the last model.
 
     Returns:
         A dict: `class_names`; `best` and `last`, each an `epoch` with its `classification_metrics`, those of
@@ -72,15 +75,16 @@ def judge(
     checked_scores(test_labels, test_logits_last, "test_logits_last")
     labels, logits = checked_scores(test_labels, test_logits_best, "test_logits_best")
     validation_labels = np.asarray(validation_labels)
-    temperature, fitted_on = _temperature(validation_logits_best, validation_labels)
+    temperature, fitted_on = fitted_temperature(validation_logits_best, validation_labels)
     before, after = softmax(logits), softmax(logits / temperature)
-    last = classification_metrics(labels, softmax(test_logits_last), class_names, ordered)
+    named = None if rule is None else rule.decide(after)
+    last = classification_metrics(labels, softmax(test_logits_last), class_names, ordered=ordered)
     last[UNCALIBRATED] = last.pop("log_loss")  # no temperature was fitted to this model
     return {
         "class_names": [str(name) for name in class_names],
         "best": {
             "epoch": int(best_epoch),
-            **classification_metrics(labels, after, class_names, ordered),
+            **classification_metrics(labels, after, class_names, named, ordered),
             UNCALIBRATED: classification_metrics(labels, before, class_names)["log_loss"],
         },
         "last": {"epoch": int(last_epoch), **last},
@@ -93,12 +97,17 @@ def judge(
             "reliability_before": reliability_bins(before, labels),
             "reliability_after": reliability_bins(after, labels),
         },
-        "mistakes": most_confident_mistakes(labels, after, test_names),
+        "mistakes": most_confident_mistakes(labels, after, test_names, named=named),
     }
 
 
-def _temperature(logits: ArrayLike, labels: np.ndarray) -> tuple[float, str]:
-    """The temperature, and what it was fitted on."""
+def fitted_temperature(logits: ArrayLike, labels: np.ndarray) -> tuple[float, str]:
+    """The temperature of a run, and what it was fitted on: see `judge`.
+
+    Args:
+        logits: (n, classes) of the validation images.
+        labels: int (n,), n may be 0.
+    """
     if len(labels) == 0:
         return 1.0, "nothing: there is no validation part"
     labels, logits = checked_scores(labels, logits, "validation_logits_best")

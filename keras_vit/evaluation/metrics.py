@@ -93,7 +93,11 @@ def checked_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[
 
 
 def classification_metrics(
-    labels: ArrayLike, probabilities: ArrayLike, class_names: Sequence[str], ordered: bool = False
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    class_names: Sequence[str],
+    named: np.ndarray | None = None,
+    ordered: bool = False,
 ) -> dict[str, Any]:
     """The metrics of a classifier on a set of labelled images, ready for JSON. By scikit-learn.
 
@@ -101,6 +105,8 @@ def classification_metrics(
         labels: int (n,), the true classes.
         probabilities: (n, classes), rows that sum to 1.
         class_names: One name per column.
+        named: int (n,), the classes that the images are called; `None` for the likeliest. The log loss is
+            that of the probabilities.
         ordered: Whether the classes go from the lowest to the highest.
 
     Returns:
@@ -125,7 +131,7 @@ def classification_metrics(
             f"Received: {len(class_names)}"
         )
     classes = np.arange(len(class_names))
-    predicted = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1) if named is None else named
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=np.nan
     )
@@ -155,7 +161,11 @@ def classification_metrics(
 
 
 def most_confident_mistakes(
-    labels: ArrayLike, probabilities: ArrayLike, names: Sequence[str], limit: int = 12
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    names: Sequence[str],
+    limit: int = 12,
+    named: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """The wrong predictions with the highest confidence, the most confident first.
 
@@ -167,6 +177,7 @@ def most_confident_mistakes(
         probabilities: (n, classes), rows that sum to 1.
         names: One name per image.
         limit: Maximum number of mistakes.
+        named: int (n,), the classes that the images are called; `None` for the likeliest.
 
     Returns:
         A list of dicts: `name`, `index` (position in `labels`), `true` and `predicted` (class numbers),
@@ -180,7 +191,8 @@ def most_confident_mistakes(
         raise ValueError(f"names must be one per image, {len(labels)}. Received: {len(names)}")
     if limit < 0:
         raise ValueError(f"limit must be at least 0. Received: {limit}")
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    predicted = probabilities.argmax(axis=1) if named is None else named
+    confidence = probabilities[np.arange(len(labels)), predicted]
     wrong = np.flatnonzero(predicted != labels)
     kept = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
     return [

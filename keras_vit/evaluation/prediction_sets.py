@@ -54,13 +54,19 @@ class PredictionSets:
         """Which classes are in the sets: (n, classes) to bool (n, classes). NaN is in none."""
         return np.asarray(log_odds, dtype=np.float64) >= self.thresholds
 
-    def refers(self, log_odds: ArrayLike) -> np.ndarray:
-        """Which images a person should look at: (n, classes) to bool (n,). NaN is referred."""
+    def refers(self, log_odds: ArrayLike, label: np.ndarray | None = None) -> np.ndarray:
+        """Which images a person should look at: (n, classes) to bool (n,). NaN is referred.
+
+        Args:
+            log_odds: (n, classes).
+            label: int (n,), the classes that the images are called; `None` for the likeliest.
+        """
         log_odds = np.asarray(log_odds, dtype=np.float64)
+        rows, label = np.arange(len(log_odds)), log_odds.argmax(axis=1) if label is None else label
         if self.refer_below is not None:
-            return ~(log_odds.max(axis=1) >= self.refer_below)
+            return ~(log_odds[rows, label] >= self.refer_below)
         members = self.members(log_odds)
-        has_label = members[np.arange(len(members)), log_odds.argmax(axis=1)]
+        has_label = members[rows, label]
         return ~(has_label & (members.sum(axis=1) == 1))
 
 

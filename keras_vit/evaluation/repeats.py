@@ -79,8 +79,9 @@ def judge_repeats(
             thresholds of its run.
 
     Returns:
-        A dict: `kind`; `class_names`; `runs`, a row per run with `run`, `accuracy`, `balanced_accuracy`,
-        `macro_f1`, `log_loss`, `correct` and `images`; `mean`, per figure of `AVERAGED` (of several labels
+        A dict: `warning`, first and only where a run learned nothing; `kind`; `class_names`; `runs`, a row
+        per run with `run`, `accuracy`, `balanced_accuracy`, `macro_f1`, `log_loss`, `correct`, `images` and
+        `warning` (of its own `metrics.json`, or None); `mean`, per figure of `AVERAGED` (of several labels
         `AVERAGED_OF_LABELS`, of ordered classes also `AVERAGED_OF_ORDER`) its `mean`,
         `interval` (see `corrected_interval`; None if all runs agree), `least`, `largest` and
         `standard_deviation`; `training_images` and `test_images` of a run, on average, which the interval
@@ -97,7 +98,10 @@ def judge_repeats(
     elif ordered:
         averaged = (*AVERAGED, *AVERAGED_OF_ORDER)
     keys = dict.fromkeys((*averaged, "accuracy", "macro_f1", "log_loss", "correct", "images"))
-    rows = [{"run": name, **{key: found.get(key) for key in keys}} for name, found in best.items()]
+    rows = [
+        {"run": name, **{key: found.get(key) for key in keys}, "warning": runs[name].get("warning")}
+        for name, found in best.items()
+    ]
     train, test = (float(np.mean([count[part] for count in counts])) for part in ("train", "test"))
     if several:
         together = _labels_together(list(best.values()), names, pooled, named)
@@ -111,8 +115,10 @@ def judge_repeats(
             **(order_figures(matrix) if ordered else {}),
         }
     else:
-        together = classification_metrics(*pooled, names, ordered)
+        together = classification_metrics(*pooled, names, ordered=ordered)
+    warned = [row["run"] for row in rows if row["warning"]]
     return {
+        **({"warning": _warning(warned, len(rows))} if warned else {}),
         "kind": kind,
         "class_names": names,
         "runs": rows,
@@ -143,6 +149,12 @@ def _labels_together(
         images, correct = (sum(one[key] for one in found) for key in ("images", "correct"))
         return {"images": images, "correct": correct, "per_class": rows}
     return label_metrics(*pooled, [row["threshold"] for row in rows], names, named)
+
+
+def _warning(warned: list[str], count: int) -> str:
+    which = f"All {count} runs" if len(warned) == count else f"{len(warned)} of the {count} runs"
+    say = "warns that it" if len(warned) == 1 else "warn that they"
+    return f"{which} {say} learned nothing ({', '.join(warned)}): read their reports before you use them."
 
 
 BOUNDS = {"mean_absolute_error": (0.0, np.inf), "quadratic_kappa": (-1.0, 1.0)}

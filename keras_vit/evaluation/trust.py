@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_vit.errors import InputError
+from keras_vit.evaluation.decision_rule import DecisionRule
 from keras_vit.evaluation.metrics import wilson_interval
 from keras_vit.evaluation.ood import least_images
 from keras_vit.evaluation.prediction_sets import LEVEL, OWN_IMAGES, PredictionSets, fit_thresholds, log_odds
@@ -43,6 +44,7 @@ def judge_trust(
     test_labels: ArrayLike,
     temperature: float,
     accept_risk: float | None = None,
+    rule: DecisionRule | None = None,
 ) -> dict[str, Any]:
     """Fits the prediction sets and the referral, and judges them on the test images. Ready for JSON.
 
@@ -54,6 +56,7 @@ def judge_trust(
         temperature: the logits are divided by it.
         accept_risk: at most this fraction of the answered images may be wrong; `None` refers the images
             whose set is not their label alone.
+        rule: that names their labels; `None` for the likeliest.
 
     Returns:
         The entries `prediction_sets` and `referral` of `metrics.json`. `fitted_on` says which images decided,
@@ -88,27 +91,47 @@ def judge_trust(
         return {SETS: sets}
     for row, value in zip(sets["classes"], thresholds.tolist(), strict=True):
         row["threshold"] = value
-    choices = risk_choices(scores.max(axis=1), scores.argmax(axis=1) == labels)
-    referral: dict[str, Any] = {
-        "accepted_risk": accept_risk,
-        "threshold": None,
-        "least_risk": choices[0]["risk"],
-        "unsupported": None,
-        "choices": choices,
-    }
-    if accept_risk is not None:
-        chosen = choose(choices, accept_risk)
-        referral["threshold"] = chosen["threshold"] if chosen else None
-        referral["unsupported"] = None if chosen else why_not(choices, accept_risk, len(labels))
+    referral = choose_referral(scores, labels, accept_risk, rule)
     found = {SETS: sets, REFERRAL: referral}
     test_labels, of_test = np.asarray(test_labels), log_odds(np.asarray(test_logits) / temperature)
     fitted = fitted_sets(found)
     assert fitted is not None
     sets["test"] = set_figures(class_names, test_labels, fitted.members(of_test))
-    right = of_test.argmax(axis=1) == test_labels
-    referral["test"] = referral_figures(fitted.refers(of_test), right)
-    referral["curve"] = risk_coverage(of_test.max(axis=1), right)
+    label = named_by(rule, of_test)
+    right = label == test_labels
+    referral["test"] = referral_figures(fitted.refers(of_test, label), right)
+    referral["curve"] = risk_coverage(of_test[np.arange(len(label)), label], right)
     return found
+
+
+def named_by(rule: DecisionRule | None, odds: np.ndarray) -> np.ndarray:
+    """The classes that images are called, by their log-odds (n, classes): int (n,)."""
+    from scipy import special
+
+    return odds.argmax(axis=1) if rule is None else rule.decide(special.expit(odds))
+
+
+def choose_referral(
+    scores: np.ndarray, labels: np.ndarray, accept_risk: float | None, rule: DecisionRule | None
+) -> dict[str, Any]:
+    """The entry `referral` of `metrics.json`, without what the test images say.
+
+    Args:
+        scores: log-odds (n, classes) of the calibration images.
+        labels: int (n,).
+        accept_risk, rule: as of `judge_trust`.
+    """
+    label = named_by(rule, scores)
+    choices = risk_choices(scores[np.arange(len(label)), label], label == labels)
+    chosen = None if accept_risk is None else choose(choices, accept_risk)
+    supported = accept_risk is None or chosen is not None
+    return {
+        "accepted_risk": accept_risk,
+        "threshold": chosen["threshold"] if chosen else None,
+        "least_risk": choices[0]["risk"],
+        "unsupported": None if supported else why_not(choices, accept_risk or 0.0, len(labels)),
+        "choices": choices,
+    }
 
 
 def fitted_sets(metrics: Mapping[str, Any]) -> PredictionSets | None:

@@ -7,6 +7,7 @@ A page is a template `NAME.html.jinja` beside this file, and a module `NAME.py` 
 import base64
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ def render(page: str, **parts: Any) -> str:
     )
     environment.filters |= {
         "breakable": breakable,
+        "whole_options": whole_options,
         "shown": shown,
         "percent": percent,
         "decimal": decimal,
@@ -135,6 +137,13 @@ def breakable(name: str) -> "Markup":
     from markupsafe import Markup, escape
 
     return escape(name).replace("_", Markup("_<wbr>")).replace("/", Markup("/<wbr>"))
+
+
+def whole_options(text: str) -> "Markup":
+    """A sentence as escaped HTML, whose words such as `--image-size` stay in one line."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"--[\w-]+", r'<span class="option">\g<0></span>', str(escape(text))))
 
 
 NAMES = {

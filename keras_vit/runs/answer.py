@@ -10,8 +10,10 @@ from keras import layers, ops
 from keras_vit.data.image_set import Image
 from keras_vit.data.pipeline import fits_in_memory, pixel_dataset, read_pixels, without_autotuning
 from keras_vit.data.preprocess import HIGHEST, LOWEST, Preprocessing, scale_pixels
+from keras_vit.evaluation.decision_rule import DecisionRule
 from keras_vit.evaluation.ood import OODDetector
 from keras_vit.evaluation.prediction_sets import PredictionSets
+from keras_vit.runs.decision_outputs import named_class
 from keras_vit.runs.label_outputs import label_outputs
 from keras_vit.runs.ood_distance import OODDistance, ood_distance
 from keras_vit.runs.ood_features import ood_features
@@ -55,6 +57,7 @@ def answer_model(
     preprocessing: Preprocessing,
     flips: bool = False,
     sets: PredictionSets | None = None,
+    rule: DecisionRule | None = None,
     thresholds: np.ndarray | None = None,
 ) -> keras.Model:
     """What a run answers about images, as one functional model on the weights of its ViT.
@@ -68,6 +71,7 @@ def answer_model(
             down, and both. This takes four times as long. The temperature divides the mean; the other
             outputs are those of the image as it is.
         sets: which classes an image may be; `None` where the run has learned no thresholds.
+        rule: which class is named; `None` for the likeliest.
         thresholds: of images with several labels, float32 (classes,), the probability from which on an image
             has a label; `None` for one class per image.
 
@@ -75,12 +79,14 @@ def answer_model(
         A `keras.Model` from prepared pixels (batch, height, width, channels) in 0..255 to a dict:
 
         - `probabilities` float32 (batch, classes), calibrated;
-        - `label` int32 (batch,), the likeliest class;
+        - `label` int32 (batch,), the class that is named: the likeliest, or that of the `rule`;
         - `confidence` float32 (batch,), the probability of `label`;
         - `reject` int32 (batch,), 1 where the image is unlike the training images, or where its pixels are
           out of range or its pixels or probabilities not finite;
         - `distance` float32 (batch,), to the nearest class; 0 without a `rejection`;
         - `features` float32 (batch, dim), the input of the head.
+
+        With a `rule` also `likeliest` int32 (batch,), the class with the largest probability.
 
         With `sets` also:
 
@@ -126,8 +132,17 @@ def answer_model(
         "distance": distance,
         "features": ops.cast(features, "float32"),
     }
+    named = None
+    if rule is not None:
+        named = named_class(probabilities, rule)
+        numbers = np.arange(named.shape[-1], dtype="float32")
+        answers |= {
+            "label": ops.cast(ops.sum(named * numbers, axis=-1), "int32"),
+            "confidence": ops.sum(named * probabilities, axis=-1),
+            "likeliest": answers["label"],
+        }
     if sets is not None:
-        answers |= set_outputs(logits, usable, sets)
+        answers |= set_outputs(logits, usable, sets, named)
     if thresholds is not None:
         answers |= label_outputs(probabilities, usable, thresholds)
     return keras.Model(images, answers, name="answers")

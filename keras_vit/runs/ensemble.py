@@ -16,6 +16,7 @@ from keras_vit.runs.folder import CONFIG, ENSEMBLE, RESTORE, TRAIN_AGAIN, Run, l
 from keras_vit.runs.images import ImageRecord
 from keras_vit.runs.predictions import Prediction, named_images, predictions
 from keras_vit.runs.schema import Finite, Names
+from keras_vit.runs.wanted import Costs, MinRecall
 from keras_vit.sealed import FILES, check_seal, sha256_of
 from keras_vit.validation import Count, Record, check_plain
 
@@ -121,6 +122,12 @@ class Ensemble:
             return [mean_of_labels(found, self.thresholds) for found in zip(*of_runs, strict=True)]
         by_set = not any(run.accepts_risk for run in runs)
         return [mean_prediction(found, by_set) for found in zip(*of_runs, strict=True)]
+
+    def deciding(self, min_recall: MinRecall = None, costs: Costs = None) -> "Ensemble":
+        """The runs with another rule that names classes, see `Run.deciding`; the same for `None`."""
+        if min_recall is None and costs is None:
+            return self
+        return replace(self, runs=tuple(run.deciding(min_recall, costs) for run in self.runs))
 
     def learned(self) -> ImageRecord | None:
         """The images of all runs: those that any of them has learned from count as training images.

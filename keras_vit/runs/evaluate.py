@@ -17,6 +17,7 @@ from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.data.targets import as_several
 from keras_vit.errors import InputError
+from keras_vit.evaluation.decision import DECISION, on_images
 from keras_vit.evaluation.labels import label_metrics
 from keras_vit.evaluation.metrics import classification_metrics
 from keras_vit.evaluation.trust import REFERRAL, SETS, referral_figures, set_figures, with_risk
@@ -27,6 +28,7 @@ from keras_vit.runs.images import NAMED, Found, ImageRecord
 from keras_vit.runs.known import Known, known_images
 from keras_vit.runs.out_of_fold import OUT_OF_FOLD
 from keras_vit.runs.robustness import judge_corruptions, keep_corruptions
+from keras_vit.runs.wanted import Costs, MinRecall
 from keras_vit.text import say
 
 CHANGED = (
@@ -44,6 +46,8 @@ def evaluate(
     accept_risk: float | None = None,
     crop_boxes: bool = False,
     allow_outside: bool = False,
+    min_recall: MinRecall = None,
+    costs: Costs = None,
 ) -> dict[str, Any]:
     """Judges the best model of a run on its test images, or on all images of other data.
 
@@ -61,6 +65,7 @@ def evaluate(
         accept_risk: at most this fraction of the images that are not referred to a person may have a wrong
             label, on average; `None` for what the run was trained with.
         crop_boxes, allow_outside: how a table in `data` is read, see `load_image_set`.
+        min_recall, costs: which class is named, see `Run.deciding`; `None` for what the run was trained with.
 
     Returns:
         The result of `keras_vit.evaluation.metrics.classification_metrics`; `source`; `flips_at_test`;
@@ -68,7 +73,10 @@ def evaluate(
         `trained` the run, `chose_epoch` or `tested` it, and how many are `left_out`. That is `None` for a
         run of an earlier version, which did not record its images. With `corruptions`, an entry of this name:
         see `keras_vit.runs.robustness.judge_corruptions`. `prediction_sets` and `referral`, of
-        `keras_vit.evaluation.trust`; they are `None` if the run has learned no prediction sets.
+        `keras_vit.evaluation.trust`; they are `None` if the run has learned no prediction sets. `decision`:
+        `None` where the likeliest class is named, otherwise the entry of
+        `keras_vit.evaluation.decision.judge_decision`, with what the rule changes on these images under
+        `test`.
 
     Raises:
         InputError: the run or the images cannot be used, the test images have changed, the classes differ,
@@ -82,10 +90,12 @@ def evaluate(
                 f"Corrupted images are for one run: give {run.runs[0].path}, or omit --corruptions."
             )
         if data is None:
-            others = flips or leave_out_known or accept_risk is not None or any(how_read.values())
+            asked = (accept_risk, min_recall, costs)
+            others = flips or leave_out_known or asked != (None, None, None) or any(how_read.values())
             return _out_of_fold(run, others)
+        run = run.deciding(min_recall, costs)
         return _evaluate_together(run, data, flips, leave_out_known, accept_risk, **how_read)
-    run = run.accepting(accept_risk)
+    run = run.deciding(min_recall, costs).accepting(accept_risk)
     judged = judged_images(run, data, leave_out_known, **how_read)
     image_set = judged.images
     labels = image_set.labels
@@ -101,23 +111,27 @@ def evaluate(
         "flips_at_test": flips,
         "notes": notes,
         "known_images": judged.known,
-        **figures(run, labels, answers["probabilities"]),
+        **figures(run, labels, answers["probabilities"], answers["label"]),
         **_trust(run, labels, answers),
+        DECISION: on_images(run.settled.get(DECISION), run.class_names, labels, answers),
         **more,
     }
 
 
-def figures(run: Run | Ensemble, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def figures(
+    run: Run | Ensemble, labels: np.ndarray, probabilities: np.ndarray, named: np.ndarray | None = None
+) -> dict[str, Any]:
     """What the answers of a run are worth, of one class per image or of several labels.
 
     Args:
         run: the run, or several.
         labels: of the images.
         probabilities: (n, classes).
+        named: int (n,), the classes that a rule names, of one class per image; `None` for the likeliest.
     """
     thresholds = run.thresholds
     if thresholds is None:
-        return classification_metrics(labels, probabilities, run.class_names, run.ordered)
+        return classification_metrics(labels, probabilities, run.class_names, named, run.ordered)
     return label_metrics(labels, probabilities, thresholds, run.class_names)
 
 
@@ -150,6 +164,7 @@ def _out_of_fold(runs: Ensemble, others: bool) -> dict[str, Any]:
         **runs.metrics["pooled"],
         SETS: None,
         REFERRAL: None,
+        DECISION: None,
     }
 
 
@@ -205,7 +220,7 @@ def _trust(run: Run, labels: np.ndarray, answers: dict[str, np.ndarray]) -> dict
     """How good the prediction sets and the referral are."""
     if run.prediction_sets is None:
         return {SETS: None, REFERRAL: None}
-    metrics = with_risk(run.metrics, run.accept_risk, run.path)
+    metrics = run.settled
     sets = set_figures(run.class_names, labels, answers["prediction_set"] == 1)
     referral = referral_figures(answers["refer"] == 1, answers["label"] == labels)
     return {

@@ -2,23 +2,28 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_vit.data.preprocess import BEFORE, Preprocessing, recorded
 from keras_vit.errors import InputError, first_line
+from keras_vit.evaluation.decision import Wanted, require_supported, rule_of
+from keras_vit.evaluation.decision_rule import DecisionRule
 from keras_vit.evaluation.labels import thresholds_in
 from keras_vit.evaluation.ood import FITTED_ON, OODDetector
 from keras_vit.evaluation.prediction_sets import PredictionSets
-from keras_vit.evaluation.trust import REFERRAL, fitted_sets, with_risk
+from keras_vit.evaluation.trust import REFERRAL, CalibrationImages, fitted_sets, with_risk
 from keras_vit.files import UNFINISHED, partial_of, read_json
+from keras_vit.runs.calibration import CALIBRATION, read_calibration
+from keras_vit.runs.decided_again import decided_again
 from keras_vit.runs.images import IMAGES, ImageRecord, read_record
 from keras_vit.runs.label_schema import LabelMetrics
 from keras_vit.runs.out_of_fold import OUT_OF_FOLD
 from keras_vit.runs.schema import Config, Metrics, check_history
+from keras_vit.runs.wanted import Costs, MinRecall, wanted_of
 from keras_vit.sealed import check_file, check_seal
 from keras_vit.text import say
 from keras_vit.validation import check_plain
@@ -39,7 +44,7 @@ CONFIG, MODEL, HISTORY, METRICS, REPORT, REJECTION, ADAPTER = (
     "rejection.npz",
     "adapter.safetensors",
 )
-BOUND = (IMAGES, HISTORY, METRICS, MODEL, REJECTION, ADAPTER, OUT_OF_FOLD)
+BOUND = (IMAGES, HISTORY, METRICS, MODEL, REJECTION, ADAPTER, OUT_OF_FOLD, CALIBRATION)
 """The files whose hashes config.json holds. What is only for people to read is not among them."""
 
 ENSEMBLE = "ensemble.json"
@@ -65,11 +70,14 @@ class Run:
         path: its folder.
         config: the content of `config.json`: everything needed to repeat the run, versions too.
         accept_risk: instead of the one that the run was trained with, see `accepting`; `None` for that.
+        wanted: what is asked of the classes that are named, instead of what the run was trained with; see
+            `deciding`.
     """
 
     path: Path
     config: dict[str, Any]
     accept_risk: float | None = None
+    wanted: Wanted | None = None
 
     @cached_property
     def model(self) -> "keras.Model":
@@ -104,13 +112,10 @@ class Run:
 
         rejection = self.rejection if "rejection" in self.metrics else None
         return answer_model(
-            self.model,
-            self.temperature,
-            rejection,
-            self.preprocessing,
-            flips,
-            self.prediction_sets,
-            self.thresholds,
+            *(self.model, self.temperature, rejection, self.preprocessing, flips),
+            sets=self.prediction_sets,
+            rule=self.rule,
+            thresholds=self.thresholds,
         )
 
     def explain(
@@ -275,7 +280,29 @@ class Run:
 
         `None` if the run had too few images to learn it, or an earlier version trained it.
         """
-        return fitted_sets(with_risk(self.metrics, self.accept_risk, self.path))
+        return fitted_sets(self.settled)
+
+    @cached_property
+    def settled(self) -> Mapping[str, Any]:
+        """`metrics`, with the rule and the referral that count: see `deciding` and `accepting`."""
+        metrics = decided_again(self.metrics, self.wanted, self.calibration, self.class_names, self.path)
+        return with_risk(metrics, self.accept_risk, self.path)
+
+    @property
+    def rule(self) -> DecisionRule | None:
+        """Which class is named; `None` for the likeliest."""
+        return rule_of(self.settled)
+
+    @cached_property
+    def calibration(self) -> CalibrationImages | None:
+        """What the run answers about images that it was not trained on; `None` if it has kept none.
+
+        Raises:
+            InputError: the file is damaged, or of another run.
+        """
+        path = self.path / CALIBRATION
+        check_file(path, self.config, RESTORE)
+        return read_calibration(path, len(self.class_names)) if path.is_file() else None
 
     @property
     def accepts_risk(self) -> bool:
@@ -295,8 +322,36 @@ class Run:
         """
         if risk is None:
             return self
-        found = Run(self.path, self.config, risk)
+        self._refuse_several("--accept-risk")
+        found = replace(self, accept_risk=risk)
         _ = found.prediction_sets
+        return found
+
+    def _refuse_several(self, options: str) -> None:
+        if self.several:
+            raise InputError(
+                f"{self.path} names several labels per image, each from its threshold on, and {options} "
+                "are for one class: omit them."
+            )
+
+    def deciding(self, min_recall: MinRecall = None, costs: Costs = None) -> "Run":
+        """The run with another rule that names classes; the same for `None`. Nothing is written.
+
+        Args:
+            min_recall: class name -> least share of its images that is found; or words such as
+                `"scratches=0.98"`.
+            costs: a file of `keras_vit.runs.wanted.read_costs`.
+
+        Raises:
+            InputError: an argument cannot be used, the recalls cannot be reached, or the run has kept no
+                images to choose by.
+        """
+        wanted = wanted_of(min_recall, costs, self.class_names)
+        if wanted is None:
+            return self
+        self._refuse_several("--min-recall and --costs")
+        found = replace(self, wanted=wanted)
+        require_supported(found.settled, self.path)
         return found
 
 

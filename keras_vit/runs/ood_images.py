@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_vit.data.image_set import Image
 from keras_vit.data.sources.steel import draw_steel_defects
+from keras_vit.data.values import is_measured
 
 DRAWN_PER_CLASS = 20
 TEXTURES = ("brick", "grass", "gravel")  # from https://cc0textures.com, 512 x 512 pixels, inside scikit-image
@@ -29,14 +30,19 @@ def ood_example_images(image_shape: tuple[int, int, int]) -> dict[str, list[Imag
         `"drawn defects"`: 120 gray images of 200 x 200 of `keras_vit.data.sources.steel`. `"textures"`: 48
         windows of scikit-image's gray images of bricks, grass and gravel. `"noise"`: 60 images, half of them
         uniform, half Gaussian. `"flat gray"`: one image for each fifth gray level. All uint8 (height, width,
-        channels).
+        channels); the gray ones are the same in all channels of measurement.
     """
     rng = np.random.default_rng(0)
     half = (NOISE_IMAGES // 2, *image_shape)
+    channels = image_shape[2]
+
+    def with_channels(images):
+        return [np.repeat(image, channels, axis=-1) if is_measured(channels) else image for image in images]
+
     noise = [*rng.uniform(0, 255, half), *rng.normal(128, 40, half)]
     return {
-        DRAWN: list(draw_steel_defects(images_per_class=DRAWN_PER_CLASS).images),
-        "textures": texture_windows(),
+        DRAWN: with_channels(draw_steel_defects(images_per_class=DRAWN_PER_CLASS).images),
+        "textures": with_channels(texture_windows()),
         "noise": [np.clip(np.rint(image), 0, 255).astype("uint8") for image in noise],
         "flat gray": [np.full(image_shape, level, "uint8") for level in range(0, 256, 5)],
     }

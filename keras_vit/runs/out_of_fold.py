@@ -53,7 +53,7 @@ def write_answers(
 def read_answers(
     path: Path, class_names: Sequence[str], several: bool = False
 ) -> tuple[list[dict[str, str]], np.ndarray, np.ndarray]:
-    """The rows of the file, the labels as an `ImageSet` has them, and the probabilities, float64 (n, classes).
+    """The rows of the file, the labels as an `ImageSet` has them, and probabilities, float64 (n, classes).
 
     Raises:
         InputError: the file is missing or damaged.

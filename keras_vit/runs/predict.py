@@ -6,6 +6,7 @@ from pathlib import Path
 from keras_vit.runs.ensemble import Ensemble, open_runs
 from keras_vit.runs.folder import Run
 from keras_vit.runs.predictions import Prediction, named_images, predictions
+from keras_vit.runs.wanted import Costs, MinRecall
 
 
 def predict(
@@ -15,6 +16,8 @@ def predict(
     accept_risk: float | None = None,
     crop_boxes: bool = False,
     allow_outside: bool = False,
+    min_recall: MinRecall = None,
+    costs: Costs = None,
 ) -> list[Prediction]:
     """Classifies image files with the best model of a run, or with those of several runs together.
 
@@ -28,6 +31,7 @@ def predict(
         accept_risk: at most this fraction of the images that are not referred to a person may have a wrong
             label, on average; `None` for what the run was trained with.
         crop_boxes, allow_outside: how tables are read, see `load_image_set`.
+        min_recall, costs: which class is named, see `Run.deciding`; `None` for what the run was trained with.
 
     Returns:
         One `Prediction` per image, in order; images of a table have the names that it gives them. An image
@@ -38,6 +42,7 @@ def predict(
         InputError: the run or a table cannot be used, or the run does not support so small a risk.
     """
     found = run if isinstance(run, Run | Ensemble) else open_runs(run)
+    found = found.deciding(min_recall, costs)
     if isinstance(found, Ensemble):
         return found.predict(images, flips, accept_risk, crop_boxes, allow_outside)
     run = found.accepting(accept_risk)

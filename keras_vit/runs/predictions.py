@@ -27,7 +27,8 @@ class Prediction:
 
     Args:
         image: its path, as it was given.
-        label: the likeliest class; `None` if there is an error.
+        label: the class that the image is called: the likeliest, or that of the run's rule (`Run.rule`);
+            `None` if there is an error.
         confidence: the calibrated probability of `label`.
         probabilities: class name -> calibrated probability.
         error: why the image has no answer: it cannot be read, or its probabilities are not finite; or `None`.
@@ -41,6 +42,7 @@ class Prediction:
             whether it is among them or not.
         refer: whether a person should look at the image, since the answer is not sure or there is an error;
             `None` if the run has learned no prediction sets. It says nothing of `reject`.
+        likeliest: the class with the largest probability, where the run has a rule; otherwise `None`.
     """
 
     image: str
@@ -52,6 +54,7 @@ class Prediction:
     prediction_set: tuple[str, ...] | None = None
     refer: bool | None = None
     labels: tuple[str, ...] | None = None
+    likeliest: str | None = None
 
 
 def predictions(run: Run, named: Sequence[tuple[str, Image]], flips: bool = False) -> list[Prediction]:
@@ -123,6 +126,7 @@ def _predictions(run: Run, model: "keras.Model", named: Sequence[tuple[str, Imag
             labels=_set(run.class_names, probabilities, answers["labels"][row])
             if "labels" in answers
             else None,
+            likeliest=run.class_names[answers["likeliest"][row]] if "likeliest" in answers else None,
         )
 
 

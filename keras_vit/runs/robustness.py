@@ -8,7 +8,7 @@ import numpy as np
 from keras_vit.data.corrupted import prepare_shown
 from keras_vit.data.corruptions import KINDS, STRENGTHS, corrupt, reduced
 from keras_vit.data.image_set import ImageSet
-from keras_vit.data.probe import shown_pixels
+from keras_vit.data.probe import whole_pixels
 from keras_vit.evaluation.metrics import wilson_interval
 from keras_vit.files import write_json, write_text
 from keras_vit.report.corruptions import with_section
@@ -54,7 +54,7 @@ def judge_corruptions(
     for start in range(0, len(images), IMAGES_AT_ONCE):
         positions = range(start, min(start + IMAGES_AT_ONCE, len(images)))
         as_they_came = [
-            reduced(shown_pixels(images.original(i), run.preprocessing.decoding)) for i in positions
+            reduced(whole_pixels(images.original(i), run.preprocessing.decoding)) for i in positions
         ]
         truth = labels[positions.start : positions.stop]
         counts[0] += _counted(run, model, [images.images[i] for i in positions], truth)

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def set_outputs(
-    logits: "keras.KerasTensor", usable: "keras.KerasTensor", sets: PredictionSets
+    logits: "keras.KerasTensor",
+    usable: "keras.KerasTensor",
+    sets: PredictionSets,
+    named: "keras.KerasTensor | None" = None,
 ) -> dict[str, "keras.KerasTensor"]:
     """The outputs `prediction_set`, `refer` and `log_odds` of `answer_model`.
 
@@ -19,6 +22,7 @@ def set_outputs(
         logits: float32 (batch, classes), divided by the temperature.
         usable: bool (batch,), whether the image and its probabilities are as they should be.
         sets: the thresholds, which are constants of the graph.
+        named: float32 (batch, classes), a 1 at the class that is the label; `None` for the likeliest.
     """
     odds = log_odds(logits)
     # As an array of numpy: a tensor made here would be an input of an ONNX file, not a constant in it.
@@ -28,10 +32,11 @@ def set_outputs(
     largest = ops.max(odds, axis=-1, keepdims=True)
     if sets.refer_below is None:
         # The label is in the set, and nothing else: another class can be alone in it.
-        is_label = ops.cast(ops.equal(odds, largest), "int32")
+        is_label = ops.cast(ops.equal(odds, largest) if named is None else named, "int32")
         sure = ops.equal(ops.sum(ops.cast(members, "int32") * (3 * is_label - 1), axis=-1), 2)
     else:
-        sure = (largest[:, 0] >= sets.refer_below) & usable
+        of_label = largest[:, 0] if named is None else ops.sum(ops.where(named > 0, odds, 0.0), axis=-1)
+        sure = (of_label >= sets.refer_below) & usable
     return {
         "prediction_set": ops.cast(members, "int32"),
         "refer": 1 - ops.cast(sure, "int32"),

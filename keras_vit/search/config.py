@@ -8,7 +8,7 @@ from pydantic import Field
 
 from keras_vit.data.groups import GroupBy
 from keras_vit.data.pixel_range import PixelRange
-from keras_vit.data.preprocess import Levels
+from keras_vit.data.preprocess import Levels, ShownChannels, TiffPages
 from keras_vit.data.split import SplitDuplicates, settings_with_split
 from keras_vit.errors import InputError
 from keras_vit.search.base_space import Space
@@ -99,6 +99,8 @@ class SearchConfig:
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     background: Levels = (255,)
     pixel_range: PixelRange = "auto"
+    tiff_page: TiffPages | None = None
+    show_channels: ShownChannels | None = None
     test_fraction: Fraction = 0.2
     """share of each class that is the test part, if the data have none; the search never sees it"""
     validation_fraction: Fraction = 0.1
@@ -272,6 +274,8 @@ class SearchConfig:
             aspect=self.aspect,
             background=self.background,
             pixel_range=self.pixel_range,
+            tiff_page=self.tiff_page,
+            show_channels=self.show_channels,
             test_fraction=self.test_fraction,
             validation_fraction=self.validation_fraction,
             group_by=self.group_by,

@@ -104,7 +104,7 @@ def prepare_images(config: SearchConfig) -> Images:
     not_seen = line_of_images(
         config.train_config,
         {},
-        Overview(image_set.images, config.train_config.background),
+        Overview(image_set.images, config.train_config.background, config.train_config.tiff_page),
         data.image_shape,
     )
     seen = np.concatenate([data.split.train, data.split.validation])

@@ -13,6 +13,9 @@ SET_OUTPUTS = ("prediction_set", "refer")
 """Both or none: a model without prediction sets, as those of earlier versions, has none."""
 LABEL_OUTPUTS = ("labels", "label_names", "thresholds")
 """All or none: of a model of several labels per image."""
+LIKELIEST = "likeliest"
+"""Of a model whose label is named by a rule, not by the largest probability."""
+NAMES = ("label", LIKELIEST)
 # Of an answer per image: more than 100,000 classes as JSON. What a server claims is checked before it is
 # expanded, so an answer takes at most some multiples of its bytes.
 BYTES_PER_IMAGE = 2 * 1024**2
@@ -20,11 +23,11 @@ BYTES_PER_IMAGE = 2 * 1024**2
 MAX_ANSWER_BYTES = 64 * 1024**2
 TOLERANCE = 1e-3  # of sums and maxima: the served model may compute with less precision
 
-TEXTS = ("label", "label_names")
+TEXTS = (*NAMES, "label_names")
 
 PER_CLASS = ("probabilities", "prediction_set", "labels", "thresholds")
 
-Row = tuple[list[float], str, float, float, list[float] | None, float | None, list[str] | None]
+Row = tuple[list[float], str, float, float, list[float] | None, float | None, str | None, list[str] | None]
 
 
 def most_bytes(images: int) -> int:
@@ -64,8 +67,8 @@ def check_shapes(address: str, shapes: Mapping[str, tuple[int, ...] | None], ima
 
 
 def answered(outputs: Mapping[str, Any]) -> tuple[str, ...]:
-    """The outputs that are read: `SET_OUTPUTS` and `LABEL_OUTPUTS` only where there is one of them."""
-    return OUTPUTS + tuple(name for name in SET_OUTPUTS + LABEL_OUTPUTS if name in outputs)
+    """The outputs that are read: all but those of `OUTPUTS` only where they are there."""
+    return OUTPUTS + tuple(name for name in (*SET_OUTPUTS, LIKELIEST, *LABEL_OUTPUTS) if name in outputs)
 
 
 class Reader:
@@ -81,9 +84,7 @@ class Reader:
         self._label_of: dict[int, str] = {}  # index of the largest probability -> label
 
     def rows(self, outputs: Mapping[str, Any], images: int) -> Iterator[Row]:
-        """Probabilities, label, confidence, reject, prediction set, refer, names of labels, image by image.
-
-        Of the last three, those are `None` that the model does not give.
+        """What `Row` has, image by image; `None` for each output that the model lacks.
 
         Args:
             outputs: output name -> one value per image; others than `answered` are not looked at.
@@ -94,36 +95,48 @@ class Reader:
         """
         shapes = {name: _shape(value) for name, value in outputs.items()}
         check_shapes(self.address, shapes, images)
-        labels = _list(outputs["label"])
-        several = "labels" in shapes
+        texts = {name: outputs[name] for name in NAMES if name in outputs}
         try:
             # JSON may hold more digits than a float32: this makes REST and gRPC return the same number.
             numbers = {name: _numbers(outputs[name]) for name in answered(outputs) if name not in TEXTS}
-            labels = [_text(label) for label in labels]
-            named = [_names(text) for text in _list(outputs["label_names"])] if several else None
+            named = {name: [_text(one) for one in _listed(values)] for name, values in texts.items()}
+            lists = [_names(text) for text in _listed(outputs["label_names"])] if "labels" in shapes else None
         except (TypeError, ValueError, OverflowError) as error:
             raise nonsense(self.address, str(error)) from error
         if not all(((value >= 0) & (value <= 1)).all() for value in numbers.values()):
             raise nonsense(self.address, "its numbers are not all in 0..1")
-        self._check_same_model(numbers["probabilities"], labels)
+        labels, likeliest = named["label"], named.get(LIKELIEST)
+        self._check_same_model(numbers["probabilities"], likeliest or labels)
         has_sets = "refer" in numbers
         for row, label in enumerate(labels):
+            at = -1 if likeliest is None else self._number_of(label, likeliest[row])
             contradiction = _contradiction(
-                label, *(numbers[name][row] for name in OUTPUTS if name != "label"), several=several
+                label,
+                numbers["probabilities"][row],
+                numbers["confidence"][row],
+                numbers["reject"][row],
+                at,
+                several=lists is not None,
             )
-            if named is not None and not contradiction:
-                contradiction = _of_labels(label, numbers["labels"][row], named[row])
+            if likeliest is not None and bool(label) != bool(likeliest[row]):
+                contradiction = contradiction or "an image has only one of label and likeliest"
+            if lists is not None and not contradiction:
+                contradiction = _of_labels(label, numbers["labels"][row], lists[row])
             if has_sets and not contradiction:
                 contradiction = _of_sets(label, *(numbers[name][row] for name in SET_OUTPUTS))
             if contradiction:
                 raise nonsense(self.address, contradiction)
         columns: dict[str, list[Any]] = {name: value.tolist() for name, value in numbers.items()}
-        columns["label"] = labels
-        if named is not None:
-            columns["label_names"] = named
+        columns |= named if lists is None else {**named, "label_names": lists}
         without: list[None] = [None] * images
-        read = (*OUTPUTS, *SET_OUTPUTS, "label_names")
-        return zip(*(columns.get(name, without) for name in read), strict=True)
+        every = (*OUTPUTS, *SET_OUTPUTS, LIKELIEST, "label_names")
+        return zip(*(columns.get(name, without) for name in every), strict=True)
+
+    def _number_of(self, label: str, likeliest: str) -> int | None:
+        """The number of the class that a rule has named: -1 for the likeliest, `None` while unknown."""
+        if label == likeliest:
+            return -1
+        return next((i for i, known in self._label_of.items() if known == label), None)
 
     def _check_same_model(self, probabilities: np.ndarray, labels: Sequence[str]) -> None:
         """Raises ServerError if the label of a class is not always the same."""
@@ -143,10 +156,25 @@ class Reader:
                 raise nonsense(self.address, f"the label {label!r} does not belong to one class alone")
 
 
+def _listed(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else values
+
+
 def _contradiction(
-    label: str, probabilities: np.ndarray, confidence: float, reject: float, several: bool = False
+    label: str,
+    probabilities: np.ndarray,
+    confidence: float,
+    reject: float,
+    named: int | None = -1,
+    several: bool = False,
 ) -> str | None:
-    """What is wrong with the answer about one image; `None` if nothing is."""
+    """What is wrong with the answer about one image; `None` if nothing is.
+
+    Args:
+        label, probabilities, confidence, reject: of the image.
+        named: the number of the class that is the label; -1 for the likeliest, `None` if that is not known.
+        several: whether an image may have several labels.
+    """
     if reject not in (0, 1):
         return f"reject is {reject:g}, neither 0 nor 1"
     if not label:  # of an image that cannot be decoded
@@ -156,7 +184,13 @@ def _contradiction(
     total, largest = float(probabilities.sum(dtype=np.float64)), float(probabilities.max())
     if abs(total - 1) > TOLERANCE and not several:
         return f"the probabilities of an image sum to {total:.4g}, not to 1"
-    if abs(confidence - largest) > TOLERANCE:
+    if named is None:
+        if confidence > largest + TOLERANCE:
+            return f"a confidence is {confidence:.4g}, and the largest probability {largest:.4g}"
+    elif named >= 0:
+        if abs(confidence - probabilities[named]) > TOLERANCE:
+            return f"a confidence is {confidence:.4g}, and its label's probability {probabilities[named]:.4g}"
+    elif abs(confidence - largest) > TOLERANCE:
         return f"a confidence is {confidence:.4g}, and the largest probability {largest:.4g}"
     return None
 
@@ -184,10 +218,6 @@ def _names(text: Any) -> list[str]:
         return names_from_json(_text(text))
     except InputError as error:
         raise ValueError(str(error)) from error
-
-
-def _list(values: Any) -> Any:
-    return values.tolist() if isinstance(values, np.ndarray) else values
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

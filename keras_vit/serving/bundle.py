@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -20,6 +21,7 @@ from keras_vit.process.exit_codes import WRONG_USAGE
 from keras_vit.runs.ensemble import Ensemble, one_run
 from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import Run
+from keras_vit.runs.wanted import Costs, MinRecall, words_of
 from keras_vit.serving import Format
 from keras_vit.serving.comparison import Comparison
 from keras_vit.serving.model_card import model_card
@@ -68,6 +70,8 @@ def export(
     data: str | None = None,
     accept_risk: float | None = None,
     fold: int | None = None,
+    min_recall: MinRecall = None,
+    costs: Costs = None,
 ) -> Exported:
     """Writes the model of a run in the form that a server or another runtime takes.
 
@@ -90,6 +94,7 @@ def export(
             label, on average; `None` for what the run was trained with.
         fold: number of the fold to export, where `run` is what `keras_vit.train(folds=...)` returned, or its
             folder.
+        min_recall, costs: which class is named, see `Run.deciding`; `None` for what the run was trained with.
 
     Raises:
         InputError: the run, the images or the target cannot be used, or the answers of the export differ from
@@ -113,9 +118,10 @@ def export(
     check_version(Path(to) / name, version)
     if flips and format in WEIGHTS:
         raise InputError(f"--flips-at-test is for models that answer: leave it out of --format {format}.")
-    run = one_run(run, fold).accepting(accept_risk)
+    run = one_run(run, fold).deciding(min_recall, costs).accepting(accept_risk)
     if keras.backend.backend() != "tensorflow":
-        return _export_with_tensorflow(run, to, name, version, format, int8, flips, data)
+        asked = words_of(run.wanted, costs)
+        return _export_with_tensorflow(run, to, name, version, format, int8, flips, data, asked)
     with new_version(Path(to), name, version) as new:
         if format == "savedmodel":
             require_serving_api()
@@ -220,6 +226,7 @@ def _export_with_tensorflow(
     int8: bool,
     flips: bool,
     data: str | None,
+    asked: Sequence[str],
 ) -> Exported:
     """Exports in a new process, because a process cannot change its backend."""
     words = [sys.executable, "-m", "keras_vit", "export", str(run.path), "--to", str(to), "--json"]
@@ -228,6 +235,7 @@ def _export_with_tensorflow(
     words += ["--version", str(version)] if version is not None else []
     words += ["--data", str(data)] if data is not None else []
     words += ["--accept-risk", repr(run.accept_risk)] if run.accept_risk is not None else []
+    words += asked
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
     process = run_command(words, environment)
     told = process.stderr.splitlines()

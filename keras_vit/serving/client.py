@@ -41,7 +41,8 @@ class Answer:
 
     Args:
         image: its path.
-        label: the likeliest class; `None` if the image cannot be read or decoded.
+        label: the class that the model names: the likeliest, or that of its rule; `None` if the image cannot
+            be read or decoded.
         confidence: the calibrated probability of `label`.
         reject: whether the image is unlike the training images or cannot be decoded; `None` if it was not
             sent.
@@ -52,6 +53,7 @@ class Answer:
         refer: whether a person should look at the image; `None` likewise.
         labels: the names of the labels of the image, maybe none, where one may have several; otherwise
             `None`. `label` is then the likeliest one, whether the image has it or not.
+        likeliest: the class with the largest probability, of a model with a rule; otherwise `None`.
     """
 
     image: str
@@ -63,6 +65,7 @@ class Answer:
     prediction_set: tuple[int, ...] | None = None
     refer: bool | None = None
     labels: tuple[str, ...] | None = None
+    likeliest: str | None = None
 
 
 @validated
@@ -233,7 +236,7 @@ def read_labels(path: Path) -> list[str]:
 def _by_class(answer: Answer, class_names: Sequence[str]) -> dict[str, float]:
     of_model = len(class_names) == len(answer.probabilities)
     named = dict(zip(class_names, answer.probabilities, strict=False))
-    if not of_model or named.get(answer.label or "") != max(answer.probabilities):
+    if not of_model or named.get(answer.likeliest or answer.label or "") != max(answer.probabilities):
         raise InputError(
             f"The labels are not those of the model, which has {len(answer.probabilities)} classes and calls "
             f"{answer.image} {answer.label!r}: give the labels.txt from assets.extra of the served version."
@@ -349,6 +352,7 @@ def _answer(
     reject: float,
     members: list[float] | None,
     refer: float | None,
+    likeliest: str | None,
     names: list[str] | None,
 ) -> Answer:
     sets: dict[str, Any] = {}
@@ -360,6 +364,8 @@ def _answer(
         sets["refer"] = bool(refer)
     if not label:
         return Answer(name, reject=bool(reject), error="the server cannot decode it as an image", **sets)
+    if likeliest is not None:
+        sets["likeliest"] = likeliest
     return Answer(name, label, confidence, bool(reject), tuple(probabilities), **sets)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_vit.errors import InputError
-from keras_vit.serving.label_comparison import changed_labels
+from keras_vit.serving.label_comparison import changed_several
+from keras_vit.serving.named_comparison import changed_labels
 from keras_vit.serving.set_comparison import changed_decisions
 
 
@@ -27,6 +28,7 @@ class Comparison:
         same_set: for how many images the prediction set is the same; `None` if there are none.
         same_refer: how many images are referred to a person by both or by none; `None` likewise.
         same_labels: for how many images all of several labels are the same; `None` for one class per image.
+        same_label: for how many images the rule names the same class; `None` if the run has none.
     """
 
     images: int
@@ -38,10 +40,13 @@ class Comparison:
     same_set: int | None = None
     same_refer: int | None = None
     same_labels: int | None = None
+    same_label: int | None = None
 
     def line(self) -> str:
         """It in one line."""
         rejected = "" if self.same_reject is None else f", the same reject for {self.same_reject}"
+        if self.same_label is not None:
+            rejected = f", the same label by the rule for {self.same_label}{rejected}"
         if self.same_set is not None:
             rejected += f", the same prediction set for {self.same_set}, the same refer for {self.same_refer}"
         if self.same_labels is not None:
@@ -115,10 +120,12 @@ def compare_answers(
     images = len(expected["distance"]) if images is None else images
     right = expected["probabilities"].argmax(axis=1)
     new_class = found["probabilities"].argmax(axis=1) != right
-    if "label" in found:
-        new_class |= found["label"] != right
+    by_rule = changed_labels(expected, found, tolerance.log_odds)
+    likeliest = found.get("label" if by_rule is None else "likeliest")
+    if likeliest is not None:
+        new_class |= likeliest != right
     decisions = changed_decisions(expected, found, tolerance.log_odds)
-    new_labels = changed_labels(expected, found, tolerance.margin)
+    new_labels = changed_several(expected, found, tolerance.margin)
     new_reject = (found["reject"] != 0) != ~(expected["distance"] <= 1)  # NaN is rejected
     differences = Comparison(
         images=images,
@@ -129,6 +136,7 @@ def compare_answers(
         same_set=int((~decisions[0][1])[:images].sum()) if decisions else None,
         same_refer=int((~decisions[1][1])[:images].sum()) if decisions else None,
         same_labels=int((~new_labels[0])[:images].sum()) if new_labels else None,
+        same_label=None if by_rule is None else int((~by_rule[0])[:images].sum()),
     )
     assert differences.feature_difference is not None
     checks = [
@@ -140,7 +148,10 @@ def compare_answers(
         ),
     ]
     if "confidence" in found:
-        confidence = _largest(found["confidence"], expected["probabilities"].max(axis=1))
+        of_label = expected["probabilities"].max(axis=1)
+        if by_rule is not None:
+            of_label = expected["probabilities"][np.arange(len(right)), found["label"]]
+        confidence = _largest(found["confidence"], of_label)
         checks.append(("confidence", confidence, tolerance.probability))
     for name, difference, allowed in checks:
         if not difference <= allowed:  # also if it is NaN
@@ -152,6 +163,14 @@ def compare_answers(
         f"where their two likeliest classes are within {tolerance.margin:g}",
         tolerance,
     )
+    if by_rule is not None:
+        _check_ties(
+            "are called otherwise by the rule",
+            by_rule[0][:images],
+            by_rule[1],
+            f"where what decides differs by {tolerance.log_odds:g} of it",
+            dataclasses.replace(tolerance, changed=tolerance.sets_changed),
+        )
     _check_ties(
         "are rejected by one and accepted by the other",
         new_reject[:images],

@@ -26,11 +26,14 @@ class ServedGraph(tf.Module):
         super().__init__()
         self.preprocessing = run.preprocessing
         self.class_names = run.class_names
-        sets = run.prediction_sets
+        sets, rule = run.prediction_sets, run.rule
         answers = answer_model(
-            run.model, run.temperature, run.rejection, run.preprocessing, flips, sets, run.thresholds
+            *(run.model, run.temperature, run.rejection, run.preprocessing, flips),
+            sets=sets,
+            rule=rule,
+            thresholds=run.thresholds,
         )
-        self.has_sets = sets is not None
+        self.has_sets, self.has_rule = sets is not None, rule is not None
         self.several = run.several
         self.answers = answers.__call__
         # As a function of its own, which all signatures share, it is traced once.
@@ -67,11 +70,12 @@ class ServedGraph(tf.Module):
 
         Returns:
             A dict: `probabilities` float32 (batch, classes), calibrated; `label` string (batch,), the
-            likeliest class; `confidence` float32 (batch,), its probability; `reject` int32 (batch,), 1 where
-            the image is unlike the training images or cannot be decoded. If it cannot be decoded, its
-            probabilities are 0 and its label is empty. If the run has learned prediction sets, also
+            likeliest class, or that of the run's rule; `confidence` float32 (batch,), its probability;
+            `reject` int32 (batch,), 1 where the image is unlike the training images or cannot be decoded. If it
+            cannot be decoded, its probabilities are 0 and its label is empty. If the run has learned prediction sets, also
             `prediction_set` int32 (batch, classes), 1 for each class that the image may be, and `refer` int32
-            (batch,), 1 where a person should look at it; 0 and 1 if it cannot be decoded.
+            (batch,), 1 where a person should look at it; 0 and 1 if it cannot be decoded. If the run has a
+            rule, also `likeliest` string (batch,), the class with the largest probability.
 
             If an image may have several labels, `label` is the likeliest one, whether the image has it or
             not, and there are also: `labels` int32 (batch, classes), 1 for each label of the image, 0 if it
@@ -137,10 +141,12 @@ class ServedGraph(tf.Module):
         found, usable = self._answer(prepared, usable)
         answers = {
             "probabilities": tf.where(usable[:, None], found["probabilities"], 0.0),
-            "label": tf.where(usable, tf.gather(tf.constant(self.class_names), found["label"]), ""),
+            "label": self._name_of(found["label"], usable),
             "confidence": tf.where(usable, found["confidence"], 0.0),
             "reject": tf.where(usable, found["reject"], 1),
         }
+        if self.has_rule:
+            answers["likeliest"] = self._name_of(found["likeliest"], usable)
         if self.has_sets:
             answers["prediction_set"] = tf.where(usable[:, None], found["prediction_set"], 0)
             answers["refer"] = tf.where(usable, found["refer"], 1)
@@ -152,6 +158,9 @@ class ServedGraph(tf.Module):
                 "thresholds": found["thresholds"],
             }
         return answers
+
+    def _name_of(self, number, usable):
+        return tf.where(usable, tf.gather(tf.constant(self.class_names), number), "")
 
     def _features_of_prepared(self, prepared, usable):
         found, usable = self._answer(prepared, usable)

@@ -24,7 +24,7 @@ def to_label_margins(answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     return {**{name: answers[name] for name in OUTPUTS}, "label_margin": margin}
 
 
-def changed_labels(
+def changed_several(
     expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], tie: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Which images have other labels; `None` for one class per image.

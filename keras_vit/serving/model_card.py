@@ -68,7 +68,7 @@ def _of_labels(run: Run) -> dict[str, Any]:
 
 def _trust_lines(run: Run) -> list[str]:
     """What the test images say of prediction sets and referral; none for a run without."""
-    if run.prediction_sets is None:
+    if run.prediction_sets is None or run.wanted is not None:
         return []
     lines = lines_of_run(run.metrics)
     if run.accept_risk is not None:

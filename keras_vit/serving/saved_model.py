@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run
 from keras_vit.serving.comparison import Comparison, Tolerance, compare_answers, join
 from keras_vit.serving.label_comparison import to_label_margins
+from keras_vit.serving.named_comparison import to_rule
 from keras_vit.serving.set_comparison import to_thresholds
 from keras_vit.serving.version_folder import clear_errors
 
@@ -107,8 +109,7 @@ def compare_saved_model(run: Run, folder: Path, images: ImageSet, flips: bool = 
     if (features["reject"] != found["reject"]).any():
         raise tolerance.refusal("the signature features rejects other images than serving_default")
     number = {name.encode(): i for i, name in enumerate(run.class_names)}
-    label = np.array([number.get(name, -1) for name in found["label"]])
-    found = {**found, "features": features["features"], "label": label}
+    found = {**_numbered(found, number), "features": features["features"]}
     comparison = compare_answers(expected, found, tolerance)
     comparison = dataclasses.replace(comparison, converted=sum(converted))
 
@@ -117,8 +118,7 @@ def compare_saved_model(run: Run, folder: Path, images: ImageSet, flips: bool = 
     for name, given, dtype in (("images", pixels, "float32"), ("images_uint8", rounded, "uint8")):
         of_keras = _as_multiple(run, answer_images(run.answers(flips), list(given), run.preprocessing))
         answers = signatures(name, given.astype(dtype))
-        label = np.array([number.get(one, -1) for one in answers["label"]])
-        answers = {**answers, "features": of_keras["features"], "label": label}
+        answers = {**_numbered(answers, number), "features": of_keras["features"]}
         compare_answers(of_keras, answers, tolerance)
     return comparison
 
@@ -135,8 +135,15 @@ def _as_multiple(run: Run, answers: dict[str, np.ndarray]) -> dict[str, np.ndarr
     return {
         **multiple,
         **to_thresholds(answers, run.prediction_sets),
+        **to_rule(answers, run.rule),
         **to_label_margins(answers),
     }
+
+
+def _numbered(answers: dict[str, np.ndarray], number: Mapping[bytes, int]) -> dict[str, np.ndarray]:
+    """The answers with numbers of classes in place of their names, -1 for others."""
+    names = [name for name in ("label", "likeliest") if name in answers]
+    return {**answers, **{name: np.array([number.get(one, -1) for one in answers[name]]) for name in names}}
 
 
 class SavedModelFile:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from keras_vit.evaluation.decision_rule import TIE
 from keras_vit.files import write_json, write_text
 from keras_vit.runs.folder import Run
 from keras_vit.serving.comparison import Comparison
@@ -36,6 +37,7 @@ def write_serving_json(
         "reject_above": None if run.rejection is None else float(run.rejection.threshold),
         **sets_entry(run),
         **labels_entry(run),
+        "decision": decision_entry(run),
         "image_shape": list(run.preprocessing.image_shape),
         "aspect": run.preprocessing.aspect,
         "interpolation": run.preprocessing.interpolation,
@@ -70,6 +72,27 @@ SET_RULE = (
     "a class is in the set if log(p / (1 - p)) of its probability p is at least log_odds; so if p is at "
     "least probability, where float32 tells p from 1"
 )
+
+
+LIKELIEST = "label is the class with the largest probability"
+WEIGHTED = "label is the class with the largest product of its probability and its weight"
+LEAST_COST = (
+    "label is the class j with the least sum over i of probabilities[i] * weights[i] * costs[i][j]; costs has "
+    "a row per true class"
+)
+TIES = f"; of those within {TIE:g} of it, as a fraction, the likeliest"
+
+
+def decision_entry(run: Run) -> dict[str, Any]:
+    """The entry `decision`: which class is the label, and the numbers that decide."""
+    rule = run.rule
+    if rule is None:
+        return {"label": LIKELIEST, "weights": None, "costs": None}
+    return {
+        "label": (WEIGHTED if rule.costs is None else LEAST_COST) + TIES,
+        "weights": rule.weights.tolist(),
+        "costs": None if rule.costs is None else rule.costs.tolist(),
+    }
 
 
 def sets_entry(run: Run) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from keras_vit.errors import InputError
 from keras_vit.evaluation.ood import least_images
 from keras_vit.evaluation.prediction_sets import LEVEL
 from keras_vit.training.config import TrainConfig
-from keras_vit.training.probe import is_few
+from keras_vit.training.probe import has_folds
 
 
 def check_accepted_risk(config: TrainConfig, data: ImageData) -> None:
@@ -16,8 +16,7 @@ def check_accepted_risk(config: TrainConfig, data: ImageData) -> None:
     """
     if config.accept_risk is None:
         return
-    has_folds = config.recipe.tune == "head" and config.unlabeled is None and not is_few(data)
-    images = len(data.split.validation) + (len(data.split.train) if has_folds else 0)
+    images = len(data.split.validation) + (len(data.split.train) if has_folds(config, data) else 0)
     needed = max(least_images(config.accept_risk), least_images(1 - LEVEL))
     if images >= needed:
         return

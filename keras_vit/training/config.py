@@ -10,15 +10,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from keras_vit.data.groups import GroupBy
 from keras_vit.data.ordered import read_order
 from keras_vit.data.pixel_range import PixelRange
-from keras_vit.data.preprocess import Aspect, Deviations, Interpolation, Levels, Means, Preprocessing
+from keras_vit.data.preprocess import (
+    Aspect,
+    Deviations,
+    Interpolation,
+    Levels,
+    Means,
+    Preprocessing,
+    ShownChannels,
+    TiffPages,
+)
 from keras_vit.data.split import SplitDuplicates, settings_with_split
 from keras_vit.errors import InputError
+from keras_vit.evaluation.least_recall import LeastRecalls
 from keras_vit.model.config import (
     CHANGEABLE,
     ViTConfig,
@@ -29,7 +38,7 @@ from keras_vit.model.config import (
     variant_arguments,
 )
 from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.validation import Count, Folder, Seed, Text, from_plain, to_plain, validated
+from keras_vit.validation import Channels, Count, Folder, Seed, Text, from_plain, to_plain, validated
 
 NONE, AUTO = "none", "auto"
 """Values of `init` that name no weights: begin from scratch; and choose published weights. `AUTO` is a value
@@ -49,13 +58,7 @@ WHERE = ("out", "resume", *DEVICES)
 """Settings of where a run is made, not of what it computes. A file of settings has none of them."""
 
 
-def _word_or_whole(value: Any) -> Any:
-    if value not in (None, AUTO) and type(value) is not int:  # Literal takes True for 1
-        raise PydanticCustomError("literal_error", "not a whole number")
-    return value
-
-
-ChannelsOrAuto = Annotated[Literal["auto", 1, 3], BeforeValidator(_word_or_whole)]
+ChannelsOrAuto = Literal["auto"] | Channels
 
 Several = Annotated[int, Field(ge=2)]
 
@@ -102,9 +105,16 @@ class TrainConfig:
     the images; by default that of the weights or of the named model, 28 or 56 for the defect sizes, 224 for
     the others"""
     channels: ChannelsOrAuto | None = None
-    """1 reads images as gray, 3 as RGB; auto (the default without --model) is 1 where all images are gray,
+    """1 reads images as gray, 3 as RGB; 2 and 4 to 32 are channels of measurement, of TIFF or npz; auto (the
+    default without --model) is 1 where all images are gray, the number of channels where it is another one,
     and 3 otherwise; by default that of the weights or of the named model, 1 for the defect sizes, 3 for the
     others"""
+    show_channels: ShownChannels | None = None
+    """of channels of measurement, the one or three that pictures show as gray or as red, green and blue, from
+    1; by default the first three"""
+    tiff_page: TiffPages | None = None
+    """which page of a TIFF is read, from 1; channels reads its pages as channels; by default files with several
+    are refused"""
     aspect: Aspect = "stretch"
     """what happens to images of another aspect ratio"""
     mean: Means | None = None
@@ -116,8 +126,10 @@ class TrainConfig:
     background: Levels = (255,)
     """what is seen where an image is transparent: a gray level, or red, green and blue, 0 to 255"""
     pixel_range: PixelRange = "auto"
-    """which values of images with 16 bits per channel become black and white: two values; dtype for 0 and
-    65535; auto for what nearly all values of the training images lie between"""
+    """which values of images with more than 8 bits per channel become black and white (also --window): two
+    values in the units of the files, or two for each channel of measurement; two percentiles of the training
+    images, such as 1% 99%; dtype for 0 and 65535; auto for the window of DICOM files, and for what nearly all
+    values of the training images lie between"""
     unlabeled: Text | None = None
     """a folder of images without labels, of the same kind as the training images, for --recipe probe"""
     ood_examples: Text | None = None
@@ -136,6 +148,12 @@ class TrainConfig:
     accept_risk: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """at most this share of the images that are not referred to a person may be labelled wrongly; by default
     images are referred whose prediction set is not their label alone"""
+    min_recall: LeastRecalls | None = None
+    """name a class so often that at least this share of its images is found, CLASS=RECALL, such as
+    scratches=0.98; several may be given. Chosen on images that the model is not trained on"""
+    costs: Text | None = None
+    """name the class with the least expected cost: a CSV file with a column per class that may be named and a
+    row per true class, or a JSON object of true class to named class to cost"""
     merge_validation: bool = False
     """train on the validation images too and keep the last epoch: for settings that were chosen already"""
     skip_unreadable: bool = False
@@ -284,6 +302,8 @@ class TrainConfig:
             self.std,
             self.interpolation or "bilinear",
             background=self.background,
+            tiff_page=self.tiff_page,
+            shown_channels=self.show_channels,
         )
 
     def vit_config(self, num_classes: int) -> ViTConfig:

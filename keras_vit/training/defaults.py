@@ -10,6 +10,7 @@ from typing import Any
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.overview import Overview
 from keras_vit.data.pipeline import ImageData, batch_for
+from keras_vit.data.values import MOST_CHANNELS, is_measured
 from keras_vit.errors import InputError
 from keras_vit.model.config import default_image_size, variant_arguments
 from keras_vit.training.config import AUTO, OF_THE_IMAGES, TrainConfig
@@ -58,7 +59,7 @@ def choose_by_images(
     most = most_patches(_images_of_training(config, image_set), accelerator)
     side = overview.side  # if no image can be read, the audit says so
     if "channels" in follow:
-        chosen["channels"] = 1 if overview.is_gray else 3
+        chosen["channels"] = _channels(image_set, overview)
     if "model" not in follow:
         if "image_size" in follow:
             chosen["image_size"] = _size_for(config.size, side, most)
@@ -70,6 +71,29 @@ def choose_by_images(
         patch = _patch_for(config.image_size, most)
     chosen["model"] = f"{FAMILY}/{patch}"
     return chosen
+
+
+def _channels(image_set: ImageSet, overview: Overview) -> int:
+    """1 for gray, 3 for colour, or the number of channels of measurement that all images have."""
+    found = overview.channels
+    if found.keys() <= {3}:
+        return 1 if overview.is_gray else 3
+    if len(found) > 1:
+        told = "; ".join(
+            f"{'1 or 3' if count == 3 else count} channels, the first {image_set.names[i]}"
+            for count, i in sorted(found.items())
+        )
+        raise InputError(
+            f"{image_set.source} holds images of several numbers of channels: {told}. A model takes one "
+            "number: remove or convert the others."
+        )
+    (count,) = found
+    if count > MOST_CHANNELS:
+        raise InputError(
+            f"{image_set.names[found[count]]} has {count} channels, and at most {MOST_CHANNELS} are read: save "
+            "those that count."
+        )
+    return count
 
 
 def most_patches(images: int, accelerator: bool) -> int:
@@ -161,6 +185,7 @@ def line_of_images(
     options = {name: chosen[name] for name in OF_THE_IMAGES if chosen.get(name) is not None}
     size, wanted = ("x".join(map(str, sides)) for sides in (overview.size, image_shape[:2]))
     resized = f"{_resized(overview.size, image_shape[:2])} from {size} pixels (the median) to {wanted}"
+    measured = is_measured(image_shape[2])
     dropped = image_shape[2] == 1 and not overview.is_gray
     if options:
         words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
@@ -168,7 +193,9 @@ def line_of_images(
         if dropped:
             facts.append("their colour is dropped")
         elif "channels" in options:
-            facts.append("all are gray" if overview.is_gray else "their colour is kept")
+            facts.append(f"they have {image_shape[2]} channels of measurement") if measured else facts.append(
+                "all are gray" if overview.is_gray else "their colour is kept"
+            )
         return f"chosen by the images: {words}; {', '.join(facts)}. These options choose otherwise."
     facts = [f"are {resized}"] if size != wanted else []
     remedies = ["--image-size"] if size != wanted else []

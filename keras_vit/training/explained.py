@@ -8,7 +8,7 @@ import numpy as np
 from keras_vit.data.image_set import evenly
 from keras_vit.data.pipeline import ImageData, read_pixels
 from keras_vit.data.preprocess import scale_pixels
-from keras_vit.data.probe import shown_pixels
+from keras_vit.data.probe import shown_pixels, to_show
 from keras_vit.evaluation.labels import thresholds_in
 from keras_vit.explain.inside import Inside
 from keras_vit.explain.learned import attention_distance, filters, position_similarity
@@ -52,7 +52,7 @@ def explained(vit: ViT, data: ImageData, metrics: Mapping[str, Any], mult_adds: 
         "several": data.several,
         "positions": position_similarity(vit),
         "filters_kind": kind,
-        "filters": found,
+        "filters": to_show(found, data.preprocessing.decoding),
         "distances": attention_distance(inside, scaled).tolist(),
         "distance_images": len(sample),
         "longest": float(np.hypot(*data.image_shape[:2])),

@@ -1,4 +1,4 @@
-"""The evaluation of a run at its end: what metrics.json holds, of one class per image or of several labels."""
+"""The evaluation of a run that has ended: what metrics.json holds, of one class or several labels per image."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 
 from keras_vit.data.pipeline import ImageData, Part
-from keras_vit.evaluation.judge import judge
+from keras_vit.evaluation.calibration import softmax
+from keras_vit.evaluation.decision import judge_decision, rule_of
+from keras_vit.evaluation.judge import fitted_temperature, judge
 from keras_vit.evaluation.labels import judge_labels
 from keras_vit.evaluation.trust import CalibrationImages, judge_trust
+from keras_vit.runs.wanted import wanted_of
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.learned import with_warning
 from keras_vit.training.learned_labels import with_label_warning
@@ -19,46 +22,59 @@ def judge_run(
     data: ImageData,
     *,
     logits: Mapping[Part, np.ndarray],
-    last_test_logits: np.ndarray,
+    last_logits: np.ndarray,
+    calibration: CalibrationImages,
     training: np.ndarray,
-    best_epoch: int,
-    last_epoch: int,
     sides: tuple[int, int] | None,
-    calibration: CalibrationImages | None = None,
+    best_epoch: int = 1,
+    last_epoch: int = 1,
 ) -> dict[str, Any]:
-    """The content of metrics.json, without the entry on rejection.
+    """The content of `metrics.json`, without its rejection.
 
     Args:
         config: of the run.
         data: its images.
         logits: (n, classes) of the best model, by part; of the training images, those of `training`.
-        last_test_logits: (n, classes), of the last epoch.
+        last_logits: (n, classes) of the last model, of the test images.
+        calibration: images that choose thresholds and weights of one class per image.
         training: positions in the training part.
-        best_epoch, last_epoch: counted from 1.
         sides: height and width of the images as they came, the medians; `None` if unknown.
-        calibration: images that decide the prediction sets; `None` for the validation images.
+        best_epoch, last_epoch: from 1.
     """
+    names, labels = data.class_names, data.labels("test")
     given: dict[str, Any] = dict(
-        class_names=data.class_names,
-        test_labels=data.labels("test"),
+        class_names=names,
+        test_labels=labels,
         test_names=data.names("test"),
         test_logits_best=logits["test"],
-        test_logits_last=last_test_logits,
+        test_logits_last=last_logits,
         validation_labels=data.labels("validation"),
         validation_logits_best=logits["validation"],
         best_epoch=best_epoch,
         last_epoch=last_epoch,
     )
     if data.several:
-        found = judge_labels(**given)
-        return with_label_warning(found, config, data, sides, logits, training)
-    found = judge(**given, ordered=config.ordered is not None)
-    found |= judge_trust(
-        class_names=data.class_names,
-        calibration=calibration or CalibrationImages(logits["validation"], data.labels("validation")),
-        test_logits=logits["test"],
-        test_labels=data.labels("test"),
-        temperature=found["calibration"]["temperature"],
-        accept_risk=config.accept_risk,
+        return with_label_warning(judge_labels(**given), config, data, sides, logits, training)
+    temperature, _ = fitted_temperature(logits["validation"], data.labels("validation"))
+    probabilities = calibration.logits
+    if len(calibration.labels):
+        probabilities = softmax(calibration.logits / temperature)
+    decision = judge_decision(
+        wanted_of(config.min_recall, config.costs, names),
+        class_names=names,
+        calibration=(probabilities, calibration.labels),
+        source=calibration.source,
+        test=(softmax(logits["test"] / temperature), labels),
     )
-    return with_warning(found, config, data, sides, logits, training)
+    rule = rule_of(decision)
+    metrics = judge(**given, rule=rule, ordered=config.ordered is not None)
+    metrics |= judge_trust(
+        class_names=names,
+        calibration=calibration,
+        test_logits=logits["test"],
+        test_labels=labels,
+        temperature=temperature,
+        accept_risk=config.accept_risk,
+        rule=rule,
+    )
+    return with_warning(metrics | decision, config, data, sides, logits, training)

@@ -64,6 +64,8 @@ def settle(config: TrainConfig, image_set: ImageSet) -> TrainConfig:
         "--sampling balanced": recipe.sampling == BALANCED,
         "--best-by balanced_accuracy": recipe.best_by == "balanced_accuracy",
         "--accept-risk": config.accept_risk is not None,
+        "--min-recall": config.min_recall is not None,
+        "--costs": config.costs is not None,
         "--unlabeled": config.unlabeled is not None,
     }
     for option, is_given in refused.items():

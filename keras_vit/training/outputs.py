@@ -16,12 +16,14 @@ from keras_vit.data.origin import roots
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.labels import probabilities_of
+from keras_vit.evaluation.trust import CalibrationImages
 from keras_vit.model.arguments import without_parts
 from keras_vit.model.summary import summary
 from keras_vit.model.vit import ViT
 from keras_vit.process.versions import installed_versions
 from keras_vit.report.run import render_report
 from keras_vit.runs import folder as run_folder
+from keras_vit.runs.calibration import CALIBRATION, write_calibration
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import ImageRecord
 from keras_vit.runs.ood import judge_ood
@@ -106,19 +108,24 @@ def finish(
     best_logits, validation_logits, training_logits, _ = np.split(model.predict(images, verbose=0), ends)
 
     def write():
+        calibration = CalibrationImages(validation_logits, data.labels("validation"))
         metrics = judge_run(
             config,
             data,
             logits={"test": best_logits, "validation": validation_logits, "train": training_logits},
-            last_test_logits=last_logits,
+            last_logits=last_logits,
+            calibration=calibration,
             training=training,
+            sides=sides_of(audit),
             best_epoch=best.epoch,
             last_epoch=history[-1]["epoch"],
-            sides=sides_of(audit),
         )
         seconds = round(sum(row["seconds"] for row in history), 1)
         whole = {**described, "seconds": seconds}
-        write_run(folder, whole, model, data, audit, history, metrics, best_logits, examples=examples)
+        write_run(
+            *(folder, whole, model, data, audit, history, metrics, best_logits, calibration),
+            examples=examples,
+        )
 
     model.distribution.from_chief(write)
 
@@ -132,6 +139,7 @@ def write_run(
     history: list[dict],
     metrics: dict[str, Any],
     test_logits: np.ndarray,
+    calibration: CalibrationImages,
     features: FeatureReader | None = None,
     record: ImageRecord | None = None,
     examples: Sequence[Image] = (),
@@ -147,6 +155,7 @@ def write_run(
         history: one dict per epoch.
         metrics: of `judge`; gets the entry `rejection`.
         test_logits: (n, classes) of the test images; a fold keeps what they say.
+        calibration: what the thresholds were chosen by.
         features: gives the features of images, where they need not be computed from the model.
         record: of the images, if it has changed since the beginning of the run.
         examples: of what is to be rejected.
@@ -157,6 +166,8 @@ def write_run(
         rejection.save(folder / run_folder.REJECTION)
     files.write_csv(folder / run_folder.HISTORY, history)
     files.write_json(folder / run_folder.METRICS, metrics)
+    if not data.several:
+        write_calibration(folder / CALIBRATION, calibration)
     if (fold := described["train"]["fold"]) is not None:
         write_answers(
             folder / OUT_OF_FOLD,

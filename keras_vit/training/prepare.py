@@ -104,7 +104,7 @@ def prepare(
     else:
         # A search and its best run, which may train on the validation images too, measure the same images.
         measured = record.split(merge_validation=False) if record else split
-        pixel_range, told = choose_range(config.pixel_range, image_set, measured)
+        pixel_range, told = choose_range(config.pixel_range, image_set, measured, preprocessing)
         preprocessing = dataclasses.replace(preprocessing, pixel_range=pixel_range)
     prepared_by = preprocessing if keep_prepared else None
     images = read_images(image_set.images, prepared_by, keep_originals, preprocessing.decoding)
@@ -116,7 +116,7 @@ def prepare(
             notes.append(_line_of_duplicates(crossed))
         split = drawn
         if preprocessing.pixel_range is not None and not is_settled:
-            pixel_range, told = choose_range(config.pixel_range, image_set, split)
+            pixel_range, told = choose_range(config.pixel_range, image_set, split, preprocessing)
             if pixel_range != preprocessing.pixel_range:  # some of the images that it was measured on moved
                 preprocessing = dataclasses.replace(preprocessing, pixel_range=pixel_range)
                 prepared_by = preprocessing if keep_prepared else None

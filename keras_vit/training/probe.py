@@ -67,6 +67,11 @@ def is_few(data: ImageData) -> bool:
     return len(data.split.train) < FEW * data.num_classes
 
 
+def has_folds(config: TrainConfig, data: ImageData) -> bool:
+    """Whether each training image is answered by a head that was fitted without it."""
+    return config.recipe.tune == "head" and config.unlabeled is None and not is_few(data)
+
+
 def probe_run(
     folder: Path,
     described: dict[str, Any],
@@ -122,16 +127,15 @@ def probe_run(
     feature_seconds = time.perf_counter() - begin - head.seconds
     _set_head(model, head)
     logits = {part: head.logits(values) for part, values in found.items()}
+    calibration = _calibration(head, labels["train"], logits["validation"], labels["validation"])
     metrics = judge_run(
         config,
         data,
         logits=logits,
-        last_test_logits=logits["test"],
+        last_logits=logits["test"],
+        calibration=calibration,
         training=np.arange(len(labels["train"])),
-        best_epoch=1,
-        last_epoch=1,
         sides=sides_of(prepared.audit),
-        calibration=_calibration(head, labels["train"], logits["validation"], labels["validation"]),
     )
     metrics["probe"] = {
         "strength": head.strength,
@@ -169,6 +173,7 @@ def probe_run(
     write_run(
         *(folder, described, model, data, prepared.audit, history, metrics),
         test_logits=logits["test"],
+        calibration=calibration,
         features=reader,
         record=record,
         examples=examples,

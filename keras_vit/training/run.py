@@ -26,6 +26,7 @@ from keras_vit.training.accepted_risk import check_accepted_risk
 from keras_vit.training.balance import with_sampling_of
 from keras_vit.training.checkpoint import CHECKPOINT
 from keras_vit.training.config import NONE, TrainConfig, default_folder
+from keras_vit.training.decision import check_decision
 from keras_vit.training.defaults import choose_by_images, line_of_images, with_batch_of
 from keras_vit.training.folder import (
     begin_or_resume,
@@ -103,7 +104,7 @@ def _train(
         image_set = load_image_set(config.data, **config.of_tables)
     if record is not None:
         image_set, notes = same_images(record, image_set)
-    overview = Overview(image_set.images, config.background)
+    overview = Overview(image_set.images, config.background, config.tiff_page)
     chosen = distribution.from_chief(lambda: choose_by_images(config, image_set, overview, has_accelerator()))
     config = dataclasses.replace(config, **chosen)
     start = begin(config)
@@ -128,9 +129,12 @@ def _train(
     data, audit = prepared.data, prepared.audit
     notes += prepared.notes
     check_accepted_risk(config, data)
+    check_decision(config, data)
     config, cut = with_batch_of(config, data)
     config, balance = with_sampling_of(config, data)
     notes += cut + balance
+    if left_out := config.recipe.augmentation.left_out(data.image_shape[2]):
+        notes.append(left_out)
     with seeded(config.seed), distribution:
         model = start.build(config, data.class_names)
     check_tuning(config.recipe, model.config)

@@ -157,6 +157,8 @@ def begin(config: TrainConfig) -> Start:
         wanted.std,
         config.interpolation or weights.interpolation,
         background=config.background,
+        tiff_page=config.tiff_page,
+        shown_channels=config.show_channels,
     )
     return Start(name, preprocessing, wanted.config, weights, wanted.notes)
 

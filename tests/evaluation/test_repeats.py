@@ -90,6 +90,21 @@ def test_the_figures_of_folds_and_of_seeds():
     assert [row["run"] for row in folds["runs"]] == list(runs)
 
 
+def test_runs_that_learned_nothing_are_named_first():
+    runs = {f"seed-{i}": judged(i)[0] for i in (0, 1, 2)}
+    counts = [{"train": 24, "test": 12}] * 3
+    assert "warning" not in judge_repeats("seeds", runs, counts, None)
+    runs["seed-1"] = {"warning": "This model learned nothing: ...", **runs["seed-1"]}
+    one = judge_repeats("seeds", runs, counts, None)
+    assert next(iter(one)) == "warning"
+    assert one["warning"].startswith("1 of the 3 runs warns that it learned nothing (seed-1):")
+    assert [bool(row["warning"]) for row in one["runs"]] == [False, True, False]
+    every = judge_repeats(
+        "seeds", {name: {"warning": "x", **run} for name, run in runs.items()}, counts, None
+    )
+    assert every["warning"].startswith("All 3 runs warn that they learned nothing (seed-0, seed-1, seed-2):")
+
+
 def test_in_words():
     found = {"mean": 0.983, "interval": [0.971, 0.996], "least": 0.978, "largest": 0.989}
     assert mean_in_words(found) == "98.3% (95 % interval 97.1% to 99.6%; runs from 97.8% to 98.9%)"

@@ -107,3 +107,10 @@ def test_nested_settings_become_titled_groups():
 
 def test_names_break_after_underscores_and_slashes():
     assert kit.breakable("a_b/<c>") == "a_<wbr>b/<wbr>&lt;c&gt;"
+
+
+def test_the_name_of_an_option_is_not_broken_into_two_lines():
+    found = kit.whole_options("try <b> (--init auto) or --image-size")
+    assert str(found) == (
+        'try &lt;b&gt; (<span class="option">--init</span> auto) or <span class="option">--image-size</span>'
+    )

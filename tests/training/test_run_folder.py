@@ -232,7 +232,7 @@ def test_nothing_to_resume_stays_refused(tmp_path):
 # The last step
 
 
-def test_a_run_that_only_lacks_its_name_gets_it(trained, tmp_path):
+def test_a_run_that_only_lacks_its_name_gets_it(trained, tiny_size, tmp_path):
     """It was killed between its last file and the rename: its checkpoint is gone, and so is nothing else."""
     out = tmp_path / "run"
     shutil.copytree(trained[0], partial_of(out))

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from keras_vit.data.foreign import FORMATS, name_of_other_kind
+from keras_vit.data.dicom import is_dicom
+from keras_vit.data.foreign import KINDS, name_of_other_kind
 from keras_vit.data.image_set import Image
 from keras_vit.errors import InputError
 
@@ -17,9 +18,10 @@ SUFFIXES = {
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
     "AVIF": (".avif",),
+    "DICOM": (".dcm", ".dicom"),
     "other": (
         ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".psd", ".tga",
-        ".exr", ".dcm", ".dicom",
+        ".exr",
         ".dng", ".raw", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf",
         ".rw2", ".pef", ".srw", ".x3f", ".3fr", ".iiq", ".erf", ".kdc", ".dcr", ".mrw", ".rwl",
     ),
@@ -27,9 +29,9 @@ SUFFIXES = {
 """Kind of image, as Pillow calls it -> suffixes of its files."""
 
 KIND_NAMES = {"WEBP": "WebP"}
-IMAGE_SUFFIXES = frozenset(suffix for kind in FORMATS for suffix in SUFFIXES.get(kind, ()))
+IMAGE_SUFFIXES = frozenset(suffix for kind in KINDS for suffix in SUFFIXES.get(kind, ()))
 UNREAD_SUFFIXES = frozenset(suffix for found in SUFFIXES.values() for suffix in found) - IMAGE_SUFFIXES
-_TOLD = [KIND_NAMES.get(kind, kind) for kind in FORMATS if kind in SUFFIXES]
+_TOLD = [KIND_NAMES.get(kind, kind) for kind in KINDS if kind in SUFFIXES]
 IMAGE_KINDS = f"{', '.join(_TOLD[:-1])} and {_TOLD[-1]}"
 
 HEAD_BYTES = 132
@@ -40,6 +42,7 @@ SYSTEM_NAMES = frozenset(
         "__macosx", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "@eadir",
         "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
         "system volume information", "lost+found", "picasa.ini", "zbthumbnail.info",
+        "dicomdir",
     }
 )  # fmt: skip
 """What systems, network drives and file managers put into folders, in lower case."""
@@ -68,6 +71,8 @@ def kind_of(head: bytes) -> str | None:
         return "BMP"
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         return "AVIF"
+    if is_dicom(head):
+        return "DICOM"
     # Texts may begin like these two.
     other = name_of_other_kind(head)
     if other is not None and other not in ("PDF", "PNM"):
@@ -117,7 +122,7 @@ class SourceFiles:
         else:
             kind = kind_of(head())
             # The raw files of many cameras are TIFF files with a thumbnail as their first image.
-            if kind in FORMATS and not (kind == "TIFF" and suffix in UNREAD_SUFFIXES):
+            if kind in KINDS and not (kind == "TIFF" and suffix in UNREAD_SUFFIXES):
                 self.images[path] = load()
                 self.by_content.append(path)
             elif kind or suffix in UNREAD_SUFFIXES:

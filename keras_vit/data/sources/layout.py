@@ -100,7 +100,7 @@ def arrange(
     elif len(set(part_of.values())) > 1:
         counts = Counter(part_of.values())
         told = ", ".join(f"{part} ({counts[part]:,})" for part in SPLIT_PARTS if part in counts)
-        files.notes.append(f"all parts are judged: {told}")
+        files.notes.append(f"all parts are read: {told}")
     place = {text: i for i, text in enumerate(class_names)}
     ordered = sorted(
         class_of,

@@ -15,6 +15,7 @@ from keras_vit.model.vit import ViT
 from keras_vit.runs.answer import answer_images, answer_model
 from keras_vit.runs.folder import Run
 from keras_vit.serving import label_comparison, set_comparison
+from keras_vit.serving.named_comparison import to_rule
 
 OUTPUTS = ("probabilities", "reject", "features")
 MAX_BYTES = 2**31 - 1
@@ -50,19 +51,24 @@ class PortableGraph:
             )
         self.rejection = run.rejection
         self.preprocessing = run.preprocessing
-        self.sets = run.prediction_sets
+        self.sets, self.rule = run.prediction_sets, run.rule
         self.answers = answer_model(
-            model, run.temperature, run.rejection, run.preprocessing, flips, self.sets, run.thresholds
+            *(model, run.temperature, run.rejection, run.preprocessing, flips),
+            sets=self.sets,
+            rule=self.rule,
+            thresholds=run.thresholds,
         )
-        more = () if self.sets is None else set_comparison.OUTPUTS
-        self.outputs = (*OUTPUTS, *more, *(label_comparison.OUTPUTS if run.several else ()))
+        self.outputs: tuple[str, ...] = OUTPUTS if self.sets is None else OUTPUTS + set_comparison.OUTPUTS
+        self.outputs += () if self.rule is None else ("label",)
+        self.outputs += label_comparison.OUTPUTS if run.several else ()
 
     def function(self) -> Any:
         """The `tf.function` that is converted.
 
         It takes `images`, float32 (batch, height, width, channels) in 0..255, and returns a dict of the
         outputs `probabilities`, `reject` and `features` of `answer_model`, and of a run with prediction sets
-        `prediction_set` and `refer`, of one with several labels `labels` and `thresholds`.
+        `prediction_set` and `refer`, of a run with a rule `label`, of one with several labels `labels` and
+        `thresholds`.
         """
         import tensorflow as tf
 
@@ -94,7 +100,8 @@ class PortableGraph:
         """What Keras answers for the same images: `probabilities`, `features`, and `distance`.
 
         `distance` (n,) is a multiple of the threshold: an image above 1 is to be rejected. It is 0 if the run
-        rejects nothing. With prediction sets also the outputs of `to_thresholds`.
+        rejects nothing. With prediction sets also the outputs of `to_thresholds`, and with a
+        rule those of `to_rule`.
         """
         found = answer_images(self.answers, list(images), self.preprocessing)
         threshold = 1.0 if self.rejection is None else self.rejection.threshold
@@ -104,6 +111,7 @@ class PortableGraph:
             "distance": found["distance"] / threshold,
             **set_comparison.to_thresholds(found, self.sets),
             **label_comparison.to_label_margins(found),
+            **to_rule(found, self.rule),
         }
 
 

@@ -99,7 +99,7 @@ def about(run: Run, format: str, int8: bool) -> dict[str, Any]:
     """The part of `serving.json` on a format: its file, its tensors, and how images are prepared."""
     height, width, channels = run.preprocessing.image_shape
     dim = run.model.extractor("features").output.shape[-1]
-    set_outputs = {}
+    set_outputs: dict[str, Any] = {}
     if run.prediction_sets is not None:
         set_outputs = {
             "prediction_set": {"dtype": "int32", "shape": ["batch", len(run.class_names)]},
@@ -111,6 +111,8 @@ def about(run: Run, format: str, int8: bool) -> dict[str, Any]:
             "labels": {"dtype": "int32", "shape": ["batch", len(run.class_names)]},
             "thresholds": {"dtype": "float32", "shape": ["batch", len(run.class_names)]},
         }
+    if run.rule is not None:
+        set_outputs["label"] = {"dtype": "int32", "shape": ["batch"], "number_in": "class_names"}
     return {
         "format": format,
         "file": FORMATS[format].FILE,

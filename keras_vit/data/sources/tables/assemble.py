@@ -247,7 +247,7 @@ def _set_parts(found: Found, rows: Sequence[Row], is_judging: bool) -> None:
     if is_judging and len(set(roles.values())) > 1:
         counts = Counter(row.part for row in rows)
         told_counts = ", ".join(f"{part} ({counts[part]:,})" for part in SPLIT_PARTS if part in counts)
-        found.notes.append(f"all parts are judged: {told_counts}")
+        found.notes.append(f"all parts are read: {told_counts}")
 
 
 def _check_classes(found: Found, rows: Sequence[Row], class_names: Sequence[str]) -> None:

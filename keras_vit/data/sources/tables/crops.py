@@ -109,15 +109,15 @@ def _bytes(path: Path) -> bytes:
 def _pixels(encoded: bytes) -> np.ndarray | None:
     """What is stored in a file, turned as it says: uint8 or uint16; `None` if it cannot be read."""
     from keras_vit.data.decode import Decoding
-    from keras_vit.data.probe import UnreadableImage, bits_of, native_bytes, probe_image
+    from keras_vit.data.probe import probe_image
+    from keras_vit.data.values import UnreadableImage
 
     try:
         # `None`: a background is laid under the crops later, as the run says.
-        _, pixels = probe_image(encoded, Decoding(background=None), digest=False, thumbnail=False)
-        bits = bits_of(native_bytes(encoded))
+        info, pixels = probe_image(encoded, Decoding(background=None), digest=False, thumbnail=False)
     except UnreadableImage:
         return None
-    return np.rint(pixels * 257).astype(np.uint16) if bits == 16 else pixels
+    return np.rint(pixels * 257).astype(np.uint16) if info.stored == "uint16" else pixels
 
 
 def _png(pixels: np.ndarray) -> bytes:

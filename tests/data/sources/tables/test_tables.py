@@ -137,7 +137,7 @@ def test_parts_groups_and_weights(tmp_path):
     assert [split.train.tolist(), split.validation.tolist(), split.test.tolist()] == [[0, 1], [2], [3]]
     judging = load_image_set(tmp_path / "labels.csv", ("a", "b"))
     assert judging.parts is None
-    assert any(note.startswith("all parts are judged") for note in judging.notes)
+    assert any(note.startswith("all parts are read") for note in judging.notes)
 
 
 def test_any_column_may_be_the_group(tmp_path):
