@@ -303,8 +303,8 @@ def load_data(
     Args:
         data: what `load_image_set` takes, or an `ImageSet`.
         image_shape: (height, width, channels) that the images are converted to; 1 channel is gray, 3 is RGB,
-            other numbers are channels of measurement. By default (28, 28, 1) for the drawn defects; your own images decide it, and one line says how:
-            they keep their colour, and up to 128 pixels per side.
+            other numbers are channels of measurement. By default (28, 28, 1) for the drawn defects; your own
+            images decide it, and one line says how: they keep their colour, and up to 128 pixels per side.
         batch_size: images per training step; by default 64, and fewer for few images, see
             `batch_for`.
         seed: of the split, the order and the augmentation.

@@ -151,7 +151,8 @@ def check_finite(values: np.ndarray) -> None:
     wrong = values.size - int(np.isfinite(values).sum())
     if wrong:
         raise UnreadableImage(
-            f"{wrong:,} of its {values.size:,} values are NaN or infinite: replace them, or leave the image out"
+            f"{wrong:,} of its {values.size:,} values are NaN or infinite: replace them, or leave the image "
+            "out"
         )
 
 
@@ -314,7 +315,8 @@ def _require_codecs(page: Any) -> None:
 
         name = getattr(page.compression, "name", "another method")
         raise InputError(
-            f'A TIFF file is compressed by {name}, which needs imagecodecs: pip install "keras-vit-defects[tiff]".'
+            f"A TIFF file is compressed by {name}, which needs imagecodecs: "
+            'pip install "keras-vit-defects[tiff]".'
         ) from error
 
 

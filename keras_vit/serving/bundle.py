@@ -25,7 +25,8 @@ from keras_vit.runs.wanted import Costs, MinRecall, words_of
 from keras_vit.serving import Format
 from keras_vit.serving.comparison import Comparison
 from keras_vit.serving.model_card import model_card
-from keras_vit.serving.saved_model import compare_saved_model, encoded_image, write_saved_model
+from keras_vit.serving.saved_model import compare_saved_model, png_of_pixels, write_saved_model
+from keras_vit.serving.sent import VALUES
 from keras_vit.serving.server_files import MODELS, add_model, batching_config, compose_file, read_models
 from keras_vit.serving.serving_json import write_serving_json
 from keras_vit.serving.version_folder import SAVED_MODEL, check_name, check_version, new_version, versions_of
@@ -174,11 +175,13 @@ def warmup_examples(run: Run, images: ImageSet) -> dict[str, dict[str, np.ndarra
     """One request per signature: a test image at the model's size."""
     prepared = read_pixels(images.images[:1], run.preprocessing)
     pixels = np.clip(np.rint(prepared), 0, 255).astype("uint8")
-    small = encoded_image(pixels[0])
+    small = png_of_pixels(pixels[0, ..., : 1 if pixels.shape[-1] == 2 else 3])
     if run.preprocessing.pixel_range is not None:  # a file with 8 bits is refused
-        small = encoded_image(images.original(0))
+        small = png_of_pixels(pixels[0, ..., :1].astype("uint16") * 257)
     file = np.array([small], dtype=object)
+    of_values = {"values": prepared, "inverted": np.array([False])}
     return {
+        **({VALUES: of_values} if run.preprocessing.pixel_range is not None else {}),
         "serving_default": {"image_bytes": file},
         "images": {"images": prepared},
         "images_uint8": {"images": pixels},
