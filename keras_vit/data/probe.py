@@ -205,6 +205,12 @@ def _bits_of_values(found, decoding):
 
 
 def _pixels_of(found, decoding):
+    count = found.values.shape[-1]
+    if decoding.channels in COLORS and count not in COLORS:
+        raise UnreadableImage(
+            f"it has {count} channels of measurement, and the run takes {decoding.channels}: --channels {count} "
+            "takes them"
+        )
     return to_pixels(
         found,
         decoding.pixel_range,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit.data.values import channels_to_show, is_measured
 from keras_vit.evaluation.labels import SEVERAL, TASK
 from keras_vit.evaluation.ordered import order_in_words
-from keras_vit.data.values import channels_to_show, is_measured
 from keras_vit.evaluation.selective import least_percent, least_referred
 from keras_vit.evaluation.trust import REFERRAL, SETS, lines_of_run
 from keras_vit.model.weights.describe import told_in_words
