@@ -131,7 +131,7 @@ class Preprocessing:
                 f"Received: show_channels={shown}"
                 if channels not in COLORS
                 else "show_channels is for channels of measurement, and these images have "
-                f"{channels}: leave it out."
+                f"{channels}: leave it out, or give --channels too."
             )
 
     @property

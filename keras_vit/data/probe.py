@@ -208,8 +208,8 @@ def _pixels_of(found, decoding):
     count = found.values.shape[-1]
     if decoding.channels in COLORS and count not in COLORS:
         raise UnreadableImage(
-            f"it has {count} channels of measurement, and the run takes {decoding.channels}: --channels {count} "
-            "takes them"
+            f"it has {count} channels of measurement, and the run takes {decoding.channels}: --channels "
+            f"{count} takes them"
         )
     return to_pixels(
         found,

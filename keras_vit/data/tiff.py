@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_vit.data.values import MOST_CHANNELS, UnreadableImage, Values, is_measured
+from keras_vit.errors import InputError
 
 logging.getLogger("tifffile").addHandler(
     logging.NullHandler()
@@ -200,7 +201,7 @@ class _opened:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.file.close()
-        if isinstance(error, Exception) and not isinstance(error, UnreadableImage):
+        if isinstance(error, Exception) and not isinstance(error, UnreadableImage | InputError):
             raise UnreadableImage(DAMAGED) from error
 
 
@@ -311,8 +312,6 @@ def _require_codecs(page: Any) -> None:
     try:
         import imagecodecs  # noqa: F401
     except ImportError as error:
-        from keras_vit.errors import InputError
-
         name = getattr(page.compression, "name", "another method")
         raise InputError(
             f"A TIFF file is compressed by {name}, which needs imagecodecs: "

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_vit.data.image_set import ImageSet, evenly
 from keras_vit.data.pipeline import read_pixels
+from keras_vit.data.values import is_measured
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.files import write_text
 from keras_vit.locks import locked
@@ -42,7 +43,11 @@ WEIGHTS = ("timm", "huggingface")
 COMPARED_IMAGES = 360
 WAIT_SECONDS = 60.0  # for another export that writes the server's files, which takes milliseconds
 CARD = "model_card.md"
-FILES = "JPEG, PNG, BMP with 8, 24 or 32 bits per pixel, GIF and WebP; convert others, such as TIFF, to PNG"
+FILES = (
+    "JPEG, PNG, BMP with 8, 24 or 32 bits per pixel, GIF and WebP; keras-vit request decodes others, such as TIFF "
+    "and DICOM"
+)
+PIXELS_ONLY = "none: send pixels to images, or values to values, with {channels} channels of measurement"
 """What the bundle decodes."""
 
 
@@ -166,7 +171,9 @@ def write_bundle(run: Run, folder: Path, name: str, images: ImageSet, flips: boo
     comparison = compare_saved_model(run, folder, images, flips)
     extra = folder / "assets.extra"
     extra.mkdir()
-    write_serving_json(extra, run, comparison, {"max_pixels": MAX_PIXELS, "files": FILES}, flips)
+    channels = run.preprocessing.image_shape[2]
+    files = PIXELS_ONLY.format(channels=channels) if is_measured(channels) else FILES
+    write_serving_json(extra, run, comparison, {"max_pixels": MAX_PIXELS, "files": files}, flips)
     write_warmup(extra, name, warmup_examples(run, images))
     return comparison
 

@@ -44,6 +44,7 @@ def write_serving_json(
         **run.preprocessing.numbers(),
         "background": run.preprocessing.background,
         "pixel_range": run.preprocessing.pixel_range,
+        "tiff_page": run.preprocessing.tiff_page,
         "exif_orientation": run.preprocessing.exif_orientation,
         "scaling": SCALING,
         "flips_at_test": flips,
