@@ -1,4 +1,4 @@
-"""The evaluation of a run that has ended: what metrics.json holds, of one class or several labels per image."""
+"""The evaluation of a run that has ended: what metrics.json holds, of one or several labels per image."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -172,9 +172,10 @@ def listed(found: Found, options: TableOptions) -> dict[str, Image]:
 
 
 def _leave_out_unlabeled(found: Found) -> None:
-    without = [entry for entry in found.entries if not entry.label]
+    without = [entry for entry in found.entries if not (entry.labels if found.several else entry.label)]
     if without:
-        found.entries = [entry for entry in found.entries if entry.label]
+        left_out = set(map(id, without))
+        found.entries = [entry for entry in found.entries if id(entry) not in left_out]
         found.notes.append(
             f"{in_words(len(without), 'image')} without a label, not used, such as {without[0].path}"
         )
@@ -327,12 +328,16 @@ def merged(folder: Path, tables: Sequence[tuple[str, Found]]) -> Found:
         tables: the part, and what was read from its table in a folder below.
     """
     whole = Found(folder, has_parts=True, is_folder=True)
+    whole.several = any(found.several for _, found in tables)
     for part, found in tables:
+        whole.flags = list(dict.fromkeys([*whole.flags, *found.flags]))
         below = found.file.parent.relative_to(folder).as_posix()
         for entry in found.entries:
             entry.where = f"{below}/{found.file.name}, {entry.where}"
             entry.path = entry.path if Path(entry.path).is_absolute() else f"{below}/{entry.path}"
             entry.part = part
+            if whole.several and not found.several:  # each of its images has one label, others have more
+                entry.labels = (entry.label,) if entry.label else None
             whole.entries.append(entry)
         whole.notes += [note for note in found.notes if note not in whole.notes]
         whole.unlabeled_are_left_out |= found.unlabeled_are_left_out

@@ -12,10 +12,11 @@ from keras_vit.data.sources.tables.columns import box_of, one_label
 from keras_vit.data.sources.tables.entries import Entry, Found, TableOptions, in_words, some
 from keras_vit.data.sources.tables.paths import server_paths
 from keras_vit.data.sources.tables.records import Records, is_image_name, parsed, records_of, text_of
+from keras_vit.data.sources.tables.several import labels_in_list
 from keras_vit.data.sources.tables.text import read_text
 from keras_vit.errors import InputError
 
-CROP = "add --crop-boxes to make each box an image"
+CROP = "add --crop-boxes to make each box an image, or --several-labels if an image may have several"
 
 LABEL_STUDIO = frozenset({"annotation_id", "lead_time"})
 """Columns that only Label Studio writes."""
@@ -69,9 +70,16 @@ def label_studio(file: Path, records: Records, options: TableOptions) -> Found:
             f"{file} has several columns that may be the label ({some(plain)}): rename one of them to label."
         )
     label = plain[0]
+    found.several = options.several_labels
     for where, row in records.rows:
         path, more = server_paths(text_of(row[place[image]]))
-        found.entries.append(Entry(where, path, one_label(file, where, row[place[label]]), others=more))
+        value = row[place[label]]
+        if found.several:
+            text = text_of(value)
+            labels = labels_in_list(value) or ([text] if text else [])
+            found.entries.append(Entry(where, path, others=more, labels=tuple(labels)))
+        else:
+            found.entries.append(Entry(where, path, one_label(file, where, value), others=more))
     notes[-1] += f', the labels in "{label}"'
     return found
 
@@ -168,6 +176,7 @@ def _tasks(file, rows, options, notes):
 
 def _coco(file: Path, content: Mapping[str, Any], options: TableOptions, notes: list[str]) -> Found:
     found = Found(file, notes=[*notes, "COCO annotations"], unlabeled_are_left_out=True)
+    found.several = options.several_labels and not options.crop_boxes
     try:
         names = {row["id"]: str(row["name"]) for row in content.get("categories") or []}
         files = {row["id"]: str(row["file_name"]) for row in content["images"]}
@@ -203,6 +212,10 @@ def _coco(file: Path, content: Mapping[str, Any], options: TableOptions, notes: 
             if rows:
                 continue
         kinds = list(dict.fromkeys(category for _, category, _ in rows))
+        if found.several:
+            named = tuple(names[kind] for kind in kinds)
+            found.entries.append(Entry(f"image {image}", name, labels=named))
+            continue
         if len(kinds) > 1:
             raise InputError(
                 f"{file} gives {name} {len(kinds)} labels ({some([names[kind] for kind in kinds])}): {CROP}."
@@ -232,6 +245,7 @@ def read_cvat_xml(file: Path, options: TableOptions) -> Found:
         raise InputError(f'{file} is not an export of "CVAT for images", the one kind of XML that is read.')
     found = Found(file, notes=[*notes, "annotations of CVAT"], unlabeled_are_left_out=True)
     found.has_parts = any(image.get("subset") for image in images)
+    found.several = options.several_labels and not options.crop_boxes
     for image in images:
         where, name, part = f"image {image.get('id', '?')}", image.get("name", ""), image.get("subset", "")
         if options.crop_boxes:
@@ -256,6 +270,9 @@ def read_cvat_xml(file: Path, options: TableOptions) -> Found:
         tags = list(dict.fromkeys(tag.get("label", "") for tag in image.findall("tag")))
         if not tags:
             tags = list(dict.fromkeys(box.get("label", "") for box in image.findall("box")))
+        if found.several:
+            found.entries.append(Entry(where, name, part=part, labels=tuple(tags)))
+            continue
         if len(tags) > 1:
             raise InputError(
                 f"{file} gives {name} {len(tags)} labels ({some(tags)}): {CROP}, or keep one tag."

@@ -5,12 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from keras_vit.data.class_names import in_order
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
 from keras_vit.data.origin import COLUMNS, IMAGES, content_hash, find_root
 from keras_vit.data.sources.tables.entries import TableOptions, in_words, some
+from keras_vit.data.targets import labels_of_texts, names_from_json
 from keras_vit.errors import InputError
 from keras_vit.files import read_json, read_table
 from keras_vit.text import shown
@@ -48,10 +47,13 @@ def read_own(
     config = _config(path)
     settings = config["train"]
     names = config["data"].get("class_names") or ()
+    several = bool(config["data"].get("several_labels"))
     options = dataclasses.replace(
         options,
         crop_boxes=options.crop_boxes or bool(settings.get("crop_boxes")),
         allow_outside=True,  # the run has read them before
+        several_labels=several,
+        label_columns=tuple(settings.get("label_columns") or ()),
     )
     source = load(find_root(config, path.parent), tuple(names), options)
     kept = [row for row in rows if row["part"] in SPLIT_PARTS]
@@ -74,19 +76,28 @@ def read_own(
                 else "--validation-fraction is 0"
             )
         )
+    if settings.get("ordered") and classes is None:
+        notes.append(f"the run had ordered classes: add --ordered {settings['ordered']} to have them again")
     labels = [row["label"] for row in kept]
+    found = [name for label in labels for name in _names(path, label)] if several else labels
     known = {shown(name): name for name in names}
-    class_names = [*names, *in_order(label for label in labels if label not in known)]
-    place = {shown(name): i for i, name in enumerate(class_names)}
+    class_names = [*names, *in_order(name for name in found if name not in known)]
     return dataclasses.replace(
         source.take(positions),
         source=shown(path),
         class_names=tuple(class_names),
         names=tuple(row["path"] for row in kept),
-        labels=np.array([place[label] for label in labels], np.int64),
+        labels=labels_of_texts(labels, class_names, several),
         parts=tuple(row["part"] for row in kept) if classes is None else None,
         notes=tuple(notes),
     )
+
+
+def _names(path: Path, label: str) -> list[str]:
+    try:
+        return names_from_json(label)
+    except InputError as error:
+        raise InputError(f"{path} is damaged, {error}: restore it, or train the run again.") from error
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

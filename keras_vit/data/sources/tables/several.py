@@ -125,6 +125,11 @@ class LabelCells:
             text = text_of(value)
             if not text:
                 return None
+            if text.startswith(("[", "{")):
+                raise InputError(
+                    f"{self.file} has something that is not a JSON list of labels in {where} ({text[:60]}): "
+                    'write ["a", "b"], or separate the labels by |.'
+                )
             labels = (
                 [text] if self.separator is None else [part.strip() for part in text.split(self.separator)]
             )
@@ -219,7 +224,7 @@ def check_learnable(
         having = labels[:, i].astype(bool)
         if not having[train].any():
             raise InputError(
-                f'{file} has no training images with the label "{name}", but {int(having.sum())} others: '
+                f'{file} has no training images with the label "{name}", but {in_words(int(having.sum()), "other")}: '
                 "give some of them the part train, or remove the label."
             )
         if having[train].all():
