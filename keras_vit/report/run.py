@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.data.values import channels_to_show, is_measured
+from keras_vit.evaluation.decision import DECISION, decision_of_run
 from keras_vit.evaluation.labels import SEVERAL, TASK
 from keras_vit.evaluation.ordered import order_in_words
 from keras_vit.evaluation.selective import least_percent, least_referred
@@ -91,6 +92,8 @@ def render_report(
         fitted=fitted,
         rejection=metrics.get("rejection"),
         **hand_over(metrics),
+        decision=metrics.get(DECISION),
+        decision_lines=decision_of_run(metrics),
         probe=metrics.get("probe"),
         unlabeled=metrics.get("unlabeled"),
         weights=weights_rows(config.get("weights")),

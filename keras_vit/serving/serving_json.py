@@ -78,8 +78,8 @@ SET_RULE = (
 LIKELIEST = "label is the class with the largest probability"
 WEIGHTED = "label is the class with the largest product of its probability and its weight"
 LEAST_COST = (
-    "label is the class j with the least sum over i of probabilities[i] * weights[i] * costs[i][j]; costs has "
-    "a row per true class"
+    "label is the class j with the least sum over i of probabilities[i] * weights[i] * costs[i][j]; costs "
+    "has a row per true class"
 )
 TIES = f"; of those within {TIE:g} of it, as a fraction, the likeliest"
 
