@@ -69,7 +69,7 @@ def test_a_class_is_surely_named_from_its_probability_on(costs):
 
 
 @pytest.mark.parametrize("costs", [None, COSTS], ids=["weights", "costs"])
-@pytest.mark.parametrize("wanted", [{0: 0.9}, {1: 0.98}, {0: 0.7, 2: 0.7}, {2: 1.0}])
+@pytest.mark.parametrize("wanted", [{0: 0.9}, {1: 0.98}, {0: 0.8, 1: 0.7}, {2: 1.0}])
 def test_weights_reach_the_recalls_and_no_smaller_ones_do(wanted, costs):
     probabilities, labels = drawn()
     weights = fit_weights(probabilities, labels, wanted, costs)
