@@ -124,17 +124,18 @@ class ImageData:
             raise InputError("All training images have the weight 0: give some a weight above 0.")
         return found / found.mean()
 
-    def train_weights(self) -> np.ndarray | None:
+    def train_weights(self, drawn: bool = True) -> np.ndarray | None:
         """What each training image counts when all are seen at once: (n,); `None` if all count the same.
 
-        Classes that are drawn equally often get the same total weight.
+        Args:
+            drawn: whether classes that are drawn equally often get the same total weight.
         """
         labels = self.labels("train")
         weights = self.image_weights
         if self.class_weights is not None:
             of_class = self.class_weights[labels]
             weights = of_class if weights is None else of_class * weights
-        if self.balanced:
+        if self.balanced and drawn:
             counts = np.bincount(labels, minlength=self.num_classes)
             equal = len(labels) / (np.count_nonzero(counts) * counts[labels])
             weights = equal if weights is None else equal * weights
