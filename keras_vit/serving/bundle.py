@@ -44,8 +44,8 @@ COMPARED_IMAGES = 360
 WAIT_SECONDS = 60.0  # for another export that writes the server's files, which takes milliseconds
 CARD = "model_card.md"
 FILES = (
-    "JPEG, PNG, BMP with 8, 24 or 32 bits per pixel, GIF and WebP; keras-vit request decodes others, such as TIFF "
-    "and DICOM"
+    "JPEG, PNG, BMP with 8, 24 or 32 bits per pixel, GIF and WebP; keras-vit request decodes others, such as "
+    "TIFF and DICOM"
 )
 PIXELS_ONLY = "none: send pixels to images, or values to values, with {channels} channels of measurement"
 """What the bundle decodes."""

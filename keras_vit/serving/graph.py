@@ -81,8 +81,8 @@ class ServedGraph(tf.Module):
         Returns:
             A dict: `probabilities` float32 (batch, classes), calibrated; `label` string (batch,), the
             likeliest class, or that of the run's rule; `confidence` float32 (batch,), its probability;
-            `reject` int32 (batch,), 1 where the image is unlike the training images or cannot be decoded. If it
-            cannot be decoded, its probabilities are 0 and its label is empty. If the run has learned
+            `reject` int32 (batch,), 1 where the image is unlike the training images or cannot be decoded. If
+            it cannot be decoded, its probabilities are 0 and its label is empty. If the run has learned
             prediction sets, also `prediction_set` int32 (batch, classes), 1 for each class that the image may
             be, and `refer` int32 (batch,), 1 where a person should look at it; 0 and 1 if it cannot be
             decoded. If the run has a rule, also `likeliest` string (batch,), the class with the largest
