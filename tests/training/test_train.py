@@ -27,6 +27,7 @@ from keras_vit.training.train import train
 from tests.helpers import tiny
 
 FILES = [
+    "calibration.npz",
     "config.json",
     "history.csv",
     "images.csv",
