@@ -118,7 +118,9 @@ def choose_range(
 
 
 def _told(wanted: object) -> str:
-    return " ".join(map(str, wanted)) if isinstance(wanted, tuple | list) else str(wanted)
+    if not isinstance(wanted, tuple | list):
+        return str(wanted)
+    return " ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in wanted)
 
 
 def _between(chosen: tuple[float, ...]) -> str:

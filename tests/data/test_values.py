@@ -185,7 +185,7 @@ REFUSED = {
     "8 bits": (
         (1.0, 9.0),
         [tiff(GRAY)],
-        "have 8 bits per channel, so --window 1.0 9.0 has nothing to choose",
+        "have 8 bits per channel, so --window 1 9 has nothing to choose",
     ),
     "low above high": ((9.0, 1.0), [tiff(WIDE)], "must have the lower value first"),
     "percentiles": (("99%", "1%"), [tiff(WIDE)], "The lower percentile comes first"),
