@@ -140,8 +140,8 @@ def test_the_module_runs_as_a_command():
             "Received: 'nosuch'. See keras-vit train --help.",
         ),
         (
-            ["train", "--channels", "2"],
-            "--channels must be one of '1', '3', 'None', 'auto'. Received: '2'. See keras-vit train --help.",
+            ["train", "--channels", "33"],
+            "channels must be 1 or more and 32 at most. Received: channels=33",
         ),
         (
             ["train", "--depth"],
@@ -254,7 +254,7 @@ def test_predict_of_good_and_bad_images(run, images, tmp_path, capsys):
     assert first["error"] == "cannot be opened (No such file or directory)"
     assert middle["error"] is None
     assert middle["label"] in tiny.CLASSES
-    assert last["error"].startswith("not a readable JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF image")
+    assert last["error"].startswith("not a readable JPEG, PNG, BMP, GIF, WebP, TIFF, DICOM or AVIF image")
     assert main(["predict", str(run), good, "--json"]) == FINE
     alone = json.loads(capsys.readouterr().out)[0]
     assert alone["probabilities"] == pytest.approx(middle["probabilities"], abs=1e-5)

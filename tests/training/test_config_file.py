@@ -77,8 +77,8 @@ WRONG = {
     "a list for text": ({"model": ["S/16"]}, "model must be text or null. Received: model=['S/16']"),
     "1 for true": ({"merge_validation": 1}, "merge_validation must be true or false"),
     "no such aspect": ({"aspect": "squash"}, "aspect must be one of 'stretch', 'crop', 'pad'"),
-    "channels": ({"channels": 2}, "channels must be one of 'auto', 1, 3 or null. Received: channels=2"),
-    "channels 1.0": ({"channels": 1.0}, "channels must be one of 'auto', 1, 3 or null"),
+    "channels": ({"channels": 33}, "channels must be 1 or more and 32 at most. Received: channels=33"),
+    "channels 1.0": ({"channels": 1.0}, "channels must be 'auto' or a whole number or null"),
     "three sides": (
         {"image_size": [1, 2, 3]},
         "image_size must be a whole number or a list of 2 whole numbers or 'auto' or null",
