@@ -125,13 +125,9 @@ def _shaped(source: str, name: str, pixels: np.ndarray, notes: list[str]) -> np.
     if pixels.ndim == 3 and 0 not in pixels.shape[1:]:
         return pixels[..., np.newaxis]
     if pixels.ndim == 4 and 0 not in pixels.shape[1:]:
-        if pixels.shape[-1] in CHANNELS:
+        if pixels.shape[-1] in CHANNELS or _is_few(pixels.shape[-1], pixels.shape[1:3]):
             return pixels
-        few = range(1, MOST_CHANNELS + 1)
-        is_first = pixels.shape[1] < pixels.shape[2] == pixels.shape[3] and pixels.shape[1] in few
-        if pixels.shape[-1] in few and not is_first:
-            return pixels
-        if pixels.shape[1] in few:
+        if pixels.shape[1] in CHANNELS or _is_few(pixels.shape[1], pixels.shape[2:]):
             notes.append(f"{name}: channels first {pixels.shape} is read as channels last")
             return np.moveaxis(pixels, 1, -1)
     hint = ""
@@ -145,6 +141,11 @@ def _shaped(source: str, name: str, pixels: np.ndarray, notes: list[str]) -> np.
         f"{source}: {name} must have the shape (n, height, width), or (n, height, width, channels) with 1 to "
         f"{MOST_CHANNELS} channels. Received: {pixels.shape}.{hint}"
     )
+
+
+def _is_few(count: int, sides: tuple[int, ...]) -> bool:
+    """Whether an axis has channels of measurement, and not rows or columns of pixels."""
+    return 2 <= count <= MOST_CHANNELS and count < min(sides)
 
 
 def _range(source: str, name: str, pixels: np.ndarray) -> tuple[float, float]:
