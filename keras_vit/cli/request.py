@@ -7,6 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from keras_vit.data.preprocess import TiffPages
 from keras_vit.errors import InputError, ServerError
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.exit_codes import FAILED, FINE
@@ -27,7 +28,7 @@ class Request:
     address: Positional[str]
     """HOST:PORT of the server"""
     images: Positional[tuple[Path, ...]]
-    """image files; they are sent unchanged"""
+    """image files; TIFF, AVIF and DICOM are decoded here, others are sent unchanged"""
     name: str = "vit"
     """the name under which the model is served"""
     version: int | None = None
@@ -40,6 +41,8 @@ class Request:
     """how often a request is repeated if the server does not answer or is busy, after growing pauses"""
     batch_size: int = 32
     """images per request; fewer if their files are large"""
+    tiff_page: TiffPages | None = None
+    """which page of a TIFF is read, or channels, as the run was trained with"""
     labels: Path | None = None
     """the labels.txt of the model: --json then gives the probabilities by name instead of in its order"""
     signatures: bool = False
@@ -62,7 +65,9 @@ class Request:
         class_names = client.read_labels(self.labels) if self.labels else None
         failure = None
         try:
-            answers = client.request(self.address, self.images, batch_size=self.batch_size, **options)
+            answers = client.request(
+                self.address, self.images, batch_size=self.batch_size, tiff_page=self.tiff_page, **options
+            )
         except ServerError as error:
             answers, failure = error.answers, error
         found = client.to_json(answers, class_names)  # checks the labels, also for a table

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_vit.cli.figures import figures_in_words, lines_of_labels
 from keras_vit.cli.options import option_group
 from keras_vit.data.augmentation import Augmentation
-from keras_vit.evaluation.decision import decision_of_run
+from keras_vit.evaluation.decision import decision_of_run, lines_of_decision, notices
 from keras_vit.evaluation.labels import AVERAGES
 from keras_vit.evaluation.ordered import FIGURES, order_in_words
 from keras_vit.evaluation.repeats import mean_in_words
@@ -132,4 +132,6 @@ class Train:
             say(f"every image tested once: {right} ({pooled['accuracy']:.1%})")
         if (line := order_in_words(pooled)) is not None:
             say(line)
+        if runs.decision is not None:
+            say(*lines_of_decision(runs.decision, runs.decision["calibration"]), *notices(runs.decision))
         say(f"report: {report}")

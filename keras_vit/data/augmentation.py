@@ -54,4 +54,7 @@ class Augmentation:
         """
         if not self.rand_augment or not is_measured(channels):
             return None
-        return f"RandAugment is left out: it changes colours, and the images have {channels} channels of measurement"
+        return (
+            f"RandAugment is left out: it changes colours, and the images have {channels} channels of "
+            "measurement"
+        )

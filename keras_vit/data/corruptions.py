@@ -164,7 +164,7 @@ def _turned(pixels: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def _by_pillow(pixels: np.ndarray, change: Callable[[Any], Any]) -> np.ndarray:
-    """Pixels, uint8 (height, width, channels), changed by Pillow; other channels than gray or RGB one by one."""
+    """Pixels, uint8 (height, width, channels), changed by Pillow; channels of measurement one by one."""
     from PIL import Image as pil
 
     if is_measured(pixels.shape[-1]):

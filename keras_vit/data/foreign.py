@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_vit.data.dicom import is_dicom, read_dicom, values_of_dicom
-from keras_vit.data.tiff import WHITE_IS_ZERO, TiffPage, is_tiff, read_tiff, tiff_header
+from keras_vit.data.tiff import RGB, WHITE_IS_ZERO, TiffPage, is_tiff, read_tiff, tiff_header
 from keras_vit.data.values import UnreadableImage, Values, is_measured
 
 if TYPE_CHECKING:
@@ -76,7 +76,11 @@ def read_foreign(
     place = header.directories[tiff_page - 1 if isinstance(tiff_page, int) else 0]
     is_one_page = tiff_page != "channels" or len(header.directories) == 1
     if is_one_page and not is_measured(channels):
-        if header.is_picture:
+        # A fourth sample beside red, green and blue that is not alpha is dropped where colours are asked for.
+        is_rgbx = (
+            header.photometric == RGB and header.samples == 4 and header.bits <= 8 and channels is not None
+        )
+        if header.is_picture or is_rgbx:
             return to_png(encoded, place)
         if (header.bits, header.kind, header.samples) == (16, "u", 1):
             return _gray_of_16_bits(encoded, place, header.photometric == WHITE_IS_ZERO)

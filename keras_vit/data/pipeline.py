@@ -124,17 +124,18 @@ class ImageData:
             raise InputError("All training images have the weight 0: give some a weight above 0.")
         return found / found.mean()
 
-    def train_weights(self) -> np.ndarray | None:
+    def train_weights(self, drawn: bool = True) -> np.ndarray | None:
         """What each training image counts when all are seen at once: (n,); `None` if all count the same.
 
-        Classes that are drawn equally often get the same total weight.
+        Args:
+            drawn: whether classes that are drawn equally often get the same total weight.
         """
         labels = self.labels("train")
         weights = self.image_weights
         if self.class_weights is not None:
             of_class = self.class_weights[labels]
             weights = of_class if weights is None else of_class * weights
-        if self.balanced:
+        if self.balanced and drawn:
             counts = np.bincount(labels, minlength=self.num_classes)
             equal = len(labels) / (np.count_nonzero(counts) * counts[labels])
             weights = equal if weights is None else equal * weights
@@ -303,8 +304,8 @@ def load_data(
     Args:
         data: what `load_image_set` takes, or an `ImageSet`.
         image_shape: (height, width, channels) that the images are converted to; 1 channel is gray, 3 is RGB,
-            other numbers are channels of measurement. By default (28, 28, 1) for the drawn defects; your own images decide it, and one line says how:
-            they keep their colour, and up to 128 pixels per side.
+            other numbers are channels of measurement. By default (28, 28, 1) for the drawn defects; your own
+            images decide it, and one line says how: they keep their colour, and up to 128 pixels per side.
         batch_size: images per training step; by default 64, and fewer for few images, see
             `batch_for`.
         seed: of the split, the order and the augmentation.

@@ -1,4 +1,4 @@
-"""Which values of images with more than 8 bits per channel become black and white: chosen once, kept by the run.
+"""Which values of images with more than 8 bits become black and white: chosen once, and kept by the run.
 
 A camera of 12 bits fills a sixteenth of the range of its files, in poor light a hundredth. Scaled as the type
 of the file says, as a viewer does, all its images are black.
@@ -89,8 +89,8 @@ def choose_range(
     train = [image_set.images[i] for i in split.train]
     if wanted not in ("auto", "dtype") and counts and counts.keys() <= {"uint8"}:
         raise InputError(
-            f"All images in {image_set.source} have 8 bits per channel, so --window {_told(wanted)} has nothing to "
-            "choose: leave it out."
+            f"All images in {image_set.source} have 8 bits per channel, so --window {_told(wanted)} has "
+            "nothing to choose: leave it out."
         )
     if wanted == "dtype" or not counts.keys() - {"uint8"}:
         return None, _line_of_types(counts)
@@ -101,8 +101,8 @@ def choose_range(
     if wanted == "auto" and counts.keys() <= {"uint8", "window"}:
         both = f"{counts['window']:,} of {counts.total():,} images" if counts["uint8"] else "the images"
         return None, (
-            f"{both} are shown as their DICOM files say, by the window of each; --window LOW HIGH sets one for "
-            "all, in the units of the files"
+            f"{both} are shown as their DICOM files say, by the window of each; --window LOW HIGH sets one "
+            "for all, in the units of the files"
         )
     _check_one_type(counts, found, image_set)
     percentiles = PERCENTILES if wanted == "auto" else tuple(float(text[:-1]) for text in wanted)
@@ -149,8 +149,8 @@ def _line_of_window(chosen: tuple[float, ...], train: Sequence[Image], decoding:
         return line
     smallest, largest = values.min(), values.max()
     return (
-        f"{line}; warning: {share:.1%} of the values of the training images lie outside, so that images are one "
-        f"level of gray: they go from {smallest:g} to {largest:g}"
+        f"{line}; warning: {share:.1%} of the values of the training images lie outside, so that images are "
+        f"nearly one level of gray: they go from {smallest:g} to {largest:g}"
     )
 
 
@@ -160,7 +160,8 @@ def _check_one_type(counts: Counter, found: list[str | None], image_set: ImageSe
     if len(kinds) == 1:
         return
     told = [
-        f"{counts[kind]:,} with {WORDS.get(kind, kind + ' values')}, the first {image_set.names[found.index(kind)]}"
+        f"{counts[kind]:,} with {WORDS.get(kind, kind + ' values')}, the first "
+        f"{image_set.names[found.index(kind)]}"
         for kind in sorted(counts)
     ]
     fix = "Give --pixel-range dtype (--window dtype) to scale each as its type says, or convert the images."

@@ -130,8 +130,8 @@ class Preprocessing:
                 f"show_channels must be one or three of the channels 1 to {channels} of measurement. "
                 f"Received: show_channels={shown}"
                 if channels not in COLORS
-                else f"show_channels is for channels of measurement, and these images have {channels}: leave it "
-                "out."
+                else "show_channels is for channels of measurement, and these images have "
+                f"{channels}: leave it out, or give --channels too."
             )
 
     @property

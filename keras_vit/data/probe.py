@@ -25,8 +25,15 @@ from keras_vit.data.foreign import (
     to_png,
 )
 from keras_vit.data.image_set import Image
-from keras_vit.data.tiff import is_tiff, tiff_header
-from keras_vit.data.values import COLORS, UnreadableImage, Values, is_measured, to_pixels
+from keras_vit.data.tiff import TiffPage, is_tiff, tiff_header
+from keras_vit.data.values import (
+    COLORS,
+    UnreadableImage,
+    Values,
+    channels_to_show,
+    is_measured,
+    to_pixels,
+)
 from keras_vit.files import read_bytes
 
 if TYPE_CHECKING:
@@ -81,8 +88,8 @@ def probe_image(
     """Reads and decodes one image, once. Many images are read by `reading.read_images`, in threads.
 
     Args:
-        image: a file, its bytes, or pixels; of uint8 pixels with 2 or 4 channels the last one is alpha, unless
-            the `decoding` is for channels of measurement.
+        image: a file, its bytes, or pixels; of uint8 pixels with 2 or 4 channels the last one is alpha,
+            unless the `decoding` is for channels of measurement.
         decoding: how a file becomes pixels; `None` for the defaults.
         digest: whether the fingerprint is computed.
         thumbnail: whether the thumbnail is made.
@@ -106,7 +113,7 @@ def probe_image(
         _check_channels(pixels, decoding)
         return _info("array", pixels, 8, digest, thumbnail), pixels
     encoded = bytes_of(image)
-    kind, has_more = _check_header(encoded, decoding)
+    kind, has_more = _check_header(encoded, decoding.tiff_page)
     warning, stored = None, "uint8"
     converted = is_converted(encoded, kind)
     found = read_foreign(encoded, kind, decoding.tiff_page, decoding.channels) if converted else encoded
@@ -142,14 +149,12 @@ def stored_values(image: Image, decoding: "Decoding") -> np.ndarray | None:
     if isinstance(image, np.ndarray):
         return None
     encoded = bytes_of(image)
-    kind, _ = _check_header(encoded, decoding)
-    if is_converted(encoded, kind):
-        found = read_foreign(encoded, kind, decoding.tiff_page, decoding.channels)
-        if isinstance(found, Values):
-            if found.inverted and decoding.inverts_values and found.values.dtype == np.uint16:
-                return 65535 - found.values
-            return None if found.values.dtype == np.uint8 else found.values
-        encoded = found
+    found = native_or_values(encoded, decoding.tiff_page, decoding.channels)
+    if isinstance(found, Values):
+        if found.inverted and decoding.inverts_values and found.values.dtype == np.uint16:
+            return 65535 - found.values
+        return None if found.values.dtype == np.uint8 else found.values
+    encoded = found
     if bits_of(encoded) == 8:
         return None
     import tensorflow as tf
@@ -163,16 +168,28 @@ def stored_values(image: Image, decoding: "Decoding") -> np.ndarray | None:
         raise UnreadableImage("cannot be decoded: cut short or damaged") from error
 
 
+def native_or_values(encoded: bytes, tiff_page: TiffPage, channels: int | None) -> bytes | Values:
+    """The bytes of a file that TensorFlow decodes; of another file a PNG of the picture, or its values.
+
+    Args:
+        encoded: the file.
+        tiff_page: of a TIFF, see `tiff.tiff_header`.
+        channels: of the run.
+
+    Raises:
+        UnreadableImage: the file is damaged, or of a kind that is not read.
+    """
+    kind, _ = _check_header(encoded, tiff_page)
+    return read_foreign(encoded, kind, tiff_page, channels) if is_converted(encoded, kind) else encoded
+
+
 def native_or_pixels(encoded: bytes, decoding: "Decoding") -> bytes | np.ndarray:
     """The bytes of a file that TensorFlow decodes; of another file a PNG of the picture, or its pixels.
 
     Raises:
         UnreadableImage: the file is damaged, or of a kind that is not read, or has no such values.
     """
-    kind, _ = _check_header(encoded, decoding)
-    if not is_converted(encoded, kind):
-        return encoded
-    found = read_foreign(encoded, kind, decoding.tiff_page, decoding.channels)
+    found = native_or_values(encoded, decoding.tiff_page, decoding.channels)
     if not isinstance(found, Values):
         return found
     _check_bits(_bits_of_values(found, decoding), decoding)
@@ -188,6 +205,12 @@ def _bits_of_values(found, decoding):
 
 
 def _pixels_of(found, decoding):
+    count = found.values.shape[-1]
+    if decoding.channels in COLORS and count not in COLORS:
+        raise UnreadableImage(
+            f"it has {count} channels of measurement, and the run takes {decoding.channels}: --channels "
+            f"{count} takes them"
+        )
     return to_pixels(
         found,
         decoding.pixel_range,
@@ -283,11 +306,6 @@ def to_show(pixels: np.ndarray, decoding: "Decoding | None") -> np.ndarray:
     ]
 
 
-def channels_to_show(count: int, wanted: tuple[int, ...] | None) -> list[int]:
-    """The positions of the channels of measurement that people see."""
-    return [i - 1 for i in wanted] if wanted else [0, 1, 2] if count > 2 else [0]
-
-
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
     """Pixels in 0..255 as whole numbers."""
     return pixels if pixels.dtype == np.uint8 else np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
@@ -325,8 +343,8 @@ def _check_bits(bits, decoding):
     if bits == 8 and decoding.pixel_range is not None:
         low, high = decoding.pixel_range[:2]
         raise UnreadableImage(
-            f"8 bits per channel, but the range of values, {low:g} to {high:g}, is for images with more; give "
-            "the image as its camera has stored it"
+            f"8 bits per channel, but the range of values, {low:g} to {high:g}, is for images with more; "
+            "give the image as its camera has stored it"
         )
 
 
@@ -360,15 +378,15 @@ def bytes_of(image: Path | bytes) -> bytes:
     return image
 
 
-def _check_header(encoded, decoding):
+def _check_header(encoded, tiff_page):
     """The format, and whether there are further pages or frames.
 
     Raises before anything is decoded if the file is not an image or is too large.
     """
     if is_tiff(encoded):
-        header = tiff_header(encoded, decoding.tiff_page)
+        header = tiff_header(encoded, tiff_page)
         _check_size(header.width, header.height, header.samples)
-        return "TIFF", decoding.tiff_page != "channels" and len(header.directories) > 1
+        return "TIFF", tiff_page != "channels" and len(header.directories) > 1
     if is_dicom(encoded):
         height, width, channels = dicom_shape(encoded)
         _check_size(width, height, channels)
@@ -377,8 +395,8 @@ def _check_header(encoded, decoding):
     _check_size(width, height)
     if kind == "GIF" and _pixels_to_decode(encoded) > MAX_PIXELS:  # PIL knows the size of the screen only
         raise UnreadableImage(
-            f"its frames have more than the {MAX_PIXELS // 1_000_000} million pixels allowed together; take one "
-            "of them"
+            f"its frames have more than the {MAX_PIXELS // 1_000_000} million pixels allowed together; take "
+            "one of them"
         )
     return kind, has_more
 
@@ -391,8 +409,8 @@ def _check_size(width, height, channels=1):
         )
     if width * height * channels > 4 * MAX_PIXELS:
         raise UnreadableImage(
-            f"{width} x {height} pixels of {channels} channels are more than the {4 * millions} million values "
-            "allowed; scale it down"
+            f"{width} x {height} pixels of {channels} channels are more than the {4 * millions} million "
+            "values allowed; scale it down"
         )
 
 

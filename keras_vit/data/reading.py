@@ -42,8 +42,8 @@ class ReadImages:
         prepared: float32 `image_shape` in 0..255, what `pipeline.read_pixels` gives; zeros for an image that
             cannot be read. `None` instead of the list if no preprocessing was given or they do not fit in
             `pipeline.CACHE_BYTES`.
-        originals: the decoded pixels, uint8 (height, width, channels). `None` instead of the list if they were
-            not asked for or do not fit in `ORIGINAL_BYTES`.
+        originals: the decoded pixels, uint8 (height, width, channels). `None` instead of the list if they
+            were not asked for or do not fit in `ORIGINAL_BYTES`.
     """
 
     images: Sequence[Image]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_vit.data.values import MOST_CHANNELS, UnreadableImage, Values, is_measured
+from keras_vit.errors import InputError
 
 logging.getLogger("tifffile").addHandler(
     logging.NullHandler()
@@ -151,7 +152,8 @@ def check_finite(values: np.ndarray) -> None:
     wrong = values.size - int(np.isfinite(values).sum())
     if wrong:
         raise UnreadableImage(
-            f"{wrong:,} of its {values.size:,} values are NaN or infinite: replace them, or leave the image out"
+            f"{wrong:,} of its {values.size:,} values are NaN or infinite: replace them, or leave the image "
+            "out"
         )
 
 
@@ -199,7 +201,7 @@ class _opened:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.file.close()
-        if isinstance(error, Exception) and not isinstance(error, UnreadableImage):
+        if isinstance(error, Exception) and not isinstance(error, UnreadableImage | InputError):
             raise UnreadableImage(DAMAGED) from error
 
 
@@ -310,11 +312,10 @@ def _require_codecs(page: Any) -> None:
     try:
         import imagecodecs  # noqa: F401
     except ImportError as error:
-        from keras_vit.errors import InputError
-
         name = getattr(page.compression, "name", "another method")
         raise InputError(
-            f'A TIFF file is compressed by {name}, which needs imagecodecs: pip install "keras-vit-defects[tiff]".'
+            f"A TIFF file is compressed by {name}, which needs imagecodecs: "
+            'pip install "keras-vit-defects[tiff]".'
         ) from error
 
 

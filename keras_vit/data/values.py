@@ -50,6 +50,11 @@ def is_measured(channels: int | None) -> bool:
     return channels is not None and channels not in COLORS
 
 
+def channels_to_show(count: int, wanted: tuple[int, ...] | None) -> list[int]:
+    """The positions of the channels of measurement that people see."""
+    return [i - 1 for i in wanted] if wanted else [0, 1, 2] if count > 2 else [0]
+
+
 def lows_and_highs(pixel_range: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """A range as two arrays: float32 (1,) for all channels, or (channels,)."""
     ends = np.asarray(pixel_range, np.float64)

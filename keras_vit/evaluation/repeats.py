@@ -64,8 +64,7 @@ def judge_repeats(
     kind: Literal["folds", "seeds"],
     runs: Mapping[str, Mapping[str, Any]],
     counts: Sequence[Mapping[str, int]],
-    pooled: tuple[np.ndarray, np.ndarray] | None,
-    named: np.ndarray | None = None,
+    pooled: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
 ) -> dict[str, Any]:
     """The evaluation of several runs together, ready for JSON: `metrics.json` of their folder.
 
@@ -73,10 +72,9 @@ def judge_repeats(
         kind: what they differ in.
         runs: name of a run -> its `metrics.json`.
         counts: how many images each has per part.
-        pooled: of folds, the labels, int (n,), and the probabilities, (n, classes), of all images, each by
-            the run that is tested on it; `None` for seeds, which test some images several times.
-        named: with several labels per image, (n, labels) of 0 and 1, what each image is named by the
-            thresholds of its run.
+        pooled: of folds, the labels, the probabilities, (n, classes), and what is named, of all images, each
+            by the run that is tested on it: int (n,), the classes; or with several labels per image (n,
+            labels) of 0 and 1. `None` for seeds, which test some images several times.
 
     Returns:
         A dict: `warning`, first and only where a run learned nothing; `kind`; `class_names`; `runs`, a row
@@ -104,7 +102,7 @@ def judge_repeats(
     ]
     train, test = (float(np.mean([count[part] for count in counts])) for part in ("train", "test"))
     if several:
-        together = _labels_together(list(best.values()), names, pooled, named)
+        together = _labels_together(list(best.values()), names, pooled)
     elif pooled is None:
         matrix = np.sum([found["confusion_matrix"] for found in best.values()], axis=0)
         together = {
@@ -115,7 +113,7 @@ def judge_repeats(
             **(order_figures(matrix) if ordered else {}),
         }
     else:
-        together = classification_metrics(*pooled, names, ordered=ordered)
+        together = classification_metrics(*pooled[:2], names, pooled[2], ordered)
     warned = [row["run"] for row in rows if row["warning"]]
     return {
         **({"warning": _warning(warned, len(rows))} if warned else {}),
@@ -132,8 +130,7 @@ def judge_repeats(
 def _labels_together(
     found: Sequence[Mapping[str, Any]],
     names: Sequence[str],
-    pooled: tuple[np.ndarray, np.ndarray] | None,
-    named: np.ndarray | None,
+    pooled: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
 ) -> dict[str, Any]:
     """The figures of several labels: of all images where each is tested once, else means over the runs."""
     shown = ("average_precision", "precision", "recall", "f1", "threshold")
@@ -148,7 +145,8 @@ def _labels_together(
     if pooled is None:
         images, correct = (sum(one[key] for one in found) for key in ("images", "correct"))
         return {"images": images, "correct": correct, "per_class": rows}
-    return label_metrics(*pooled, [row["threshold"] for row in rows], names, named)
+    thresholds = [row["threshold"] for row in rows]
+    return label_metrics(*pooled[:2], thresholds, names, pooled[2])
 
 
 def _warning(warned: list[str], count: int) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from keras_vit.evaluation.decision import DECISION, lines_of_decision, notices
 from keras_vit.evaluation.ordered import order_in_words
 from keras_vit.report import run_plots
 from keras_vit.report.kit import (
@@ -51,7 +52,7 @@ def render_ensemble(*, config: Mapping[str, Any], metrics: Mapping[str, Any]) ->
     )
     names = NAMES | ({"accuracy": "all labels right"} if by_task["labels"] else {})
     train, test = metrics["training_images"], metrics["test_images"]
-    count = len(metrics["runs"])
+    count, decision = len(metrics["runs"]), metrics.get(DECISION)
     settings = {
         "model": config["model"],
         "image_shape": shape(config["image_shape"]),
@@ -69,6 +70,10 @@ def render_ensemble(*, config: Mapping[str, Any], metrics: Mapping[str, Any]) ->
         runs=metrics["runs"],
         best=metrics["pooled"],
         folds=folds,
+        decision=decision,
+        decision_lines=[*lines_of_decision(decision, decision["calibration"]), *notices(decision)]
+        if decision
+        else [],
         train=images(train),
         test=images(test),
         factor=1 / count + test / train,

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit.data.values import channels_to_show, is_measured
+from keras_vit.evaluation.decision import DECISION, decision_of_run
 from keras_vit.evaluation.labels import SEVERAL, TASK
 from keras_vit.evaluation.ordered import order_in_words
 from keras_vit.evaluation.selective import least_percent, least_referred
@@ -90,6 +92,8 @@ def render_report(
         fitted=fitted,
         rejection=metrics.get("rejection"),
         **hand_over(metrics),
+        decision=metrics.get(DECISION),
+        decision_lines=decision_of_run(metrics),
         probe=metrics.get("probe"),
         unlabeled=metrics.get("unlabeled"),
         weights=weights_rows(config.get("weights")),
@@ -107,6 +111,7 @@ def render_report(
         warnings=findings.warnings(audit, metrics["best"]["images"]),
         listed=LISTED,
         explained=explanation.parts(explained) if explained else None,
+        shown_channels=shown_channels(config),
     )
 
 
@@ -123,6 +128,18 @@ def _parts_of_classes(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "many": many,
         "order_line": order_in_words(best),
     }
+
+
+def shown_channels(config: Mapping[str, Any]) -> str | None:
+    """Which channels of measurement the pictures show, in a sentence; `None` for gray and colour."""
+    shape, named = config.get("image_shape"), config.get("preprocessing") or {}
+    if not shape or not is_measured(shape[2]):
+        return None
+    chosen = [i + 1 for i in channels_to_show(shape[2], named.get("shown_channels"))]
+    if len(chosen) == 1:
+        return f"Of the {shape[2]} channels, channel {chosen[0]} is shown as gray."
+    red, green, blue = chosen
+    return f"Of the {shape[2]} channels, {red}, {green} and {blue} are shown as red, green and blue."
 
 
 def hand_over(metrics: Mapping[str, Any]) -> dict[str, Any]:

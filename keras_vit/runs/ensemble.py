@@ -11,13 +11,22 @@ import numpy as np
 from pydantic import Field
 
 from keras_vit.errors import InputError
+from keras_vit.evaluation.decision import (
+    DECISION,
+    Wanted,
+    judge_decision,
+    require_supported,
+    rule_of,
+)
+from keras_vit.evaluation.decision_rule import DecisionRule
 from keras_vit.files import read_json
 from keras_vit.runs.folder import CONFIG, ENSEMBLE, RESTORE, TRAIN_AGAIN, Run, load_run, read_metrics
 from keras_vit.runs.images import ImageRecord
+from keras_vit.runs.out_of_fold import OUT_OF_FOLD, read_answers
 from keras_vit.runs.predictions import Prediction, named_images, predictions
-from keras_vit.runs.schema import Finite, Names
-from keras_vit.runs.wanted import Costs, MinRecall
-from keras_vit.sealed import FILES, check_seal, sha256_of
+from keras_vit.runs.schema import Decision, Finite, Names
+from keras_vit.runs.wanted import Costs, MinRecall, wanted_of
+from keras_vit.sealed import FILES, check_file, check_seal, sha256_of
 from keras_vit.validation import Count, Record, check_plain
 
 
@@ -45,6 +54,7 @@ class Together(Record):
     class_names: Names
     mean: dict[str, Mean]
     pooled: dict[str, Any]
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +65,14 @@ class Ensemble:
         path: the folder that holds theirs.
         config: the content of `ensemble.json`: what they differ in, and the settings that they share.
         runs: all of them, in order.
+        wanted: what is asked of the classes that are named, instead of what the runs were trained with; see
+            `deciding`.
     """
 
     path: Path
     config: dict[str, Any]
     runs: tuple[Run, ...]
+    wanted: Wanted | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -121,13 +134,37 @@ class Ensemble:
         if self.thresholds is not None:
             return [mean_of_labels(found, self.thresholds) for found in zip(*of_runs, strict=True)]
         by_set = not any(run.accepts_risk for run in runs)
-        return [mean_prediction(found, by_set) for found in zip(*of_runs, strict=True)]
+        return [mean_prediction(found, by_set, self.rule) for found in zip(*of_runs, strict=True)]
 
     def deciding(self, min_recall: MinRecall = None, costs: Costs = None) -> "Ensemble":
-        """The runs with another rule that names classes, see `Run.deciding`; the same for `None`."""
-        if min_recall is None and costs is None:
+        """The runs with another rule that names classes; the same for `None`. See `Run.deciding`.
+
+        For folds, all images choose it together, each answered by the fold that was not trained on it.
+        """
+        wanted = wanted_of(min_recall, costs, self.class_names)
+        if wanted is None:
             return self
-        return replace(self, runs=tuple(run.deciding(min_recall, costs) for run in self.runs))
+        runs = tuple(run.deciding(min_recall, costs) for run in self.runs)
+        found = replace(self, runs=runs, wanted=wanted)
+        assert found.decision is not None
+        require_supported({DECISION: found.decision}, self.path)
+        return found
+
+    @cached_property
+    def decision(self) -> dict[str, Any] | None:
+        """The entry of `judge_decision` that names the classes of the mean; `None` for the likeliest."""
+        if self.metrics["kind"] == "seeds":
+            return mean_decision([run.settled.get(DECISION) for run in self.runs])
+        if self.wanted is None:
+            return self.metrics.get(DECISION)
+        check_file(self.path / OUT_OF_FOLD, self.config, RESTORE)
+        _, labels, probabilities = read_answers(self.path / OUT_OF_FOLD, self.class_names)
+        return decide_by_folds(self.wanted, self.class_names, probabilities, labels)[DECISION]
+
+    @property
+    def rule(self) -> DecisionRule | None:
+        """Which class is named; `None` for the likeliest."""
+        return rule_of({DECISION: self.decision})
 
     def learned(self) -> ImageRecord | None:
         """The images of all runs: those that any of them has learned from count as training images.
@@ -146,19 +183,56 @@ class Ensemble:
         return ImageRecord(list(rows.values()), self.class_names)
 
 
-def mean_prediction(found: Sequence[Prediction], refer_by_set: bool = True) -> Prediction:
+def decide_by_folds(
+    wanted: Wanted | None, class_names: Sequence[str], probabilities: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """The entry of `judge_decision` for the mean of folds.
+
+    Args:
+        wanted: `None` for no rule.
+        class_names: of the runs.
+        probabilities: (n, classes) of all images, each by the fold that is tested on it.
+        labels: int (n,).
+    """
+    source = "all images, each by the fold that was not trained on it"
+    return judge_decision(wanted, class_names=class_names, calibration=(probabilities, labels), source=source)
+
+
+def mean_decision(entries: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """The entry for the mean of runs whose test images differ: with the geometric mean of their weights."""
+    if any(entry is None for entry in entries):
+        return None
+    known = [dict(entry) for entry in entries if entry is not None]
+    broken = next((entry for entry in known if entry["unsupported"] is not None), None)
+    if broken is not None:
+        return broken
+    logs = np.log([[row["weight"] for row in entry["classes"]] for entry in known])
+    weights = np.exp(logs.mean(axis=0))
+    merged = {**known[0], "fitted_on": "each run's own images: the mean of the weights", "calibration": None}
+    rows = [{**row, "weight": float(w)} for row, w in zip(known[0]["classes"], weights, strict=True)]
+    rule = rule_of({DECISION: {**merged, "classes": rows}})
+    assert rule is not None
+    least = rule.surely_from().tolist()
+    merged["classes"] = [{**row, "surely_from": at} for row, at in zip(rows, least, strict=True)]
+    return {**merged, "test": None}
+
+
+def mean_prediction(
+    found: Sequence[Prediction], refer_by_set: bool = True, rule: DecisionRule | None = None
+) -> Prediction:
     """What several runs say of one image together: see `Ensemble.predict`.
 
     Args:
         found: one per run.
         refer_by_set: as of `votes`.
+        rule: that names the class of the mean; `None` for the likeliest.
     """
     broken = next((one for one in found if one.error), None)
     if broken is not None:
         return broken
     names = tuple(found[0].probabilities)
     mean = np.mean([[one.probabilities[name] for name in names] for one in found], axis=0)
-    best = int(mean.argmax())
+    best = int(mean.argmax() if rule is None else rule.decide(mean[None])[0])
     answer = replace(
         found[0],
         label=names[best],
@@ -167,6 +241,7 @@ def mean_prediction(found: Sequence[Prediction], refer_by_set: bool = True) -> P
         reject=sum(one.reject for one in found) > len(found) / 2,
         prediction_set=None,
         refer=None,
+        likeliest=None if rule is None else names[int(mean.argmax())],
     )
     if any(one.prediction_set is None for one in found):
         return answer

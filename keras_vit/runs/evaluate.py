@@ -20,7 +20,7 @@ from keras_vit.errors import InputError
 from keras_vit.evaluation.decision import DECISION, on_images
 from keras_vit.evaluation.labels import label_metrics
 from keras_vit.evaluation.metrics import classification_metrics
-from keras_vit.evaluation.trust import REFERRAL, SETS, referral_figures, set_figures, with_risk
+from keras_vit.evaluation.trust import REFERRAL, SETS, referral_figures, set_figures
 from keras_vit.runs.answer import answer_images
 from keras_vit.runs.ensemble import Ensemble, open_runs, votes
 from keras_vit.runs.folder import Run
@@ -186,15 +186,16 @@ def _evaluate_together(
     image_set = judged.images
     labels = image_set.labels
     probabilities = np.mean([found["probabilities"] for found in of_runs], axis=0)
+    best = probabilities.argmax(axis=1) if runs.rule is None else runs.rule.decide(probabilities)
+    answers = {"probabilities": probabilities, "label": best}
     trust: dict[str, Any] = {SETS: None, REFERRAL: None}
     if all("prediction_set" in found for found in of_runs):
         in_set, refers, label = (
             np.stack([found[name] for found in of_runs]) for name in ("prediction_set", "refer", "label")
         )
-        best = probabilities.argmax(axis=1)
         by_set = not any(run.accepts_risk for run in members)
         sets, refer = votes(in_set == 1, refers == 1, label, best, by_set)
-        settings = with_risk(members[0].metrics, accept_risk, members[0].path)
+        settings = members[0].settled
         trust = {
             # Of the majority of sets of 95 %, twice as many may miss the true class: see Ensemble.predict.
             SETS: {
@@ -211,8 +212,9 @@ def _evaluate_together(
         "flips_at_test": flips,
         "notes": [runs.line(), *judged.notes],
         "known_images": judged.known,
-        **figures(runs, labels, probabilities),
+        **figures(runs, labels, probabilities, best),
         **trust,
+        DECISION: on_images(runs.decision, runs.class_names, labels, answers),
     }
 
 

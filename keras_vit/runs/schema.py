@@ -225,6 +225,35 @@ class Referral(Record):
         return self
 
 
+class DecisionClass(Record):
+    name: Name
+    images: Number
+    least_recall: Share | None
+    weight: Annotated[float, Field(gt=0.0)] | None
+    surely_from: Share | None
+
+
+class Decision(Record):
+    min_recall: dict[str, Annotated[float, Field(gt=0.0, le=1.0)]]
+    costs: list[list[NotNegative]] | None
+    fitted_on: str
+    images: Number
+    classes: list[DecisionClass]
+    unsupported: str | None
+    calibration: dict[str, Any] | None
+    test: dict[str, Any] | None
+
+    @model_validator(mode="after")
+    def _agrees(self):
+        if any((row.weight is None) != (self.unsupported is not None) for row in self.classes):
+            raise ValueError("decision: the weights contradict unsupported")
+        classes = len(self.classes)
+        square = self.costs is None or [len(row) for row in self.costs] == [classes] * classes
+        if not square:
+            raise ValueError("decision: costs does not have a row and a column per class")
+        return self
+
+
 class Metrics(Record):
     """`metrics.json`"""
 
@@ -236,6 +265,7 @@ class Metrics(Record):
     rejection: Rejected | None = None
     prediction_sets: Sets | None = None
     referral: Referral | None = None
+    decision: Decision | None = None
 
     @model_validator(mode="after")
     def _agrees(self):
@@ -245,6 +275,8 @@ class Metrics(Record):
                 raise ValueError("per_class has other names than class_names")
         if self.best.epoch > self.last.epoch:
             raise ValueError("best.epoch is after last.epoch")
+        if self.decision and [row.name for row in self.decision.classes] != self.class_names:
+            raise ValueError("decision has other names than class_names")
         if self.prediction_sets is not None:
             if [row.name for row in self.prediction_sets.classes] != self.class_names:
                 raise ValueError("prediction_sets has other names than class_names")

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_vit.data.image_set import ImageSet, evenly
 from keras_vit.data.pipeline import read_pixels
+from keras_vit.data.values import is_measured
 from keras_vit.errors import InputError, ProcessFailed
 from keras_vit.files import write_text
 from keras_vit.locks import locked
@@ -25,7 +26,8 @@ from keras_vit.runs.wanted import Costs, MinRecall, words_of
 from keras_vit.serving import Format
 from keras_vit.serving.comparison import Comparison
 from keras_vit.serving.model_card import model_card
-from keras_vit.serving.saved_model import compare_saved_model, encoded_image, write_saved_model
+from keras_vit.serving.saved_model import compare_saved_model, png_of_pixels, write_saved_model
+from keras_vit.serving.sent import VALUES
 from keras_vit.serving.server_files import MODELS, add_model, batching_config, compose_file, read_models
 from keras_vit.serving.serving_json import write_serving_json
 from keras_vit.serving.version_folder import SAVED_MODEL, check_name, check_version, new_version, versions_of
@@ -41,7 +43,11 @@ WEIGHTS = ("timm", "huggingface")
 COMPARED_IMAGES = 360
 WAIT_SECONDS = 60.0  # for another export that writes the server's files, which takes milliseconds
 CARD = "model_card.md"
-FILES = "JPEG, PNG, BMP with 8, 24 or 32 bits per pixel, GIF and WebP; convert others, such as TIFF, to PNG"
+FILES = (
+    "JPEG, PNG, BMP with 8, 24 or 32 bits per pixel, GIF and WebP; keras-vit request decodes others, such as "
+    "TIFF and DICOM"
+)
+PIXELS_ONLY = "none: send pixels to images, or values to values, with {channels} channels of measurement"
 """What the bundle decodes."""
 
 
@@ -165,7 +171,9 @@ def write_bundle(run: Run, folder: Path, name: str, images: ImageSet, flips: boo
     comparison = compare_saved_model(run, folder, images, flips)
     extra = folder / "assets.extra"
     extra.mkdir()
-    write_serving_json(extra, run, comparison, {"max_pixels": MAX_PIXELS, "files": FILES}, flips)
+    channels = run.preprocessing.image_shape[2]
+    files = PIXELS_ONLY.format(channels=channels) if is_measured(channels) else FILES
+    write_serving_json(extra, run, comparison, {"max_pixels": MAX_PIXELS, "files": files}, flips)
     write_warmup(extra, name, warmup_examples(run, images))
     return comparison
 
@@ -174,11 +182,13 @@ def warmup_examples(run: Run, images: ImageSet) -> dict[str, dict[str, np.ndarra
     """One request per signature: a test image at the model's size."""
     prepared = read_pixels(images.images[:1], run.preprocessing)
     pixels = np.clip(np.rint(prepared), 0, 255).astype("uint8")
-    small = encoded_image(pixels[0])
+    small = png_of_pixels(pixels[0, ..., : 1 if pixels.shape[-1] == 2 else 3])
     if run.preprocessing.pixel_range is not None:  # a file with 8 bits is refused
-        small = encoded_image(images.original(0))
+        small = png_of_pixels(pixels[0, ..., :1].astype("uint16") * 257)
     file = np.array([small], dtype=object)
+    of_values = {"values": prepared, "inverted": np.array([False])}
     return {
+        **({VALUES: of_values} if run.preprocessing.pixel_range is not None else {}),
         "serving_default": {"image_bytes": file},
         "images": {"images": prepared},
         "images_uint8": {"images": pixels},

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from time import sleep
 from typing import Annotated, Any, Literal
@@ -16,10 +17,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from keras_vit.data.preprocess import TiffPages
+from keras_vit.data.values import UnreadableImage
 from keras_vit.errors import InputError, ServerError
 from keras_vit.files import read_bytes
 from keras_vit.serving.answers import Reader
 from keras_vit.serving.protocols import PORTS, Grpc, Rest
+from keras_vit.serving.sent import VALUES, Sent, may_be_foreign, to_send
 from keras_vit.text import shown
 from keras_vit.validation import Count, validated
 
@@ -78,6 +82,7 @@ class Settings:
     timeout: Annotated[float, Field(gt=0, le=86_400)]
     retries: Annotated[int, Field(ge=0, le=100)]
     batch_size: Count = 1
+    tiff_page: TiffPages | None = None
 
     def __post_init__(self):
         if not self.name:
@@ -98,12 +103,14 @@ def request(
     timeout: float = 30.0,
     retries: int = 3,
     batch_size: int = 32,
+    tiff_page: TiffPages | None = None,
 ) -> list[Answer]:
     """Classifies image files with a model on a server.
 
     Args:
         address: `"HOST:PORT"`.
-        images: paths of image files. They are sent unchanged: no image is decoded here.
+        images: paths of image files. They are sent unchanged, but for those that no bundle decodes: TIFF,
+            AVIF, DICOM and the rarer kinds of BMP are decoded here, and sent as PNG or as pixels, one by one.
         name: the name under which the model is served.
         version: of the model; `None` for the latest.
         protocol: `"grpc"`, which needs the extra `serving`, or `"rest"`; `None` takes gRPC at port 8500, else
@@ -113,6 +120,7 @@ def request(
         retries: how often a request is repeated after a failure that may be temporary: no server listens, no
             answer in time, or the server is busy. The waits double from half a second up, with jitter.
         batch_size: images per request; fewer if their files are large.
+        tiff_page: which page of a TIFF is read, from 1, or `"channels"`, as the run was trained with.
 
     Returns:
         One `Answer` per image, in order. An image that cannot be read or decoded gets an `error` and does not
@@ -124,10 +132,11 @@ def request(
             cannot be used or contradicts itself: see `keras_vit.serving.answers`. The error's `answers` are
             those for the images before.
     """
-    settings = Settings(name, version, protocol, timeout, retries, batch_size)
+    settings = Settings(name, version, protocol, timeout, retries, batch_size, tiff_page)
     server = settings.server(address)
     reader, answers = Reader(address), list[Answer]()
-    for batch in _batches([Path(image) for image in images], batch_size):
+    wanted = _Wanted(server, retries, tiff_page)
+    for batch in _batches([Path(image) for image in images], batch_size, wanted):
         try:
             answers += _answers(server, reader, batch, retries)
         except ServerError as error:
@@ -301,15 +310,51 @@ def protocol_of(address: str, protocol: Protocol | None = None) -> Protocol:
 @dataclass(frozen=True)
 class _File:
     name: str
-    content: bytes | None
+    content: bytes | Sent | None
     error: str | None = None
 
 
-def _batches(paths: Sequence[Path], batch_size: int) -> Iterator[list[_File]]:
+class _Wanted:
+    """What a model takes, by its signatures: asked of the server when a file has to be decoded here."""
+
+    def __init__(self, server: Rest | Grpc, retries: int, tiff_page: TiffPages | None) -> None:
+        self.server, self.retries, self.tiff_page = server, retries, tiff_page
+
+    @cached_property
+    def _signatures(self) -> dict[str, Any]:
+        return _patiently(self.server.signature_def, self.retries)
+
+    def file(self, name: str, content: bytes) -> _File:
+        """A file as it is sent."""
+        if not may_be_foreign(content):
+            return _File(name, content)
+        try:
+            shape = self._signatures["images"]["inputs"]["images"]["tensor_shape"]["dim"]
+            channels = int(shape[-1].get("size", -1))
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+            return _File(name, content)  # the server has another kind of model, and the last word
+        try:
+            sent = to_send(
+                content, channels if channels > 0 else None, VALUES in self._signatures, self.tiff_page
+            )
+        except (UnreadableImage, InputError) as reason:
+            return _File(name, None, str(reason))
+        return _File(name, sent)
+
+
+def _batches(paths: Sequence[Path], batch_size: int, wanted: _Wanted) -> Iterator[list[_File]]:
     batch: list[_File] = []
     size = 0
     for path in paths:
         file = _read(path)
+        if isinstance(file.content, bytes):
+            file = wanted.file(file.name, file.content)
+        if isinstance(file.content, Sent):
+            if batch:
+                yield batch
+            yield [file]
+            batch, size = [], 0
+            continue
         more = len(file.content or b"")
         if batch and (len(batch) == batch_size or size + more > BATCH_BYTES):
             yield batch
@@ -336,12 +381,18 @@ def _read(path: Path) -> _File:
 
 def _answers(server: Rest | Grpc, reader: Reader, batch: list[_File], retries: int) -> list[Answer]:
     contents = [file.content for file in batch if file.content is not None]
-    outputs = _patiently(lambda: server.predict(contents), retries) if contents else {}
+    outputs = _patiently(lambda: _ask(server, contents), retries) if contents else {}
     rows = iter(reader.rows(outputs, len(contents)) if contents else ())
     return [
         Answer(file.name, error=file.error) if file.content is None else _answer(file.name, *next(rows))
         for file in batch
     ]
+
+
+def _ask(server: Rest | Grpc, contents: list[Any]) -> dict[str, Any]:
+    if isinstance(contents[0], Sent):  # which is alone
+        return server.predict_arrays(contents[0].signature, contents[0].inputs)
+    return server.predict(contents)
 
 
 def _answer(

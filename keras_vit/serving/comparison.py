@@ -24,7 +24,8 @@ class Comparison:
         same_reject: how many images are accepted by both or rejected by both; `None` if the format does not
             answer that.
         feature_difference: the largest difference of a feature; `None` if the format has none.
-        converted: how many had to be converted to PNG, because the exported model does not decode the files.
+        converted: how many had to be sent as PNG, pixels or values, because the exported model does not
+            decode the files.
         same_set: for how many images the prediction set is the same; `None` if there are none.
         same_refer: how many images are referred to a person by both or by none; `None` likewise.
         same_labels: for how many images all of several labels are the same; `None` for one class per image.
@@ -52,8 +53,8 @@ class Comparison:
         if self.same_labels is not None:
             rejected += f", the same labels for {self.same_labels}"
         converted = (
-            f"; {self.converted} of the files are of a kind that it does not decode and were converted to "
-            "PNG: convert such files before they are sent"
+            f"; {self.converted} of the files are of a kind that it does not decode and were sent as PNG or "
+            "pixels, as keras-vit request does"
         )
         return (
             f"compared with Keras on {self.images} images: probabilities differ by {self.difference:.1e} at "

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_vit.data.declared_pixels import declared_pixels
 from keras_vit.data.decode import DEFAULT, Decoding, are_plain, decode_image, decode_plain
 from keras_vit.data.preprocess import Preprocessing, prepare_pixels
+from keras_vit.data.values import is_measured
 
 # One frame of 8K video. A file of a few kilobytes can declare more pixels, and need gigabytes to decode.
 MAX_PIXELS = 2**25
@@ -34,6 +35,10 @@ def prepare_files(files: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Te
         a bool tensor (batch,), whether the bytes are a JPEG, PNG, BMP, GIF or WebP file that can be decoded
         and has at most `MAX_PIXELS` pixels.
     """
+
+    if is_measured(preprocessing.image_shape[2]):  # no kind of file that TensorFlow decodes has such channels
+        count = tf.size(files)
+        return tf.zeros((count, *preprocessing.image_shape)), tf.zeros([count], tf.bool)
 
     def each(decode):
         return lambda: _each_or_zeros(

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.preprocess import HIGHEST, LOWEST, prepare_pixels
+from keras_vit.data.values import is_measured, lows_and_highs
 from keras_vit.runs.answer import answer_model
 from keras_vit.runs.folder import Run
 from keras_vit.serving.decoding import prepare_files
+from keras_vit.serving.sent import VALUES
 
 
 class ServedGraph(tf.Module):
@@ -50,9 +53,11 @@ class ServedGraph(tf.Module):
     def signatures(self) -> dict[str, Callable]:
         """Name -> concrete function, as `tf.saved_model.save` takes them."""
         files = tf.TensorSpec([None], tf.string, name="image_bytes")
-        floats = tf.TensorSpec([None, None, None, None], tf.float32, name="images")
-        bytes_of_pixels = tf.TensorSpec([None, None, None, None], tf.uint8, name="images")
-        return {
+        channels = self.preprocessing.image_shape[2]
+        shape = [None, None, None, channels if is_measured(channels) else None]
+        floats = tf.TensorSpec(shape, tf.float32, name="images")
+        bytes_of_pixels = tf.TensorSpec(shape, tf.uint8, name="images")
+        found = {
             name: tf.function(method).get_concrete_function(spec)
             for name, method, spec in (
                 ("serving_default", self.classify_files, files),
@@ -61,6 +66,11 @@ class ServedGraph(tf.Module):
                 ("features", self.features_of_files, files),
             )
         }
+        if self.preprocessing.pixel_range is not None:
+            values = tf.TensorSpec(shape, tf.float32, name="values")
+            inverted = tf.TensorSpec([None], tf.bool, name="inverted")
+            found[VALUES] = tf.function(self.classify_values).get_concrete_function(values, inverted)
+        return found
 
     def classify_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Image files to their classes.
@@ -71,11 +81,12 @@ class ServedGraph(tf.Module):
         Returns:
             A dict: `probabilities` float32 (batch, classes), calibrated; `label` string (batch,), the
             likeliest class, or that of the run's rule; `confidence` float32 (batch,), its probability;
-            `reject` int32 (batch,), 1 where the image is unlike the training images or cannot be decoded. If it
-            cannot be decoded, its probabilities are 0 and its label is empty. If the run has learned prediction sets, also
-            `prediction_set` int32 (batch, classes), 1 for each class that the image may be, and `refer` int32
-            (batch,), 1 where a person should look at it; 0 and 1 if it cannot be decoded. If the run has a
-            rule, also `likeliest` string (batch,), the class with the largest probability.
+            `reject` int32 (batch,), 1 where the image is unlike the training images or cannot be decoded. If
+            it cannot be decoded, its probabilities are 0 and its label is empty. If the run has learned
+            prediction sets, also `prediction_set` int32 (batch, classes), 1 for each class that the image may
+            be, and `refer` int32 (batch,), 1 where a person should look at it; 0 and 1 if it cannot be
+            decoded. If the run has a rule, also `likeliest` string (batch,), the class with the largest
+            probability.
 
             If an image may have several labels, `label` is the likeliest one, whether the image has it or
             not, and there are also: `labels` int32 (batch, classes), 1 for each label of the image, 0 if it
@@ -88,26 +99,47 @@ class ServedGraph(tf.Module):
     def classify_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Pixels in 0..255, (batch, height, width, 1 to 4), to what `classify_files` returns.
 
-        With 2 or 4 channels the last one is alpha. An image with a pixel out of range, or not finite, counts
-        as one that cannot be decoded.
+        With 2 or 4 channels the last one is alpha, unless the run has channels of measurement. An image with
+        a pixel out of range, or not finite, counts as one that cannot be decoded.
         """
+        most = max(4, self.preprocessing.image_shape[2])
         few_channels = tf.debugging.assert_less_equal(
-            tf.shape(images)[-1], 4, "images must have 1 to 4 channels"
+            tf.shape(images)[-1], most, f"images must have 1 to {most} channels"
         )
         with tf.control_dependencies([few_channels]):
             prepared, usable = tf.cond(
                 tf.equal(tf.shape(images)[0], 1),
                 lambda: [values[None] for values in self._prepare_pixels(only(images))],
-                lambda: tf.map_fn(
-                    self._prepare_pixels,
-                    images,
-                    fn_output_signature=[
-                        tf.TensorSpec(self.preprocessing.image_shape, tf.float32),
-                        tf.TensorSpec((), tf.bool),
-                    ],
-                ),
+                lambda: tf.map_fn(self._prepare_pixels, images, fn_output_signature=self._prepared_spec),
             )
         return self._answer_by_size(self.classify_prepared, prepared, usable)
+
+    def classify_values(self, values: tf.Tensor, inverted: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Values in the units of the files, (batch, height, width, channels), to what `classify_files` gives.
+
+        The range of the run makes pixels of them. An image with a value that is not finite counts as one that
+        cannot be decoded.
+
+        Args:
+            values: float32, without alpha.
+            inverted: bool (batch,), whether the lowest value is white.
+        """
+        prepared, usable = tf.map_fn(
+            self._prepare_values, (values, inverted), fn_output_signature=self._prepared_spec
+        )
+        return self._answer_by_size(self.classify_prepared, prepared, usable)
+
+    @property
+    def _prepared_spec(self):
+        return [tf.TensorSpec(self.preprocessing.image_shape, tf.float32), tf.TensorSpec((), tf.bool)]
+
+    def _prepare_values(self, image):
+        values, inverted = image
+        low, high = lows_and_highs(self.preprocessing.pixel_range or (0.0, 255.0))
+        scaled = tf.clip_by_value((values - low) * (np.float32(255) / (high - low)), 0.0, 255.0)
+        usable = tf.reduce_all(tf.math.is_finite(values))
+        pixels = tf.where(inverted, 255.0 - scaled, scaled)
+        return [prepare_pixels(tf.where(usable, pixels, 0.0), self.preprocessing), usable]
 
     def features_of_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Image files to `features`, float32 (batch, dim): the head's input; 0 if one cannot be decoded."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_vit.evaluation.decision import DECISION, decision_of_run, lines_of_decision, notices
 from keras_vit.evaluation.labels import THRESHOLDS, labels_in_words, thresholds_in_words
 from keras_vit.evaluation.ordered import order_in_words
 from keras_vit.evaluation.trust import lines_of_run
@@ -53,6 +54,7 @@ def model_card(run: Run, format: str, comparison: Comparison, flips: bool = Fals
         trust_lines=_trust_lines(run),
         **_of_labels(run),
         order_line=order_in_words(run.metrics["best"]),
+        decision_lines=[line.strip() for line in _decision_lines(run)],
     )
 
 
@@ -64,6 +66,18 @@ def _of_labels(run: Run) -> dict[str, Any]:
         "label_figures": labels_in_words(run.metrics["best"]),
         "threshold_line": thresholds_in_words(run.metrics[THRESHOLDS]),
     }
+
+
+def _decision_lines(run: Run) -> list[str]:
+    """What the rule does on the test images; of one that was set anew, on those that chose it."""
+    entry = run.settled.get(DECISION)
+    if entry is None or run.wanted is None:
+        return decision_of_run(run.metrics)
+    lines = [*lines_of_decision(entry, entry["calibration"]), *notices(entry)]
+    return [
+        *lines,
+        "This export names classes by a rule of its own: the figures above are not those of the rule",
+    ]
 
 
 def _trust_lines(run: Run) -> list[str]:

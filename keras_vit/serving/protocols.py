@@ -49,8 +49,18 @@ class Rest:
 
     def predict(self, images: list[bytes]) -> dict[str, list]:
         """Output name -> one value per image."""
-        instances = [{"b64": base64.b64encode(image).decode()} for image in images]
-        answer = self._call(":predict", json.dumps({"instances": instances}).encode(), len(images))
+        return self._predict({"instances": [{"b64": base64.b64encode(image).decode()} for image in images]})
+
+    def predict_arrays(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, list]:
+        """The same of a signature that takes arrays, by their names; each has one entry per image."""
+        rows = zip(*(array.tolist() for array in inputs.values()), strict=True)
+        instances: list = [dict(zip(inputs, row, strict=True)) for row in rows]
+        if len(inputs) == 1:
+            instances = [next(iter(row.values())) for row in instances]
+        return self._predict({"signature_name": signature, "instances": instances})
+
+    def _predict(self, body: dict) -> dict[str, list]:
+        answer = self._call(":predict", json.dumps(body).encode(), len(body["instances"]))
         try:
             rows = answer["predictions"]
             return {name: [row[name] for row in rows] for name in rows[0]}
@@ -147,16 +157,26 @@ class Grpc:
 
     def predict(self, images: list[bytes]) -> dict[str, np.ndarray]:
         """Output name -> one value per image."""
+        return self._predict({INPUT: np.array(images, object)}, len(images))
+
+    def predict_arrays(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same of a signature that takes arrays, by their names; each has one entry per image."""
+        return self._predict(inputs, len(next(iter(inputs.values()))), signature)
+
+    def _predict(
+        self, inputs: dict[str, np.ndarray], count: int, signature: str | None = None
+    ) -> dict[str, np.ndarray]:
         import tensorflow as tf
         from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
         request = PredictRequest()
-        request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(images, tf.string))
-        answer = self._call("Predict", request, len(images))
+        if signature is not None:
+            request.model_spec.signature_name = signature
+        for name, array in inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+        answer = self._call("Predict", request, count)
         # A tensor may claim far more values than it holds, which make_ndarray would fill up.
-        check_shapes(
-            self.address, {name: _shape(value) for name, value in answer.outputs.items()}, len(images)
-        )
+        check_shapes(self.address, {name: _shape(value) for name, value in answer.outputs.items()}, count)
         try:
             return {name: tf.make_ndarray(answer.outputs[name]) for name in answered(answer.outputs)}
         except (TypeError, ValueError) as error:

@@ -9,13 +9,15 @@ import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.pipeline import read_pixels
-from keras_vit.data.probe import bytes_of, native_bytes
+from keras_vit.data.probe import bytes_of
+from keras_vit.data.values import is_measured
 from keras_vit.errors import InputError
 from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run
 from keras_vit.serving.comparison import Comparison, Tolerance, compare_answers, join
 from keras_vit.serving.label_comparison import to_label_margins
 from keras_vit.serving.named_comparison import to_rule
+from keras_vit.serving.sent import Sent, to_send
 from keras_vit.serving.set_comparison import to_thresholds
 from keras_vit.serving.version_folder import clear_errors
 
@@ -63,14 +65,21 @@ def write_saved_model(run: Run, folder: Path, flips: bool = False) -> None:
         tf.saved_model.save(graph, str(folder), signatures=graph.signatures())
 
 
-def encoded_image(image: Image) -> bytes:
-    """The bytes of an image file, as a PNG if TensorFlow does not decode it; of pixels, those of a PNG."""
+def sent_image(image: Image, run: Run) -> bytes | Sent:
+    """What the bundle of a run is sent about an image: its file, a PNG, or pixels or values."""
+    channels, has_range = run.preprocessing.image_shape[2], run.preprocessing.pixel_range is not None
     if isinstance(image, bytes | Path):
-        return native_bytes(bytes_of(image))
+        return to_send(bytes_of(image), channels, has_range, run.preprocessing.tiff_page)
+    if is_measured(channels):
+        return Sent("images", {"images": np.asarray(image, np.float32)[None]})
+    return png_of_pixels(np.asarray(image))
+
+
+def png_of_pixels(pixels: np.ndarray) -> bytes:
+    """A PNG of gray or RGB pixels, uint8 or uint16 (height, width, channels), with alpha if they have it."""
     from PIL import Image as pil
 
     file = io.BytesIO()
-    pixels = np.asarray(image)
     pil.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
     return file.getvalue()
 
@@ -92,22 +101,28 @@ def compare_saved_model(run: Run, folder: Path, images: ImageSet, flips: bool = 
     expected = expected_answers(run, images, flips)
     signatures = SavedModelFile(folder)
     originals = [images.original(i) for i in range(len(images))]
-    files = [encoded_image(image) for image in originals]
+    sent = [sent_image(image, run) for image in originals]
     converted = [
-        not isinstance(image, np.ndarray) and file != bytes_of(image)
-        for image, file in zip(originals, files, strict=True)
+        not isinstance(image, np.ndarray) and (isinstance(file, Sent) or file != bytes_of(image))
+        for image, file in zip(originals, sent, strict=True)
     ]
-    found = signatures.of_files("serving_default", files)
+    as_files = np.array([isinstance(file, bytes) for file in sent])
+    files = [file for file in sent if isinstance(file, bytes)]
+    found = signatures.of_each("serving_default", sent)
     blank = [name for name, row in zip(images.names, found["probabilities"], strict=True) if not row.any()]
     if blank:
         raise InputError(
             f"The exported model does not decode {blank[0]}, one of {len(blank)} images that Keras reads: "
             "scale them down to 33 million pixels."
         )
-    features = signatures.of_files("features", files)
     tolerance = TOLERANCE[run.model.get_layer("patch_embed").compute_dtype]
-    if (features["reject"] != found["reject"]).any():
-        raise tolerance.refusal("the signature features rejects other images than serving_default")
+    features = dict(expected)  # of images that are sent as pixels, nothing answers with features
+    if files:
+        of_files = signatures.of_files("features", files)
+        if (of_files["reject"] != found["reject"][as_files]).any():
+            raise tolerance.refusal("the signature features rejects other images than serving_default")
+        features["features"] = np.array(features["features"])
+        features["features"][as_files] = of_files["features"]
     number = {name.encode(): i for i, name in enumerate(run.class_names)}
     found = {**_numbered(found, number), "features": features["features"]}
     comparison = compare_answers(expected, found, tolerance)
@@ -165,6 +180,23 @@ class SavedModelFile:
         serve = self._signatures[signature]
         name = "image_bytes" if isinstance(batch, list) else "images"
         return {key: value.numpy() for key, value in serve(**{name: tf.constant(batch)}).items()}
+
+    def of_each(self, signature: str, sent: "list[bytes | Sent]") -> dict[str, np.ndarray]:
+        """The outputs for images that are sent as files to a signature, or else as pixels; in their order."""
+        import tensorflow as tf
+
+        files = [one for one in sent if isinstance(one, bytes)]
+        of_files = self.of_files(signature, files) if files else {}
+        rows, at = [], 0
+        for one in sent:
+            if isinstance(one, bytes):
+                rows.append({key: value[at : at + 1] for key, value in of_files.items()})
+                at += 1
+                continue
+            serve = self._signatures[one.signature]
+            inputs = {name: tf.constant(value) for name, value in one.inputs.items()}
+            rows.append({key: value.numpy() for key, value in serve(**inputs).items()})
+        return join(rows)
 
     def of_files(self, signature: str, files: list[bytes]) -> dict[str, np.ndarray]:
         """The outputs of a signature that takes image files, in batches of `BATCH_SIZE`."""

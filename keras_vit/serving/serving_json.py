@@ -44,6 +44,7 @@ def write_serving_json(
         **run.preprocessing.numbers(),
         "background": run.preprocessing.background,
         "pixel_range": run.preprocessing.pixel_range,
+        "tiff_page": run.preprocessing.tiff_page,
         "exif_orientation": run.preprocessing.exif_orientation,
         "scaling": SCALING,
         "flips_at_test": flips,
@@ -77,8 +78,8 @@ SET_RULE = (
 LIKELIEST = "label is the class with the largest probability"
 WEIGHTED = "label is the class with the largest product of its probability and its weight"
 LEAST_COST = (
-    "label is the class j with the least sum over i of probabilities[i] * weights[i] * costs[i][j]; costs has "
-    "a row per true class"
+    "label is the class j with the least sum over i of probabilities[i] * weights[i] * costs[i][j]; costs "
+    "has a row per true class"
 )
 TIES = f"; of those within {TIE:g} of it, as a fraction, the likeliest"
 

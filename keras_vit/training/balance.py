@@ -62,7 +62,7 @@ def choose_sampling(recipe: Recipe, counts: np.ndarray) -> tuple[Sampling, str |
     """
     if recipe.sampling != "auto":
         return recipe.sampling, None
-    if recipe.tune == "head" or recipe.class_weights is not None or not is_uneven(counts):
+    if recipe.class_weights is not None or not is_uneven(counts):
         return "uniform", None
     return "balanced", (
         f"sampling: balanced, since the classes have {counts.min()} to {counts.max()} training images; "

@@ -113,8 +113,8 @@ class TrainConfig:
     """of channels of measurement, the one or three that pictures show as gray or as red, green and blue, from
     1; by default the first three"""
     tiff_page: TiffPages | None = None
-    """which page of a TIFF is read, from 1; channels reads its pages as channels; by default files with several
-    are refused"""
+    """which page of a TIFF is read, from 1; channels reads its pages as channels; by default files with
+    several are refused"""
     aspect: Aspect = "stretch"
     """what happens to images of another aspect ratio"""
     mean: Means | None = None

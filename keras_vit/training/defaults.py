@@ -90,8 +90,8 @@ def _channels(image_set: ImageSet, overview: Overview) -> int:
     (count,) = found
     if count > MOST_CHANNELS:
         raise InputError(
-            f"{image_set.names[found[count]]} has {count} channels, and at most {MOST_CHANNELS} are read: save "
-            "those that count."
+            f"{image_set.names[found[count]]} has {count} channels, and at most {MOST_CHANNELS} are read: "
+            "save those that count."
         )
     return count
 

@@ -23,9 +23,10 @@ from keras_vit.evaluation.repeats import judge_repeats
 from keras_vit.files import is_taken, make_folder, partial_of, remove_made
 from keras_vit.locks import lock_beside, locked
 from keras_vit.report.ensemble import render_ensemble
-from keras_vit.runs.ensemble import Ensemble, load_ensemble, read_settings
+from keras_vit.runs.ensemble import Ensemble, decide_by_folds, load_ensemble, read_settings
 from keras_vit.runs.folder import CONFIG, ENSEMBLE, METRICS, REPORT, Run, load_run
 from keras_vit.runs.out_of_fold import OUT_OF_FOLD, read_answers
+from keras_vit.runs.wanted import wanted_of
 from keras_vit.sealed import check_file, seal
 from keras_vit.text import say
 from keras_vit.training.config import WHERE, TrainConfig, default_folder, from_dict, to_dict
@@ -235,18 +236,19 @@ def _finish(config: TrainConfig, image_set: ImageSet, runs: list[Run], folder: P
         if run.class_names != names:
             raise InputError(f"{run.path} has other classes than {runs[0].path}: {FIX}.")
     kind: Literal["folds", "seeds"] = "seeds" if config.folds is None else "folds"
-    pooled = named = None
+    pooled, decision = None, dict[str, Any]()
     if kind == "folds":
         rows, *pooled = _out_of_fold(runs)
-        named = named_by_folds(runs, pooled[1])
         files.write_csv(folder / OUT_OF_FOLD, rows)
+        wanted = wanted_of(config.min_recall, config.costs, names)
+        decision = decide_by_folds(wanted, names, pooled[1], pooled[0])
     metrics = judge_repeats(
         kind,
         {run.path.name: run.metrics for run in runs},
         [run.config["data"]["counts"] for run in runs],
-        None if pooled is None else (pooled[0], pooled[1]),
-        named,
+        None if pooled is None else (pooled[0], pooled[1], pooled[2]),
     )
+    metrics |= decision
     files.write_json(folder / METRICS, metrics)
     whole = {
         **_settings(config, image_set),
@@ -261,35 +263,24 @@ def _finish(config: TrainConfig, image_set: ImageSet, runs: list[Run], folder: P
     files.write_json(folder / ENSEMBLE, whole)
 
 
-def named_by_folds(runs: list[Run], probabilities: np.ndarray) -> np.ndarray | None:
-    """The labels of images by the thresholds of their folds, (n, labels); `None` for one class per image.
+def _out_of_fold(runs: list[Run]) -> tuple[list[dict[str, str]], np.ndarray, np.ndarray, np.ndarray]:
+    """The answers of all folds, each about the images that it is tested on.
 
-    Args:
-        runs: the folds.
-        probabilities: (n, labels), of the images of the first fold, then of the second, and so on.
-    """
-    if not runs[0].several:
-        return None
-    thresholds = [
-        np.tile(run.thresholds, (run.metrics["best"]["images"], 1))  # type: ignore[arg-type]
-        for run in runs
-    ]
-    return probabilities >= np.concatenate(thresholds)
-
-
-def _out_of_fold(runs: list[Run]) -> tuple[list[dict[str, str]], np.ndarray, np.ndarray]:
-    """The answers of all folds, each about the images that it is tested on: rows, labels, probabilities.
+    Returns:
+        The rows, the labels, the probabilities, and what each fold names by its own rule, or by its own
+        thresholds: see `judge_repeats`.
 
     Raises:
         InputError: an image is tested twice or never, so the folds are not of the same images.
     """
-    rows, labels, probabilities = [], [], []
+    rows, labels, probabilities, named = [], [], [], []
     for run in runs:
         check_file(run.path / OUT_OF_FOLD, run.config, FIX)
         found = read_answers(run.path / OUT_OF_FOLD, run.class_names, run.several)
         rows += found[0]
         labels.append(found[1])
         probabilities.append(found[2])
+        named.append(_named(run, found[2]))
     tested = sorted(row["path"] for row in rows)
     for run in runs:
         assert run.images is not None
@@ -299,4 +290,11 @@ def _out_of_fold(runs: list[Run]) -> tuple[list[dict[str, str]], np.ndarray, np.
                 f"{run.path} was trained on other images than the folds are tested on: remove it, and add "
                 "--resume to train it again."
             )
-    return rows, np.concatenate(labels), np.concatenate(probabilities)
+    return rows, np.concatenate(labels), np.concatenate(probabilities), np.concatenate(named)
+
+
+def _named(run: Run, probabilities: np.ndarray) -> np.ndarray:
+    """The classes that a run names, int (n,); with several labels per image, bool (n, labels)."""
+    if run.thresholds is not None:
+        return probabilities >= run.thresholds
+    return probabilities.argmax(axis=1) if run.rule is None else run.rule.decide(probabilities)

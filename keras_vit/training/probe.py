@@ -17,6 +17,7 @@ from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.images import with_unlabeled
 from keras_vit.runs.ood_features import ood_columns
 from keras_vit.text import say
+from keras_vit.training.balance import class_counts, is_uneven
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.head import FEW, Head, fit_few, fit_head, fit_spread, log_softmax
 from keras_vit.training.judged import judge_run
@@ -63,7 +64,13 @@ def begin_with_probe(start: Start, model: ViT, data: ImageData, image_set: Image
 
 
 def is_few(data: ImageData) -> bool:
-    """Whether the training images are so few that the head is fitted to their mirror images too."""
+    """Whether the training images are so few that the head is fitted to their mirror images too.
+
+    Where classes are very uneven, the median class counts, not the largest one.
+    """
+    counts = class_counts(data)
+    if is_uneven(counts) and np.median(counts[counts > 0]) < FEW:
+        return True
     return len(data.split.train) < FEW * data.num_classes
 
 
@@ -192,13 +199,13 @@ def _fit_to_training(inputs: np.ndarray, reader: FeatureReader, data: ImageData)
         views += _mirrored(reader, data)
     rows = np.concatenate(views)
     labels = np.concatenate([data.labels("train")] * len(views))
-    weight = data.train_weights()
+    weight = data.train_weights(drawn=not few)
     weight = None if weight is None else np.tile(weight, len(views))
     image_of = np.tile(np.arange(len(inputs)), len(views))
     if data.several:
         return fit_label_head(rows, labels, weight, image_of), rows
     if few:
-        return fit_few(rows, labels, data.num_classes, weight), rows
+        return fit_few(rows, labels, data.num_classes, weight, equally=data.balanced), rows
     return fit_head(rows, labels, data.num_classes, weight, image_of), rows
 
 

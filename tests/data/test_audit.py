@@ -60,7 +60,7 @@ def black_png(width, height, given_rows=None):
     return png_header(width, height) + chunks
 
 
-NOT_AN_IMAGE = "not a readable JPEG, PNG, BMP, GIF, WebP, TIFF or AVIF image, whatever its name says"
+NOT_AN_IMAGE = "not a readable JPEG, PNG, BMP, GIF, WebP, TIFF, DICOM or AVIF image, whatever its name says"
 CUT_SHORT = "cannot be decoded: cut short or damaged"
 BROKEN = [
     ("empty", b"", "empty, 0 bytes"),
@@ -293,9 +293,11 @@ def test_files_with_several_pages_or_frames_are_named():
     images = [encode(texture(i), kind, **more) for i, kind in enumerate(("TIFF", "GIF", "PNG", "WEBP"))]
     images += [encode(texture(5 + i), kind) for i, kind in enumerate(("TIFF", "GIF", "PNG", "WEBP"))]
     audit = audit_images(image_set(images))
-    assert audit.first_of_several == ("image0", "image1", "image2", "image3")
-    assert not audit.unreadable
-    assert "  more than one page or frame, of which the first is read: 4\n    image0\n" in str(audit)
+    assert audit.first_of_several == ("image1", "image2", "image3")
+    (several,) = audit.unreadable
+    assert several.name == "image0"
+    assert several.reason.startswith("a TIFF with 2 pages: --tiff-page 1 reads the first one of each file")
+    assert "  more than one page or frame, of which the first is read: 3\n    image1\n" in str(audit)
 
 
 def test_nothing_readable_and_an_empty_class():

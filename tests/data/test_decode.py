@@ -342,7 +342,7 @@ def tiff_with(tag, value):
 NOT_READ = {
     "TIFF of real numbers": (
         encode(Image.fromarray(np.asarray(GRAY).astype("float32")), "TIFF"),
-        "a TIFF image with 32 bits per value",
+        "its values are float32, and nothing says which of them are black and white",
     ),
     "preview of a RAW file": (tiff_with(254, 1), "a RAW image"),
     "HEIC": (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC file, which is not read"),
@@ -402,8 +402,9 @@ def test_a_sound_file_has_no_warning(encoded):
     [
         ({"background": (1, 2)}, "background must be one gray level, or red, green and blue"),
         ({"background": (256,)}, "background"),
-        ({"pixel_range": (5, 5)}, "pixel_range must be two values, the lower one first"),
-        ({"pixel_range": (0, 70_000)}, "pixel_range"),
+        ({"pixel_range": (5, 5)}, r"pixel_range \(--window\) must have the lower value first"),
+        ({"pixel_range": (0, 1, 2)}, r"pixel_range \(--window\) must be two values"),
+        ({"pixel_range": (0, 1, 2, 3)}, "two for each channel of measurement"),
         ({"pixel_range": (0, float("nan"))}, "pixel_range"),
     ],
 )

@@ -76,7 +76,7 @@ def test_the_figures_of_folds_and_of_seeds():
     metrics, counts = {name: run[0] for name, run in runs.items()}, [{"train": 24, "test": 12}] * 3
     labels = np.concatenate([run[1] for run in runs.values()])
     probabilities = np.concatenate([run[2] for run in runs.values()])
-    folds = judge_repeats("folds", metrics, counts, (labels, probabilities))
+    folds = judge_repeats("folds", metrics, counts, (labels, probabilities, probabilities.argmax(axis=1)))
     seeds = judge_repeats("seeds", metrics, counts, None)
     whole = classification_metrics(labels, probabilities, NAMES)
     assert folds["pooled"] == whole

@@ -10,6 +10,7 @@ import pytest
 
 from keras_vit import files
 from keras_vit.errors import InputError
+from keras_vit.runs.calibration import CALIBRATION
 from keras_vit.runs.folder import BOUND, CONFIG, METRICS, MODEL, REJECTION, load_run
 from keras_vit.runs.images import IMAGES
 from keras_vit.sealed import seal
@@ -246,7 +247,7 @@ def test_a_table_is_read_up_to_a_limit(run, monkeypatch, capsys):
 
 def test_the_hashes_are_of_all_files_that_are_read(rejecting):
     config = json.loads((rejecting / CONFIG).read_text())
-    assert set(config["files"]) == {IMAGES, "history.csv", METRICS, MODEL, REJECTION}
+    assert set(config["files"]) == {IMAGES, "history.csv", METRICS, MODEL, REJECTION, CALIBRATION}
     assert config == seal(config, rejecting, BOUND)
     with open(rejecting / IMAGES, newline="") as file:
         rows = list(csv.DictReader(file))

@@ -46,6 +46,7 @@ def test_evaluate_gives_the_same_figures(in_fixture_folder, expected, capsys):
         "flips_at_test",
         "prediction_sets",
         "referral",
+        "decision",
     }
     assert found["known_images"] is None
     assert "run: an earlier version of keras_vit trained this run." in shown.err

@@ -72,7 +72,7 @@ def features_of(run, images):
 def test_the_run_folder_holds_what_was_fitted(run):
     files = {path.name for path in run.path.iterdir()}
     plain = {"config.json", "history.csv", "metrics.json", "model.keras", "report.html", "tensorboard"}
-    assert files == {*plain, "images.csv", "rejection.npz"}
+    assert files == {*plain, "images.csv", "rejection.npz", "calibration.npz"}
     fitted = run.metrics["rejection"]
     assert {key: value for key, value in fitted.items() if key not in ("rates", "threshold")} == {
         "method": "Mahalanobis distance to the nearest class, with a covariance per class, at several depths",

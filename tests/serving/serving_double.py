@@ -242,10 +242,16 @@ class Rest(BaseHTTPRequestHandler):
             )
         if not request.get("instances"):
             raise Refusal("INVALID_ARGUMENT", "Missing 'inputs' or 'instances' key")
-        ((key, info),) = signature_def[signature].inputs.items()
-        values = [_value(item) for item in request["instances"]]
+        wanted = signature_def[signature].inputs
+        if len(wanted) == 1:
+            columns = {key: [_value(item) for item in request["instances"]] for key in wanted}
+        else:
+            columns = {key: [item[key] for item in request["instances"]] for key in wanted}
         try:
-            inputs = {key: tf.constant(values, tf.dtypes.as_dtype(info.dtype))}
+            inputs = {
+                key: tf.constant(values, tf.dtypes.as_dtype(wanted[key].dtype))
+                for key, values in columns.items()
+            }
         except (TypeError, ValueError) as error:
             raise Refusal("INVALID_ARGUMENT", f"Failed to process element: {error}") from error
         _, outputs = self.double.predict(name, number, signature, inputs)

@@ -4,13 +4,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_vit.data.values import MOST_CHANNELS
 from keras_vit.errors import InputError
 
 CHANNELS = (1, 3, 4)
+"""Of pictures; the last of four is alpha."""
+
+Pixels = np.ndarray | list[bytes]
+"""uint8 (n, height, width, channels), or a TIFF in memory of each image with values beyond 0 to 255."""
 
 
-def as_pixels(source: str, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+def as_pixels(source: str, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Pixels], list[str]]:
     """Converts arrays of images where there is one way to do it.
+
+    Values beyond 0 to 255 are kept as they are, each image as a TIFF in memory: the run scales them by its
+    range, as it does those of files.
 
     All arrays of a file are converted in the same way: images of the train and of the test part stay alike.
 
@@ -19,7 +27,8 @@ def as_pixels(source: str, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, 
         arrays: name -> images.
 
     Returns:
-        name -> uint8 (n, height, width, channels); and what was converted, one line each.
+        name -> uint8 (n, height, width, channels), or one TIFF per image; and what was converted, one line
+        each.
 
     Raises:
         InputError: there is none, or more than one way; the message has the line of numpy that converts them.
@@ -32,6 +41,8 @@ def as_pixels(source: str, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, 
             notes.append(f"{' and '.join(filled)}: all pixels are 0 or 1 of 255, nearly black")
         return {name: pixels.astype(np.uint8, copy=False) for name, pixels in shaped.items()}, notes
     ranges = {name: _range(source, name, pixels) for name, pixels in filled.items()}
+    if min(low for low, _ in ranges.values()) < 0 or max(high for _, high in ranges.values()) > 255:
+        return _as_values(source, shaped, notes), notes
     factor = _factor(source, filled, ranges)
     names = " and ".join(filled)
     dtypes = ", ".join(sorted({str(pixels.dtype) for pixels in filled.values()}))
@@ -39,6 +50,22 @@ def as_pixels(source: str, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, 
     how = "multiplied by 255 and rounded" if factor == 255 else "converted" if are_whole else "rounded"
     notes.append(f"{names}: {dtypes} pixels of 0 to {255 // factor} are {how} to uint8")
     return {name: _to_uint8(pixels, factor) for name, pixels in shaped.items()}, notes
+
+
+def _as_values(source: str, arrays: Mapping[str, np.ndarray], notes: list[str]) -> dict[str, Pixels]:
+    from keras_vit.data.tiff import write_tiff
+
+    kinds = {str(pixels.dtype) for pixels in arrays.values() if pixels.size}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{source} has images of several types, {', '.join(sorted(kinds))}: their values may not have "
+            "one meaning. Save all of them in one type."
+        )
+    (kind,) = kinds
+    kept = kind if kind in ("uint16", "int16", "float32") else "float32"
+    told = "" if kept == kind else ", read as float32,"
+    notes.append(f"{' and '.join(arrays)}: values of {kind}{told} are scaled by the range of the run")
+    return {name: [write_tiff(image.astype(kept)) for image in pixels] for name, pixels in arrays.items()}
 
 
 def as_labels(source: str, name: str, labels: np.ndarray, notes: list[str]) -> np.ndarray:
@@ -100,7 +127,11 @@ def _shaped(source: str, name: str, pixels: np.ndarray, notes: list[str]) -> np.
     if pixels.ndim == 4 and 0 not in pixels.shape[1:]:
         if pixels.shape[-1] in CHANNELS:
             return pixels
-        if pixels.shape[1] in CHANNELS:
+        few = range(1, MOST_CHANNELS + 1)
+        is_first = pixels.shape[1] < pixels.shape[2] == pixels.shape[3] and pixels.shape[1] in few
+        if pixels.shape[-1] in few and not is_first:
+            return pixels
+        if pixels.shape[1] in few:
             notes.append(f"{name}: channels first {pixels.shape} is read as channels last")
             return np.moveaxis(pixels, 1, -1)
     hint = ""
@@ -111,8 +142,8 @@ def _shaped(source: str, name: str, pixels: np.ndarray, notes: list[str]) -> np.
         if side * side == pixels.shape[1] and side > 1:
             hint = f" If each row is a square gray image: {name} = {name}.reshape(-1, {side}, {side})"
     raise InputError(
-        f"{source}: {name} must have the shape (n, height, width), or (n, height, width, channels) with 1, 3 "
-        f"or 4 channels. Received: {pixels.shape}.{hint}"
+        f"{source}: {name} must have the shape (n, height, width), or (n, height, width, channels) with 1 to "
+        f"{MOST_CHANNELS} channels. Received: {pixels.shape}.{hint}"
     )
 
 
@@ -127,16 +158,12 @@ def _range(source: str, name: str, pixels: np.ndarray) -> tuple[float, float]:
 
 def _factor(source: str, arrays: Mapping[str, np.ndarray], ranges: Mapping[str, tuple[float, float]]) -> int:
     """What the pixels are multiplied by: 255 for those of 0 to 1."""
-    low, high = min(low for low, _ in ranges.values()), max(high for _, high in ranges.values())
+    high = max(high for _, high in ranges.values())
     found = ", ".join(
         f"{name} {arrays[name].dtype} {low:g} to {high:g}" for name, (low, high) in ranges.items()
     )
     are_whole = all(pixels.dtype.kind in "iu" for pixels in arrays.values())
     message = f"{source} must have uint8 pixels, 0 to 255. Received: {found}."
-    if low < 0 or high > 255:
-        name = next(iter(arrays))
-        line = f"{name} = (({name} - {low:g}) / {high - low:g} * 255).round().astype('uint8')"
-        raise InputError(f"{message} This scales them, the same line for each array: {line}")
     units = {name for name, (_, top) in ranges.items() if top <= 1 and arrays[name].dtype.kind in "bf"}
     if units and len(units) < len(arrays):
         name = min(units)

@@ -134,10 +134,15 @@ def pixel_steps(preprocessing: Preprocessing) -> list[str]:
     """The first steps of `preprocessing_steps`: from a file to what a viewer shows."""
     decode = "decode the first frame to 0..255; divide values of 16 bits by 257"
     if preprocessing.pixel_range is not None:
-        low, high = preprocessing.pixel_range
+        pairs = list(zip(preprocessing.pixel_range[0::2], preprocessing.pixel_range[1::2], strict=True))
+        each = "; ".join(
+            f"{f'channel {i}: ' if len(pairs) > 1 else ''}(value - {low:g}) * 255 / ({high:g} - {low:g})"
+            for i, (low, high) in enumerate(pairs, 1)
+        )
+        pages = "all pages as channels" if preprocessing.tiff_page == "channels" else "of the first frame"
         decode = (
-            f"decode the first frame with its 16 bits; (value - {low:g}) * 255 / ({high:g} - {low:g}), "
-            "clipped to 0..255"
+            "decode the values in the units of the file (of DICOM those of its rescale slope and intercept), "
+            f"{pages}; {each}; clipped to 0..255; 255 minus that where the lowest value is white"
         )
     turn = "turn and mirror it as its Exif orientation (tag 274) says"
     compose = "drop alpha"
@@ -161,7 +166,9 @@ def preprocessing_steps(preprocessing: Preprocessing) -> list[str]:
         *pixel_steps(preprocessing),
         f"to gray: 0.299 red + 0.587 green + 0.114 blue, {rounded}; gray stays as it is"
         if channels == 1
-        else "to red, green, blue in this order; gray is repeated",
+        else "to red, green, blue in this order; gray is repeated"
+        if channels == 3
+        else f"the {channels} channels as they are stored",
         {
             "stretch": f"resize to {size}, {resize}",
             "crop": f"cut the largest central window in the ratio of {size}, resize it to that, {resize}",

@@ -107,22 +107,39 @@ def _bytes(path: Path) -> bytes:
 
 
 def _pixels(encoded: bytes) -> np.ndarray | None:
-    """What is stored in a file, turned as it says: uint8 or uint16; `None` if it cannot be read."""
+    """What is stored in a file, turned as it says; `None` if it cannot be read.
+
+    uint8 or uint16 pixels, or other values of a TIFF as they are. Of DICOM, whose window would be lost, it is
+    what the window shows.
+    """
     from keras_vit.data.decode import Decoding
-    from keras_vit.data.probe import probe_image
-    from keras_vit.data.values import UnreadableImage
+    from keras_vit.data.probe import native_or_values, probe_image, to_uint8
+    from keras_vit.data.values import UnreadableImage, Values
 
     try:
+        found = native_or_values(encoded, None, None)
+        if isinstance(found, Values) and found.shown is None and found.alpha is None:
+            values = found.values
+            if not found.inverted:
+                return values
+            if found.own is not None:  # so that the lowest value is black
+                return (found.own[0] + found.own[1] - values).astype(values.dtype)
         # `None`: a background is laid under the crops later, as the run says.
         info, pixels = probe_image(encoded, Decoding(background=None), digest=False, thumbnail=False)
     except UnreadableImage:
         return None
-    return np.rint(pixels * 257).astype(np.uint16) if info.stored == "uint16" else pixels
+    if info.bits != 8:
+        return np.rint(pixels * 257).astype(np.uint16)
+    return to_uint8(pixels)
 
 
 def _png(pixels: np.ndarray) -> bytes:
     from PIL import Image as pil
 
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[-1] > 4:
+        from keras_vit.data.tiff import write_tiff
+
+        return write_tiff(pixels)
     if pixels.dtype == np.uint16:
         return _png_16(pixels)
     file = io.BytesIO()

@@ -224,8 +224,9 @@ def check_learnable(
         having = labels[:, i].astype(bool)
         if not having[train].any():
             raise InputError(
-                f'{file} has no training images with the label "{name}", but {in_words(int(having.sum()), "other")}: '
-                "give some of them the part train, or remove the label."
+                f'{file} has no training images with the label "{name}", but '
+                f"{in_words(int(having.sum()), 'other')}: give some of them the part train, or remove the "
+                "label."
             )
         if having[train].all():
             raise InputError(
