@@ -31,6 +31,10 @@ class Inspect:
     """make each box of a table an image, as train does"""
     allow_outside: bool = False
     """let relative paths leave the folder of their table"""
+    several_labels: bool = False
+    """as for train"""
+    label_columns: tuple[str, ...] = ()
+    """as for train"""
     seed: int = 0
     """of the split into train, validation and test images, between which duplicates are searched for"""
     group_by: GroupBy | None = None
@@ -61,6 +65,8 @@ class Inspect:
             crop_boxes=self.crop_boxes,
             allow_outside=self.allow_outside,
             group_by=self.group_by,
+            several_labels=self.several_labels,
+            label_columns=self.label_columns,
         )
         audit = audit_split(image_set, self.seed, self.split_duplicates, self.pixel_range, self.tiff_page)
         say(json.dumps(audit.to_dict()) if self.json else audit)

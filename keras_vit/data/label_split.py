@@ -87,4 +87,18 @@ def draw(
         rest, drawn = pool[part == 0], pool[part == 1]
         if len(drawn) and (labels[rest].any(axis=0) | ~own.any(axis=0)).all():
             return rest, drawn
-    raise InputError("the groups are so large that a label has no training image in any order that was tried")
+    chosen = _spared(own, ids, fraction, seed)
+    if not chosen.any():
+        raise InputError("whatever is drawn, a label has no training image left")
+    return pool[~chosen], pool[chosen]
+
+
+def _spared(labels: np.ndarray, units: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Which images can be drawn one unit after the other, while each label keeps an image: bool (n,)."""
+    left, chosen = labels.sum(axis=0, dtype=np.int64), np.zeros(len(labels), bool)
+    for unit in np.random.RandomState(seed).permutation(np.unique(units)):
+        own = units == unit
+        less = left - labels[own].sum(axis=0)
+        if ((less > 0) | (left == 0)).all() and (chosen | own).sum() <= max(1, round(fraction * len(labels))):
+            left, chosen = less, chosen | own
+    return chosen

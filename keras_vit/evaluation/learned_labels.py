@@ -90,10 +90,20 @@ def _told(targets: np.ndarray) -> np.ndarray:
 
 
 def _chance_of(targets: np.ndarray, scores: np.ndarray) -> float:
-    """How probable it is that the labels of shuffled images fit as well."""
+    """How probable it is that the labels of shuffled images fit as well.
+
+    Written by hand here, because scikit-learn's average precision sorts anew each time, which takes minutes
+    for 200 labels.
+    """
+    told = _told(targets)
+    targets, order = targets[:, told].astype(np.float64), np.argsort(-scores[:, told], axis=0, kind="stable")
+    ranks = np.arange(1, len(targets) + 1)[:, None]
     rng = np.random.default_rng(0)
-    own = mean_average_precision(targets, scores)
-    shuffled = (
-        mean_average_precision(targets[rng.permutation(len(targets))], scores) for _ in range(RESAMPLES)
-    )
-    return (1 + sum(found >= own for found in shuffled)) / (RESAMPLES + 1)
+
+    def mean_of(rows: np.ndarray) -> float:
+        found = np.take_along_axis(rows, order, axis=0)
+        return float(((found.cumsum(axis=0) / ranks * found).sum(axis=0) / found.sum(axis=0)).mean())
+
+    own = mean_of(targets)
+    reached = sum(mean_of(targets[rng.permutation(len(targets))]) >= own for _ in range(RESAMPLES))
+    return (1 + reached) / (RESAMPLES + 1)

@@ -330,8 +330,8 @@ class Run:
     def _refuse_several(self, options: str) -> None:
         if self.several:
             raise InputError(
-                f"{self.path} names several labels per image, each from its threshold on, and {options} "
-                "are for one class: omit them."
+                f"{self.path} names several labels per image, each from its threshold on: omit {options}, "
+                "which choose one class."
             )
 
     def deciding(self, min_recall: MinRecall = None, costs: Costs = None) -> "Run":

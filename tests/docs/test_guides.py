@@ -15,7 +15,7 @@ pytestmark = pytest.mark.same_on_every_backend
 
 PAGES = {
     name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("index.md", "start.md", "data.md", "pretrained.md", "trust.md", "explain.md")
+    for name in ("index.md", "start.md", "data.md", "labels.md", "pretrained.md", "trust.md", "explain.md")
 }
 TEXT = "\n".join(PAGES.values())
 COMMANDS = re.findall(r"^(?:KERAS_BACKEND=\w+ )?(?:\.venv/bin/)?keras-vit (.*)$", TEXT, re.MULTILINE)
