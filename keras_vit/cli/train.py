@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_vit.cli.figures import figures_in_words, lines_of_labels
 from keras_vit.cli.options import option_group
 from keras_vit.data.augmentation import Augmentation
-from keras_vit.evaluation.decision import decision_of_run, lines_of_decision, notices
+from keras_vit.evaluation.decision import DECISION, decision_of_run, lines_of_decision, notices
 from keras_vit.evaluation.labels import AVERAGES
 from keras_vit.evaluation.ordered import FIGURES, order_in_words
 from keras_vit.evaluation.repeats import mean_in_words
@@ -103,6 +103,8 @@ class Train:
             for name, found in (("best", best), ("last", last)):
                 shown = ("epoch", "accuracy", "accuracy_interval", *AVERAGES, *FIGURES)
                 answer[name] = {key: found[key] for key in shown if key in found}
+            if DECISION in run.metrics:
+                answer[DECISION] = run.metrics[DECISION]
             if "warning" in run.metrics:
                 answer = {"warning": run.metrics["warning"], **answer}
             say(json.dumps(answer))
