@@ -232,7 +232,10 @@ def test_another_preprocessing_is_noticed(changes, folder, expected, tmp_path):
 @pytest.mark.same_on_every_backend
 def test_a_run_without_the_record_has_the_preprocessing_of_earlier_versions(folder, tmp_path):
     found = load_run(changed(folder, tmp_path)).preprocessing
-    assert found == Preprocessing(SHAPE, "stretch", background=None, exif_orientation=False)
+    earlier = Preprocessing(
+        SHAPE, "stretch", background=None, exif_orientation=False, tiff_page=1, inverts_values=True
+    )
+    assert found == earlier
     pixels = np.random.default_rng(0).uniform(0, 255, (2, *SHAPE)).astype("float32")
     np.testing.assert_array_equal(scale_pixels(pixels, found), pixels / 127.5 - 1.0)
 

@@ -236,7 +236,11 @@ WRONG = {
         dict(channels=33),
         "channels must be 1 or more and 32 at most. Received: channels=33",
     ),
-    "channels 0": (TrainConfig, dict(channels=0), "channels must be 1 or more and 32 at most. Received: channels=0"),
+    "channels 0": (
+        TrainConfig,
+        dict(channels=0),
+        "channels must be 1 or more and 32 at most. Received: channels=0",
+    ),
     "channels True": (TrainConfig, dict(channels=True), "channels must be 'auto' or a whole number or None"),
     "depth 0": (TrainConfig, changed(depth=0), "depth must be 1 or more. Received: depth=0"),
     "no heads": (TrainConfig, changed(num_heads=0), "num_heads must be 1 or more"),
