@@ -271,6 +271,9 @@ def test_it_goes_through_json_and_is_a_key():
         "background": [255],
         "pixel_range": None,
         "exif_orientation": True,
+        "tiff_page": None,
+        "inverts_values": False,
+        "shown_channels": None,
     }
     assert {preprocessing: 1}[from_plain(Preprocessing, plain)] == 1
 
