@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.pipeline import read_pixels
-from keras_vit.data.probe import bytes_of
-from keras_vit.data.values import is_measured
+from keras_vit.data.probe import bytes_of, native_or_values
+from keras_vit.data.values import UnreadableImage, is_measured
 from keras_vit.errors import InputError
 from keras_vit.runs.answer import answer_images
 from keras_vit.runs.folder import Run
@@ -73,6 +73,20 @@ def sent_image(image: Image, run: Run) -> bytes | Sent:
     if is_measured(channels):
         return Sent("images", {"images": np.asarray(image, np.float32)[None]})
     return png_of_pixels(np.asarray(image))
+
+
+def encoded_image(image: Image) -> bytes:
+    """The bytes of an image file, as a PNG if TensorFlow does not decode it; of pixels, those of a PNG.
+
+    Raises:
+        UnreadableImage: it has values that no PNG has, or cannot be read.
+    """
+    if not isinstance(image, bytes | Path):
+        return png_of_pixels(np.asarray(image))
+    found = native_or_values(bytes_of(image), 1, None)
+    if not isinstance(found, bytes):
+        raise UnreadableImage("values that are sent as pixels, not as a file")
+    return found
 
 
 def png_of_pixels(pixels: np.ndarray) -> bytes:

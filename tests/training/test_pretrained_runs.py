@@ -80,6 +80,9 @@ def test_the_run_says_which_weights_it_began_with(recipe, from_source, source):
         "interpolation": "bicubic",
         "background": [255],
         "pixel_range": None,
+        "tiff_page": None,
+        "inverts_values": False,
+        "shown_channels": None,
         "exif_orientation": True,
     }
     assert f"weights: {source} (timm), ViT with patches of 8, dim 32, depth 2, 4 heads" in printed
