@@ -15,13 +15,13 @@ def to_label_margins(answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
         answers: of `answer_model`.
 
     Returns:
-        `labels`, `thresholds`, and `label_margin` (n, classes), the differences of the probabilities from
+        `labels`, `thresholds`, and `several_margin` (n, classes), the differences of the probabilities from
         their thresholds.
     """
     if "labels" not in answers:
         return {}
     margin = np.abs(answers["probabilities"].astype("float64") - answers["thresholds"])
-    return {**{name: answers[name] for name in OUTPUTS}, "label_margin": margin}
+    return {**{name: answers[name] for name in OUTPUTS}, "several_margin": margin}
 
 
 def changed_several(
@@ -37,7 +37,7 @@ def changed_several(
     Returns:
         For which images bool (n,), and for which of them it is not a tie.
     """
-    if "label_margin" not in expected:
+    if "several_margin" not in expected:
         return None
     other = found["labels"] != expected["labels"]
-    return other.any(axis=1), (other & (expected["label_margin"] > tie)).any(axis=1)
+    return other.any(axis=1), (other & (expected["several_margin"] > tie)).any(axis=1)
