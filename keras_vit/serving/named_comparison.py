@@ -15,11 +15,11 @@ def to_rule(answers: Mapping[str, np.ndarray], rule: DecisionRule | None) -> dic
         rule: of the run.
 
     Returns:
-        `label` (n,), a class number, and `label_margin` (n,), a fraction of what decides it.
+        `label` (n,), a class number, and `rule_margin` (n,), a fraction of what decides it.
     """
     if rule is None:
         return {}
-    return {"label": answers["label"], "label_margin": rule.margin(answers["probabilities"])}
+    return {"label": answers["label"], "rule_margin": rule.margin(answers["probabilities"])}
 
 
 def changed_labels(
@@ -34,7 +34,7 @@ def changed_labels(
         found: of the exported model.
         tie: margins up to this are ties.
     """
-    if "label_margin" not in expected:
+    if "rule_margin" not in expected:
         return None
     changed = found["label"] != expected["label"]
-    return changed, changed & (expected["label_margin"] > tie)
+    return changed, changed & (expected["rule_margin"] > tie)

@@ -21,6 +21,8 @@ from keras_vit.runs.ensemble import mean_decision, mean_prediction
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.predictions import Prediction
 from keras_vit.runs.wanted import read_costs, wanted_of
+from keras_vit.serving.label_comparison import changed_several
+from keras_vit.serving.named_comparison import changed_labels, to_rule
 from keras_vit.training.config import TrainConfig, from_dict, to_dict
 from tests.helpers import tiny
 from tests.helpers.checks import randomize
@@ -217,3 +219,15 @@ def test_several_runs_together():
 
     assert mean_decision([entry(2.0), entry(8.0)])["classes"][1]["weight"] == pytest.approx(4)
     assert mean_decision([entry(2.0), None]) is None
+
+
+def test_an_export_that_names_other_classes_is_found():
+    probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.76, 0.24]])
+    rule = DecisionRule(np.array([1, 3.0]))
+    answers = {"probabilities": probabilities, "label": rule.decide(probabilities)}
+    expected = to_rule(answers, rule)
+    assert changed_several(expected, answers, 1e-2) is None  # that is for several labels per image
+    changed, clear = changed_labels(expected, {"label": np.array([0, 0, 0])}, 1e-2)
+    assert changed.tolist() == clear.tolist() == [True, False, False]
+    assert to_rule(answers, None) == {}
+    assert changed_labels({}, answers, 1e-2) is None
