@@ -16,11 +16,13 @@ from keras_vit.data.image_set import SPLIT_PARTS, Image, ImageSet
 from keras_vit.data.overview import Overview
 from keras_vit.data.pixel_range import PixelRange, choose_range
 from keras_vit.data.preprocess import Aspect, Preprocessing, scale_pixels
+from keras_vit.data.probe import whole_pixels
 from keras_vit.data.source import is_prepared, make_source
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.split import Split, split_image_set
 from keras_vit.data.targets import targets_of
 from keras_vit.data.tiff import TiffPage
+from keras_vit.data.values import UnreadableImage, is_measured
 from keras_vit.errors import InputError
 from keras_vit.text import say
 
@@ -342,6 +344,7 @@ def load_data(
     if image_shape is None:
         image_shape = (28, 28, 1) if data is None else _shape_of_images(image_set, background, tiff_page)
     preprocessing = Preprocessing(image_shape, aspect, background=tuple(background), tiff_page=tiff_page)
+    _check_channels(image_set, preprocessing)
     chosen, told = choose_range(pixel_range, image_set, split, preprocessing)
     if told:
         say(f"pixels: {told}")
@@ -357,6 +360,20 @@ def load_data(
         seed,
         augmentation or Augmentation(),
     )
+
+
+def _check_channels(image_set: ImageSet, preprocessing: Preprocessing) -> None:
+    """Raises `InputError` if the first image of a class lacks the channels of measurement that are asked for."""
+    if not is_measured(preprocessing.image_shape[2]):
+        return
+    _, first = np.unique(image_set.labels, axis=0, return_index=True)
+    for i in first:
+        try:
+            whole_pixels(image_set.images[i], preprocessing.decoding)
+        except UnreadableImage as reason:
+            raise InputError(
+                f"{image_set.names[i]}: {reason}. Give another image_shape, or convert it."
+            ) from None
 
 
 def batch_for(images: int, wanted: int, replicas: int = 1) -> int:

@@ -56,7 +56,7 @@ def test_a_table_with_bad_images(double, protocol, working_directory, capsys):
     assert shown.err == ""
 
 
-NO_SETS = {"prediction_set": None, "refer": None}
+NO_SETS = {"prediction_set": None, "refer": None, "likeliest": None, "labels": None}
 
 
 @both

@@ -76,7 +76,8 @@ def test_what_is_not_given_follows_the_images(tmp_path, capsys, size, color, sha
     ("arguments", "message"),
     [
         (dict(batch_size=64), "batch_size 64 is more than the 44 training images"),
-        (dict(image_shape=(16, 16, 2)), "read as 1"),
+        (dict(image_shape=(16, 16, 2)), "it has 1 channel, and the run takes 2 of measurement"),
+        (dict(image_shape=(16, 16, 33)), "read as 1"),
         (dict(aspect="squash"), "aspect must be"),
         (dict(test_fraction=1.5), "test_fraction must be above 0"),
     ],

@@ -261,7 +261,7 @@ WRONG = {
     "a name that is too long": (lambda tmp_path: "x" * 5000, "cannot be opened: "),
     "empty folder": (
         wrong_folder(),
-        "{data} holds no images (JPEG, PNG, BMP, GIF, WebP, TIFF and AVIF are read). Put the",
+        "{data} holds no images (JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF and DICOM are read). Put the",
     ),
     "empty class folders": (
         lambda tmp_path: (tmp_path / "data" / "a").mkdir(parents=True) or tmp_path / "data",
@@ -289,7 +289,7 @@ WRONG = {
     "files of cameras": (
         wrong_folder("a/1.png", "b/1.cr2", "b/2.NEF"),
         "{data} holds 2 images of a kind that is not read, the first b/1.cr2 (1 .cr2, 1 .nef). JPEG, PNG, "
-        "BMP, GIF, WebP, TIFF and AVIF are read: convert the others to PNG, or remove them.",
+        "BMP, GIF, WebP, TIFF, AVIF and DICOM are read: convert the others to PNG, or remove them.",
     ),
     "no train folder": (
         wrong_folder("test/a/1.png", "val/b/1.png"),
