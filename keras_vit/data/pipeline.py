@@ -363,7 +363,7 @@ def load_data(
 
 
 def _check_channels(image_set: ImageSet, preprocessing: Preprocessing) -> None:
-    """Raises `InputError` if the first image of a class lacks the channels of measurement that are asked for."""
+    """Raises `InputError` if the first image of a class has not the channels of measurement of the model."""
     if not is_measured(preprocessing.image_shape[2]):
         return
     _, first = np.unique(image_set.labels, axis=0, return_index=True)
