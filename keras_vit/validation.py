@@ -203,6 +203,9 @@ def sentence(error: ValidationError, cls: type, given: Mapping[str, Any], from_j
         return f"the setting {first['loc'][-1]} is missing."
     name, hint, value = _field(first, cls, given)
     wanted = limits(hint) if first["type"] in OUT_OF_LIMITS else None
+    if wanted and (own := _limits_of_one(hint, first["loc"][-1])):
+        name_of_one, wanted = own
+        return f"the {name_of_one} number of {name} must be {wanted}. Received: {name}={value!r}"
     if first["type"] == "finite_number":
         wanted = wanted or "a finite number"
     if first["type"] == TOLD:
@@ -271,6 +274,19 @@ def limits(hint: Any) -> str | None:
                 case annotated_types.Lt(lt):
                     high = f"below {lt}"
     return " and ".join(filter(None, (low, high))) or limits(get_args(hint)[0])
+
+
+ORDINALS = ("first", "second", "third")
+
+
+def _limits_of_one(hint: Any, place: int | str) -> tuple[str, str] | None:
+    """Which number of a tuple is wrong and its limits in words, where the numbers have different limits."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    found = [limits(option) for option in get_args(hint)] if get_origin(hint) is tuple else []
+    if len(set(found)) < 2 or not isinstance(place, int) or place >= len(ORDINALS):
+        return None
+    return ORDINALS[place], str(found[place])
 
 
 def words(hint: Any, from_json: bool = False) -> str:

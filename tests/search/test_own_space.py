@@ -100,7 +100,10 @@ WRONG = {
         "mine.py, line 2: TypeError: ",
     ),
     "a shape": (f"{FILE}\nIMAGE_SHAPE = 28", "mine.py: image_shape must be a list of 3"),
-    "two channels": (f"{FILE}\nIMAGE_SHAPE = (28, 28, 2)", "mine.py: image_shape must be a list of 3"),
+    "many channels": (
+        f"{FILE}\nIMAGE_SHAPE = (28, 28, 33)",
+        "mine.py: the third number of image_shape must be",
+    ),
     "epochs": (
         "from keras_vit.search import SearchSpace\nSPACE = SearchSpace(epochs=9)",
         "Hyperband sets the epochs: omit epochs=9 in mine.py, and use --max-epochs.",

@@ -35,6 +35,8 @@ FULL = SearchConfig(
     aspect="pad",
     background=(0, 128, 255),
     pixel_range=(100.0, 900.0),
+    tiff_page=2,
+    show_channels=(1,),
     test_fraction=0.25,
     validation_fraction=0.125,
     group_by="parent",
@@ -91,7 +93,7 @@ def test_every_field_is_given_and_none_is_a_default():
             "patch_size=8 does not divide images of 28x28 pixels: choose another --image-size, or "
             "--freeze patch_size at one that does.",
         ),
-        (dict(channels=2), "channels must be one of 1, 3 or None. Received: channels=2"),
+        (dict(channels=33), "channels must be 1 or more and 32 at most. Received: channels=33"),
         (dict(aspect="fit"), "aspect must be one of 'stretch', 'crop', 'pad'. Received: aspect='fit'"),
         (dict(test_fraction=0.0), "test_fraction must be above 0.0 and 0.9 at most."),
         (dict(test_fraction=0.95), "test_fraction must be above 0.0 and 0.9 at most."),

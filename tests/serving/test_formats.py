@@ -92,6 +92,9 @@ def small(request):
         prediction_sets=PredictionSets(
             np.linspace(-1.5, 1.5, arguments["num_classes"]), refer_below=refer_below
         ),
+        rule=None,
+        thresholds=None,
+        several=False,
     )
     logits = plain.predict(scaled, verbose=0).astype("float64") / 0.7
     expected = {
