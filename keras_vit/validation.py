@@ -7,6 +7,7 @@ a number, 1 is not `True`), except a whole number for a float. A check of severa
 
 import dataclasses
 import json
+import math
 import types
 from collections.abc import Mapping
 from functools import cache, wraps
@@ -318,3 +319,12 @@ def words(hint: Any, from_json: bool = False) -> str:
 
 def _with_article(name: str) -> str:
     return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
+
+
+def not_negative(value: Any) -> float | None:
+    """A value of a table of numbers that are finite and 0 or more; `None` if it is another."""
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if 0 <= found < math.inf else None

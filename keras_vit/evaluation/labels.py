@@ -13,7 +13,7 @@ from keras_vit.evaluation.calibration import (
     softmax,
 )
 from keras_vit.evaluation.judge import UNCALIBRATED
-from keras_vit.evaluation.metrics import wilson_interval
+from keras_vit.evaluation.metrics import require_finite, wilson_interval
 
 TASK, SEVERAL = "task", "several labels"
 """Entry of metrics.json that only a run with several labels has, and its value."""
@@ -57,12 +57,7 @@ def checked_labels(targets: ArrayLike, scores: ArrayLike, what: str) -> tuple[np
         )
     if not np.isin(targets, (0, 1)).all():
         raise ValueError("targets must be 0 and 1")
-    broken = int((~np.isfinite(scores)).any(axis=1).sum())
-    if broken:
-        raise ValueError(
-            f"{what} must be finite. Received: NaN or infinity for {broken} of {len(scores)} images; "
-            "the training has diverged"
-        )
+    require_finite(scores, what)
     return targets.astype(np.int64), scores
 
 

@@ -68,13 +68,18 @@ def checked_scores(labels: ArrayLike, scores: ArrayLike, what: str) -> tuple[np.
             f"labels must lie in 0..{scores.shape[1] - 1}, the columns of {what}. "
             f"Received: {labels.min()}..{labels.max()}"
         )
+    require_finite(scores, what)
+    return labels.astype(np.int64), scores
+
+
+def require_finite(scores: np.ndarray, what: str) -> None:
+    """Raises `ValueError` if a score of an image, (n, classes), is not finite."""
     broken = int((~np.isfinite(scores)).any(axis=1).sum())
     if broken:
         raise ValueError(
             f"{what} must be finite. Received: NaN or infinity for {broken} of {len(scores)} images; "
             "the training has diverged"
         )
-    return labels.astype(np.int64), scores
 
 
 def checked_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from keras_vit.evaluation.decision import Wanted
 from keras_vit.evaluation.least_recall import read_recalls
 from keras_vit.files import text_of_cell
 from keras_vit.text import say, shown
+from keras_vit.validation import not_negative
 
 MinRecall = Mapping[str, float] | Sequence[str] | None
 Costs = str | Path | None
@@ -166,11 +166,8 @@ def _once(pairs: Iterable[tuple[str, Any]], path: Path, what: str) -> dict[str, 
 
 
 def _number(value: Any, true: str, named: str, path: Path) -> float:
-    try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        found = math.nan
-    if not 0 <= found < math.inf:
+    found = not_negative(value)
+    if found is None:
         raise InputError(
             f"{path} says {shown(value)} for naming {shown(named)} where it is {shown(true)}: a cost is a "
             "finite number, 0 or more."

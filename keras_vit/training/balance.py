@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from keras_vit.files import read_csv, read_json
 from keras_vit.text import shown
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.recipe import BALANCED, EFFECTIVE, Recipe, Sampling
+from keras_vit.validation import not_negative
 
 UNEVEN = 10.0
 """The largest class has so many times as many training images as the smallest one: then `sampling="auto"`
@@ -166,11 +166,8 @@ def read_class_numbers(path: Path, class_names: Sequence[str], option: str) -> d
 
 
 def _number(value: Any, name: str, path: Path) -> float:
-    try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        found = math.nan
-    if not 0 <= found < math.inf:
+    found = not_negative(value)
+    if found is None:
         raise InputError(
             f"{path} gives {shown(name)} the number {shown(value)}: it must be finite and 0 or more."
         )

@@ -93,11 +93,8 @@ def remedies(config: TrainConfig, data: ImageData, sides: tuple[int, int] | None
     return found or ["more images per class"]
 
 
-class SayNothingLearned(keras.callbacks.Callback):
-    """Prints after the first epochs that the model names one class only, if it does.
-
-    It reads the recall of each class from the metric `balanced_accuracy` of `compile_model`.
-    """
+class AfterFirstEpochs(keras.callbacks.Callback):
+    """Prints one line after the first epochs, where a subclass has something to say."""
 
     def __init__(self, data: ImageData, recipe: Recipe):
         super().__init__()
@@ -105,21 +102,36 @@ class SayNothingLearned(keras.callbacks.Callback):
         self.epoch = max(FIRST_EPOCHS, math.ceil(recipe.warmup_epochs) + 2)
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
         if epoch + 1 != self.epoch or not distribution_of(self.model).is_chief:
             return
+        if found := self.found(logs or {}):
+            say(f"after {epoch + 1} epochs the model has learned nothing yet: {found}")
+
+    def found(self, logs: Mapping[str, float]) -> str | None:
+        """How little was learned, by the figures of the epoch; `None` if enough was."""
+        raise NotImplementedError
+
+
+class SayNothingLearned(AfterFirstEpochs):
+    """Prints after the first epochs that the model names one class only, if it does.
+
+    It reads the recall of each class from the metric `balanced_accuracy` of `compile_model`.
+    """
+
+    def found(self, logs):
         counts = class_counts(self.data)
         judged = {"training": (logs["balanced_accuracy"], counts)}
         if "val_balanced_accuracy" in logs:
             validation = np.bincount(self.data.labels("validation"), minlength=self.data.num_classes)
             judged["validation"] = (logs["val_balanced_accuracy"], validation)
-        if all(no_better_than_one_class(value, total) for value, total in judged.values()):
-            found = " and ".join(f"{value:.1%} on the {part} images" for part, (value, _) in judged.items())
-            name = self.data.class_names[int(counts.argmax())]
-            say(
-                f"after {epoch + 1} epochs the model has learned nothing yet: its balanced accuracy is "
-                f"{found}, and always naming {name} gives {1 / np.count_nonzero(counts):.1%}"
-            )
+        if not all(no_better_than_one_class(value, total) for value, total in judged.values()):
+            return None
+        found = " and ".join(f"{value:.1%} on the {part} images" for part, (value, _) in judged.items())
+        name = self.data.class_names[int(counts.argmax())]
+        return (
+            f"its balanced accuracy is {found}, and always naming {name} gives "
+            f"{1 / np.count_nonzero(counts):.1%}"
+        )
 
 
 def _thumbnails(data: ImageData, positions: Sequence[int] | np.ndarray) -> np.ndarray:

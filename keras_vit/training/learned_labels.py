@@ -4,16 +4,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_vit.data.pipeline import ImageData, Part
-from keras_vit.distribution import distribution_of
 from keras_vit.evaluation.learned_labels import judge_label_learning
 from keras_vit.text import say
 from keras_vit.training.config import TrainConfig
-from keras_vit.training.learned import BASELINES, FIRST_EPOCHS, WARNING, remedies
-from keras_vit.training.recipe import AVERAGE_PRECISION, Recipe
+from keras_vit.training.learned import BASELINES, WARNING, AfterFirstEpochs, remedies
+from keras_vit.training.recipe import AVERAGE_PRECISION
 
 
 def with_label_warning(
@@ -39,27 +37,17 @@ def with_label_warning(
     return {WARNING: text, **metrics, BASELINES: figures}
 
 
-class SayNoLabelLearned(keras.callbacks.Callback):
+class SayNoLabelLearned(AfterFirstEpochs):
     """Prints after the first epochs that the model is not better than an answer without looking, if so."""
 
-    def __init__(self, data: ImageData, recipe: Recipe):
-        super().__init__()
-        self.data = data
-        self.epoch = max(FIRST_EPOCHS, math.ceil(recipe.warmup_epochs) + 2)
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
-        if epoch + 1 != self.epoch or not distribution_of(self.model).is_chief:
-            return
+    def found(self, logs):
         shares = self.data.targets("train").mean(axis=0)
         chance = float(shares.mean())
         error = math.sqrt(float((shares * (1 - shares)).mean()) / len(self.data.split.train))
         judged = {"training": logs[AVERAGE_PRECISION]}
         if f"val_{AVERAGE_PRECISION}" in logs:
             judged["validation"] = logs[f"val_{AVERAGE_PRECISION}"]
-        if judged["training"] <= chance + 2 * error:
-            found = " and ".join(f"{value:.1%} on the {part} images" for part, value in judged.items())
-            say(
-                f"after {epoch + 1} epochs the model has learned nothing yet: its mean average precision is "
-                f"{found}, and an answer without looking gives {chance:.1%}"
-            )
+        if judged["training"] > chance + 2 * error:
+            return None
+        found = " and ".join(f"{value:.1%} on the {part} images" for part, value in judged.items())
+        return f"its mean average precision is {found}, and an answer without looking gives {chance:.1%}"
