@@ -3,11 +3,13 @@
 import atexit
 import contextlib
 import ctypes
+import gc
 import os
 import socket
 import sys
 import tempfile
 import uuid
+import weakref
 from datetime import timedelta
 
 import keras
@@ -38,12 +40,17 @@ class Processes(Distribution):
     engine = "torch.distributed"
 
     def __init__(self) -> None:
-        self.group = dist.group.WORLD
+        self._group = weakref.ref(dist.group.WORLD)  # see `_leave`
         self.num_devices = self.num_replicas = self.num_processes = dist.get_world_size()
         self.process_id = dist.get_rank()
         self.sees_all = False
         self.rows_of_all: float | None = None  # of the step that is under way
         self.loss_of_all: torch.Tensor | None = None
+
+    def is_current(self) -> bool:
+        """Whether these are the processes of torch's default group."""
+        group = self._group()
+        return group is not None and group is dist.group.WORLD
 
     def check_compile(self, model, arguments):
         guards.check_compiled_steps(arguments, self.engine)
@@ -51,7 +58,7 @@ class Processes(Distribution):
         return {**arguments, "jit_compile": False}
 
     def owns(self, model):
-        return self.group is dist.group.WORLD  # torch's weights are the same on any number of processes
+        return self.is_current()  # torch's weights are the same on any number of processes
 
     def check_model(self, model):
         guards.check_batch_norms(model, self.engine, "use another normalization")
@@ -253,8 +260,20 @@ def _join():
         dist.init_process_group(backend, timeout=TIMEOUT, **_meeting_on_loopback())
     else:
         dist.init_process_group(backend, timeout=TIMEOUT)
-    atexit.register(dist.destroy_process_group)  # otherwise its threads abort the process at its end
+    atexit.register(_leave)
     _end_without_destructors()
+
+
+def _leave():
+    """Ends the threads of the group before Python ends.
+
+    One of them may still have to let go of the last tensor, for which it needs Python's lock. Python ends a
+    thread that asks for it too late, and C++ then aborts the whole process. The threads end when nothing
+    refers to the group, so nobody here may keep it.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    gc.collect()  # torch's own references are a cycle
 
 
 def _end_without_destructors():
@@ -287,7 +306,7 @@ def _meeting_on_loopback():
 def _processes() -> Processes:
     """The devices of torch's default group; the same object for the same group."""
     for one in known:
-        if isinstance(one, Processes) and one.group is dist.group.WORLD:
+        if isinstance(one, Processes) and one.is_current():
             return one
     found = Processes()
     found.remember()

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from keras_vit.distribution.loopback import is_loopback
-from tests.distribution.processes import BACKEND, finish, start
+from tests.distribution.processes import BACKEND, LIMIT, environment, finish, free_ports, start
 from tests.helpers.paths import ROOT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
@@ -71,3 +71,32 @@ sys.exit({code})
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert ended.returncode == code
     assert ended.stdout == "the last line"
+
+
+@linux
+@pytest.mark.skipif(BACKEND != "torch", reason="elsewhere no thread of the processes is left")
+def test_no_thread_of_the_group_outlives_python():
+    # Such a thread may ask for Python's lock too late, which aborts the process.
+    words = """
+import atexit
+from pathlib import Path
+
+def threads():
+    names = [path.joinpath("comm").read_text().strip() for path in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
+
+atexit.register(lambda: print("after:", threads()))  # the last to be called
+import numpy as np
+from keras_vit.distribution.torch_engine import _join, _processes
+
+_join()
+found = _processes()
+found.broadcast(np.ones(3, "float32"))
+print("before:", bool(threads()), found.is_current())
+"""
+    command = [sys.executable, "-W", "ignore", "-c", words]
+    variables = environment(0, free_ports(1))
+    ended = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, check=False, env=variables, timeout=LIMIT
+    )
+    assert ended.stdout.splitlines() == ["before: True True", "after: []"], ended.stderr
