@@ -40,6 +40,8 @@ class Evaluate:
     """with --data, make each box of a table an image, as train does"""
     allow_outside: bool = False
     """with --data, let relative paths leave the folder of their table"""
+    fixes: str | None = None
+    """with --data, drop and relabel images as this fixes.csv says"""
     leave_out_known: bool = False
     """with --data, leave out images that trained the run or chose its epoch"""
     flips_at_test: bool = False
@@ -75,6 +77,7 @@ class Evaluate:
                 allow_outside=self.allow_outside,
                 min_recall=self.min_recall,
                 costs=self.costs,
+                fixes=self.fixes,
             )
         if self.json:
             say(json.dumps(found))

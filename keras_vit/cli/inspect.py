@@ -35,6 +35,8 @@ class Inspect:
     """as for train"""
     label_columns: tuple[str, ...] = ()
     """as for train"""
+    fixes: str | None = None
+    """as for train"""
     seed: int = 0
     """of the split into train, validation and test images, between which duplicates are searched for"""
     group_by: GroupBy | None = None
@@ -67,6 +69,7 @@ class Inspect:
             group_by=self.group_by,
             several_labels=self.several_labels,
             label_columns=self.label_columns,
+            fixes=self.fixes,
         )
         audit = audit_split(image_set, self.seed, self.split_duplicates, self.pixel_range, self.tiff_page)
         say(json.dumps(audit.to_dict()) if self.json else audit)

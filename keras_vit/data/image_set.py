@@ -43,6 +43,8 @@ class ImageSet:
             more. `None` if all count the same.
         columns: of a table, all of its columns as text, by their names; each has one value per image. `None`
             if the source is not a table.
+        fixes: what a person has decided on these images and others of the source, as rows of the file that
+            `keras_vit.data.sources.fixes` reads.
     """
 
     source: str
@@ -56,6 +58,7 @@ class ImageSet:
     groups: tuple[str, ...] | None = None
     weights: np.ndarray | None = None
     columns: Mapping[str, tuple[str, ...]] | None = None
+    fixes: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self):
         if not len(self.images) == len(self.names) == len(self.labels):

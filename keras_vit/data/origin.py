@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_vit import files
 from keras_vit.cache import IMAGE_BYTES, hash_of
-from keras_vit.data.image_set import Image
+from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.errors import InputError
 
 IMAGES = "images.csv"
@@ -44,6 +44,21 @@ def roots(data: str | None, folder: Path) -> dict[str, str]:
         return {"root": root, "root_from_run": os.path.relpath(root, os.path.abspath(folder))}
     except ValueError:  # on another drive
         return {"root": root}
+
+
+def fixes_to_record(image_set: ImageSet) -> dict[str, list[dict[str, str]]]:
+    """What a person decided on the images, for the `data` of `config.json`: the file may be gone tomorrow."""
+    return {"fixes": [dict(row) for row in image_set.fixes]} if image_set.fixes else {}
+
+
+def recorded_fixes(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The argument `fixes` of `load_image_set` for the images of a run; nothing where it has none.
+
+    Args:
+        config: the content of its `config.json`, or `None`.
+    """
+    found = config["data"].get("fixes") if config else None
+    return {"fixes": found} if found else {}
 
 
 def find_root(config: Mapping[str, Any], folder: Path) -> str | None:

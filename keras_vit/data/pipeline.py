@@ -300,6 +300,7 @@ def load_data(
     validation_fraction: float = 0.1,
     crop_boxes: bool = False,
     allow_outside: bool = False,
+    fixes: str | None = None,
 ) -> ImageData:
     """Images from anywhere, split and ready for `model.fit`.
 
@@ -320,6 +321,7 @@ def load_data(
         test_fraction: share of each class that is kept for the test.
         validation_fraction: share of the rest of each class that is kept for validation.
         crop_boxes, allow_outside: of a table, see `load_image_set`.
+        fixes: a file of what a person has decided on the images, see `load_image_set`.
 
     Raises:
         InputError: the images cannot be used; the message says which, and what to do.
@@ -333,11 +335,12 @@ def load_data(
         ...     shuffle=False,  # they are shuffled already
         ... )
     """
-    image_set = (
-        data
-        if isinstance(data, ImageSet)
-        else load_image_set(data, crop_boxes=crop_boxes, allow_outside=allow_outside)
-    )
+    if isinstance(data, ImageSet):
+        if fixes is not None:
+            raise InputError("An ImageSet has its labels already: give fixes to load_image_set.")
+        image_set = data
+    else:
+        image_set = load_image_set(data, crop_boxes=crop_boxes, allow_outside=allow_outside, fixes=fixes)
     split = split_image_set(
         image_set, seed=seed, test_fraction=test_fraction, validation_fraction=validation_fraction
     )

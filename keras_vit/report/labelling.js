@@ -318,7 +318,7 @@
     }
     const narrowOther = narrow && !newLabels && decision?.[0] === "relabel";
     const others = suggested && (keys || newLabels || !narrow);
-    const word = others ? "Other\u2026" : narrow || newLabels ? "Label\u2026" : "Relabel\u2026";
+    const word = others ? "Other\u2026" : narrow ? "Label" : newLabels ? "Label\u2026" : "Relabel\u2026";
     add("choose", "relabel", word, "r", "choose the label", other || narrowOther);
     add("drop", "drop", "Drop", "d", "leave this image out", decision?.[0] === "drop");
     return made;

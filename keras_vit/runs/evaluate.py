@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.data.image_set import SPLIT_PARTS, ImageSet
-from keras_vit.data.origin import find_root
+from keras_vit.data.origin import find_root, recorded_fixes
 from keras_vit.data.pipeline import counts_by_part
 from keras_vit.data.reading import ReadImages, read_images
 from keras_vit.data.sources import load_image_set
@@ -48,6 +48,7 @@ def evaluate(
     allow_outside: bool = False,
     min_recall: MinRecall = None,
     costs: Costs = None,
+    fixes: str | None = None,
 ) -> dict[str, Any]:
     """Judges the best model of a run on its test images, or on all images of other data.
 
@@ -66,6 +67,7 @@ def evaluate(
             label, on average; `None` for what the run was trained with.
         crop_boxes, allow_outside: how a table in `data` is read, see `load_image_set`.
         min_recall, costs: which class is named, see `Run.deciding`; `None` for what the run was trained with.
+        fixes: a file of what a person has decided on the images of `data`, see `load_image_set`.
 
     Returns:
         The result of `keras_vit.evaluation.metrics.classification_metrics`; `source`; `flips_at_test`;
@@ -83,7 +85,7 @@ def evaluate(
             the model gives no finite probabilities, or the run does not support so small a risk.
     """
     run = run if isinstance(run, Run | Ensemble) else open_runs(run)
-    how_read: dict[str, Any] = {"crop_boxes": crop_boxes, "allow_outside": allow_outside}
+    how_read: dict[str, Any] = {"crop_boxes": crop_boxes, "allow_outside": allow_outside, "fixes": fixes}
     if isinstance(run, Ensemble):
         if corruptions:
             raise InputError(
@@ -174,7 +176,7 @@ def _evaluate_together(
     flips: bool,
     leave_out_known: bool,
     accept_risk: float | None,
-    **how_read: bool,
+    **how_read: Any,
 ) -> dict[str, Any]:
     """`evaluate`, by the mean of the calibrated probabilities of all runs."""
     of_runs, record = [], runs.learned()
@@ -270,6 +272,7 @@ class OwnImages:
             allow_outside=settings.get("allow_outside", False),
             several_labels=settings.get("several_labels", False),
             label_columns=settings.get("label_columns", ()),
+            **recorded_fixes(run.config),
         )
         self._found: Found | None = run.images.find(image_set) if run.images else None
         self._all = image_set
@@ -339,6 +342,7 @@ def judged_images(
     leave_out_known: bool = False,
     crop_boxes: bool = False,
     allow_outside: bool = False,
+    fixes: str | None = None,
     record: ImageRecord | None = None,
 ) -> ToJudge:
     """The readable test images of a run, or all images of other data, prepared for the run's model.
@@ -350,6 +354,11 @@ def judged_images(
             raise InputError(
                 "The run's own images are read as it was trained: omit --crop-boxes and --allow-outside, or "
                 "give other images with --data."
+            )
+        if fixes is not None:
+            raise InputError(
+                "The run's own images have the labels that it was trained with: omit --fixes, or give the "
+                "same images with --data, and --leave-out-known for those that the run has not learned from."
             )
         if leave_out_known:
             raise InputError(
@@ -367,6 +376,7 @@ def judged_images(
         allow_outside=allow_outside,
         several_labels=run.several,
         label_columns=run.config["train"].get("label_columns", ()),
+        fixes=fixes,
     )
     came = _of_classes(run, came)
     read = _read(run, came, skip=False)

@@ -173,6 +173,7 @@ class Found:
             labels=labels_of_texts(
                 [row["label"] for row in rows], self.record.class_names, self.record.several
             ),
+            fixes=self.image_set.fixes,
         )
 
     def _what_changed(self, parts: Sequence[str]) -> str:

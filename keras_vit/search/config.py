@@ -74,6 +74,7 @@ class SearchConfig:
     data: Text | None = None
     crop_boxes: bool = False
     allow_outside: bool = False
+    fixes: Text | None = None
     out: Folder | None = None
     """the folder of the search; by default searches/ and the space's name. A search in it is continued"""
     max_epochs: Count = None  # type: ignore[assignment]  # __post_init__ decides it
@@ -270,6 +271,7 @@ class SearchConfig:
             data=self.data,
             crop_boxes=self.crop_boxes,
             allow_outside=self.allow_outside,
+            fixes=self.fixes,
             **model,
             aspect=self.aspect,
             background=self.background,

@@ -94,6 +94,9 @@ class TrainConfig:
     ordered: Text | None = None
     """the classes from the lowest to the highest, such as low,middle,high: how far a mistake is from the
     truth then counts too"""
+    fixes: Text | None = None
+    """a fixes.csv of the page of keras-vit audit: images are dropped or relabelled as it says, for this
+    command alone"""
     init: Text = NONE
     """begin with published weights: a file, a folder with config.json, a run folder, timm:NAME, or
     hf:REPO[@REVISION]; auto chooses from a table; none begins from scratch"""
@@ -259,6 +262,7 @@ class TrainConfig:
             "several_labels": self.several_labels,
             "label_columns": self.label_columns,
             "ordered": () if self.ordered is None else read_order(self.ordered),
+            "fixes": self.fixes,
         }
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 from keras_vit import files
 from keras_vit.data.folds import fold_of_each
 from keras_vit.data.image_set import ImageSet
-from keras_vit.data.origin import find_root, roots
+from keras_vit.data.origin import find_root, fixes_to_record, recorded_fixes, roots
 from keras_vit.data.sources import load_image_set
 from keras_vit.distribution.cluster import Cluster, read_cluster
 from keras_vit.errors import InputError
@@ -72,7 +72,7 @@ def train_several(config: TrainConfig) -> Ensemble:
         if stored is not None and stored.get("runs") is not None:
             return load_ensemble(folder)
         config = choose_weights(config)
-        image_set = load_image_set(config.data, **config.of_tables)
+        image_set = load_image_set(config.data, **config.of_tables | recorded_fixes(stored))
         _check_images(config, image_set, stored, folder)
         with _made(folder) as continue_note:
             if stored is None:
@@ -178,7 +178,11 @@ def _settings(config: TrainConfig, image_set: ImageSet) -> dict[str, Any]:
         "count": config.folds or config.seeds,
         "command": command_of(config),
         "fingerprint": image_set.fingerprint(),
-        "data": {"source": image_set.source, **roots(config.data, config.out)},
+        "data": {
+            "source": image_set.source,
+            **roots(config.data, config.out),
+            **fixes_to_record(image_set),
+        },
         "train": to_dict(config),
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 from keras_vit import files
 from keras_vit.data.audit import Audit
 from keras_vit.data.image_set import Image, evenly
-from keras_vit.data.origin import roots
+from keras_vit.data.origin import fixes_to_record, roots
 from keras_vit.data.pipeline import ImageData, counts_by_part
 from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.labels import probabilities_of
@@ -59,6 +59,7 @@ def describe(config: TrainConfig, start: Start, data: ImageData, model: ViT) -> 
             "class_names": list(data.class_names),
             "counts": counts_by_part(data.split),
             **({"several_labels": True} if data.several else {}),
+            **fixes_to_record(data.image_set),
             **roots(config.data, config.out),
         },
         "recipe": to_plain(config.recipe),

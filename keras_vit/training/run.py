@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keras_vit import files
 from keras_vit.data.image_set import Image, ImageSet
+from keras_vit.data.origin import recorded_fixes
 from keras_vit.data.overview import Overview
 from keras_vit.data.pipeline import ImageData
 from keras_vit.data.sources import load_image_set
@@ -101,7 +102,7 @@ def _train(
     record = images_of(unfinished, partial, distribution) or record
     notes: list[str] = []
     if image_set is None:
-        image_set = load_image_set(config.data, **config.of_tables)
+        image_set = load_image_set(config.data, **config.of_tables | recorded_fixes(unfinished))
     if record is not None:
         image_set, notes = same_images(record, image_set)
     overview = Overview(image_set.images, config.background, config.tiff_page)

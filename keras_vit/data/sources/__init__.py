@@ -13,6 +13,7 @@ from keras_vit.data.image_set import Image, ImageSet
 from keras_vit.data.ordered import in_given_order
 from keras_vit.data.sources.archive import read_zip
 from keras_vit.data.sources.arrays import read_npz
+from keras_vit.data.sources.fixes import Fix, with_fixes
 from keras_vit.data.sources.folder import read_folder
 from keras_vit.data.sources.kinds import IMAGE_SUFFIXES
 from keras_vit.data.sources.steel import draw_steel_defects
@@ -54,6 +55,7 @@ def load_image_set(
     several_labels: bool = False,
     label_columns: Sequence[str] = (),
     ordered: Sequence[str] = (),
+    fixes: str | Path | Sequence[Fix] | None = None,
 ) -> ImageSet:
     """The labelled images of any source that this package reads.
 
@@ -90,6 +92,8 @@ def load_image_set(
             announced.
         label_columns: the columns of a table with these labels.
         ordered: the names of all classes from the lowest to the highest, which is then their order.
+        fixes: a CSV file of what a person has decided on the images, which are dropped or relabelled here
+            alone: see `keras_vit.data.sources.fixes`; or the rows that a run has recorded.
 
     Raises:
         InputError: the source is missing, of an unknown kind, damaged, unsafe, empty, of one class only, or
@@ -98,7 +102,8 @@ def load_image_set(
     options = TableOptions(
         crop_boxes, allow_outside, several_labels, tuple(label_columns), classes is not None
     )
-    image_set = with_groups(_load(data, classes, options, group_by == PARENT), group_by)
+    image_set = with_fixes(_load(data, classes, options, group_by == PARENT), fixes, classes)
+    image_set = with_groups(image_set, group_by)
     if (several_labels or label_columns) and not image_set.several and classes is None:
         raise InputError(
             f"{image_set.source} has one class per image: omit --several-labels and --label-columns, or give "
