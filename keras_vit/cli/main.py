@@ -26,6 +26,7 @@ def parse(arguments: list[str]) -> Any:
     from tyro.conf import OmitArgPrefixes, subcommand
 
     from keras_vit.cli.cache import Cache
+    from keras_vit.cli.compare import Compare
     from keras_vit.cli.evaluate import Evaluate
     from keras_vit.cli.explain import Explain
     from keras_vit.cli.export import Export
@@ -46,6 +47,7 @@ def parse(arguments: list[str]) -> Any:
         | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
         | Annotated[Weights, subcommand("weights", description=getdoc(Weights))]
         | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
+        | Annotated[Compare, subcommand("compare", description=getdoc(Compare))]
         | Annotated[Search, subcommand("search", description=getdoc(Search))]
         | Annotated[Export, subcommand("export", description=getdoc(Export))]
         | Annotated[Request, subcommand("request", description=getdoc(Request))]

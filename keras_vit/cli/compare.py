@@ -1,0 +1,75 @@
+"""`keras-vit compare`"""
+
+import contextlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from keras_vit.cli.options import option_group
+from keras_vit.comparison.config import configure, options
+from keras_vit.process.backend import import_quietly
+from keras_vit.process.compiled import keep_compilations
+from keras_vit.text import say
+
+if TYPE_CHECKING:
+    CompareOptions = dict[str, Any]
+else:
+    CompareOptions = option_group("CompareOptions", options())
+
+OF_RUNS = ("out",)
+"""Options that comparing runs has too."""
+
+
+@dataclass
+class Compare:
+    """Compare kinds of models on images, or two and more finished runs.
+
+    With images it answers whether a ViT pays for them: a CNN, a ResNet and ViTs are trained on few and on all
+    of them, and a page shows what each reaches and costs. The same command continues a comparison that was
+    cut off. With two or more run folders it compares their answers about the same test images.
+
+    Examples:
+      keras-vit compare images
+      keras-vit compare images --init vit.safetensors --max-minutes 60
+      keras-vit compare images --models cnn defect-conv --per-class 10 30 all --repeats 5
+      keras-vit compare runs/first runs/second
+    """
+
+    sources: Positional[tuple[str, ...]]
+    """images, as train --data takes them (by default drawn steel defects); or two or more run folders"""
+    comparison: CompareOptions
+    json: bool = False
+    """print the result as JSON"""
+
+    def __call__(self) -> int | None:
+        return self._runs() if len(self.sources) > 1 else self._models()
+
+    def _runs(self) -> int | None:
+        from keras_vit.errors import InputError
+
+        for name in self.comparison:
+            if name not in OF_RUNS:
+                option = name.replace("_", "-")
+                raise InputError(
+                    f"--{option} is for a comparison of models on images, and {len(self.sources)} run folders "
+                    "are given: omit it, or give the images alone."
+                )
+        import_quietly(find_devices=True)
+        from keras_vit.runs.compare import compare_runs  # type: ignore[import-not-found]
+
+        return compare_runs([Path(name) for name in self.sources], **self.comparison)
+
+    def _models(self) -> None:
+        config = configure(self.sources[0] if self.sources else None, self.comparison)
+        keep_compilations()
+        import_quietly(find_devices=True)
+        from keras_vit.comparison.run import compare
+
+        with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
+            found = compare(config)
+        if self.json:
+            say(json.dumps(found))
