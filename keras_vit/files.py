@@ -261,9 +261,29 @@ def partial_of(folder: Path) -> Path:
     return folder.with_name(folder.name + UNFINISHED)
 
 
+def journal_of(path: Path) -> Path:
+    """The sibling file that holds what a command has finished of a file that is not written yet."""
+    return path.with_name(path.name + UNFINISHED)
+
+
 def is_taken(folder: Path) -> bool:
     """Whether something is at a path where a new folder is to be; an empty folder does not count."""
     return os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()))
+
+
+def check_new_file(path: Path, option: str) -> None:
+    """Raises InputError before the work if a file cannot be written, or would replace another.
+
+    Args:
+        path: of the file.
+        option: the command's option that names it, for the error message.
+    """
+    if path.exists() or path.is_symlink():
+        raise InputError(f"{path} exists already: give {option} a new name.")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"There is no folder {path.parent}: make it, or give {option} a file in another one."
+        )
 
 
 def make_folder(folder: Path, option: str = "--out") -> list[Path]:

@@ -1,26 +1,25 @@
 """`keras-vit predict`"""
 
-import dataclasses
-import json
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tyro.conf import Positional
 
-from keras_vit.data.targets import names_as_json
+from keras_vit.cli.answers import print_counts, print_json, print_lines, with_bar
 from keras_vit.errors import InputError
-from keras_vit.files import write_csv
+from keras_vit.files import check_new_file, journal_of
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
-from keras_vit.process.exit_codes import FAILED, FINE
-from keras_vit.runs.out_of_fold import PREFIX
-from keras_vit.text import say, shown
+from keras_vit.process.exit_codes import FINE, INCOMPLETE
+from keras_vit.sealed import sha256_of
+from keras_vit.text import say
 
 if TYPE_CHECKING:
-    from keras_vit.runs.predictions import Prediction
+    from keras_vit.runs.sorting import How
 
 
 @dataclass
@@ -33,12 +32,15 @@ class Predict:
       keras-vit predict runs/first strips/*.jpg --csv answers.csv --accept-risk 0.01
       keras-vit predict runs/first strip_17.jpg --heatmap maps
       keras-vit predict runs/first new_strips.csv --csv answers.csv
+      keras-vit predict runs/first strips --csv answers.csv --sort-into sorted --min-confidence 0.9
+      keras-vit predict runs/first 'archive/**/*.jpg' --sort-into sorted --move
     """
 
     run: Positional[Path]
     """a run folder"""
     images: Positional[tuple[Path, ...]]
-    """image files, or tables of their paths (.csv, .tsv, .jsonl, .parquet, or the export of a tool)"""
+    """image files, folders, zips, patterns such as 'strips/**/*.jpg', or tables of paths (.csv, .tsv, .jsonl,
+    .parquet, or the export of a tool)"""
     flips_at_test: bool = False
     """average over each image and its three mirror images, which takes four times as long"""
     accept_risk: float | None = None
@@ -58,103 +60,101 @@ class Predict:
     """print a JSON list with all probabilities"""
     csv: Path | None = None
     """write a table with a row per image to this new file, too"""
+    sort_into: Path | None = None
+    """put each image into the folder of its class in this new folder; or into _unreadable, _rejected, _refer
+    or _unsure there"""
+    copy: bool = False
+    """copy the images into --sort-into, which is the default"""
+    move: bool = False
+    """move the images into --sort-into instead"""
+    link: bool = False
+    """make symbolic links in --sort-into instead"""
+    min_confidence: float | None = None
+    """--sort-into puts an image whose label has less confidence than this into _unsure"""
     heatmap: Path | None = None
     """also draw what speaks for the label over each image, as PNG into this folder; none is overwritten"""
 
     def __call__(self) -> int:
         if not self.images:
             raise InputError("Give at least one image file after the run folder.")
-        if self.csv is not None:
-            _check_new(self.csv)
+        if self.csv is not None and not journal_of(self.csv).exists():
+            check_new_file(self.csv, "--csv")
+        how = self._how_to_sort()
         keep_compilations()
         import_quietly(find_devices=True)
-        from keras_vit.data.sources import is_table
+        from keras_vit.runs.bulk import Bulk, Job, Sorting
         from keras_vit.runs.ensemble import Ensemble, open_runs
         from keras_vit.runs.folder import Run, load_run
-        from keras_vit.runs.predict import predict
+        from keras_vit.runs.listing import is_many
 
-        run, heatmaps = open_runs(self.run), None
+        run, heatmaps, sorting = open_runs(self.run), None, None
+        if self.sort_into is not None and how is not None:
+            sorting = Sorting(self.sort_into, how, self.min_confidence)
         if isinstance(run, Ensemble):
             say(run.line(), stream=sys.stderr)
         if self.heatmap is not None:
             load_run(self.run)  # one run draws them
-            from keras_vit.explain.names import picture_paths
-
-            if any(is_table(image) for image in self.images):
-                raise InputError("--heatmap takes image files: give these instead of a table.")
-            heatmaps = picture_paths(self.images, self.heatmap, "--heatmap")
-        found = predict(
-            *(run, self.images, self.flips_at_test, self.accept_risk, self.crop_boxes, self.allow_outside),
-            min_recall=self.min_recall,
-            costs=self.costs,
+        bulk = Bulk(
+            Job(
+                run.deciding(self.min_recall, self.costs),
+                self.images,
+                *(self.flips_at_test, self.accept_risk, self.crop_boxes, self.allow_outside),
+                csv=self.csv,
+                sorting=sorting,
+                rule=self._rule(),
+            )
         )
+        if self.heatmap is not None:
+            heatmaps = self._heatmaps(bulk.names)
+        if bulk.kept:
+            say(f"{bulk.kept:,} of {len(bulk.names):,} images are finished: going on", stream=sys.stderr)
+        for note in bulk.notes():
+            say(note, stream=sys.stderr)
+        # The lines of a million images would hide what matters; the table or the folders have them all.
+        many = any(map(is_many, self.images)) or sorting is not None
+        counted = many and (self.csv is not None or sorting is not None) and not self.json
+        lines_on_screen = not counted and sys.stdout.isatty()
+        answers = with_bar(bulk.answers(), len(bulk.names), bulk.kept, hidden=lines_on_screen)
+        with contextlib.closing(answers):
+            if self.json:
+                errors = print_json(answers, sorting is not None)
+            elif counted:
+                errors = print_counts(answers)
+            else:
+                errors = print_lines(answers, bulk.names)
         if heatmaps is not None and isinstance(run, Run):
             from keras_vit.explain.figure import heatmap_png
             from keras_vit.explain.write import write_pictures
 
-            for _ in write_pictures(run.explanations(self.images), heatmaps, heatmap_png, "--heatmap"):
+            explained = run.explanations([Path(name) for name in bulk.names])
+            for _ in write_pictures(explained, heatmaps, heatmap_png, "--heatmap"):
                 pass
-        if self.csv is not None:
-            write_csv(self.csv, [_row(item, run.class_names, run.several) for item in found])
-        if self.json:
-            say(json.dumps([dataclasses.asdict(item) for item in found]))
-        else:
-            width = max(len(shown(item.image)) for item in found)
-            for item in found:
-                say(f"{shown(item.image):{width}}  {item.error or _answer(item)}")
-        return FAILED if any(item.error for item in found) else FINE
+        return INCOMPLETE if errors else FINE
 
+    def _how_to_sort(self) -> "How | None":
+        ways = [name for name in ("copy", "move", "link") if getattr(self, name)]
+        if len(ways) > 1:
+            raise InputError(f"--{ways[0]} and --{ways[1]} exclude each other: give one of them.")
+        if self.sort_into is None:
+            given = [f"--{name}" for name in ways] + ["--min-confidence"] * (self.min_confidence is not None)
+            if given:
+                raise InputError(f"{given[0]} is for --sort-into: give that too, or omit {given[0]}.")
+            return None
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise InputError(f"--min-confidence must be from 0 to 1. Received: {self.min_confidence}")
+        if self.heatmap is not None and self.move:
+            raise InputError("--heatmap draws over the files where they are: omit --move, or --heatmap.")
+        return cast("How", ways[0] if ways else "copy")
 
-def _check_new(path: Path) -> None:
-    """Raises InputError before the work if a file cannot be written, or would replace another."""
-    if path.exists() or path.is_symlink():
-        raise InputError(f"{path} exists already: give --csv a new name.")
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder {path.parent}: make it, or give --csv a file in another one.")
+    def _rule(self) -> dict[str, Any]:
+        costs = None if self.costs is None else sha256_of(Path(self.costs))
+        return {"min_recall": self.min_recall, "costs": costs}
 
+    def _heatmaps(self, names: Sequence[str]) -> list[Path]:
+        from keras_vit.data.sources import is_table
+        from keras_vit.explain.names import picture_paths
 
-def _answer(item: "Prediction") -> str:
-    rejected = "  rejected: unlike the training images" if item.reject else ""
-    if item.labels is not None:
-        named = ", ".join(f"{name} {item.probabilities[name]:.1%}" for name in item.labels)
-        likeliest = f"no label (likeliest {item.label} {item.confidence:.1%})"
-        return f"{named or likeliest}{rejected}"
-    other = ""
-    if item.likeliest not in (None, item.label):
-        other = f"  likeliest: {item.likeliest} {item.probabilities[item.likeliest]:.1%}"
-    return f"{item.label}  {item.confidence:.1%}{other}{_possible(item)}{rejected}"
-
-
-def _possible(item: "Prediction") -> str:
-    """The classes of the prediction set, where they are not just the label, and whether it is referred."""
-    if item.prediction_set is None:
-        return ""
-    refer = "  refer to a person" if item.refer else ""
-    if item.prediction_set == (item.label,):
-        return refer
-    return f"  set: {', '.join(item.prediction_set) or 'empty'}{refer}"
-
-
-def _row(item: "Prediction", class_names: Sequence[str], several: bool) -> dict[str, Any]:
-    """A row of the table; cells of what is not known are empty. Sets and several labels are JSON lists."""
-    if several:
-        labels = None if item.labels is None else names_as_json(item.labels)
-        probabilities = {PREFIX + name: item.probabilities.get(name) for name in class_names}
-        return {
-            "image": item.image,
-            "labels": labels,
-            **probabilities,
-            "reject": int(item.reject),
-            "error": item.error,
-        }
-    names = item.prediction_set
-    return {
-        "image": item.image,
-        "label": item.label,
-        "confidence": item.confidence,
-        "reject": int(item.reject),
-        "prediction_set": None if names is None else json.dumps(names, ensure_ascii=False),
-        "refer": None if item.refer is None else int(item.refer),
-        "likeliest": item.likeliest,
-        "error": item.error,
-    }
+        assert self.heatmap is not None
+        if any(is_table(image) or image.suffix.lower() == ".zip" for image in self.images):
+            raise InputError("--heatmap takes image files: give these instead of a table or a zip.")
+        return picture_paths(names, self.heatmap, "--heatmap")

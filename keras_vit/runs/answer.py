@@ -170,6 +170,21 @@ def answer_images(
     return {name: np.concatenate([answers[name] for answers in found]) for name in found[0]}
 
 
+def answer_batch(model: keras.Model, pixels: np.ndarray, rows: int | None = None) -> dict[str, np.ndarray]:
+    """The outputs of an `answer_model` for one batch.
+
+    Args:
+        model: what `answer_model` returns.
+        pixels: prepared images, float32 (n, height, width, channels), no more than `batch_size(model)`.
+        rows: the last image is repeated until there are so many: a compiled model compiles each number of
+            rows anew. `None` for no more than there are.
+    """
+    count = len(pixels)
+    if rows is not None and count < rows:
+        pixels = np.concatenate([pixels, np.repeat(pixels[-1:], rows - count, axis=0)])
+    return {name: values[:count] for name, values in _answer(model, pixels).items()}
+
+
 SINGLE_IMAGES = 100
 """That are classified one by one before the model is compiled for them: a few hundred make up for it."""
 

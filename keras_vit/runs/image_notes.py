@@ -11,14 +11,37 @@ from keras_vit.text import say
 
 def say_notes(paths: Sequence[Path | str], read: ReadImages, preprocessing: Preprocessing) -> None:
     """Says on the error output which files are damaged, or have 16 bits that nothing is known of."""
-    infos = [(path, info) for path, info in zip(paths, read.infos, strict=True) if info is not None]
-    for path, info in infos:
-        if info.warning is not None:
-            say(f"{path}: {info.warning}", stream=sys.stderr)
-    wide = [path for path, info in infos if info.bits == 16]
-    if wide and preprocessing.pixel_range is None:
-        say(
-            f"{wide[0]}: 16 bits per channel, {len(wide)} such image{'s' * (len(wide) > 1)}; 0 to 65535 "
-            "become black to white, since the run has no range of its own.",
-            stream=sys.stderr,
-        )
+    notes = Notes(preprocessing)
+    notes.say_damage(paths, read)
+    notes.say_wide()
+
+
+class Notes:
+    """The same for images that come a few at a time.
+
+    Args:
+        preprocessing: of the run.
+    """
+
+    def __init__(self, preprocessing: Preprocessing):
+        self._without_range = preprocessing.pixel_range is None
+        self._first: Path | str | None = None
+        self._wide = 0
+
+    def say_damage(self, paths: Sequence[Path | str], read: ReadImages) -> None:
+        """Says which of some files are damaged, and counts those with 16 bits."""
+        for path, info in zip(paths, read.infos, strict=True):
+            if info is not None and info.warning is not None:
+                say(f"{path}: {info.warning}", stream=sys.stderr)
+            if info is not None and info.bits == 16 and self._without_range:
+                self._first = path if self._first is None else self._first
+                self._wide += 1
+
+    def say_wide(self) -> None:
+        """Says how many files had 16 bits that nothing is known of, if any."""
+        if self._wide:
+            say(
+                f"{self._first}: 16 bits per channel, {self._wide} such image{'s' * (self._wide > 1)}; 0 to "
+                "65535 become black to white, since the run has no range of its own.",
+                stream=sys.stderr,
+            )

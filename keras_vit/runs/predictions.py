@@ -1,6 +1,6 @@
 """Classifies image files with one finished run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,35 +99,52 @@ def _predictions(run: Run, model: "keras.Model", named: Sequence[tuple[str, Imag
     say_notes(names, read, run.preprocessing)
     readable = [read.inputs[i] for i in read.readable]
     answers = answer_images(model, readable, run.preprocessing)
-    has_sets = "prediction_set" in answers
-    refused: dict[str, Any] = {"reject": True}
-    if has_sets:
-        refused |= {"prediction_set": (), "refer": True}
     rows = iter(range(len(readable)))
     for name, reason in zip(names, read.reasons, strict=True):
-        if reason is not None:
-            yield Prediction(name, None, None, {}, reason, **refused)
-            continue
-        row = next(rows)
-        if not np.isfinite(answers["probabilities"][row]).all():
-            yield Prediction(name, None, None, {}, NOT_FINITE, **refused)
-            continue
-        probabilities = answers["probabilities"][row].tolist()
-        yield Prediction(
-            image=name,
-            label=run.class_names[answers["label"][row]],
-            confidence=float(answers["confidence"][row]),
-            probabilities=dict(zip(run.class_names, probabilities, strict=True)),
-            reject=bool(answers["reject"][row]),
-            prediction_set=_set(run.class_names, probabilities, answers["prediction_set"][row])
-            if has_sets
-            else None,
-            refer=bool(answers["refer"][row]) if has_sets else None,
-            labels=_set(run.class_names, probabilities, answers["labels"][row])
-            if "labels" in answers
-            else None,
-            likeliest=run.class_names[answers["likeliest"][row]] if "likeliest" in answers else None,
-        )
+        if reason is None:
+            yield prediction_of(run.class_names, name, answers, next(rows))
+        else:
+            yield without_answer(name, reason, "prediction_set" in answers)
+
+
+def without_answer(name: str, reason: str, has_sets: bool) -> Prediction:
+    """The `Prediction` of an image that has no answer.
+
+    Args:
+        name: of the image.
+        reason: as half a sentence.
+        has_sets: whether the run has prediction sets.
+    """
+    refused: dict[str, Any] = {"prediction_set": (), "refer": True} if has_sets else {}
+    return Prediction(name, None, None, {}, reason, reject=True, **refused)
+
+
+def prediction_of(
+    class_names: Sequence[str], name: str, answers: Mapping[str, np.ndarray], row: int
+) -> Prediction:
+    """The `Prediction` of one image.
+
+    Args:
+        class_names: of the run.
+        name: of the image.
+        answers: of several images, from an `answer_model`.
+        row: of this image.
+    """
+    has_sets = "prediction_set" in answers
+    if not np.isfinite(answers["probabilities"][row]).all():
+        return without_answer(name, NOT_FINITE, has_sets)
+    probabilities = answers["probabilities"][row].tolist()
+    return Prediction(
+        image=name,
+        label=class_names[answers["label"][row]],
+        confidence=float(answers["confidence"][row]),
+        probabilities=dict(zip(class_names, probabilities, strict=True)),
+        reject=bool(answers["reject"][row]),
+        prediction_set=_set(class_names, probabilities, answers["prediction_set"][row]) if has_sets else None,
+        refer=bool(answers["refer"][row]) if has_sets else None,
+        labels=_set(class_names, probabilities, answers["labels"][row]) if "labels" in answers else None,
+        likeliest=class_names[answers["likeliest"][row]] if "likeliest" in answers else None,
+    )
 
 
 def _set(names: Sequence[str], probabilities: Sequence[float], members: np.ndarray) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pytest
 
 from keras_vit.cli.main import main, parse
 from keras_vit.model.cost import count_parameters
-from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
+from keras_vit.process.exit_codes import FAILED, FINE, INCOMPLETE, WRONG_USAGE
 from keras_vit.runs.folder import load_run
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.options import PARTS
@@ -248,7 +248,7 @@ def test_predict_of_good_and_bad_images(run, images, tmp_path, capsys):
     good = str(images / "plain" / "3.png")
     (tmp_path / "text.jpg").write_text("no image")
     bad = [str(tmp_path / "nosuch.png"), str(tmp_path / "text.jpg")]
-    assert main(["predict", str(run), bad[0], good, bad[1], "--json"]) == FAILED
+    assert main(["predict", str(run), bad[0], good, bad[1], "--json"]) == INCOMPLETE
     first, middle, last = json.loads(capsys.readouterr().out)
     assert (first["image"], first["label"]) == (bad[0], None)
     assert first["error"] == "cannot be opened (No such file or directory)"
@@ -261,7 +261,7 @@ def test_predict_of_good_and_bad_images(run, images, tmp_path, capsys):
 
 
 def test_predict_only_bad_images(run, tmp_path, capsys):
-    assert main(["predict", str(run), str(tmp_path / "nosuch.png")]) == FAILED
+    assert main(["predict", str(run), str(tmp_path / "nosuch.png")]) == INCOMPLETE
     assert "cannot be opened" in capsys.readouterr().out
 
 

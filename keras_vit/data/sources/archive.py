@@ -4,8 +4,10 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from keras_vit.data.image_set import ImageSet
 from keras_vit.data.sources.kinds import HEAD_BYTES, SourceFiles, is_hidden
@@ -19,6 +21,23 @@ RATIO_LIMIT = 200
 RATIO_FREE = 10 * 1024**2  # bytes: a smaller member may have any ratio
 
 FIX = "unpack it yourself and give the folder."
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """An image in a zip that is read when it is asked for."""
+
+    path: Path
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    def read(self) -> bytes:
+        """The bytes of the member.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return _read(self.path, self.archive, self.info)
 
 
 def read_zip(path: Path, classes: Sequence[str] | None = None, in_groups: bool = False) -> ImageSet:
@@ -36,27 +55,55 @@ def read_zip(path: Path, classes: Sequence[str] | None = None, in_groups: bool =
     files = SourceFiles(str(path))
     try:
         with zipfile.ZipFile(path) as archive:
-            seen: set[PurePosixPath] = set()
-            for text, info in _checked(path, archive, files.notes):
-                name, is_folder = PurePosixPath(text), text.endswith("/")
-                folders = [name, *name.parents] if is_folder else name.parents
-                files.folders |= {folder for folder in folders if folder.parts and not is_hidden(folder)}
-                if is_folder:
-                    continue
-                if name in seen:
-                    raise InputError(f"{path} holds {name} twice: {FIX}")
-                seen.add(name)
-                if _is_special(info):
-                    files.skipped["link or device"].append(name)
-                else:
-                    _add(files, path, archive, name, info)
-    except (zipfile.BadZipFile, UnicodeDecodeError) as error:  # a name that is not the UTF-8 it claims to be
-        raise InputError(
-            f"{path} is not a zip file, or it was cut short: pack or download it again."
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+            _sort_members(files, path, archive, lambda info: _read(path, archive, info))
+    except (zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
+        raise _not_a_zip(path, error) from error
     return arrange(files, is_archive=True, classes=classes, name=path.stem, in_groups=in_groups)
+
+
+def files_of_zip(path: Path) -> SourceFiles:
+    """The files of a zip, whose images are `ZipMember`s: they are read later, one at a time.
+
+    Args:
+        path: of the zip, which stays open as long as one of the members is there.
+
+    Raises:
+        InputError: as `read_zip`, but for the classes.
+    """
+    files = SourceFiles(str(path))
+    try:
+        archive = zipfile.ZipFile(path)
+        _sort_members(files, path, archive, lambda info: ZipMember(path, archive, info))
+    except (zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
+        raise _not_a_zip(path, error) from error
+    return files
+
+
+def _not_a_zip(path: Path, error: Exception) -> InputError:
+    if isinstance(error, OSError):
+        return InputError(f"{path} cannot be read: {error.strerror or error}.")
+    # A name that is not the UTF-8 it claims to be is damage too.
+    return InputError(f"{path} is not a zip file, or it was cut short: pack or download it again.")
+
+
+def _sort_members(
+    files: SourceFiles, path: Path, archive: zipfile.ZipFile, load: Callable[[zipfile.ZipInfo], Any]
+) -> None:
+    """Sorts the members of a zip into images and others."""
+    seen: set[PurePosixPath] = set()
+    for text, info in _checked(path, archive, files.notes):
+        name, is_folder = PurePosixPath(text), text.endswith("/")
+        folders = [name, *name.parents] if is_folder else name.parents
+        files.folders |= {folder for folder in folders if folder.parts and not is_hidden(folder)}
+        if is_folder:
+            continue
+        if name in seen:
+            raise InputError(f"{path} holds {name} twice: {FIX}")
+        seen.add(name)
+        if _is_special(info):
+            files.skipped["link or device"].append(name)
+        else:
+            _add(files, path, archive, name, info, load)
 
 
 def _checked(path: Path, archive: zipfile.ZipFile, notes: list[str]) -> list[tuple[str, zipfile.ZipInfo]]:
@@ -98,11 +145,11 @@ def _is_special(info: zipfile.ZipInfo) -> bool:
     return kind not in (0, stat.S_IFREG, stat.S_IFDIR)
 
 
-def _add(files, path, archive, name, info):
+def _add(files, path, archive, name, info, load):
     def head() -> bytes:
         return _read(path, archive, info, HEAD_BYTES)
 
-    files.add(name, lambda: _read(path, archive, info), head)
+    files.add(name, lambda: load(info), head)
 
 
 def _read(path, archive, info, first=None):

@@ -28,7 +28,7 @@ def read_folder(folder: Path, classes: Sequence[str] | None = None, in_groups: b
             `layout.arrange` finds no classes.
     """
     name = Path(os.path.abspath(folder)).name
-    return arrange(_files_of(folder, once=True), classes=classes, name=name, in_groups=in_groups)
+    return arrange(files_of(folder, once=True), classes=classes, name=name, in_groups=in_groups)
 
 
 def list_images(folder: str | Path) -> tuple[dict[str, Path], tuple[str, ...]]:
@@ -43,7 +43,7 @@ def list_images(folder: str | Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     root = Path(folder).expanduser()
     if not os.path.isdir(root):
         raise InputError(f"{folder} is not a folder: give the folder that holds the images.")
-    files = _files_of(root, once=False)
+    files = files_of(root, once=False)
     files.finish()
     if not files.images:
         raise InputError(f"{folder} holds no images ({IMAGE_KINDS} are read): give a folder that does.")
@@ -51,7 +51,7 @@ def list_images(folder: str | Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     return {shown(path): files.images[path] for path in ordered}, tuple(files.notes)  # type: ignore[misc]
 
 
-def _files_of(root: Path, once: bool) -> SourceFiles:
+def files_of(root: Path, once: bool) -> SourceFiles:
     """The files of a folder and of those in it.
 
     Args:
@@ -80,7 +80,7 @@ def _files_of(root: Path, once: bool) -> SourceFiles:
                 waiting.append((Path(entry.path), path))
             # A broken link is kept, for the audit to name.
             elif kind == stat.S_IFREG or (kind is None and path.suffix.lower() in IMAGE_SUFFIXES):
-                _add(files, path, Path(entry.path))
+                add_file(files, path, Path(entry.path))
             elif not is_hidden(path):
                 files.skipped["broken link" if kind is None else "pipe, socket or device"].append(path)
     return files
@@ -120,7 +120,9 @@ def _check_again(files: SourceFiles, path: PurePosixPath, first: PurePosixPath, 
     )
 
 
-def _add(files: SourceFiles, path: PurePosixPath, file: Path) -> None:
+def add_file(files: SourceFiles, path: PurePosixPath, file: Path) -> None:
+    """Sorts in one file, which is at `path` in the source."""
+
     def head() -> bytes:
         try:
             return read_bytes(file, HEAD_BYTES, first=HEAD_BYTES)

@@ -91,7 +91,7 @@ class SourceFiles:
         images: path in the source -> image; it may still turn out to be damaged.
         folders: all folders but hidden ones, also those without files.
         skipped: what kind of file, such as `".txt"` -> their paths.
-        unread: images of a kind that cannot be decoded here.
+        unread: images of a kind that cannot be decoded here -> what gives each.
         by_content: images that have the suffix of something else, or none.
         notes: what else the user must know, one line each.
     """
@@ -100,7 +100,7 @@ class SourceFiles:
     images: dict[PurePosixPath, Image] = field(default_factory=dict)
     folders: set[PurePosixPath] = field(default_factory=set)
     skipped: dict[str, list[PurePosixPath]] = field(default_factory=lambda: defaultdict(list))
-    unread: list[PurePosixPath] = field(default_factory=list)
+    unread: dict[PurePosixPath, Callable[[], Image]] = field(default_factory=dict)
     by_content: list[PurePosixPath] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -126,12 +126,15 @@ class SourceFiles:
                 self.images[path] = load()
                 self.by_content.append(path)
             elif kind or suffix in UNREAD_SUFFIXES:
-                self.unread.append(path)
+                self.unread[path] = load
             else:
                 self.skipped[suffix or "without suffix"].append(path)
 
-    def finish(self) -> None:
+    def finish(self, unread_too: bool = False) -> None:
         """Checks what was found, and notes what is left out.
+
+        Args:
+            unread_too: whether images of a kind that is not read count as images, for the decoder to refuse.
 
         Raises:
             InputError: there are images of a kind that is not read. Leaving them out could lose half a class.
@@ -141,7 +144,9 @@ class SourceFiles:
             path for path in self.unread if path.with_suffix("") in names
         ]  # a camera's raw beside its JPEG
         alone = [path for path in self.unread if path.with_suffix("") not in names]
-        if alone:
+        if unread_too:
+            self.images |= {path: self.unread[path]() for path in alone}
+        elif alone:
             counted = _counted(Counter(_suffix(path) for path in alone))
             raise InputError(
                 f"{self.source} holds {images_in_words(len(alone))} of a kind that is not read, the first "
