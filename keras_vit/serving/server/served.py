@@ -60,7 +60,7 @@ class Served:
         class_names: in the order of its probabilities; `None` if the bundle does not say.
         run: the run that is served, which can be explained; `None` for a bundle.
         about: what is served, for people.
-        channels: of the images that it takes, where they are channels of measurement; otherwise `None`.
+        tiff_page: which page of a TIFF is read, as the run was trained.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Served:
     class_names: tuple[str, ...] | None
     run: Run | None
     about: str
-    channels: int | None = None
+    tiff_page: Any = None
 
     def inputs(self, signature: str) -> dict[str, Input]:
         """The inputs of a signature by name."""
@@ -162,7 +162,6 @@ def load_bundle(folder: Path, name: str, version: int) -> Served:
     if not functions:
         raise InputError(f"{folder} has no signatures: {RE_EXPORT}.")
     serving_json = _serving_json(folder)
-    shape = serving_json.get("image_shape")
     return Served(
         name,
         version,
@@ -171,7 +170,7 @@ def load_bundle(folder: Path, name: str, version: int) -> Served:
         _names(serving_json.get("class_names")),
         None,
         f"the bundle {folder}",
-        shape[2] if isinstance(shape, list) and len(shape) == 3 and isinstance(shape[2], int) else None,
+        page if isinstance(page := serving_json.get("tiff_page"), int | str) else None,
     )
 
 
@@ -215,14 +214,8 @@ def load_served_run(run: Run, name: str, flips: bool = False) -> Served:
         answers = functions[key](**example)
         definitions[key] = _definition(key, specs, answers)
     return Served(
-        name,
-        1,
-        definitions,
-        functions,
-        run.class_names,
-        run,
-        f"the run {run.path}",
-        run.preprocessing.image_shape[2],
+        *(name, 1, definitions, functions, run.class_names, run, f"the run {run.path}"),
+        run.preprocessing.tiff_page,
     )
 
 

@@ -10,14 +10,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.declared_pixels import declared_pixels
 from keras_vit.errors import first_line
+from keras_vit.serving.server.pixels import pixels_of
 from keras_vit.serving.server.refusal import Refusal, invalid
 from keras_vit.serving.server.served import DEFAULT, FILES, Served
 from keras_vit.serving.server_files import BATCH_SIZES, WAIT_MICROSECONDS
@@ -185,7 +184,9 @@ class Worker:
     def _in_parts(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of as many images as there are, of at most `MOST` at a time; large ones alone."""
         count = len(next(iter(inputs.values())))
-        large = [_is_large(file) for file in inputs[FILES]] if FILES in inputs else [False] * count
+        large = (
+            [pixels_of(file) > LARGE_PIXELS for file in inputs[FILES]] if FILES in inputs else [False] * count
+        )
         parts, start = [], 0
         for end in range(1, count + 1):
             if end == count or end - start == MOST or large[end - 1] or large[end]:
@@ -201,18 +202,6 @@ class Worker:
         if self.served.takes_files:
             for size in BATCH_SIZES:
                 self.served.call(DEFAULT, {FILES: np.array([b""] * size, object)})
-
-
-@cache
-def _declared() -> Any:
-    return tf.function(declared_pixels, input_signature=[tf.TensorSpec([], tf.string)])
-
-
-def _is_large(file: bytes) -> bool:
-    try:
-        return float(_declared()(tf.constant(file))) > LARGE_PIXELS
-    except (tf.errors.OpError, ValueError):  # its header is damaged: the graph does not decode it
-        return False
 
 
 def _refusal(error: Exception) -> Exception:
