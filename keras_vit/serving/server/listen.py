@@ -5,6 +5,7 @@ import contextlib
 import json
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keras_vit.errors import InputError
 
-KEEP_ALIVE = 30.0  # seconds that a connection stays open without a request
+KEEP_ALIVE = 30  # seconds that a connection stays open without a request
 MOST_HEADER = 32 * 1024  # bytes
 FILES = 200  # that the process has open beside its connections
 MOST_CONNECTIONS = 512
@@ -58,8 +59,8 @@ def address_of(bound: socket.socket, host: str) -> str:
     return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"
 
 
-def listen(app: Any, bound: socket.socket, timeout: float, ready: Callable[[], None]) -> None:
-    """Answers until SIGINT or SIGTERM; then what was asked before is still answered.
+class Listener(uvicorn.Server):
+    """Answers until `should_exit` is set, or SIGINT or SIGTERM comes, and then what was asked before.
 
     Args:
         app: an ASGI application.
@@ -68,31 +69,30 @@ def listen(app: Any, bound: socket.socket, timeout: float, ready: Callable[[], N
             end, how long answers are waited for.
         ready: called when it listens.
     """
-    config = uvicorn.Config(
-        app,
-        http=_protocol(timeout),
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=int(KEEP_ALIVE),
-        timeout_graceful_shutdown=int(timeout) + 1,
-        h11_max_incomplete_event_size=MOST_HEADER,
-        backlog=MOST_CONNECTIONS,
-    )
-    asyncio.run(_Server(config, ready).serve(sockets=[bound]))
 
-
-class _Server(uvicorn.Server):
-    """A server that says when it is ready, and for which a signal is its ordinary end."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]):
+    def __init__(self, app: Any, bound: socket.socket, timeout: float, ready: Callable[[], None]):
+        config = uvicorn.Config(
+            app,
+            http=_protocol(timeout),
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=int(timeout) + 1,
+            h11_max_incomplete_event_size=MOST_HEADER,
+            backlog=MOST_CONNECTIONS,
+        )
         super().__init__(config)
-        self._ready = ready
+        self._bound, self._ready = bound, ready
+
+    def answer(self) -> None:
+        """Answers until the end."""
+        asyncio.run(self.serve(sockets=[self._bound]))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -101,9 +101,11 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # uvicorn raises the signal again at the end, which would end the process before its last words.
-        before = {
-            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield
         finally:

@@ -59,7 +59,7 @@ def serve(
     from keras_vit.serving.server.app import application
     from keras_vit.serving.server.body import Budget
     from keras_vit.serving.server.guard import Guard, is_loopback
-    from keras_vit.serving.server.listen import address_of, bind, listen
+    from keras_vit.serving.server.listen import Listener, address_of, bind
     from keras_vit.serving.server.page import Page
     from keras_vit.serving.server.rest import Rest
     from keras_vit.serving.server.served import Served, bundle_folder, load_bundle, load_served_run
@@ -100,7 +100,7 @@ def serve(
             say(f"ready at {address} (Ctrl-C ends it)", flush=True)
 
         app = application(rest, Page(served), Guard(host, allow_hosts), Budget(timeout))
-        listen(app, bound, timeout, ready)
+        Listener(app, bound, timeout, ready).answer()
         rest.end()
         worker.end()
         say(f"ended; answered about {worker.answered:,} images")
