@@ -34,6 +34,7 @@ def parse(arguments: list[str]) -> Any:
     from keras_vit.cli.predict import Predict
     from keras_vit.cli.request import Request
     from keras_vit.cli.search import Search
+    from keras_vit.cli.serve import Serve
     from keras_vit.cli.shell import parse_words
     from keras_vit.cli.summary import Summary
     from keras_vit.cli.train import Train
@@ -51,6 +52,7 @@ def parse(arguments: list[str]) -> Any:
         | Annotated[Search, subcommand("search", description=getdoc(Search))]
         | Annotated[Export, subcommand("export", description=getdoc(Export))]
         | Annotated[Request, subcommand("request", description=getdoc(Request))]
+        | Annotated[Serve, subcommand("serve", description=getdoc(Serve))]
         | Annotated[Cache, subcommand("cache", description=getdoc(Cache))]
     )
     return parse_words(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -38,7 +39,7 @@ class ServedGraph(tf.Module):
         )
         self.has_sets, self.has_rule = sets is not None, rule is not None
         self.several = run.several
-        self.answers = answers.__call__
+        self.answers = self._called(answers)
         # As a function of its own, which all signatures share, it is traced once.
         prepare = tf.function(
             lambda files: prepare_files(files, run.preprocessing),
@@ -46,30 +47,38 @@ class ServedGraph(tf.Module):
             autograph=False,
         )
         self.prepare_files = lambda files: prepare(files)  # so that the SavedModel does not list it
+
+    def _called(self, answers: keras.Model) -> Callable:
+        """How the `answer_model` is called: tensors in, a dict of tensors out."""
         # Keras wraps its variables, and of wrapped ones TensorFlow saves copies: the loader of TensorFlow
         # Serving would restore the copies, which no signature reads. So this module holds only the variables.
         self.weights = [variable.value for variable in answers.variables]
+        return answers.__call__
 
     def signatures(self) -> dict[str, Callable]:
         """Name -> concrete function, as `tf.saved_model.save` takes them."""
+        return {
+            name: tf.function(method).get_concrete_function(*specs)
+            for name, (method, specs) in self.methods().items()
+        }
+
+    def methods(self) -> dict[str, tuple[Callable, list[tf.TensorSpec]]]:
+        """Name of a signature -> its method, and the specs of its inputs, which have their names."""
         files = tf.TensorSpec([None], tf.string, name="image_bytes")
         channels = self.preprocessing.image_shape[2]
         shape = [None, None, None, channels if is_measured(channels) else None]
         floats = tf.TensorSpec(shape, tf.float32, name="images")
         bytes_of_pixels = tf.TensorSpec(shape, tf.uint8, name="images")
-        found = {
-            name: tf.function(method).get_concrete_function(spec)
-            for name, method, spec in (
-                ("serving_default", self.classify_files, files),
-                ("images", self.classify_pixels, floats),
-                ("images_uint8", self.classify_pixels, bytes_of_pixels),
-                ("features", self.features_of_files, files),
-            )
+        found: dict[str, tuple[Callable, list[tf.TensorSpec]]] = {
+            "serving_default": (self.classify_files, [files]),
+            "images": (self.classify_pixels, [floats]),
+            "images_uint8": (self.classify_pixels, [bytes_of_pixels]),
+            "features": (self.features_of_files, [files]),
         }
         if self.preprocessing.pixel_range is not None:
             values = tf.TensorSpec(shape, tf.float32, name="values")
             inverted = tf.TensorSpec([None], tf.bool, name="inverted")
-            found[VALUES] = tf.function(self.classify_values).get_concrete_function(values, inverted)
+            found[VALUES] = (self.classify_values, [values, inverted])
         return found
 
     def classify_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
