@@ -48,7 +48,8 @@ OTHER_HELP = {
     "folder, timm:NAME, or hf:REPO[@REVISION]",
     "image_size": "of the models from scratch: side in pixels, or height and width; by default the images "
     "decide it, as for train. Published weights keep theirs",
-    "epochs": "passes over all training images. With fewer images the passes become more, see docs/compare.md",
+    "epochs": "passes over all training images; with fewer images the passes become more, see "
+    "docs/compare.md",
     "seed": "of the split, the draws of images, the first weights and the order",
     "folds": "compare on so many splits, which together test each image once; --test-fraction does not count "
     "then",
