@@ -36,6 +36,7 @@ def parse(arguments: list[str]) -> Any:
     from keras_vit.cli.search import Search
     from keras_vit.cli.serve import Serve
     from keras_vit.cli.shell import parse_words
+    from keras_vit.cli.suggest import Suggest
     from keras_vit.cli.summary import Summary
     from keras_vit.cli.train import Train
     from keras_vit.cli.weights import Weights
@@ -49,6 +50,7 @@ def parse(arguments: list[str]) -> Any:
         | Annotated[Weights, subcommand("weights", description=getdoc(Weights))]
         | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
         | Annotated[Compare, subcommand("compare", description=getdoc(Compare))]
+        | Annotated[Suggest, subcommand("suggest", description=getdoc(Suggest))]
         | Annotated[Search, subcommand("search", description=getdoc(Search))]
         | Annotated[Export, subcommand("export", description=getdoc(Export))]
         | Annotated[Request, subcommand("request", description=getdoc(Request))]

@@ -5,8 +5,8 @@
   const images = data.images;
   const classes = data.classes.map(one => one.name);
   const newLabels = data.task === "labels";
-  const FILE = newLabels ? "labels.csv" : "fixes.csv";
-  const COLUMNS = newLabels ? ["path", "label", "sha256"] : ["path", "sha256", "action", "label"];
+  const FILE = newLabels ? "labels.jsonl" : "fixes.csv";
+  const COLUMNS = ["path", "sha256", "action", "label"];
   const GAP = 12;
   const TEXT = 126; // pixels of a card below its picture
 
@@ -455,19 +455,32 @@
   const nameCells = new Map(data.classes.map(one => [one.name, one.cell ?? one.name]));
   const labelCell = names => (data.several ? JSON.stringify(names) : nameCells.get(names[0]) ?? names[0] ?? "");
 
+  const order = () => [...decisions.keys()].sort((a, b) => a - b);
+
   function csv() {
     const rows = [COLUMNS];
-    for (const i of [...decisions.keys()].sort((a, b) => a - b)) {
-      const image = images[i], [action, names] = decisions.get(i), path = image.cell ?? image.path;
+    for (const i of order()) {
+      const image = images[i], [action, names] = decisions.get(i);
       const label = action === "relabel" ? names : action === "keep" ? image.label : null;
-      if (!newLabels) rows.push([path, image.sha256, action, label ? labelCell(label) : ""]);
-      else if (action === "relabel") rows.push([path, labelCell(names), image.sha256]);
+      rows.push([image.cell ?? image.path, image.sha256, action, label ? labelCell(label) : ""]);
     }
     return rows.map(row => row.map(quoted).join(",") + "\r\n").join("");
   }
 
+  /** The images that had labels, and those that have one now, which are for training. */
+  function jsonLines() {
+    const rows = [...(data.labelled || [])];
+    for (const i of order()) {
+      const image = images[i], [action, names] = decisions.get(i);
+      if (action !== "relabel") continue;
+      const label = data.several ? JSON.stringify(names) : names[0];
+      rows.push({ path: image.at ?? image.path, label, ...(data.labelled ? { part: "train" } : {}) });
+    }
+    return rows.map(row => JSON.stringify(row) + "\n").join("");
+  }
+
   function download() {
-    const address = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+    const address = URL.createObjectURL(new Blob([newLabels ? jsonLines() : csv()], { type: "text/plain" }));
     const link = element("a", { href: address, download: FILE });
     document.body.append(link);
     link.click();
@@ -495,23 +508,36 @@
     return found.map(row => Object.fromEntries((head || []).map((name, c) => [plain(name), plain(row[c])])));
   }
 
-  async function load(file) {
-    const rows = parse(await file.text());
-    if (!rows.length || !COLUMNS.every(name => name in rows[0])) {
-      return tell(`${file.name} has not the columns ${COLUMNS.join(", ")}: choose a ${FILE} of this page.`);
+  /** What an earlier download of this page says: [position of an image, action, text of its label]. */
+  function read(text) {
+    if (!newLabels) {
+      const place = new Map(images.map((image, i) => [image.path + "\n" + image.sha256, i]));
+      return parse(text).map(row => [place.get(row.path + "\n" + row.sha256), row.action, row.label]);
     }
-    const place = new Map(images.map((image, i) => [image.path + "\n" + image.sha256, i]));
+    const place = new Map(images.map((image, i) => [image.at ?? image.path, i]));
+    const had = new Set((data.labelled || []).map(row => row.path));
+    const rows = text.split("\n").filter(line => line.trim()).map(line => JSON.parse(line));
+    return rows.filter(row => !had.has(row.path)).map(row => [place.get(row.path), "relabel", row.label]);
+  }
+
+  async function load(file) {
+    let rows = [];
+    try {
+      rows = read(await file.text());
+    } catch (error) {
+      // it is not such a file
+    }
     let used = 0;
-    for (const row of rows) {
-      const i = place.get(row.path + "\n" + row.sha256);
-      const action = newLabels ? "relabel" : row.action;
-      const names = action === "relabel" ? namesOf(row.label) : [];
+    for (const [i, action, label] of rows) {
+      const names = action === "relabel" ? namesOf(label) : [];
       if (i === undefined || !["keep", "relabel", "drop"].includes(action) || !names) continue;
       set(i, action === "relabel" ? [action, names] : [action]);
       used += 1;
     }
     update();
-    tell(used === rows.length ? "" : `${rows.length - used} of the ${rows.length} rows are of other images or labels: left out.`);
+    const left = rows.length - used;
+    if (!used) tell(`${file.name} has no row on an image of this page: choose a ${FILE} that was downloaded here.`);
+    else tell(left ? `${left} of the ${rows.length} rows are of other images or labels: left out.` : "");
   }
 
   function namesOf(text) {

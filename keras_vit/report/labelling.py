@@ -1,7 +1,7 @@
 """A page where a person looks at images and keeps, relabels or drops each: `index.html` beside `thumbnails/`.
 
 The page is plain HTML with one script, loads nothing from a network, and keeps the progress in the browser.
-What the person decided is downloaded as a CSV file, `fixes.csv` or `labels.csv`; nothing else is changed.
+What the person decided is downloaded as `fixes.csv` or `labels.jsonl`; nothing else is changed.
 """
 
 import base64
@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,7 @@ class ImageToCheck:
             first.
         findings: why it is on the page.
         kept: whether a person has looked at it before and kept it.
+        file: of an image without a label, the path that `labels.jsonl` has; `None` for `path`.
     """
 
     path: str
@@ -79,6 +80,7 @@ class ImageToCheck:
     score: float = 0.0
     findings: tuple[Finding, ...] = ()
     kept: bool = False
+    file: Path | None = None
 
 
 @contextlib.contextmanager
@@ -122,6 +124,7 @@ def write_page(
     decoding: "Decoding | None" = None,
     task: Task = "fixes",
     lines: Sequence[str] = (),
+    labelled: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Writes `index.html` and `thumbnails/` into a folder, such as that of `new_folder`.
 
@@ -134,8 +137,10 @@ def write_page(
         several: whether an image may have several labels, or none.
         decoding: how files become pixels; `None` for the defaults.
         task: `"fixes"` to correct labels, which gives `fixes.csv`; `"labels"` for images without labels,
-            which gives `labels.csv`, a table to train with.
+            which gives `labels.jsonl`, a table to train with.
         lines: sentences for the top of the page.
+        labelled: rows of images that have labels already, path, label and part, which `labels.jsonl` begins
+            with.
 
     Raises:
         OSError: the folder cannot be written.
@@ -146,6 +151,7 @@ def write_page(
     rows = [
         {
             **_named("path", image.path),
+            **({"at": os.fspath(image.file)} if image.file is not None else {}),
             "sha256": image.sha256,
             "label": _labels(image.label, several),
             "suggested": _labels(image.suggested, several),
@@ -162,6 +168,7 @@ def write_page(
         "classes": [_named("name", name) for name in class_names],
         "kinds": [shown(kind) for kind in kinds],
         "images": rows,
+        **({"labelled": [dict(row) for row in labelled]} if labelled else {}),
     }
     # What is kept in the browser belongs to these images and findings alone.
     data["key"] = "keras-vit " + hashlib.sha256(_json([title, source, data]).encode()).hexdigest()[:32]

@@ -293,6 +293,19 @@ class OwnImages:
         self._found.check(parts, CHANGED)
         return _readable(self.run, self._found.restored(parts), skip=False)
 
+    def files_of(self, *parts: str) -> tuple[ImageSet, tuple[str, ...]]:
+        """The images of some parts as they came, and the part of each; unreadable ones are not among them.
+
+        Raises:
+            InputError: images of these parts have changed, or a run of an earlier version did not record them.
+        """
+        if self._found is None:
+            raise InputError(f"{self.run.path} has no images.csv: train the run again.")
+        self._found.check(parts, CHANGED)
+        rows = self._found.record.rows
+        told = tuple(rows[i]["part"] for i in self._found.record.of_part(*parts) if i in self._found.places)
+        return self._found.restored(parts), told
+
     def notes(self, *parts: str) -> list[str]:
         """What has changed without an effect on these parts, one line each."""
         if self._found is not None:
