@@ -186,7 +186,7 @@
       ["", `all (${images.length})`],
       ...data.kinds.map((kind, k) => [k, `${kind} (${ofKind[k]})`]),
     ]);
-    by("kind").disabled = data.kinds.length === 0;
+    by("kind").parentElement.hidden = data.kinds.length === 0;
     const numbers = new Map(classes.map(name => [name, 0]));
     for (const image of images) {
       for (const name of new Set([...(image.label || []), ...(image.suggested || [])])) {
@@ -260,7 +260,7 @@
     } else {
       picture.append(element("span", { className: "none", textContent: "no picture: it cannot be read" }));
     }
-    if (image.score > 0) {
+    if (image.score > 0 && !newLabels) {
       picture.append(element("span", { className: "score", textContent: percent(image.score) }));
     }
     if (decision) {
@@ -282,9 +282,10 @@
 
   function labelLine(image) {
     const suggested = image.suggested ? inWords(image.suggested) : null;
-    if (newLabels) return suggested === null ? "no suggestion" : `${suggested}?`;
+    const sure = image.sure === undefined ? "" : ` ${percent(image.sure)}`;
+    if (newLabels) return suggested === null ? "no suggestion" : `${suggested}?${sure}`;
     if (suggested === null || same(image.label, image.suggested)) return inWords(image.label);
-    return `${inWords(image.label)} \u2192 ${suggested}`;
+    return `${inWords(image.label)} \u2192 ${suggested}${sure}`;
   }
 
   function done(decision) {
@@ -333,7 +334,7 @@
       element("b", { textContent: image.path }),
       ` (${current + 1} of ${list.length}) `,
       element("span", { textContent: labelLine(image) }),
-      image.score > 0 ? ` ${percent(image.score)}` : "",
+      image.score > 0 && !newLabels ? ` (${percent(image.score)})` : "",
       ...(why.length ? [". ", element("span", { className: "soft", textContent: why.join(". ") })] : []),
     );
     by("actions").replaceChildren(...buttons(i, false, true));

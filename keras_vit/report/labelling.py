@@ -65,8 +65,8 @@ class ImageToCheck:
         label: the label that it has, as `keras_vit.data.targets.label_text` gives it: the name of a class, or
             a JSON list of several; `None` if it has none yet.
         suggested: the label that it may have instead, in the same form; `None` if there is no suggestion.
-        score: how sure the finding is, or how much the label would help, 0 to 1; the page shows the largest
-            first.
+        score: how sure the finding is, or how unsure the label, 0 to 1; the page shows the largest first.
+        confidence: of the suggested label; `None` if it is not known.
         findings: why it is on the page.
         kept: whether a person has looked at it before and kept it.
         file: of an image without a label, the path that `labels.jsonl` has; `None` for `path`.
@@ -78,6 +78,7 @@ class ImageToCheck:
     label: str | None = None
     suggested: str | None = None
     score: float = 0.0
+    confidence: float | None = None
     findings: tuple[Finding, ...] = ()
     kept: bool = False
     file: Path | None = None
@@ -157,6 +158,7 @@ def write_page(
             "suggested": _labels(image.suggested, several),
             "score": round(float(image.score), 4),
             "findings": [[kinds.index(found.kind), shown(found.text)] for found in image.findings],
+            **({"sure": round(float(image.confidence), 4)} if image.confidence is not None else {}),
             **({"kept": 1} if image.kept else {}),
             **({"file": file, "small": int(file.endswith(".png"))} if file else {}),
         }

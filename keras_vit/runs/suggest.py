@@ -201,10 +201,8 @@ def write_suggestions(found: Suggestions, run: Run, folder: Path, source: str) -
             image=item.path,
             suggested=item.label,
             score=item.score,
-            findings=(
-                Finding("suggested", f"{item.confidence:.0%} sure"),
-                *((Finding("unlike the training images"),) if item.reject else ()),
-            ),
+            confidence=item.confidence,
+            findings=(Finding("unlike the training images"),) if item.reject else (),
             file=item.path,
         )
         for item in found.images
