@@ -58,8 +58,8 @@ class Compare:
             if name not in OF_RUNS:
                 option = name.replace("_", "-")
                 raise InputError(
-                    f"--{option} is for a comparison of models on images, and {len(self.sources)} folders are "
-                    "given: omit it, or give the images alone."
+                    f"--{option} is for a comparison of models on images, and {len(self.sources)} folders "
+                    "are given: omit it, or give the images alone."
                 )
         import_quietly(find_devices=True)
         from keras_vit.runs.compare import compare_runs  # type: ignore[import-not-found]

@@ -48,10 +48,10 @@ OTHER_HELP = {
     "folder, timm:NAME, or hf:REPO[@REVISION]",
     "image_size": "of the models from scratch: side in pixels, or height and width; by default the images "
     "decide it, as for train. Published weights keep theirs",
-    "epochs": "passes over all training images. With fewer images the passes become more, see docs/compare.md",
+    "epochs": "passes over all training images; with fewer images there are more, see docs/compare.md",
     "seed": "of the split, the draws of images, the first weights and the order",
-    "folds": "compare on so many splits, which together test each image once; --test-fraction does not count "
-    "then",
+    "folds": "compare on so many splits, which together test each image once; --test-fraction does not "
+    "count then",
 }
 """Texts of options that mean something else than for `train`."""
 
@@ -68,7 +68,7 @@ class CompareConfig:
     """what is compared: cnn, a small plain CNN; resnet, a ResNet of the cost of defect-conv; vit, the ViT of
     the reference study; defect-conv, a ViT with convolutions before it; with --init also probe and finetune.
     By default all of these"""
-    per_class: Annotated[tuple[PerClass, ...], Field(min_length=1, strict=False)] = (5, 10, 30, 100, ALL)
+    per_class: Annotated[tuple[PerClass, ...], Field(min_length=1, strict=False)] = (5, 10, 30, 100, "all")
     """numbers of training images per class; numbers that the data do not have are left out"""
     repeats: Count = 3
     """how often each is trained, on other images drawn and with other first weights"""

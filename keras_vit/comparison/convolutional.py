@@ -120,7 +120,7 @@ def halvings(image_shape: Shape) -> int:
 
 
 def count_mult_adds_of(model: keras.Model) -> int:
-    """Mult-adds per image of the convolutions and dense layers of a model, counted as `model/cost.py` does."""
+    """Mult-adds per image of the convolutions and dense layers of a model, counted as in `model/cost.py`."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D | layers.Dense):

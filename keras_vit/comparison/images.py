@@ -1,4 +1,4 @@
-"""The images of a comparison: one split, draws of a few training images, and shifted and turned test images."""
+"""The images of a comparison: a split, draws of training images, shifted and turned test images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_vit.comparison.config import ALL
-from keras_vit.data.corrupted import prepare_shown
+from keras_vit.data.corrupted import IMAGES_AT_ONCE, prepare_shown
 from keras_vit.data.corruptions import corrupt, reduced
 from keras_vit.data.image_set import Image, evenly
 from keras_vit.data.pipeline import (
@@ -103,14 +103,19 @@ class Stage:
         return test[evenly(len(test), MOST)]
 
     def _changed(self, kind: str) -> list[Image]:
-        data, preprocessing, found = self.data, self.data.preprocessing, []
-        for i in self._some:
-            pixels = reduced(whole_pixels(data.image_set.original(i), preprocessing.decoding))
-            rng = np.random.default_rng((TURN, int(i)))
-            pixels = shifted(pixels, rng) if kind == "shift" else corrupt(pixels, "rotate", TURN, rng)
+        data, preprocessing = self.data, self.data.preprocessing
+        found: list[Image] = []
+        for begin in range(0, len(self._some), IMAGES_AT_ONCE):
+            changed = []
+            for i in self._some[begin : begin + IMAGES_AT_ONCE]:
+                pixels = reduced(whole_pixels(data.image_set.original(i), preprocessing.decoding))
+                rng = np.random.default_rng((TURN, int(i)))
+                changed.append(
+                    shifted(pixels, rng) if kind == "shift" else corrupt(pixels, "rotate", TURN, rng)
+                )
             # Gray levels as whole numbers take a quarter of the memory.
-            found.append(np.rint(prepare_shown([pixels], preprocessing)[0]).astype("uint8"))
-        return found  # type: ignore[return-value]
+            found += list(np.rint(prepare_shown(changed, preprocessing)).astype("uint8"))
+        return found
 
 
 def shifted(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

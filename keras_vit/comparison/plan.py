@@ -1,4 +1,4 @@
-"""Which trainings a comparison has, in which order, how long they take, and which are left out for a limit."""
+"""Which trainings a comparison has, in which order, and which are left out for a limit of time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ def numbers_of(
         fewest, most = counts.min(), counts.max()
         have = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         notes.append(
-            f"left out: {', '.join(map(str, left))} images per class, since the classes have {have} for training"
+            f"left out: {', '.join(map(str, left))} images per class, since the classes have {have} for "
+            "training"
         )
     for name, count in zip(class_names, counts, strict=True):
         if short := [number for number in kept if number > count]:

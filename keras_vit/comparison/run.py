@@ -1,4 +1,4 @@
-"""compare(): trains several kinds of models on few and on all images of one's own, and says which one pays."""
+"""compare(): trains several kinds of models on few and on all images, and says which one pays."""
 
 import dataclasses
 import os
@@ -73,7 +73,8 @@ def refuse_runs(data: str | None) -> None:
         return
     if run_folder.several_runs(data) or os.path.isfile(os.path.join(data, run_folder.MODEL)):
         raise InputError(
-            f"{data} is a run, not images: give two or more runs to compare them with each other, or give images."
+            f"{data} is a run, not images: give two or more runs to compare them with each other, or give "
+            "images."
         )
 
 
@@ -225,13 +226,13 @@ def _check_images(image_set: ImageSet) -> None:
     """Raises InputError for images that models are not compared on."""
     if image_set.several:
         raise InputError(
-            f"{image_set.source} has several labels per image, and models are compared on one class per image: "
-            "train them with keras-vit train instead."
+            f"{image_set.source} has several labels per image, and models are compared on one class per "
+            "image: train them with keras-vit train instead."
         )
     if len(image_set.class_names) < 2:
         raise InputError(
-            f"{image_set.source} has one class, {shown(image_set.class_names[0])}, and every model would name "
-            "it: add images of another class."
+            f"{image_set.source} has one class, {shown(image_set.class_names[0])}, which every model would "
+            "name: add images of another class."
         )
 
 
@@ -305,7 +306,8 @@ class Work:
         self, missing: Sequence[Cell], measured: Mapping[str, Mapping[str, float]]
     ) -> dict[Cell, float]:
         """Seconds that each missing cell takes, by what was measured."""
-        found, compiled = {}, set()
+        found: dict[Cell, float] = {}
+        compiled: set[Any] = set()
         for cell in missing:
             _, data, _, steps = self.data_of(cell)
             of_model = measured[cell.model]
@@ -360,9 +362,8 @@ def _compare(config: CompareConfig, images: Images, began: float) -> dict[str, A
         seconds = {**dict.fromkeys(work.cells, 0.0), **work.expected(missing, measured)}
         stop_at = None
         plan_cells = missing
-        say(
-            f"{_trainings(len(missing))}: about {_minutes(sum(seconds.values()))} ({_by_model(missing, seconds)})"
-        )
+        about = _minutes(sum(seconds.values()))
+        say(f"{_trainings(len(missing))}: about {about} ({_by_model(missing, seconds)})")
         if config.max_minutes is not None:
             stop_at = began + 60 * config.max_minutes
             plan = limited(work.cells, seconds, stop_at - time.monotonic())

@@ -3,8 +3,9 @@
 The rule, at each number of training images:
 
 1. A model that is not better than an answer without looking at the image is out.
-2. The best of the others is the one with the highest accuracy. A model with fewer mult-adds per image is taken
-   instead if it is as good: the interval of their difference contains 0, and it is at most `NEAR` lower.
+2. The best of the others is the one with the highest accuracy. A model with fewer mult-adds per image is
+   taken instead if it is as good: the interval of their difference contains 0, and it is at most `NEAR`
+   lower.
 3. The choice is called certain if each model with a lower accuracy that is not as good differs certainly.
 
 Whether a ViT pays follows from the best ViT and the best convolutional network at the largest number.
@@ -187,7 +188,7 @@ def _sentence(
             f"{label_counts.max() / label_counts.sum():.1%}), so check the labels, or try larger images or "
             "published weights first."
         )
-    parts = []
+    parts: list[str] = []
     for first, last, choice in reversed(_stretches(choices)):
         if choice.model is None:
             continue
