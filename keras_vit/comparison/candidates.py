@@ -143,4 +143,4 @@ def _from_weights(start: Start, settings: TrainConfig, class_names: Sequence[str
 
 def scratch_config(train: TrainConfig) -> TrainConfig:
     """The settings of the models from scratch: those of the comparison without its published weights."""
-    return dataclasses.replace(train, init=NONE)
+    return dataclasses.replace(train, init=NONE, mean=None, std=None, interpolation=None)

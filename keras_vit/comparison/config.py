@@ -31,7 +31,7 @@ WHERE = ("out", "resume", "max_minutes")
 """Settings of where and how far a comparison goes: they may differ when it is continued."""
 
 NOT_TAKEN = (
-    *("data", "several_labels", "label_columns", "model", "mean", "std", "interpolation", "unlabeled"),
+    *("data", "several_labels", "label_columns", "model", "unlabeled"),
     *("ood_examples", "validation_fraction", "merge_validation", "accept_risk", "min_recall", "costs"),
     *("changes", "recipe", "fold", "seeds", "out", "resume", *DEVICES, *INTERNAL),
 )
@@ -48,6 +48,10 @@ OTHER_HELP = {
     "folder, timm:NAME, or hf:REPO[@REVISION]",
     "image_size": "of the models from scratch: side in pixels, or height and width; by default the images "
     "decide it, as for train. Published weights keep theirs",
+    "mean": "of published weights: subtracted from pixels in 0..1, one value or one per channel; by default "
+    "theirs",
+    "std": "of published weights: pixels are then divided by it; by default theirs",
+    "interpolation": "of published weights: how images are resized for them; by default as they need",
     "epochs": "passes over all training images; with fewer images there are more, see docs/compare.md",
     "seed": "of the split, the draws of images, the first weights and the order",
     "folds": "compare on so many splits, which together test each image once; --test-fraction does not "

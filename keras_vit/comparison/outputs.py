@@ -8,7 +8,7 @@ import numpy as np
 from keras_vit import files
 from keras_vit.comparison import folder as files_of
 from keras_vit.comparison.candidates import VITS
-from keras_vit.comparison.config import ALL, CompareConfig
+from keras_vit.comparison.config import CompareConfig
 from keras_vit.comparison.folder import Cell
 from keras_vit.comparison.images import MOST
 from keras_vit.data.image_set import evenly
@@ -125,7 +125,8 @@ def summarise(
                 }
             )
     mult_adds = {model: int(measured[model]["mult_adds"]) for model in models if model in measured}
-    judged = judge_models(table, mult_adds, VITS, described["titles"], names_of(numbers, rows), groups)
+    images_of = {row["per_class"]: row["training_images"] for row in rows}
+    judged = judge_models(table, mult_adds, VITS, described["titles"], images_of, groups)
     return {
         **judged,
         "models": {
@@ -141,15 +142,6 @@ def summarise(
         },
         "table": rows,
     }
-
-
-def names_of(numbers: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
-    """What sentences call the numbers of training images."""
-    found = {}
-    for number in numbers:
-        images = max((row["training_images"] for row in rows if row["per_class"] == number), default=0)
-        found[number] = f"all {images:,} training images" if number == ALL else f"{number} images per class"
-    return found
 
 
 def _whole_repeats(

@@ -23,6 +23,9 @@ from keras_vit.evaluation.repeated import Estimate, estimate_accuracy, estimate_
 NEAR = 0.01
 """So much lower an accuracy counts as the same, if chance explains the difference."""
 
+ALL = "all"
+"""The number of training images that is all of them."""
+
 Verdict = Literal["pays", "does not pay", "same", "uncertain", "nothing learned", "one kind"]
 
 
@@ -106,17 +109,18 @@ def judge_models(
     mult_adds: Mapping[str, int],
     vits: Sequence[str],
     titles: Mapping[str, str],
-    counts: Mapping[Any, str],
+    training_images: Mapping[Any, int],
     clusters: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The choice at each number of training images, whether a ViT pays, and the sentence of advice.
 
     Args:
-        table: number of training images -> the models that were tested with it, from few images to many.
+        table: number of training images per class, or `"all"` -> the models that were tested with it, from
+            few images to many.
         mult_adds: per image, by model.
         vits: the models that are ViTs; the others are convolutional.
         titles: what the sentence calls the models.
-        counts: what the sentence calls the numbers, such as `"5 images per class"`.
+        training_images: number per class -> of all classes together.
         clusters: see `estimate_accuracy`.
 
     Returns:
@@ -151,7 +155,7 @@ def judge_models(
             "interval": [found.low, found.high],
         }
     return {
-        "advice": _sentence(choices, verdict, difference, mult_adds, titles, counts, table),
+        "advice": _sentence(choices, verdict, difference, mult_adds, titles, training_images, table),
         "verdict": verdict,
         "choices": {
             str(number): {"model": one.model, "as_good": list(one.as_good), "is_certain": one.is_certain}
@@ -175,7 +179,7 @@ def _sentence(
     difference: Mapping[str, Any] | None,
     mult_adds: Mapping[str, int],
     titles: Mapping[str, str],
-    counts: Mapping[Any, str],
+    training_images: Mapping[Any, int],
     table: Mapping[Any, Sequence[Tested]],
 ) -> str:
     if verdict == "nothing learned":
@@ -184,15 +188,15 @@ def _sentence(
         label_counts = np.bincount(best.labels)
         return (
             f"No model has learned anything from these images (the best, {titles[best.model]}, names "
-            f"{best.right.mean():.1%} right with {counts[last]}, and always naming one class gives "
-            f"{label_counts.max() / label_counts.sum():.1%}), so check the labels, or try larger images or "
+            f"{best.right.mean():.1%} right with {_with(last, last, training_images)}, and always naming one "
+            f"class gives {label_counts.max() / label_counts.sum():.1%}), so check the labels, or try larger images or "
             "published weights first."
         )
     parts: list[str] = []
     for first, last, choice in reversed(_stretches(choices)):
         if choice.model is None:
             continue
-        where = counts[first] if first == last else f"{counts[first]} to {counts[last]}"
+        where = _with(first, last, training_images)
         accuracy = ""
         if choice.accuracy is not None and not parts:
             low, high = choice.accuracy.low, choice.accuracy.high
@@ -201,10 +205,10 @@ def _sentence(
     said = "Take " + ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
     if difference is None:
         return f"{said}."
-    low, high = difference["interval"]
+    (low, high), number = difference["interval"], difference["number"]
     vit, other = titles[difference["vit"]], titles[difference["other"]]
     points = f"{100 * difference['mean']:+.1f} points, interval {100 * low:+.1f} to {100 * high:+.1f}"
-    compared = f"{vit} against {other} with {counts[difference['number']]}: {points}"
+    compared = f"{vit} against {other} with {_with(number, number, training_images)}: {points}"
     times = mult_adds[difference["vit"]] / mult_adds[difference["other"]]
     cost = f"{times:.1f} times the mult-adds" if times >= 1 else f"{1 / times:.1f} times fewer mult-adds"
     match verdict:
@@ -215,6 +219,14 @@ def _sentence(
         case "same":
             return f"{said}: a ViT and a CNN are equally accurate here ({compared}, for {cost})."
     return f"{said}, but whether a ViT pays is not certain ({compared}): more --repeats or test images tell."
+
+
+def _with(first: Any, last: Any, training_images: Mapping[Any, int]) -> str:
+    """Numbers of images in words: `"5 to 30 images per class"`."""
+    of_all = f"all {training_images[last]:,} training images"
+    if first == last:
+        return of_all if last == ALL else f"{first} images per class"
+    return f"{first} images per class to {of_all}" if last == ALL else f"{first} to {last} images per class"
 
 
 def _stretches(choices: Mapping[Any, Choice]) -> list[tuple[Any, Any, Choice]]:
