@@ -46,7 +46,10 @@ class Compare:
     """print the result as JSON"""
 
     def __call__(self) -> int | None:
-        return self._runs() if len(self.sources) > 1 else self._models()
+        if len(self.sources) > 1:
+            return self._runs()
+        self._models()
+        return None
 
     def _runs(self) -> int | None:
         from keras_vit.errors import InputError
@@ -55,8 +58,8 @@ class Compare:
             if name not in OF_RUNS:
                 option = name.replace("_", "-")
                 raise InputError(
-                    f"--{option} is for a comparison of models on images, and {len(self.sources)} run "
-                    "folders are given: omit it, or give the images alone."
+                    f"--{option} is for a comparison of models on images, and {len(self.sources)} folders "
+                    "are given: omit it, or give the images alone."
                 )
         import_quietly(find_devices=True)
         from keras_vit.runs.compare import compare_runs  # type: ignore[import-not-found]

@@ -31,7 +31,7 @@ WHERE = ("out", "resume", "max_minutes")
 """Settings of where and how far a comparison goes: they may differ when it is continued."""
 
 NOT_TAKEN = (
-    *("data", "several_labels", "label_columns", "model", "mean", "std", "interpolation", "unlabeled"),
+    *("data", "several_labels", "label_columns", "model", "unlabeled"),
     *("ood_examples", "validation_fraction", "merge_validation", "accept_risk", "min_recall", "costs"),
     *("changes", "recipe", "fold", "seeds", "out", "resume", *DEVICES, *INTERNAL),
 )
@@ -48,11 +48,14 @@ OTHER_HELP = {
     "folder, timm:NAME, or hf:REPO[@REVISION]",
     "image_size": "of the models from scratch: side in pixels, or height and width; by default the images "
     "decide it, as for train. Published weights keep theirs",
-    "epochs": "passes over all training images; with fewer images the passes become more, see "
-    "docs/compare.md",
+    "mean": "of published weights: subtracted from pixels in 0..1, one value or one per channel; by default "
+    "theirs",
+    "std": "of published weights: pixels are then divided by it; by default theirs",
+    "interpolation": "of published weights: how images are resized for them; by default as they need",
+    "epochs": "passes over all training images; with fewer images there are more, see docs/compare.md",
     "seed": "of the split, the draws of images, the first weights and the order",
-    "folds": "compare on so many splits, which together test each image once; --test-fraction does not count "
-    "then",
+    "folds": "compare on so many splits, which together test each image once; --test-fraction does not "
+    "count then",
 }
 """Texts of options that mean something else than for `train`."""
 
@@ -69,7 +72,7 @@ class CompareConfig:
     """what is compared: cnn, a small plain CNN; resnet, a ResNet of the cost of defect-conv; vit, the ViT of
     the reference study; defect-conv, a ViT with convolutions before it; with --init also probe and finetune.
     By default all of these"""
-    per_class: Annotated[tuple[PerClass, ...], Field(min_length=1, strict=False)] = (5, 10, 30, 100, ALL)
+    per_class: Annotated[tuple[PerClass, ...], Field(min_length=1, strict=False)] = (5, 10, 30, 100, "all")
     """numbers of training images per class; numbers that the data do not have are left out"""
     repeats: Count = 3
     """how often each is trained, on other images drawn and with other first weights"""

@@ -52,15 +52,26 @@ def begin_with_probe(start: Start, model: ViT, data: ImageData, image_set: Image
         image_set: the images as they came.
     """
     reader = feature_reader(start, model, data)
-    as_it_came = dict(zip(image_set.names, image_set.images, strict=True))
-    images = data.image_set.take(data.split.train).images
-    features = reader.of_head(reader(images, [as_it_came[name] for name in data.names("train")]))
-    head, _ = _fit_to_training(features, reader, data)
+    head, features = fit_probe(reader, data, image_set)
     _set_head(model, head)
     say(
         f"head: fitted to the features of {len(features)} training images ({reader.computed} computed, "
         f"{reader.found} from the cache), strength {head.strength:g}"
     )
+
+
+def fit_probe(reader: FeatureReader, data: ImageData, image_set: ImageSet) -> tuple[Head, np.ndarray]:
+    """The head that a probe finds for the training images, and its inputs without those of other views.
+
+    Args:
+        reader: of `feature_reader`.
+        data: the images, prepared for the model.
+        image_set: the images as they came.
+    """
+    as_it_came = dict(zip(image_set.names, image_set.images, strict=True))
+    images = data.image_set.take(data.split.train).images
+    features = reader.of_head(reader(images, [as_it_came[name] for name in data.names("train")]))
+    return _fit_to_training(features, reader, data)[0], features
 
 
 def is_few(data: ImageData) -> bool:
