@@ -67,10 +67,9 @@ class Listener(uvicorn.Server):
         bound: of `bind`.
         timeout: seconds that the header of a request, and the reading of an answer, may take; and, at the
             end, how long answers are waited for.
-        ready: called when it listens.
     """
 
-    def __init__(self, app: Any, bound: socket.socket, timeout: float, ready: Callable[[], None]):
+    def __init__(self, app: Any, bound: socket.socket, timeout: float):
         config = uvicorn.Config(
             app,
             http=_protocol(timeout),
@@ -88,15 +87,22 @@ class Listener(uvicorn.Server):
             backlog=MOST_CONNECTIONS,
         )
         super().__init__(config)
-        self._bound, self._ready = bound, ready
+        self._bound = bound
+        self._ready: Callable[[], None] | None = None
 
-    def answer(self) -> None:
-        """Answers until the end."""
+    def answer(self, ready: Callable[[], None]) -> None:
+        """Answers until the end.
+
+        Args:
+            ready: called when it listens.
+        """
+        self._ready = ready
         asyncio.run(self.serve(sockets=[self._bound]))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._ready()
+        if self._ready is not None:
+            self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

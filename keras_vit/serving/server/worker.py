@@ -72,10 +72,16 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self.answered = 0  # images
 
-    def start(self) -> None:
-        """Starts the thread, and answers once for each size of a batch: nothing is compiled under load."""
+    def start(self, more: Callable[[], Any] | None = None) -> None:
+        """Starts the thread, and answers once for each size of a batch: nothing is compiled under load.
+
+        Args:
+            more: called in the thread after that.
+        """
         self._thread.start()
-        self.submit_call(self._warm_up).result()
+        for call in (self._warm_up, more):
+            if call is not None:
+                self.submit_call(call).result()
 
     def submit(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Future:
         """The future outputs of a signature by name.
