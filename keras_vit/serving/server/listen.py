@@ -46,10 +46,14 @@ def bind(host: str, port: int) -> socket.socket:
         return found
     except OSError as error:
         found.close()
-        raise InputError(
-            f"Port {port} of {host} cannot be used ({error.strerror}): give another --port, or --port 0 for "
-            "a free one."
-        ) from error
+        raise _not_usable(host, port, error) from error
+
+
+def _not_usable(host: str, port: int, error: OSError) -> InputError:
+    return InputError(
+        f"Port {port} of {host} cannot be used ({error.strerror}): give another --port, or --port 0 for a "
+        "free one."
+    )
 
 
 def address_of(bound: socket.socket, host: str) -> str:
@@ -100,7 +104,10 @@ class Listener(uvicorn.Server):
         asyncio.run(self.serve(sockets=[self._bound]))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another process has begun to listen since `bind`
+            raise _not_usable(*self._bound.getsockname()[:2], error) from error
         if self._ready is not None:
             self._ready()
 

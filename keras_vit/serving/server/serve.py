@@ -9,6 +9,7 @@ from pydantic import Field
 
 from keras_vit.errors import InputError
 from keras_vit.runs.ensemble import one_run
+from keras_vit.runs.folder import CONFIG, ENSEMBLE
 from keras_vit.runs.wanted import Costs, MinRecall
 from keras_vit.serving.version_folder import check_name
 from keras_vit.text import say
@@ -103,7 +104,7 @@ class Server:
 
     def __exit__(self, *error: object) -> None:
         self._rest.end()
-        self.worker.end()
+        self.worker.end(self.timeout)
         self._bound.close()
 
     def answer(self, ready: Callable[[], None]) -> None:
@@ -157,7 +158,11 @@ def _load(
 ) -> "Served":
     from keras_vit.serving.server.served import bundle_folder, load_bundle, load_served_run
 
-    found = bundle_folder(path)
+    if not path.exists():
+        raise InputError(
+            f"There is no {path}: give a run folder, or the folder of a bundle, such as models/vit."
+        )
+    found = None if any((path / file).is_file() for file in (CONFIG, ENSEMBLE)) else bundle_folder(path)
     if found is None:
         run = one_run(path, fold).deciding(min_recall, costs).accepting(accept_risk)
         return load_served_run(run, name or "vit", flips)
