@@ -10,7 +10,6 @@ tensorflow_serving/model_servers/{http_server,http_rest_api_handler,get_model_st
 tensorflow_serving/util/json_tensor.cc, https://www.tensorflow.org/tfx/serving/api_rest
 """
 
-import base64
 import contextlib
 import json
 import re
@@ -30,6 +29,8 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
+
+from tests.serving import double_json
 
 DEFAULT = "serving_default"
 HTTP_STATUS = {  # http_server.cc
@@ -153,11 +154,13 @@ class Double:
         answer.metadata["signature_def"].Pack(SignatureDefMap(signature_def=version.signature_def))
         return answer
 
-    def status(self, name):
+    def status(self, name, version=None):
         if name != self.name:
             raise Refusal("NOT_FOUND", f"Could not find any versions of model {name}")
+        if version is not None and version not in self.versions:
+            raise Refusal("NOT_FOUND", f"Could not find version {version} of model {name}")
         answer = GetModelStatusResponse()
-        for number in sorted(self.versions, reverse=True):
+        for number in sorted(self.versions, reverse=True) if version is None else [version]:
             answer.model_version_status.add(version=number, state=self.state, status={})
         return answer
 
@@ -200,7 +203,9 @@ def _refusing(context):
 
 class Rest(BaseHTTPRequestHandler):
     double: Double
-    PATH = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(:predict|/metadata|)")
+    VERSION = r"(?:/versions/(\d+)|/labels/([^/:]+))?"
+    CALL = re.compile(rf"(?i)/v1/models/([^/:]+){VERSION}:(classify|regress|predict)")
+    STATUS = re.compile(rf"(?i)/v1/models(?:/([^/:]+))?{VERSION}(/metadata)?")
 
     def do_GET(self):
         self._answer("GET")
@@ -211,55 +216,57 @@ class Rest(BaseHTTPRequestHandler):
     def _answer(self, method):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
-            found = self.PATH.fullmatch(self.path)
-            if not found or (method == "POST") != (found[3] == ":predict"):
-                raise Refusal("INVALID_ARGUMENT", f"Malformed request: {method} {self.path}")
-            name, number = found[1], int(found[2]) if found[2] else None
-            if found[3] == ":predict":
+            found = (self.CALL if method == "POST" else self.STATUS).fullmatch(self.path)
+            if not found:
+                raise double_json.Bad(f"Malformed request: {method} {self.path}")
+            name, version, label, what = found.groups()
+            if not name:
+                raise double_json.Bad("Missing model name in request.")
+            if label:
+                raise double_json.Bad(f"Unrecognized servable version label: {label}")
+            number = int(version) if version else None
+            if number is not None and number >= 2**63:
+                raise double_json.Bad(f"Failed to convert version: {version} to numeric.")
+            if what == "predict":
                 answer = self._predict(name, number, body)
-            elif found[3] == "/metadata":
+            elif method == "POST":
+                answer = self._examples(name, number, body, what)
+            elif what:
                 answer = _metadata_as_json(self.double.metadata(name, number))
             else:
                 answer = MessageToDict(
-                    self.double.status(name),
+                    self.double.status(name, number),
                     preserving_proto_field_name=True,
                     always_print_fields_with_no_presence=True,
                 )
             self._send(200, answer)
+        except double_json.Bad as bad:
+            self._send(400, {"error": str(bad)})
         except Refusal as refusal:
             self._send(HTTP_STATUS[refusal.code], {"error": refusal.text})
 
     def _predict(self, name, number, body):
-        try:
-            request = json.loads(body)
-        except ValueError as error:
-            raise Refusal("INVALID_ARGUMENT", f"JSON Parse error: {error}") from error
-        signature = request.get("signature_name", DEFAULT)
+        request = double_json.parsed(body)
+        signature = request.get("signature_name") or DEFAULT
         signature_def = self.double.version(name, number)[1].signature_def
         if signature not in signature_def:
-            raise Refusal(
-                "INVALID_ARGUMENT", f'Serving signature name: "{signature}" not found in signature def'
-            )
-        if not request.get("instances"):
-            raise Refusal("INVALID_ARGUMENT", "Missing 'inputs' or 'instances' key")
-        wanted = signature_def[signature].inputs
-        if len(wanted) == 1:
-            columns = {key: [_value(item) for item in request["instances"]] for key in wanted}
-        else:
-            columns = {key: [item[key] for item in request["instances"]] for key in wanted}
-        try:
-            inputs = {
-                key: tf.constant(values, tf.dtypes.as_dtype(wanted[key].dtype))
-                for key, values in columns.items()
-            }
-        except (TypeError, ValueError) as error:
-            raise Refusal("INVALID_ARGUMENT", f"Failed to process element: {error}") from error
+            raise double_json.Bad(f'Serving signature name: "{signature}" not found in signature def')
+        inputs, key = double_json.predict_inputs(request, signature_def[signature].inputs)
         _, outputs = self.double.predict(name, number, signature, inputs)
-        columns = {key: _as_json(value) for key, value in outputs.items()}
-        if len(columns) == 1:
-            return {"predictions": next(iter(columns.values()))}
-        rows = zip(*columns.values(), strict=False)
-        return {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
+        return double_json.predictions(outputs, key)
+
+    def _examples(self, name, number, body, verb):
+        request = double_json.parsed(body)
+        inputs = {"inputs": double_json.examples(request, verb)}
+        signature = request.get("signature_name") or DEFAULT
+        signature_def = self.double.version(name, number)[1].signature_def
+        if signature not in signature_def:
+            raise double_json.Bad(f"No signature was found with the name: {signature}")
+        wanted, found = f"tensorflow/serving/{verb}", signature_def[signature].method_name
+        if wanted != found:
+            kind = {"classify": "classification", "regress": "regression"}[verb]
+            raise double_json.Bad(f"Expected {kind} signature method_name to be {wanted}. Was: {found}")
+        return double_json.results(verb, self.double.predict(name, number, signature, inputs)[1])
 
     def _send(self, status, answer):
         body = json.dumps(answer, indent=1).encode() if self.double.raw is None else self.double.raw
@@ -275,23 +282,6 @@ class Rest(BaseHTTPRequestHandler):
 
     def log_message(self, format, *arguments):
         pass
-
-
-def _value(item):
-    """A value of "instances"; bytes are {"b64": ...}."""
-    if not isinstance(item, dict):
-        return item
-    try:
-        return base64.b64decode(item["b64"], validate=True)
-    except (KeyError, ValueError) as error:
-        raise Refusal("INVALID_ARGUMENT", "Unable to base64 decode") from error
-
-
-def _as_json(value):
-    if value.dtype == object:
-        return [text.decode() for text in value]
-    # The shortest decimal number for the same float32, as in json_tensor.cc.
-    return (value.astype(str).astype(float) if value.dtype.kind == "f" else value).tolist()
 
 
 def _metadata_as_json(answer):

@@ -56,24 +56,24 @@ def application(rest: Rest, page: Page, guard: Guard, budget: Budget) -> Starlet
 
     async def tensorflow_serving(request: Request) -> Response:
         async with budget.body(request) as body:
-            found = await rest.answer(request.method, request.url.path, body)
+            found = await rest.answer(request.method, request.scope["path"], body)
         return Response(found, media_type=JSON)
 
     async def show_page(request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
-            raise Refusal("INVALID_ARGUMENT", f"Malformed request: {request.method} {request.url.path}")
+            raise Refusal("INVALID_ARGUMENT", f"Malformed request: {request.method} {request.scope['path']}")
         nonce = secrets.token_urlsafe(16)
         return Response(page.html(nonce), media_type="text/html", headers=_policy(nonce))
 
     async def answer_page(request: Request) -> Response:
         if request.method != "POST" or ASKED_BY_PAGE not in request.headers:
-            raise Refusal("INVALID_ARGUMENT", f"Malformed request: {request.method} {request.url.path}")
+            raise Refusal("INVALID_ARGUMENT", f"Malformed request: {request.method} {request.scope['path']}")
         async with budget.body(request) as body:
             found = await rest.wait(rest.worker.submit_call(lambda: page.answer(body)))
         return Response(json.dumps(found), media_type=JSON)
 
     async def unknown(request: Request) -> Response:
-        raise Refusal("NOT_FOUND", f"Malformed request: {request.method} {request.url.path}")
+        raise Refusal("NOT_FOUND", f"Malformed request: {request.method} {request.scope['path']}")
 
     return Starlette(
         routes=[

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_vit.serving.server.refusal import invalid
 from keras_vit.serving.server.served import DEFAULT, Served
-from keras_vit.serving.server.tensors import MOST_INSTANCES, signature_name, to_array, to_json
+from keras_vit.serving.server.tensors import MOST_INSTANCES, json_type, signature_name, to_array, to_json
 
 KINDS = {"classify": "classification", "regress": "regression"}
 EXAMPLES, CONTEXT = "examples", "context"
@@ -65,7 +65,7 @@ def _examples(body: Mapping[str, Any]) -> list[tf.train.Example]:
 
 def _features(value: Any) -> dict[str, tf.train.Feature]:
     if not isinstance(value, dict):
-        raise invalid(f"Example must be JSON object but got JSON {type(value).__name__}")
+        raise invalid(f"Example must be JSON object but got JSON {json_type(value)}")
     return {name: _feature(name, content) for name, content in value.items()}
 
 

@@ -46,10 +46,14 @@ def bind(host: str, port: int) -> socket.socket:
         return found
     except OSError as error:
         found.close()
-        raise InputError(
-            f"Port {port} of {host} cannot be used ({error.strerror}): give another --port, or --port 0 for "
-            "a free one."
-        ) from error
+        raise _not_usable(host, port, error) from error
+
+
+def _not_usable(host: str, port: int, error: OSError) -> InputError:
+    return InputError(
+        f"Port {port} of {host} cannot be used ({error.strerror}): give another --port, or --port 0 for a "
+        "free one."
+    )
 
 
 def address_of(bound: socket.socket, host: str) -> str:
@@ -67,10 +71,9 @@ class Listener(uvicorn.Server):
         bound: of `bind`.
         timeout: seconds that the header of a request, and the reading of an answer, may take; and, at the
             end, how long answers are waited for.
-        ready: called when it listens.
     """
 
-    def __init__(self, app: Any, bound: socket.socket, timeout: float, ready: Callable[[], None]):
+    def __init__(self, app: Any, bound: socket.socket, timeout: float):
         config = uvicorn.Config(
             app,
             http=_protocol(timeout),
@@ -88,15 +91,25 @@ class Listener(uvicorn.Server):
             backlog=MOST_CONNECTIONS,
         )
         super().__init__(config)
-        self._bound, self._ready = bound, ready
+        self._bound = bound
+        self._ready: Callable[[], None] | None = None
 
-    def answer(self) -> None:
-        """Answers until the end."""
+    def answer(self, ready: Callable[[], None]) -> None:
+        """Answers until the end.
+
+        Args:
+            ready: called when it listens.
+        """
+        self._ready = ready
         asyncio.run(self.serve(sockets=[self._bound]))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another process has begun to listen since `bind`
+            raise _not_usable(*self._bound.getsockname()[:2], error) from error
+        if self._ready is not None:
+            self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -50,6 +50,13 @@ class Page:
         about = f"{served.about}, version {served.version}"
         return live_page(served.name, about, served.class_names, served.run is not None, nonce)
 
+    def warm_up(self) -> None:
+        """Computes one map: the first one takes longest."""
+        run = self.served.run
+        if run is not None and self._inside is not None:
+            scaled = scale_pixels(np.zeros((1, *run.preprocessing.image_shape), "float32"), run.preprocessing)
+            maps_of(self._inside, scaled, [0])
+
     def answer(self, file: bytes) -> dict[str, Any]:
         """What the model says of an image file.
 

@@ -123,7 +123,8 @@ def _from_rows(body: Mapping[str, Any], wanted: Mapping[str, Input]) -> dict[str
         for name, value in row.items() if named else [(next(iter(wanted)), row)]:
             key = f" key: {name}" if named else ""
             try:
-                columns[name].append(_same_shape(columns, name, value, wanted))
+                found = _same_shape(columns, name, value, wanted)
+                columns[name].append(found)
             except Refusal as refusal:
                 raise invalid(
                     f"Failed to process element: {number}{key} of '{ROWS}' list. Error: INVALID_ARGUMENT: "
@@ -276,11 +277,15 @@ def _bytes(value: Any, dtype: tf.DType) -> bytes:
 
 
 def _wrong_type(value: Any, dtype: tf.DType) -> Refusal:
-    kind = {type(None): "Null", bool: str(value), dict: "Object", str: "String", list: "Array"}
     return invalid(
-        f"JSON Value: {_shown(value)} Type: {kind.get(type(value), 'Number')} is not of expected type: "
-        f"{_name(dtype)}"
+        f"JSON Value: {_shown(value)} Type: {json_type(value)} is not of expected type: {_name(dtype)}"
     )
+
+
+def json_type(value: Any) -> str:
+    """How TensorFlow Serving names the type of a JSON value."""
+    kinds = {type(None): "Null", bool: str(value), dict: "Object", str: "String", list: "Array"}
+    return kinds.get(type(value), "Number")
 
 
 def _name(dtype: tf.DType) -> str:

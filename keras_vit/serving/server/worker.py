@@ -4,6 +4,7 @@ One thread has the model, because the backends are quickest so, and a batch of m
 little more than one of them. Its queue is bounded: what does not fit in it is refused at once.
 """
 
+import io
 import threading
 import time
 from collections import deque
@@ -18,7 +19,7 @@ import tensorflow as tf
 from keras_vit.errors import first_line
 from keras_vit.serving.server.pixels import pixels_of
 from keras_vit.serving.server.refusal import Refusal, invalid
-from keras_vit.serving.server.served import DEFAULT, FILES, Served
+from keras_vit.serving.server.served import FILES, Input, Served
 from keras_vit.serving.server_files import BATCH_SIZES, WAIT_MICROSECONDS
 from keras_vit.text import say
 
@@ -27,6 +28,7 @@ MOST_WAITING = 2048
 """Images that wait for the model. What they hold in memory is limited by `body.Budget`."""
 LARGE_PIXELS = 2**22
 """Of an image that is decoded alone: the graph decodes four at once, of 24 bytes for each pixel."""
+SMALL = 32  # pixels per side of the image that the model is warmed up with
 FULL = "The batch scheduling queue to which this task was submitted is full: try again later"
 
 
@@ -72,10 +74,16 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self.answered = 0  # images
 
-    def start(self) -> None:
-        """Starts the thread, and answers once for each size of a batch: nothing is compiled under load."""
+    def start(self, more: Callable[[], Any] | None = None) -> None:
+        """Starts the thread, and answers once for each size of a batch: nothing is compiled under load.
+
+        Args:
+            more: called in the thread after that.
+        """
         self._thread.start()
-        self.submit_call(self._warm_up).result()
+        for call in (self._warm_up, more):
+            if call is not None:
+                self.submit_call(call).result()
 
     def submit(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Future:
         """The future outputs of a signature by name.
@@ -93,12 +101,12 @@ class Worker:
         """
         return self._put(Job("", {}, None, call))
 
-    def end(self) -> None:
-        """Lets the thread end after the jobs that wait, and waits for it."""
+    def end(self, seconds: float) -> None:
+        """Lets the thread end after the jobs that wait, and waits so long for it."""
         with self._change:
             self._ends = True
             self._change.notify()
-        self._thread.join()
+        self._thread.join(seconds)
 
     def _put(self, job: Job) -> Future:
         with self._change:
@@ -198,10 +206,31 @@ class Worker:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _warm_up(self) -> None:
-        """Answers once for each size of a batch, with what cannot be decoded: the model runs on zeros."""
-        if self.served.takes_files:
-            for size in BATCH_SIZES:
-                self.served.call(DEFAULT, {FILES: np.array([b""] * size, object)})
+        """Answers once for each size of a batch and each signature: nothing is compiled under load."""
+        if not self.served.takes_files:
+            return
+        for signature in self.served.functions:
+            inputs = self.served.inputs(signature)
+            for size in BATCH_SIZES if FILES in inputs else BATCH_SIZES[:2]:
+                self.served.call(signature, {name: _example(one, size) for name, one in inputs.items()})
+
+
+def _example(wanted: Input, count: int) -> np.ndarray:
+    """A batch for an input of an exported model."""
+    if wanted.dtype == tf.string:
+        return np.array([_small_png()] * count, object)
+    sizes = [SMALL if size is None else size for size in (wanted.shape or ())[1:]]
+    if sizes and wanted.shape and wanted.shape[-1] is None:
+        sizes[-1] = 3
+    return np.zeros((count, *sizes), wanted.dtype.as_numpy_dtype)
+
+
+def _small_png() -> bytes:
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.new("L", (SMALL, SMALL)).save(written, "PNG")
+    return written.getvalue()
 
 
 def _refusal(error: Exception) -> Exception:
