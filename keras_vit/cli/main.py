@@ -16,6 +16,9 @@ DESCRIPTION = """Vision Transformers for your own images: train, evaluate, predi
 With --debug, anywhere, an error also prints its traceback. keras-vit --version prints the versions."""
 
 
+INSPECT = "The older name of audit: see keras-vit audit --help."
+
+
 def parse(arguments: list[str]) -> Any:
     """The subcommand of the arguments with its options, ready to be called.
 
@@ -25,12 +28,13 @@ def parse(arguments: list[str]) -> Any:
     """
     from tyro.conf import OmitArgPrefixes, subcommand
 
+    from keras_vit.cli.audit import Audit
     from keras_vit.cli.cache import Cache
     from keras_vit.cli.compare import Compare
     from keras_vit.cli.evaluate import Evaluate
     from keras_vit.cli.explain import Explain
     from keras_vit.cli.export import Export
-    from keras_vit.cli.inspect import Inspect
+
     from keras_vit.cli.predict import Predict
     from keras_vit.cli.request import Request
     from keras_vit.cli.search import Search
@@ -48,7 +52,8 @@ def parse(arguments: list[str]) -> Any:
         | Annotated[Explain, subcommand("explain", description=getdoc(Explain))]
         | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
         | Annotated[Weights, subcommand("weights", description=getdoc(Weights))]
-        | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
+        | Annotated[Audit, subcommand("audit", description=getdoc(Audit))]
+        | Annotated[Audit, subcommand("inspect", description=INSPECT)]
         | Annotated[Compare, subcommand("compare", description=getdoc(Compare))]
         | Annotated[Suggest, subcommand("suggest", description=getdoc(Suggest))]
         | Annotated[Search, subcommand("search", description=getdoc(Search))]

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from keras_vit.data.targets import counts_of, same_labels
 from keras_vit.data.tiff import TiffPage
 from keras_vit.errors import InputError
 from keras_vit.text import shown
+
+if TYPE_CHECKING:
+    from keras_vit.data.decode import Decoding
 
 PAIRED = 100  # equal images of which every pair is listed
 LISTED = 10  # lines per finding in the printed table and in an error
@@ -181,7 +185,7 @@ def audit_images(
         An `Audit`. Unreadable images are in it, not raised: `require_readable` raises.
     """
     if images is None:
-        images, pixels = _read_by_default(image_set, split)
+        images, pixels, _ = _read_by_default(image_set, split)
     duplicates = duplicates or find_duplicates(images)
     parts = _parts(image_set, split)
     good = [info for info in images.infos if info is not None]
@@ -226,13 +230,30 @@ def audit_images(
     )
 
 
+@dataclass(frozen=True)
+class Audited:
+    """An audit, and what it was made of.
+
+    Args:
+        audit: what was found.
+        read: the images as they were read, with fingerprints.
+        duplicates: those among them.
+        decoding: how files become pixels.
+    """
+
+    audit: Audit
+    read: ReadImages
+    duplicates: Duplicates
+    decoding: "Decoding"
+
+
 def audit_split(
     image_set: ImageSet,
     seed: int,
     split_duplicates: SplitDuplicates,
     pixel_range: PixelRange = "auto",
     tiff_page: TiffPage = None,
-) -> Audit:
+) -> Audited:
     """`audit_images` of the split that a run with default settings draws.
 
     Args:
@@ -246,11 +267,12 @@ def audit_split(
         InputError: the images cannot be split, or have no such range.
     """
     split = split_image_set(image_set, seed=seed)
-    images, pixels = _read_by_default(image_set, split, pixel_range, tiff_page)
+    images, pixels, decoding = _read_by_default(image_set, split, pixel_range, tiff_page)
     duplicates = find_duplicates(images)
     if split_duplicates == "together":
         split = split_image_set(image_set, seed=seed, alike=duplicates.groups)
-    return audit_images(image_set, split, images, pixels, duplicates)
+    audit = audit_images(image_set, split, images, pixels, duplicates)
+    return Audited(audit, images, duplicates, decoding)
 
 
 def require_readable(audit: Audit) -> None:
@@ -274,8 +296,8 @@ def drop_unreadable(image_set: ImageSet, audit: Audit) -> ImageSet:
 
 def _read_by_default(
     image_set: ImageSet, split: Split | None, pixel_range: PixelRange = "auto", tiff_page: TiffPage = None
-) -> tuple[ReadImages, str | None]:
-    """The images as a run with default settings reads them, and what it says of their values."""
+) -> tuple[ReadImages, str | None, "Decoding"]:
+    """The images as a run with default settings reads them, what it says of their values, and how it does."""
     from keras_vit.data.decode import Decoding
 
     if split is None:
@@ -288,7 +310,8 @@ def _read_by_default(
         if pixel_range != "auto":
             raise
         chosen, told = None, str(refused)
-    return read_images(image_set.images, decoding=replace(decoding, pixel_range=chosen)), told
+    decoding = replace(decoding, pixel_range=chosen)
+    return read_images(image_set.images, decoding=decoding), told, decoding
 
 
 def _kind_in_words(info: ImageInfo) -> str:

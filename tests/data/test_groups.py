@@ -228,7 +228,7 @@ def test_settings_of_an_earlier_version_keep_each_image_by_itself():
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real images are beside the project")
 @pytest.mark.parametrize(("wanted", "leaks"), [("together", 0), ("keep", 10)])
 def test_near_duplicates_of_neu(wanted, leaks):
-    audit = audit_split(load_image_set(str(SHARED / "data" / "neu-det")), 0, wanted)
+    audit = audit_split(load_image_set(str(SHARED / "data" / "neu-det")), 0, wanted).audit
     assert len(audit.leaks) == leaks
     assert all(row["test"] == 60 and row["validation"] == 24 for row in audit.classes.values())
 

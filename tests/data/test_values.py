@@ -228,7 +228,7 @@ def test_arrays_keep_their_values():
 def test_the_audit_reads_what_a_run_reads():
     rng = np.random.default_rng(0)
     images = [tiff(rng.integers(0, 4096, (40, 30, 5)).astype(np.uint16), **CONTIG) for _ in range(12)]
-    audit = audit_split(image_set(images), 0, "keep")
+    audit = audit_split(image_set(images), 0, "keep").audit
     assert audit.kinds == {"TIFF, 5 channels, 16 bits": 12}
     assert not audit.unreadable
 

@@ -1,0 +1,1 @@
+"""What is wrong with one's own images and labels, before or after a training."""

@@ -1,0 +1,194 @@
+"""What a model that did not learn from an image says of its label, from weights, a run or a training of its own."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_vit.data.image_set import ImageSet
+from keras_vit.data.pixel_range import choose_range
+from keras_vit.data.preprocess import Preprocessing
+from keras_vit.data.split import Split
+from keras_vit.errors import InputError
+from keras_vit.evaluation.ood_fit import Pieces
+from keras_vit.evaluation.wrong_labels import out_of_fold
+from keras_vit.model.vit import ViT
+from keras_vit.runs.ensemble import Ensemble, load_ensemble, open_runs
+from keras_vit.runs.features import FeatureReader
+from keras_vit.runs.folder import Run
+from keras_vit.runs.ood import GAUSSIANS, pieces_of
+from keras_vit.runs.ood_features import ood_columns
+from keras_vit.runs.out_of_fold import OUT_OF_FOLD, read_answers
+from keras_vit.text import say
+from keras_vit.training.config import NONE, TrainConfig
+from keras_vit.training.folds import train_several
+from keras_vit.training.recipe import RECIPES
+from keras_vit.training.start import begin, choose_weights
+
+FROM_SCRATCH = "defect-conv/4"
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model saw in the images of a set. Arrays have a row per image of `positions`.
+
+    Args:
+        positions: of the images in the set.
+        probabilities: (n, classes), out of fold; `None` if they cannot be had.
+        features: (n, width) that do not depend on the labels, or `None`.
+        columns: of the features, those of the Gaussians that find outliers.
+        how: where the answers come from, in words.
+        skipped: why there are no probabilities, or for which images there are none; or `None`.
+    """
+
+    positions: np.ndarray
+    probabilities: np.ndarray | None = None
+    features: np.ndarray | None = None
+    columns: tuple[Pieces, ...] = ()
+    how: str = ""
+    skipped: str | None = None
+
+
+def seen_by_weights(
+    image_set: ImageSet, groups: np.ndarray, readable: Sequence[int], config: TrainConfig
+) -> Seen:
+    """What published weights see.
+
+    Args:
+        image_set: all images.
+        groups: int (n,), equal for images that show the same thing.
+        readable: positions of the images that can be read.
+        config: with `init`.
+
+    Raises:
+        InputError: the weights cannot be used.
+    """
+    config = choose_weights(config)
+    positions = np.asarray(readable, np.int64)
+    if config.init == NONE:
+        return Seen(positions, skipped="no published weights can be had")
+    start = begin(config)
+    images = image_set.take(readable)
+    preprocessing = _with_range(start.preprocessing, images, config)
+    model = start.build(config, image_set.class_names)
+    new = model.pretrained.new if model.pretrained else ()
+    assert start.weights is not None
+    reader = FeatureReader(model, preprocessing, None if new else start.weights.origin.sha256)
+    return _of_features(reader, model, image_set, positions, groups, f"{start.name} of {config.init}")
+
+
+def seen_by_run(image_set: ImageSet, groups: np.ndarray, readable: Sequence[int], path: str | Path) -> Seen:
+    """What a run has seen in its images: the folds' answers, or the features of weights that were frozen.
+
+    Args:
+        image_set: all images.
+        groups, readable: as of `seen_by_weights`.
+        path: the folder of a run, or of several.
+
+    Raises:
+        InputError: the run cannot be opened, or has other classes.
+    """
+    run = open_runs(path)
+    if tuple(sorted(run.class_names)) != tuple(sorted(image_set.class_names)):
+        raise InputError(
+            f"{path} has the classes {', '.join(run.class_names)}, and {image_set.source} has "
+            f"{', '.join(image_set.class_names)}: give the run of these images."
+        )
+    if isinstance(run, Ensemble):
+        return _of_folds(run, image_set, readable)
+    return _of_one_run(run, image_set, groups, np.asarray(readable, np.int64))
+
+
+def seen_from_scratch(image_set: ImageSet, readable: Sequence[int], config: TrainConfig) -> Seen:
+    """What small models see that are trained now, one per fold, in a folder that is removed afterwards.
+
+    Args:
+        image_set: all images.
+        readable: positions of the images that can be read.
+        config: which images, and the seed.
+    """
+    with tempfile.TemporaryDirectory(prefix="keras-vit-audit-") as folder:
+        config = replace(config, model=config.model or FROM_SCRATCH, folds=FOLDS, out=Path(folder) / "folds")
+        train_several(config)
+        return _of_folds(load_ensemble(Path(folder) / "folds"), image_set, readable)
+
+
+def _with_range(preprocessing: Preprocessing, images: ImageSet, config: TrainConfig) -> Preprocessing:
+    nothing = np.zeros(0, np.int64)
+    everything = Split(np.arange(len(images)), nothing, nothing)
+    pixel_range, told = choose_range(config.pixel_range, images, everything, preprocessing)
+    if told:
+        say(f"pixels: {told}")
+    return replace(preprocessing, pixel_range=pixel_range)
+
+
+def _of_features(
+    reader: FeatureReader,
+    model: ViT,
+    image_set: ImageSet,
+    positions: np.ndarray,
+    groups: np.ndarray,
+    how: str,
+) -> Seen:
+    features = reader([image_set.images[i] for i in positions])
+    say(f"features: {how}, {reader.computed} images computed, {reader.found} from the cache")
+    probabilities = None
+    if not image_set.several:
+        probabilities = out_of_fold(
+            reader.of_head(features).astype(np.float64),
+            image_set.labels[positions],
+            groups[positions],
+            len(image_set.class_names),
+        )
+    columns = pieces_of(GAUSSIANS[0], ood_columns(model))
+    return Seen(positions, probabilities, features, tuple(columns), f"out-of-fold classifiers of {how}")
+
+
+def _of_one_run(run: Run, image_set: ImageSet, groups: np.ndarray, positions: np.ndarray) -> Seen:
+    recipe: dict[str, Any] = run.config["train"].get("recipe") or {}
+    is_frozen = recipe.get("tune") == "head" and isinstance(run.model, ViT)
+    if not is_frozen:
+        why = (
+            f"{run.path} was trained on these labels, wrong ones too: give the folder of train --folds {FOLDS}, or "
+            "--init"
+        )
+        return Seen(positions, skipped=why)
+    assert isinstance(run.model, ViT)
+    reader = FeatureReader(run.model, run.preprocessing, None)
+    return _of_features(reader, run.model, image_set, positions, groups, f"the frozen weights of {run.path}")
+
+
+def _of_folds(runs: Ensemble, image_set: ImageSet, readable: Sequence[int]) -> Seen:
+    """The answers of each fold to its test images, which are found by their content."""
+    if runs.config["kind"] != "folds":
+        why = f"the runs in {runs.path} are seeds, which learned from the same images: give those of train --folds"
+        return Seen(np.asarray(readable, np.int64), skipped=why)
+    place_of = {name: i for i, name in enumerate(image_set.class_names)}
+    order = [runs.class_names.index(name) for name in place_of]
+    found: dict[int, np.ndarray] = {}
+    for run in runs.runs:
+        rows, probabilities = read_answers(run.path / OUT_OF_FOLD, run.class_names, run.several)
+        if run.images is None:
+            continue
+        now = run.images.find(image_set)
+        positions = {run.images.rows[place]["path"]: i for place, i in now.places.items()}
+        for row, answer in zip(rows, probabilities, strict=True):
+            if row["path"] in positions:
+                found[positions[row["path"]]] = answer[order]
+    known = np.array(sorted(set(found) & set(readable)), np.int64)
+    missing = len(readable) - len(known)
+    return Seen(
+        known,
+        np.stack([found[i] for i in known.tolist()]) if len(known) else None,
+        how=f"the answers of {len(runs.runs)} folds in {runs.path}",
+        skipped=f"{missing:,} images that the run does not know" if missing else None,
+    )
+
+
+def from_scratch_config(**settings: Any) -> TrainConfig:
+    """The settings of the small models of `seen_from_scratch`."""
+    return TrainConfig(recipe=RECIPES["default"], **settings)
