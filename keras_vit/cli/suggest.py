@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from keras_vit.errors import InputError
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.compiled import keep_compilations
-from keras_vit.process.exit_codes import FAILED, FINE
+from keras_vit.process.exit_codes import FINE, INCOMPLETE
 from keras_vit.text import say
 
 
@@ -56,5 +56,7 @@ class Suggest:
         say(*lines_of(found))
         with new_folder(out) as new:
             write_suggestions(found, run, new, self.folder)
-        say(f"open {out / PAGE} in a browser, label the images there, and train with the labels.jsonl it saves")
-        return FAILED if found.unreadable else FINE
+        say(
+            f"open {out / PAGE} in a browser, label the images, and train with the labels.jsonl that it saves"
+        )
+        return INCOMPLETE if found.unreadable else FINE

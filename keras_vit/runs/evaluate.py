@@ -297,7 +297,7 @@ class OwnImages:
         """The images of some parts as they came, and the part of each; unreadable ones are not among them.
 
         Raises:
-            InputError: images of these parts have changed, or a run of an earlier version did not record them.
+            InputError: images of these parts have changed, or the run has no record of its images.
         """
         if self._found is None:
             raise InputError(f"{self.run.path} has no images.csv: train the run again.")

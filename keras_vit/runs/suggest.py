@@ -90,7 +90,9 @@ def suggest(run: Run, folder: str | Path, count: int = 100, seed: int = 0) -> Su
     known, parts, told = _known_images(run)
     read = read_images(files, run.preprocessing)
     unreadable = [
-        UnreadableItem(name, reason) for name, reason in zip(names, read.reasons, strict=True) if reason is not None
+        UnreadableItem(name, reason)
+        for name, reason in zip(names, read.reasons, strict=True)
+        if reason is not None
     ]
     groups, taken, skipped = _alike(run, read, known)
     free = [i for i in read.readable if not taken[i]]
@@ -104,9 +106,7 @@ def suggest(run: Run, folder: str | Path, count: int = 100, seed: int = 0) -> Su
     if not finite.all():
         raise InputError(f"The model of {run.path} gives no finite probabilities: train it again.")
     scores = uncertainty(probabilities, run.several)
-    chosen = choose_next(
-        probabilities, answers["features"], count, groups[free], seed, several=run.several
-    )
+    chosen = choose_next(probabilities, answers["features"], count, groups[free], seed, several=run.several)
     images = tuple(
         Suggestion(
             names[free[i]],
@@ -123,8 +123,8 @@ def suggest(run: Run, folder: str | Path, count: int = 100, seed: int = 0) -> Su
     labelled = () if known is None else _rows(known, parts)
     if known is not None and not labelled:
         lines.append(
-            f"the images of {run.path} are not files of their own ({known.source}), so labels.jsonl will hold the "
-            "new images alone"
+            f"the images of {run.path} are not files of their own ({known.source}), so labels.jsonl will "
+            "hold the new images alone"
         )
     return Suggestions(images, len(free), left_out, tuple(unreadable), labelled, tuple(lines))
 
@@ -135,21 +135,26 @@ def _known_images(run: Run) -> tuple[ImageSet | None, tuple[str, ...], list[str]
         found, parts = own_images(run).files_of(*SPLIT_PARTS)
     except InputError as error:
         said = str(error).rstrip(".")
-        return None, (), [f"the images of the run are not known now, so copies of them are not left out: {said}"]
+        return (
+            None,
+            (),
+            [f"the images of the run are not known now, so copies of them are not left out: {said}"],
+        )
     return found, parts, []
 
 
 def _alike(run: Run, read: ReadImages, known: ImageSet | None) -> tuple[np.ndarray, np.ndarray, str | None]:
-    """Which images show the same thing: a number for each; which of them the run has; and what was not searched."""
-    number = len(read.infos)
-    if known is None:
-        found = find_duplicates(read)
-        return found.groups, np.zeros(number, bool), found.near_skipped and f"near duplicates: {found.near_skipped}"
-    own = read_images(known.images, decoding=run.preprocessing.decoding)
-    both = ReadImages([*own.images, *read.images], [*own.infos, *read.infos], [*own.reasons, *read.reasons])
-    found = find_duplicates(both)
-    groups = found.groups[len(own.infos) :]
-    taken = np.isin(groups, found.groups[: len(own.infos)]) & np.array([info is not None for info in read.infos])
+    """Which images show the same thing, a number for each; which the run has; what was not searched for."""
+    number = 0
+    if known is not None:
+        own = read_images(known.images, decoding=run.preprocessing.decoding)
+        number = len(own.infos)
+        read = ReadImages(
+            [*own.images, *read.images], [*own.infos, *read.infos], [*own.reasons, *read.reasons]
+        )
+    found = find_duplicates(read)
+    groups = found.groups[number:]
+    taken = np.isin(groups, found.groups[:number])
     return groups, taken, found.near_skipped and f"near duplicates: {found.near_skipped}"
 
 
@@ -225,6 +230,7 @@ def lines_of(found: Suggestions) -> list[str]:
     left_out = ", ".join(f"{number} {reason}" for reason, number in found.left_out.items() if number)
     labels = Counter(item.label for item in found.images)
     return [
-        f"{len(found.images)} of {found.candidates:,} images to label{f'; left out: {left_out}' if left_out else ''}",
+        f"{len(found.images)} of {found.candidates:,} images to label"
+        + (f"; left out: {left_out}" if left_out else ""),
         "the run takes them for: " + ", ".join(f"{name} {number}" for name, number in labels.most_common(10)),
     ]

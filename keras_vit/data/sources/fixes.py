@@ -36,7 +36,12 @@ def read_fixes(path: str | Path) -> list[dict[str, str]]:
         InputError: the file cannot be read, has other columns, or a row is not complete.
     """
     path = Path(path).expanduser()
-    records = read_delimited(path)
+    try:
+        records = read_delimited(path)
+    except ValueError as error:  # a NUL in its name
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{shown(path)} cannot be read: {error}.") from error
     if sorted(records.columns) != sorted(COLUMNS):
         raise InputError(
             f"{path} must have the columns {', '.join(COLUMNS)}, as the page of keras-vit audit writes them. "
