@@ -2,10 +2,10 @@
 
     python benchmarks/suggest.py --data neu-det --weights vit_tiny_patch16_224.safetensors
 
-The features of frozen weights are computed once. A fifth of each class is the test part. A head is fitted to
-five images per class of the rest, as `--recipe probe` does without mirror images; then 30 images get their
-labels at a time, chosen by one of several ways, and the head is fitted again. Each seed draws another test part
-and other first images.
+The features of frozen weights are computed once. A fifth of each class is the test part. A head is fitted
+to five images per class of the rest, as `--recipe probe` does without mirror images; then 30 images get
+their labels at a time, chosen by one of several ways, and the head is fitted again. Each seed draws another
+test part and other first images.
 
 - `suggest`: `keras_vit.evaluation.label_next.choose_next`, what the command does.
 - `random`: images in random order.

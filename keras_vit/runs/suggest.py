@@ -89,11 +89,8 @@ def suggest(run: Run, folder: str | Path, count: int = 100, seed: int = 0) -> Su
     names, files = list(named), list(named.values())
     known, parts, told = _known_images(run)
     read = read_images(files, run.preprocessing)
-    unreadable = [
-        UnreadableItem(name, reason)
-        for name, reason in zip(names, read.reasons, strict=True)
-        if reason is not None
-    ]
+    reasons = zip(names, read.reasons, strict=True)
+    unreadable = [UnreadableItem(name, reason) for name, reason in reasons if reason is not None]
     groups, taken, skipped = _alike(run, read, known)
     free = [i for i in read.readable if not taken[i]]
     left_out = {"unreadable": len(unreadable), "that the run has, or nearly the same": int(taken.sum())}
@@ -135,11 +132,8 @@ def _known_images(run: Run) -> tuple[ImageSet | None, tuple[str, ...], list[str]
         found, parts = own_images(run).files_of(*SPLIT_PARTS)
     except InputError as error:
         said = str(error).rstrip(".")
-        return (
-            None,
-            (),
-            [f"the images of the run are not known now, so copies of them are not left out: {said}"],
-        )
+        line = "near duplicates of the run's images are not left out, and labels.jsonl lacks these: "
+        return None, (), [line + said]
     return found, parts, []
 
 
@@ -155,6 +149,9 @@ def _alike(run: Run, read: ReadImages, known: ImageSet | None) -> tuple[np.ndarr
     found = find_duplicates(read)
     groups = found.groups[number:]
     taken = np.isin(groups, found.groups[:number])
+    rows = run.images.rows if run.images else ()
+    digests = {row["pixels"] for row in rows if row["part"] in SPLIT_PARTS}
+    taken |= [info is not None and info.digest.hex() in digests for info in read.infos[number:]]
     return groups, taken, found.near_skipped and f"near duplicates: {found.near_skipped}"
 
 

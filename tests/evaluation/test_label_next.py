@@ -15,7 +15,7 @@ def test_uncertainty_is_one_minus_the_margin():
 
 
 def test_unsure_images_of_each_kind_are_chosen():
-    """Of three clusters of unsure images, and many images that the model is sure of, one of each is chosen."""
+    """Of three clusters of unsure images, beside many that the model is sure of, one of each is chosen."""
     rng = np.random.default_rng(0)
     centres = np.array([[0, 0], [10, 0], [0, 10], [30, 30]])
     of = np.repeat([0, 1, 2, 3], [10, 10, 10, 100])
