@@ -47,28 +47,23 @@ def of(cells, **models):
     return {cell: models[cell.model] * (100 if cell.per_class == "all" else 10) for cell in cells}
 
 
+REPEAT = "repeat 2 of each training"
 LIMITS = {
-    "enough": (661, 8, ()),
-    "one repeat": (330, 4, ("repeat 2 of each training",)),
-    "without what takes longest": (200, 3, ("repeat 2 of each training", "vit with all")),
-    "almost nothing": (
-        15,
-        1,
-        ("repeat 2 of each training", "vit with all", "cnn with all", "vit with 5 images per class"),
-    ),
-    "nothing at all": (
-        0,
-        1,
-        ("repeat 2 of each training", "vit with all", "cnn with all", "vit with 5 images per class"),
-    ),
+    "enough": (dict(cnn=1, vit=1), 441, 8, ()),
+    "one repeat": (dict(cnn=1, vit=1), 220, 4, (REPEAT,)),
+    "all models without what takes longest": (dict(cnn=1, vit=1), 219, 2, (REPEAT, "all")),
+    "one number is left": (dict(cnn=1, vit=1), 0, 2, (REPEAT, "all")),
+    "a model that takes most of the time": (dict(cnn=1, vit=5), 200, 3, (REPEAT, "vit with all")),
+    "then the others": (dict(cnn=1, vit=5), 100, 2, (REPEAT, "vit with all", "cnn with all")),
+    "a model alone": (dict(cnn=1), 50, 1, (REPEAT, "all")),
 }
 
 
 @pytest.mark.parametrize("case", LIMITS)
 def test_a_limit_leaves_out_repeats_first_and_then_what_takes_longest(case):
-    limit, kept, left_out = LIMITS[case]
-    cells = all_cells(["cnn", "vit"], (5, "all"), 0, 2)
-    plan = limited(cells, of(cells, cnn=1, vit=2), limit)
+    models, limit, kept, left_out = LIMITS[case]
+    cells = all_cells(list(models), (5, "all"), 0, 2)
+    plan = limited(cells, of(cells, **models), limit)
     assert (len(plan.cells), plan.left_out) == (kept, left_out)
 
 
