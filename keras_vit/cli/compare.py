@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from keras_vit.cli.options import option_group
 from keras_vit.comparison.config import configure, options
 from keras_vit.process.backend import import_quietly
+from keras_vit.process.children import stop_on_signals
 from keras_vit.process.compiled import keep_compilations
 from keras_vit.text import say
 
@@ -69,6 +70,7 @@ class Compare:
     def _models(self) -> None:
         config = configure(self.sources[0] if self.sources else None, self.comparison)
         keep_compilations()
+        stop_on_signals()
         import_quietly(find_devices=True)
         from keras_vit.comparison.run import compare
 

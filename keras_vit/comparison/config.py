@@ -13,11 +13,10 @@ from keras_vit.data.augmentation import Augmentation
 from keras_vit.errors import InputError
 from keras_vit.process.command import repeat_command
 from keras_vit.training.config import AUTO, DEVICES, INTERNAL, NONE, TrainConfig
-from keras_vit.training.config import from_dict as train_from_dict
 from keras_vit.training.config import to_dict as train_to_dict
 from keras_vit.training.options import Option
 from keras_vit.training.recipe import RECIPES, Recipe
-from keras_vit.validation import Count, Folder, from_plain, helps, hints, to_plain, validated
+from keras_vit.validation import Count, Folder, helps, hints, to_plain, validated
 
 ModelName = Literal["cnn", "resnet", "vit", "defect-conv", "probe", "finetune"]
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
@@ -175,23 +174,6 @@ def to_dict(config: CompareConfig) -> dict[str, Any]:
     """What the comparison is, ready for JSON, without the settings of `WHERE`."""
     plain = {name: value for name, value in to_plain(config).items() if name not in WHERE}
     return {**plain, "train": train_to_dict(config.train), "fixed_batch": config.train.fixed_batch}
-
-
-def from_dict(plain: Any, **where: Any) -> CompareConfig:
-    """The settings that `to_dict` gave.
-
-    Args:
-        plain: as `json.loads` gives it.
-        **where: settings of `WHERE`.
-
-    Raises:
-        InputError: a setting is unknown, or a value does not fit.
-    """
-    if not isinstance(plain, dict) or "train" not in plain:
-        raise InputError("it holds no settings of a comparison.")
-    own = {name: value for name, value in plain.items() if name not in ("train", "fixed_batch")}
-    train = train_from_dict(plain["train"], fixed_batch=plain.get("fixed_batch") is True)
-    return dataclasses.replace(from_plain(CompareConfig, own), train=train, **where)
 
 
 def command_of(config: CompareConfig) -> str:

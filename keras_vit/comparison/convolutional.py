@@ -21,7 +21,7 @@ MOMENTUM = 0.9
 SIDE = 40
 """Pixels per side from which on convolutions first halve the image: a ViT's patches do so too."""
 
-RESNET_WIDTHS = range(4, 129, 4)
+RESNET_WIDTHS = range(2, 129, 2)
 """Channels of the first stage that are tried to meet a cost."""
 
 

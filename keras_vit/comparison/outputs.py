@@ -12,7 +12,7 @@ from keras_vit.comparison.config import CompareConfig
 from keras_vit.comparison.folder import Cell
 from keras_vit.comparison.images import MOST
 from keras_vit.data.image_set import evenly
-from keras_vit.evaluation.model_choice import Tested, judge_models
+from keras_vit.evaluation.model_choice import Answers, judge_models
 from keras_vit.evaluation.repeated import Estimate, estimate_accuracy
 from keras_vit.report.model_comparison import render_comparison
 from keras_vit.sealed import seal
@@ -88,7 +88,7 @@ def summarise(
         groups = np.concatenate([np.array(fold["groups"]) for fold in tested])
     numbers = list(dict.fromkeys(cell.per_class for cell in cells))
     models = list(dict.fromkeys(cell.model for cell in cells))
-    table: dict[Any, list[Tested]] = {}
+    table: dict[Any, list[Answers]] = {}
     rows = []
     for number in numbers:
         for model in models:
@@ -101,7 +101,7 @@ def summarise(
                 ).astype(int)
                 for kind in KINDS
             }
-            one = Tested(model, answers[""], np.concatenate(labels))
+            one = Answers(model, answers[""], np.concatenate(labels))
             table.setdefault(number, []).append(one)
             changed = np.concatenate([fold[chosen] for fold, chosen in zip(labels, some, strict=True)])
             results = [done[cell] for repeat in repeats for cell in repeat]

@@ -1,7 +1,8 @@
 """Which trainings a comparison has, in which order, and which are left out for a limit of time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -78,8 +79,9 @@ class Plan:
 def limited(cells: Sequence[Cell], seconds: Mapping[Cell, float], limit: float) -> Plan:
     """The trainings that fit into a time.
 
-    Whole repeats are left out first, the last one first. If a single repeat is too long, what takes longest
-    of it is left out, model and number of images together, until the others fit; one is always left.
+    Whole repeats are left out first, the last one first. If a single repeat is too long, the number of images
+    that takes longest is left out for all models, so that they can still be compared; or for one model alone,
+    while that one takes more than half of the time. One number is always left.
 
     Args:
         cells: in order.
@@ -99,13 +101,25 @@ def limited(cells: Sequence[Cell], seconds: Mapping[Cell, float], limit: float) 
             else f"repeats {repeats + 1} to {total}"
         )
     while sum(seconds[cell] for cell in kept) > limit:
-        groups: dict[tuple[str, PerClass], float] = {}
-        for cell in kept:
-            key = (cell.model, cell.per_class)
-            groups[key] = groups.get(key, 0.0) + seconds[cell]
-        if len(groups) == 1:
+        by_model = _totals(kept, seconds, lambda cell: cell.model)
+        slowest = max(by_model, key=lambda model: by_model[model])
+        of_one = 2 * by_model[slowest] > sum(by_model.values()) and len(by_model) > 1
+        candidates = [cell for cell in kept if cell.model == slowest] if of_one else kept
+        by_number = _totals(candidates, seconds, lambda cell: cell.per_class)
+        if len(by_number) == 1 and not of_one:
             break
-        model, number = max(groups, key=lambda key: groups[key])
-        kept = [cell for cell in kept if (cell.model, cell.per_class) != (model, number)]
-        left_out.append(f"{model} with {number if number == ALL else f'{number} images per class'}")
+        longest = max(by_number, key=lambda number: by_number[number])
+        dropped = {cell for cell in candidates if cell.per_class == longest}
+        kept = [cell for cell in kept if cell not in dropped]
+        number = longest if longest == ALL else f"{longest} images per class"
+        left_out.append(f"{slowest} with {number}" if of_one else f"{number}")
     return Plan(tuple(kept), tuple(left_out))
+
+
+def _totals(
+    cells: Sequence[Cell], seconds: Mapping[Cell, float], key: Callable[[Cell], Any]
+) -> dict[Any, float]:
+    found: dict[Any, float] = {}
+    for cell in cells:
+        found[key(cell)] = found.get(key(cell), 0.0) + seconds[cell]
+    return found

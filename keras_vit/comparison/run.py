@@ -32,7 +32,7 @@ from keras_vit.errors import InputError
 from keras_vit.files import write_json
 from keras_vit.process.versions import installed_versions
 from keras_vit.runs import folder as run_folder
-from keras_vit.text import say, shown
+from keras_vit.text import say
 from keras_vit.training.config import NONE
 from keras_vit.training.defaults import choose_by_images, line_of_images
 from keras_vit.training.outputs import PACKAGES
@@ -228,11 +228,6 @@ def _check_images(image_set: ImageSet) -> None:
         raise InputError(
             f"{image_set.source} has several labels per image, and models are compared on one class per "
             "image: train them with keras-vit train instead."
-        )
-    if len(image_set.class_names) < 2:
-        raise InputError(
-            f"{image_set.source} has one class, {shown(image_set.class_names[0])}, which every model would "
-            "name: add images of another class."
         )
 
 

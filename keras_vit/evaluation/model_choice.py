@@ -30,7 +30,7 @@ Verdict = Literal["pays", "does not pay", "same", "uncertain", "nothing learned"
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Answers:
     """What one model named for the test images, with one number of training images.
 
     Args:
@@ -73,7 +73,7 @@ class Choice:
 
 
 def choose_model(
-    tested: Sequence[Tested], mult_adds: Mapping[str, int], clusters: np.ndarray | None = None
+    tested: Sequence[Answers], mult_adds: Mapping[str, int], clusters: np.ndarray | None = None
 ) -> Choice:
     """The model to take with one number of training images, see the rule above.
 
@@ -98,14 +98,14 @@ def choose_model(
     )
 
 
-def is_as_good(one: Tested, best: Tested, clusters: np.ndarray | None = None) -> bool:
+def is_as_good(one: Answers, best: Answers, clusters: np.ndarray | None = None) -> bool:
     """Whether a model is as good as a better one: chance explains the difference, and it is small."""
     difference = estimate_difference(best.right, one.right, clusters)
     return difference.low <= 0 and difference.mean <= NEAR
 
 
 def judge_models(
-    table: Mapping[Any, Sequence[Tested]],
+    table: Mapping[Any, Sequence[Answers]],
     mult_adds: Mapping[str, int],
     vits: Sequence[str],
     titles: Mapping[str, str],
@@ -132,7 +132,7 @@ def judge_models(
     both = [
         number
         for number, tested in table.items()
-        if {one.model in vits for one in tested if one.has_learned} == {True, False}
+        if {one.model in vits for one in tested} == {True, False} and choices[number].model is not None
     ]
     verdict: Verdict = "one kind"
     difference = None
@@ -140,9 +140,11 @@ def judge_models(
         verdict = "nothing learned"
     elif both:
         number = both[-1]
-        learned = [one for one in table[number] if one.has_learned]
         vit, other = (
-            max((one for one in learned if (one.model in vits) == is_vit), key=lambda one: one.right.mean())
+            max(
+                (one for one in table[number] if (one.model in vits) == is_vit),
+                key=lambda one: one.right.mean(),
+            )
             for is_vit in (True, False)
         )
         found = estimate_difference(vit.right, other.right, clusters)
@@ -180,7 +182,7 @@ def _sentence(
     mult_adds: Mapping[str, int],
     titles: Mapping[str, str],
     training_images: Mapping[Any, int],
-    table: Mapping[Any, Sequence[Tested]],
+    table: Mapping[Any, Sequence[Answers]],
 ) -> str:
     if verdict == "nothing learned":
         last = list(table)[-1]
@@ -189,8 +191,8 @@ def _sentence(
         return (
             f"No model has learned anything from these images (the best, {titles[best.model]}, names "
             f"{best.right.mean():.1%} right with {_with(last, last, training_images)}, and always naming one "
-            f"class gives {label_counts.max() / label_counts.sum():.1%}), so check the labels, or try larger images or "
-            "published weights first."
+            f"class gives {label_counts.max() / label_counts.sum():.1%}), so check the labels, or try larger "
+            "images or published weights first."
         )
     parts: list[str] = []
     for first, last, choice in reversed(_stretches(choices)):

@@ -8,6 +8,7 @@ import pytest
 
 import keras_vit
 from keras_vit.cli.main import parse
+from keras_vit.comparison.config import options as comparison_options
 from keras_vit.model.config import CHANGEABLE
 from tests.helpers.paths import ROOT
 
@@ -15,7 +16,16 @@ pytestmark = pytest.mark.same_on_every_backend
 
 PAGES = {
     name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("index.md", "start.md", "data.md", "labels.md", "pretrained.md", "trust.md", "explain.md")
+    for name in (
+        "index.md",
+        "start.md",
+        "data.md",
+        "labels.md",
+        "pretrained.md",
+        "compare.md",
+        "trust.md",
+        "explain.md",
+    )
 }
 TEXT = "\n".join(PAGES.values())
 COMMANDS = re.findall(r"^(?:KERAS_BACKEND=\w+ )?(?:\.venv/bin/)?keras-vit (.*)$", TEXT, re.MULTILINE)
@@ -32,7 +42,7 @@ def test_options_without_a_command_exist():
     fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
     fields |= {"recipe", "config", "help", "logdir", "extra_index_url", "flips_at_test", "clear"}
     fields |= {"debug", "leave_out_known", "csv", "json", "class", "block", "removal", "trust", "heatmap"}
-    fields |= {"corruptions", "window"}
+    fields |= {"corruptions", "window", *comparison_options()}
     fields |= {"to", *CHANGEABLE}
     named = {name.replace("-", "_") for name in re.findall(r"`[^`]*?--([a-z][\w-]*)", TEXT)}
     assert len(named) >= 15
