@@ -72,4 +72,5 @@ def write_audit(checked: Checked, folder: Path) -> None:
         several=images.several,
         decoding=dataclasses.replace(checked.audited.decoding),
         lines=lines,
+        fixes=images.fixes,
     )

@@ -348,7 +348,7 @@
       : [`${number.keep} kept`, `${number.relabel} relabelled`, `${number.drop} dropped`];
     by("counts").textContent = `${decisions.size} of ${images.length} decided: ${parts.join(", ")}`;
     by("undo").disabled = !steps.length;
-    const rows = newLabels ? number.relabel : decisions.size;
+    const rows = newLabels ? number.relabel : fixes().length;
     by("download").textContent = `Download ${FILE} (${rows})`;
     by("download").disabled = rows === 0;
   }
@@ -458,13 +458,32 @@
 
   const order = () => [...decisions.keys()].sort((a, b) => a - b);
 
-  function csv() {
-    const rows = [COLUMNS];
+  const keyOf = image => (image.cell ?? image.path) + "\n" + image.sha256;
+  const before = new Map((data.before || []).map(row => [row[0] + "\n" + row[1], row]));
+
+  /** What was decided before this page and is not decided again: it counts in the labels that are shown. */
+  function staying() {
+    const here = new Map(images.map((image, i) => [keyOf(image), i]));
+    return [...before].filter(([key, row]) => {
+      const i = here.get(key);
+      return i === undefined || (row[2] === "relabel" && !decisions.has(i));
+    }).map(([, row]) => row);
+  }
+
+  function fixes() {
+    const rows = staying();
     for (const i of order()) {
-      const image = images[i], [action, names] = decisions.get(i);
+      const image = images[i], [action, names] = decisions.get(i), earlier = before.get(keyOf(image));
       const label = action === "relabel" ? names : action === "keep" ? image.label : null;
-      rows.push([image.cell ?? image.path, image.sha256, action, label ? labelCell(label) : ""]);
+      // What is kept of an image that was relabelled before is its new label.
+      if (action === "keep" && earlier?.[2] === "relabel") rows.push(earlier);
+      else rows.push([image.cell ?? image.path, image.sha256, action, label ? labelCell(label) : ""]);
     }
+    return rows;
+  }
+
+  function csv() {
+    const rows = [COLUMNS, ...fixes()];
     return rows.map(row => row.map(quoted).join(",") + "\r\n").join("");
   }
 
@@ -532,7 +551,8 @@
     for (const [i, action, label] of rows) {
       const names = action === "relabel" ? namesOf(label) : [];
       if (i === undefined || !["keep", "relabel", "drop"].includes(action) || !names) continue;
-      set(i, action === "relabel" ? [action, names] : [action]);
+      const isSame = action === "relabel" && !newLabels && same(names, images[i].label);
+      set(i, isSame ? ["keep"] : action === "relabel" ? [action, names] : [action]);
       used += 1;
     }
     update();

@@ -19,6 +19,7 @@ import numpy as np
 
 from keras_vit.data.image_set import Image
 from keras_vit.data.probe import quiet_headers, shown_pixels
+from keras_vit.data.sources.fixes import COLUMNS
 from keras_vit.data.values import UnreadableImage
 from keras_vit.errors import InputError
 from keras_vit.files import cell, is_taken, make_folder, remove_made, work_folder, write_text
@@ -126,6 +127,7 @@ def write_page(
     task: Task = "fixes",
     lines: Sequence[str] = (),
     labelled: Sequence[Mapping[str, str]] = (),
+    fixes: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Writes `index.html` and `thumbnails/` into a folder, such as that of `new_folder`.
 
@@ -142,6 +144,8 @@ def write_page(
         lines: sentences for the top of the page.
         labelled: rows of images that have labels already, path, label and part, which `labels.jsonl` begins
             with.
+        fixes: what was decided before and counts already, as `ImageSet.fixes` has it: `fixes.csv` holds it
+            too, unless it is decided again.
 
     Raises:
         OSError: the folder cannot be written.
@@ -171,6 +175,7 @@ def write_page(
         "kinds": [shown(kind) for kind in kinds],
         "images": rows,
         **({"labelled": [dict(row) for row in labelled]} if labelled else {}),
+        **({"before": [[cell(row[name]) for name in COLUMNS] for row in fixes]} if fixes else {}),
     }
     # What is kept in the browser belongs to these images and findings alone.
     data["key"] = "keras-vit " + hashlib.sha256(_json([title, source, data]).encode()).hexdigest()[:32]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,6 +250,37 @@ def test_an_earlier_download_is_loaded(browser, page, tmp_path):
     again.page.set_input_files("#file", tmp_path / "other.csv")
     again.page.locator("#trouble", has_text="has no row on an image of this page").wait_for()
     assert not tab.errors + again.errors
+
+
+def test_what_was_decided_before_stays(browser, image_set, tmp_path):
+    """A page of images with fixes: its file holds these too, so that one file has all that was decided."""
+    whole = load_image_set(image_set.source)
+    decided = [("relabel", 2), ("relabel", 2), ("keep", None), ("drop", None), ("keep", None)]
+    before = [
+        {
+            "path": one["path"],
+            "sha256": one["sha256"],
+            "action": action,
+            "label": "" if to is None else label_text(np.array([to]), 0, whole.class_names),
+        }
+        for one, (action, to) in zip(
+            data_of(write(tmp_path / "first", image_set))["images"], decided, strict=False
+        )
+    ]
+    fixed = load_image_set(image_set.source, fixes=before)
+    items = to_check(fixed)
+    items = [replace(item, kept=item.sha256 in (before[2]["sha256"], before[4]["sha256"])) for item in items]
+    tab = open_page(browser, write(tmp_path / "again", fixed, items[1:], fixes=fixed.fixes))
+    assert tab.page.inner_text("#counts").startswith("2 of 7 decided: 2 kept")
+    assert tab.page.inner_text("#download") == "Download fixes.csv (5)"
+    tab.page.keyboard.press("k")  # the second one, which was relabelled before
+    found = actions(tab.downloaded("#download")[1], tmp_path)
+    relabelled = [(row["path"], row["label"]) for row in before if row["action"] == "relabel"]
+    assert sorted((path, to) for path, action, to in found if action == "relabel") == sorted(relabelled)
+    assert sorted(row[:2] for row in found) == sorted((row["path"], row["action"]) for row in before)
+    again = load_image_set(image_set.source, fixes=tmp_path / "fixes.csv")
+    assert again.labels.tolist() == fixed.labels.tolist()
+    assert not tab.errors
 
 
 def test_nothing_that_others_have_written_becomes_html(browser, page):
