@@ -1,7 +1,8 @@
 """What all pages share: the template environment, numbers in words, the plot style, pictures as data URIs.
 
 A page is a template `NAME.html.jinja` beside this file, and a module `NAME.py` that calls
-`render("NAME", ...)`. A page needs no network and no script: plots and pictures are data URIs.
+`render("NAME", ...)`. A page needs no network: plots and pictures are data URIs. Only pages where a person
+decides have a script.
 """
 
 import base64

@@ -20,6 +20,7 @@ PAGES = {
         "index.md",
         "start.md",
         "data.md",
+        "labelling.md",
         "labels.md",
         "pretrained.md",
         "compare.md",
