@@ -23,7 +23,7 @@ SHOWN = 24
 
 def free_folder(found: Comparison) -> Path:
     """A folder below `comparisons` that is new, with the names of the runs."""
-    name = re.sub(r"[^\w.-]+", "-", "-and-".join(found.names)).strip("-.")[:LONGEST] or "runs"
+    name = re.sub(r"[^\w.]+", "-", "-and-".join(found.names)).strip("-.")[:LONGEST] or "runs"
     folder, number = Path("comparisons") / name, 1
     while os.path.lexists(folder):
         number += 1
