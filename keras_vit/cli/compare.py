@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     CompareOptions = option_group("CompareOptions", options())
 
-OF_RUNS = ("out",)
+OF_RUNS = ("out", "crop_boxes", "allow_outside", "fixes")
 """Options that comparing runs has too."""
 
 
@@ -38,21 +38,24 @@ class Compare:
       keras-vit compare images --init vit.safetensors --max-minutes 60
       keras-vit compare images --models cnn defect-conv --per-class 10 30 all --repeats 5
       keras-vit compare runs/first runs/second
+      keras-vit compare runs/first runs/second --data new_strips
     """
 
     sources: Positional[tuple[str, ...]]
     """images, as train --data takes them (by default drawn steel defects); or two or more run folders"""
     comparison: CompareOptions
+    data: str | None = None
+    """labelled images to compare run folders on; by default the test images that no run has learned from"""
     json: bool = False
     """print the result as JSON"""
 
-    def __call__(self) -> int | None:
+    def __call__(self) -> None:
         if len(self.sources) > 1:
-            return self._runs()
-        self._models()
-        return None
+            self._runs()
+        else:
+            self._models()
 
-    def _runs(self) -> int | None:
+    def _runs(self) -> None:
         from keras_vit.errors import InputError
 
         for name in self.comparison:
@@ -62,10 +65,33 @@ class Compare:
                     f"--{option} is for a comparison of models on images, and {len(self.sources)} folders "
                     "are given: omit it, or give the images alone."
                 )
-        import_quietly(find_devices=True)
-        from keras_vit.runs.compare import compare_runs  # type: ignore[import-not-found]
+        from keras_vit.files import is_taken
 
-        return compare_runs([Path(name) for name in self.sources], **self.comparison)
+        given = self.comparison.get("out")
+        if given is not None and is_taken(Path(given)):
+            raise InputError(f"{given} exists already: give --out a new folder.")
+        keep_compilations()
+        import_quietly(find_devices=True)
+        from keras_vit.evaluation.pairs import in_words
+        from keras_vit.runs.compare import compare_runs
+        from keras_vit.runs.compare_outputs import REPORT, free_folder, write_comparison
+
+        read = {name: self.comparison[name] for name in OF_RUNS[1:] if name in self.comparison}
+        if read and self.data is None:
+            option = next(iter(read)).replace("_", "-")
+            raise InputError(f"--{option} is for --data: give that too, or omit --{option}.")
+        with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
+            found = compare_runs(self.sources, self.data, **read)
+        if self.json:
+            say(json.dumps(found.to_dict()))
+        else:
+            for note in found.notes:
+                say(note)
+            say(*(in_words(found.figures, i, found.names) for i in range(1, len(found.names))))
+        if given is not None or not self.json:
+            out = free_folder(found) if given is None else Path(given)
+            write_comparison(found, out, self.data or "the test images of the runs")
+            say(f"report: {out / REPORT}", stream=sys.stderr if self.json else None)
 
     def _models(self) -> None:
         config = configure(self.sources[0] if self.sources else None, self.comparison)
