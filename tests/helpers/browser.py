@@ -21,9 +21,14 @@ def chromium() -> Iterator[Any]:
     if program is None:
         pytest.skip(f"there is no chromium: install Debian's package, or name one with {CHROMIUM}")
     with api.sync_playwright() as playwright:
-        # Tests run as root in containers, which have no sandbox; the pages are our own.
+        # Tests run as root in containers, which have no sandbox; the pages are our own. The camera shows a
+        # test picture.
         browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            executable_path=program,
+            args=[
+                *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+                *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+            ],
         )
         try:
             yield browser
@@ -38,11 +43,19 @@ class Tab:
         browser: of `chromium`.
         width, height: of the window.
         context: of another tab, whose data it shares.
+        offline: whether nothing is loaded but files; `False` for a page of a server on loopback.
     """
 
-    def __init__(self, browser: Any, width: int = 1100, height: int = 900, context: Any = None):
+    def __init__(
+        self,
+        browser: Any,
+        width: int = 1100,
+        height: int = 900,
+        context: Any = None,
+        offline: bool = True,
+    ):
         self.context = context or browser.new_context(
-            viewport={"width": width, "height": height}, accept_downloads=True, offline=True
+            viewport={"width": width, "height": height}, accept_downloads=True, offline=offline
         )
         self.page = self.context.new_page()
         self.errors: list[str] = []

@@ -107,7 +107,8 @@ class Listener(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:  # another process has begun to listen since `bind`
-            raise _not_usable(*self._bound.getsockname()[:2], error) from error
+            host, port = self._bound.getsockname()[:2]
+            raise _not_usable(host, port, error) from error
         if self._ready is not None:
             self._ready()
 
@@ -165,9 +166,6 @@ def _protocol(timeout: float) -> type[H11Protocol]:
 
         def send_400_response(self, msg: str) -> None:
             self._refuse(400, f"Malformed request: {msg}")
-
-        def handle_websocket_upgrade(self, event: Any) -> None:
-            self._refuse(400, "Malformed request: websockets are not answered")
 
         def _is_idle(self) -> bool:
             return self.cycle is None or self.cycle.response_complete

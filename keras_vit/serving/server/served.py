@@ -14,8 +14,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from keras_vit.errors import InputError, first_line
 from keras_vit.files import read_bytes
 from keras_vit.runs.folder import Run
-from keras_vit.serving.graph import ServedGraph
-from keras_vit.serving.server.any_backend import AnyBackendGraph
+from keras_vit.serving.server.run_graph import RunGraph
 from keras_vit.serving.serving_json import SERVING_JSON
 from keras_vit.serving.version_folder import SAVED_MODEL, versions_of
 
@@ -201,12 +200,8 @@ def load_served_run(run: Run, name: str, flips: bool = False) -> Served:
         name: of the model.
         flips: as of `answer_model`.
     """
-    import keras
-
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    graph = (ServedGraph if on_tensorflow else AnyBackendGraph)(run, flips)
-    methods = graph.methods()
-    functions = graph.signatures() if on_tensorflow else {key: method for key, (method, _) in methods.items()}
+    methods = RunGraph(run, flips).methods()
+    functions = {key: method for key, (method, _) in methods.items()}
     definitions = {}
     for key, (_, specs) in methods.items():
         image_shape = run.preprocessing.image_shape

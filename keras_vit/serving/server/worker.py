@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_vit.errors import first_line
 from keras_vit.serving.server.pixels import pixels_of
 from keras_vit.serving.server.refusal import Refusal, invalid
-from keras_vit.serving.server.served import FILES, Input, Served
+from keras_vit.serving.server.served import DEFAULT, FILES, Input, Served
 from keras_vit.serving.server_files import BATCH_SIZES, WAIT_MICROSECONDS
 from keras_vit.text import say
 
@@ -213,6 +213,7 @@ class Worker:
             inputs = self.served.inputs(signature)
             for size in BATCH_SIZES if FILES in inputs else BATCH_SIZES[:2]:
                 self.served.call(signature, {name: _example(one, size) for name, one in inputs.items()})
+        self.served.call(DEFAULT, {FILES: np.array([b""], object)})  # what is no plain file has its own graph
 
 
 def _example(wanted: Input, count: int) -> np.ndarray:
@@ -238,7 +239,7 @@ def _refusal(error: Exception) -> Exception:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, tf.errors.InvalidArgumentError):
-        return invalid(first_line(error))
+        return invalid(error.message.split("\n\t [[")[0].splitlines()[-1])  # the others say where
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
         return Refusal(
             "RESOURCE_EXHAUSTED", "not enough memory for this request: send fewer or smaller images"
