@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keras_vit import locks
-from keras_vit.data.origin import roots
+from keras_vit.data.origin import fixes_to_record, roots
 from keras_vit.errors import InputError
 from keras_vit.files import read_json, write_json
 from keras_vit.process.command import repeat_command
@@ -142,6 +142,7 @@ def write_or_check_images(config: SearchConfig, images: Images) -> None:
             "class_names": list(images.image_set.class_names),
             "counts": images.counts,
             **roots(config.data, config.folder),
+            **fixes_to_record(images.image_set),
         },
         "validation_images": images.counts["validation"],
         **({"weights": images.first.described} if config.init != NONE and images.first else {}),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from keras_vit.data.origin import find_root
+from keras_vit.data.origin import find_root, recorded_fixes
 from keras_vit.runs.images import IMAGES, ImageRecord, read_record
 from keras_vit.sealed import check_file
 from keras_vit.search.config import SearchConfig
@@ -38,6 +38,12 @@ def images_of(config: SearchConfig) -> tuple[ImageRecord | None, str | None, lis
             "From now on they are read as a viewer shows them: turned as Exif says, and on a background."
         ],
     )
+
+
+def fixes_of(config: SearchConfig) -> dict[str, Any]:
+    """The argument `fixes` of `load_image_set` that a search which was begun before has recorded."""
+    file = config.folder / SEARCH
+    return recorded_fixes(read_settings(file)) if file.is_file() else {}
 
 
 def _as_run(config: SearchConfig, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from keras_vit.process.torchrun import continue_as_torchrun
 from keras_vit.runs.images import ImageRecord
 from keras_vit.search.config import SearchConfig, from_dict, where
 from keras_vit.search.finetune_space import FirstWeights
-from keras_vit.search.images import images_of
+from keras_vit.search.images import fixes_of, images_of
 from keras_vit.text import say
 from keras_vit.training.config import NONE, TrainConfig
 
@@ -82,7 +82,7 @@ def prepare_images(config: SearchConfig) -> Images:
 
         start = read_start(config)
     record, root, notes = images_of(config)
-    image_set = load_image_set(root, **config.train_config.of_tables)
+    image_set = load_image_set(root, **config.train_config.of_tables | fixes_of(config))
     if image_set.several:
         raise InputError(
             f"{image_set.source} has several labels per image, and a search compares the accuracy of one "
