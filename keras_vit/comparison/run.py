@@ -372,7 +372,9 @@ def _compare(config: CompareConfig, images: Images, began: float) -> dict[str, A
                 )
         left_out += _train_all(work, plan_cells, done, seconds, stop_at)
     found = write_outputs(images.config, images.described, work.cells, done, left_out, work.notes)
-    say(f"advice: {found['advice']}", f"report: {config.folder / files_of.REPORT}")
+    say(f"advice: {found['advice']}")
+    if found["table"]:
+        say(f"report: {config.folder / files_of.REPORT}")
     return found
 
 
