@@ -110,6 +110,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(images, t
         (table, "--allow-outside"): "labels",
         (images, "--image-size", 29): "No model is chosen for images of 29x29 pixels",
         (images, "--models", "probe"): "--models probe begins with published weights",
+        (images, "--data", images): "--data names images to compare two or more run folders on",
         (images, images, "--epochs", 3): "--epochs is for a comparison of models on images",
         (images, "--folds", 20): "--folds 20 takes one of them for the test",
     }.items():
