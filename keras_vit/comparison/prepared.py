@@ -18,6 +18,7 @@ from keras_vit.data.origin import content_hash, roots
 from keras_vit.data.overview import Overview
 from keras_vit.data.sources import load_image_set
 from keras_vit.data.targets import counts_of
+from keras_vit.data.values import is_measured
 from keras_vit.distribution.accelerators import has_accelerator
 from keras_vit.distribution.precision import precision_for
 from keras_vit.errors import InputError
@@ -59,15 +60,21 @@ class Images:
         self.line = line_of_images(scratch, chosen, overview, self.scratch.image_shape)
         self.start: Start | None = None
         if train.init != NONE:
-            # Size and channels that are given are those of the models from scratch.
-            self.start = begin(dataclasses.replace(train, image_size=None, channels=None))
+            # Size and channels that are given are those of the models from scratch; but channels of
+            # measurement are not made gray or RGB.
+            channels = self.scratch.image_shape[2]
+            own = channels if is_measured(channels) else None
+            self.start = begin(dataclasses.replace(train, image_size=None, channels=own))
         self._fold: int | None = None
         self._stages: dict[bool, Stage] = {}
         first = self.prepared(self.first_fold)
         self.class_names = first.data.class_names
-        self.described = self._describe() if stored is None else dict(stored)
-        if stored is not None:
+        if stored is None:
+            self.described = self._describe()
+        else:
             self._check_same(stored)
+            asked = {"asked": to_dict(self.config), "command": command_of(self.config)}
+            self.described = {**stored, **asked}
 
     @property
     def folds(self) -> int:

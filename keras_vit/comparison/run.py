@@ -43,7 +43,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     with files_of.locked(config.folder):
         stored = files_of.stored_config(config)
         images = Images(config, stored)
-        if stored is None:
+        if stored is None or stored["asked"] != images.described["asked"]:
             files_of.write_config(config.folder, images.described)
         try:
             return _compare(config, images, began)

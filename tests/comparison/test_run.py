@@ -63,11 +63,16 @@ def test_models_are_compared_and_the_same_command_continues(images, tmp_path, co
     assert code == FINE
     assert "trainings" not in printed
     before = tiny.tree(tmp_path / "cut")
+    code, printed, _ = compare(*words, "--per-class", 3, "--json", "--out", tmp_path / "cut")
+    assert code == FINE
+    assert [row["per_class"] for row in json.loads(printed)["table"]] == [3]
+    assert compare(*words, "--out", tmp_path / "cut")[0] == FINE
+    assert tiny.tree(tmp_path / "cut") == before
 
     # Refused without a trace.
     for more, wanted in {
         ("--epochs", 2): "holds a comparison with other settings (epochs 1, not 2)",
-        ("--repeats", 2): "holds a comparison with other settings (repeats 1, not 2)",
+        ("--seed", 2): "holds a comparison with other settings (seed 0, not 2)",
         ("--no-resume",): "holds a comparison: omit --no-resume",
     }.items():
         code, _, error = compare(*words, *more, "--out", tmp_path / "cut")
