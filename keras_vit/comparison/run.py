@@ -124,7 +124,8 @@ class Work:
                     trainer.expect(found[name])
                 continue
             # Most of the time goes into the largest number of images.
-            _, data, _, steps = self.data_of(next(c for c in reversed(mine) if c.fold == mine[0].fold))
+            stage, data, _, steps = self.data_of(next(c for c in reversed(mine) if c.fold == mine[0].fold))
+            _ = stage.tested  # made once, and no part of a training
             found[name] = {**trainer.measure(data, steps), **trainer.cost(data)}
             write_json(self.config.folder / files_of.MEASURED, found)
         return found
@@ -231,7 +232,7 @@ def _train_all(
             described = work.images.described
             write_outputs(work.config, described, work.cells, done, [f"{undone} to be done"], work.notes)
         before = (cell.repeat, cell.fold, cell.per_class)
-        if stop_at is not None and number > 1 and time.monotonic() + rate * seconds[cell] > stop_at:
+        if stop_at is not None and number > 1 and time.monotonic() > stop_at:
             rest = len(cells) - number + 1
             say(f"--max-minutes is over: {_trainings(rest)} not begun; the same command continues")
             return (f"{_trainings(rest)} for want of time",)
