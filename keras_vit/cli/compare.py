@@ -94,7 +94,14 @@ class Compare:
             say(f"report: {out / REPORT}", stream=sys.stderr if self.json else None)
 
     def _models(self) -> None:
-        config = configure(self.sources[0] if self.sources else None, self.comparison)
+        from keras_vit.errors import InputError
+
+        if self.sources and self.data is not None:
+            raise InputError(
+                f"--data names images to compare two or more run folders on, and {self.sources[0]} is one "
+                "name: give more run folders, or the images alone."
+            )
+        config = configure(self.sources[0] if self.sources else self.data, self.comparison)
         keep_compilations()
         stop_on_signals()
         import_quietly(find_devices=True)

@@ -29,6 +29,9 @@ PerClass = Count | Literal["all"]
 WHERE = ("out", "resume", "max_minutes")
 """Settings of where and how far a comparison goes: they may differ when it is continued."""
 
+EXTENDED = ("models", "per_class", "repeats")
+"""Settings of which trainings there are. They may change, too: each training depends on itself alone."""
+
 NOT_TAKEN = (
     *("data", "several_labels", "label_columns", "model", "unlabeled"),
     *("ood_examples", "validation_fraction", "merge_validation", "accept_risk", "min_recall", "costs"),
@@ -91,6 +94,10 @@ class CompareConfig:
             if repeated:
                 option = name.replace("_", "-")
                 raise InputError(f"--{option} has {repeated[0]} more than once: omit all but one.")
+        ordered = tuple(name for name in MODELS if name in self.models)
+        object.__setattr__(self, "models", ordered)
+        numbers = sorted(number for number in self.per_class if number != ALL)
+        object.__setattr__(self, "per_class", (*numbers, *([ALL] if ALL in self.per_class else [])))
         if self.train.init == AUTO:
             raise InputError(
                 "A comparison may be continued, so its weights must be named: instead of --init auto, give "

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from keras_vit import locks
-from keras_vit.comparison.config import CompareConfig, to_dict
+from keras_vit.comparison.config import EXTENDED, CompareConfig, to_dict
 from keras_vit.errors import InputError
 from keras_vit.files import read_json, write_json
 from keras_vit.sealed import check_seal, seal
@@ -116,10 +116,10 @@ def stored_config(config: CompareConfig) -> dict[str, Any] | None:
 
 
 def difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
-    """The first setting that differs, in words; where the data are does not count."""
+    """The first setting that differs, in words. Where the data are, and which trainings, does not count."""
     for name in sorted(stored.keys() | asked.keys()):
         mine, theirs = stored.get(name), asked.get(name)
-        if name == "data" or mine == theirs:
+        if name in ("data", *EXTENDED) or mine == theirs:
             continue
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             if (found := difference(mine, theirs)) is not None:

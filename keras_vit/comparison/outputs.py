@@ -33,12 +33,14 @@ def write_outputs(
     rows = [
         _row(cell, done[cell], described["tested"][max(0, cell.fold - 1)]) for cell in cells if cell in done
     ]
-    files.write_csv(folder / files_of.RESULTS, rows)
+    if rows:
+        files.write_csv(folder / files_of.RESULTS, rows)
     measured = files_of.read_measured(folder)
     found = summarise(described, cells, done, measured)
     found |= {"left_out": list(left_out), "notes": list(notes)}
     files.write_json(folder / files_of.SUMMARY, seal(found, folder, (files_of.RESULTS,)))
-    files.write_text(folder / files_of.REPORT, render_comparison(config=described, found=found))
+    if found["table"]:
+        files.write_text(folder / files_of.REPORT, render_comparison(config=described, found=found))
     return found
 
 

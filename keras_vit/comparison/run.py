@@ -1,43 +1,28 @@
 """compare(): trains several kinds of models on few and on all images, and says which one pays."""
 
-import dataclasses
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_vit.cache import hash_of
 from keras_vit.comparison import folder as files_of
-from keras_vit.comparison.candidates import make_trainers, scratch_config, titles_of
-from keras_vit.comparison.config import ALL, PRETRAINED, CompareConfig, command_of, to_dict
+from keras_vit.comparison.candidates import make_trainers
+from keras_vit.comparison.config import ALL, CompareConfig
 from keras_vit.comparison.folder import Cell
 from keras_vit.comparison.images import MOST, Stage
 from keras_vit.comparison.outputs import write_outputs
 from keras_vit.comparison.plan import all_cells, limited, numbers_of
+from keras_vit.comparison.prepared import Images
 from keras_vit.comparison.trainer import Probe, Trainer, steps_of
-from keras_vit.data.image_set import ImageSet
-from keras_vit.data.origin import content_hash, roots
-from keras_vit.data.overview import Overview
-from keras_vit.data.sources import load_image_set
 from keras_vit.data.targets import counts_of
 from keras_vit.distribution import distribute
-from keras_vit.distribution.accelerators import has_accelerator
-from keras_vit.distribution.precision import precision_for
 from keras_vit.errors import InputError
 from keras_vit.files import write_json
-from keras_vit.process.versions import installed_versions
 from keras_vit.runs import folder as run_folder
 from keras_vit.text import say
-from keras_vit.training.config import NONE
-from keras_vit.training.defaults import choose_by_images, line_of_images
-from keras_vit.training.outputs import PACKAGES
-from keras_vit.training.prepare import prepare
-from keras_vit.training.start import Start, begin
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
@@ -58,7 +43,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     with files_of.locked(config.folder):
         stored = files_of.stored_config(config)
         images = Images(config, stored)
-        if stored is None:
+        if stored is None or stored["asked"] != images.described["asked"]:
             files_of.write_config(config.folder, images.described)
         try:
             return _compare(config, images, began)
@@ -75,159 +60,6 @@ def refuse_runs(data: str | None) -> None:
         raise InputError(
             f"{data} is a run, not images: give two or more runs to compare them with each other, or give "
             "images."
-        )
-
-
-class Images:
-    """The images of a comparison, prepared for its models, one split at a time.
-
-    Args:
-        config: of the comparison.
-        stored: its config.json, if it continues.
-
-    Raises:
-        InputError: they cannot be compared on, or have changed since the comparison began.
-    """
-
-    def __init__(self, config: CompareConfig, stored: Mapping[str, Any] | None):
-        self.config = config
-        train = config.train
-        self.image_set = load_image_set(train.data, **train.of_tables)
-        _check_images(self.image_set)
-        precision, told = precision_for(train.recipe.precision)
-        if told:
-            say(told)
-        recipe = dataclasses.replace(train.recipe, precision=precision)
-        train = dataclasses.replace(train, recipe=recipe)
-        self.config = dataclasses.replace(config, train=train)
-        overview = Overview(self.image_set.images, train.background, train.tiff_page)
-        scratch = scratch_config(train)
-        chosen = choose_by_images(scratch, self.image_set, overview, has_accelerator())
-        self.scratch = dataclasses.replace(scratch, **chosen)
-        self.line = line_of_images(scratch, chosen, overview, self.scratch.image_shape)
-        self.start: Start | None = None
-        if train.init != NONE:
-            # Size and channels that are given are those of the models from scratch.
-            self.start = begin(dataclasses.replace(train, image_size=None, channels=None))
-        self._fold: int | None = None
-        self._stages: dict[bool, Stage] = {}
-        first = self.prepared(self.first_fold)
-        self.class_names = first.data.class_names
-        self.described = self._describe() if stored is None else dict(stored)
-        if stored is not None:
-            self._check_same(stored)
-
-    @property
-    def folds(self) -> int:
-        """0 for one split."""
-        return self.config.train.folds or 0
-
-    @property
-    def fold_numbers(self) -> Sequence[int]:
-        """From 1; 0 for one split."""
-        return range(1, self.folds + 1) if self.folds else (0,)
-
-    @property
-    def first_fold(self) -> int:
-        return self.fold_numbers[0]
-
-    def prepared(self, fold: int) -> Stage:
-        """The images of a split, prepared for the models from scratch."""
-        return self._stage(fold, False)
-
-    def stage(self, fold: int, model: str) -> Stage:
-        """The images of a split, prepared for a model."""
-        return self._stage(fold, model in PRETRAINED)
-
-    def _stage(self, fold: int, of_weights: bool) -> Stage:
-        if fold != self._fold:
-            settings = dataclasses.replace(self.scratch, fold=fold or None)
-            self._prepared = prepare(settings, image_set=self.image_set)
-            self._stages = {False: Stage(self._prepared.data)}
-            self._fold = fold
-        if of_weights not in self._stages:
-            assert self.start is not None
-            data = self._stages[False].data
-            # The files again: prepared at the size of published weights, all images may take gigabytes.
-            came = dict(zip(self.image_set.names, self.image_set.images, strict=True))
-            images = dataclasses.replace(
-                data.image_set, images=[came[name] for name in data.image_set.names], originals=None
-            )
-            wanted = dataclasses.replace(self.start.preprocessing, pixel_range=data.preprocessing.pixel_range)
-            self._stages[True] = Stage(dataclasses.replace(data, image_set=images, preprocessing=wanted))
-        return self._stages[of_weights]
-
-    def say_of_images(self) -> None:
-        """Prints what was found in the images, and what they decided."""
-        for line in self._prepared.notes:
-            say(line)
-        say(self._prepared.audit)
-        if self.line:
-            say(self.line)
-        for line in self.start.lines() if self.start else ():
-            say(line)
-
-    def _describe(self) -> dict[str, Any]:
-        """What config.json holds."""
-        tested = []
-        for fold in reversed(self.fold_numbers):  # so that the first one is there afterwards
-            data = self.prepared(fold).data
-            groups = None if data.image_set.groups is None else np.asarray(data.image_set.groups)
-            tested.append(
-                {
-                    "labels": data.labels("test").tolist(),
-                    "groups": None
-                    if groups is None
-                    else np.unique(groups, return_inverse=True)[1][data.split.test].tolist(),
-                    "training_images": len(data.split.train),
-                }
-            )
-        data, config = self.prepared(self.first_fold).data, self.config
-        return {
-            "kind": "comparison",
-            "asked": to_dict(config),
-            "data": {
-                "source": data.image_set.source,
-                "class_names": list(data.class_names),
-                "training_images": counts_of(data.labels("train"), data.num_classes).tolist(),
-                **roots(config.train.data, config.folder),
-            },
-            "tested": tested[::-1],
-            "image_shape": list(data.image_shape),
-            "titles": titles_of(self.scratch, self.start),
-            "weights": self.start.describe() if self.start else None,
-            "images": _hash(self.image_set),
-            "command": command_of(config),
-            "backend": keras.backend.backend(),
-            "device": f"{platform.machine()}, {os.cpu_count()} processors",
-            "versions": installed_versions(*PACKAGES),
-        }
-
-    def _check_same(self, stored: Mapping[str, Any]) -> None:
-        folder = self.config.folder
-        if stored["images"] != _hash(self.image_set):
-            raise InputError(
-                f"{self.image_set.source} has changed since {folder} was started: bring the images back, or "
-                "start another comparison with another --out."
-            )
-        if stored["backend"] != keras.backend.backend():
-            raise InputError(
-                f"{folder} was started on {stored['backend']}, and continues there: set "
-                f"KERAS_BACKEND={stored['backend']}."
-            )
-
-
-def _hash(image_set: ImageSet) -> str:
-    """Of the names, the labels and the contents of all images."""
-    return hash_of(image_set.fingerprint(), *map(content_hash, image_set.images))
-
-
-def _check_images(image_set: ImageSet) -> None:
-    """Raises InputError for images that models are not compared on."""
-    if image_set.several:
-        raise InputError(
-            f"{image_set.source} has several labels per image, and models are compared on one class per "
-            "image: train them with keras-vit train instead."
         )
 
 
@@ -292,7 +124,8 @@ class Work:
                     trainer.expect(found[name])
                 continue
             # Most of the time goes into the largest number of images.
-            _, data, _, steps = self.data_of(next(c for c in reversed(mine) if c.fold == mine[0].fold))
+            stage, data, _, steps = self.data_of(next(c for c in reversed(mine) if c.fold == mine[0].fold))
+            _ = stage.tested  # made once, and no part of a training
             found[name] = {**trainer.measure(data, steps), **trainer.cost(data)}
             write_json(self.config.folder / files_of.MEASURED, found)
         return found
@@ -372,7 +205,9 @@ def _compare(config: CompareConfig, images: Images, began: float) -> dict[str, A
                 )
         left_out += _train_all(work, plan_cells, done, seconds, stop_at)
     found = write_outputs(images.config, images.described, work.cells, done, left_out, work.notes)
-    say(f"advice: {found['advice']}", f"report: {config.folder / files_of.REPORT}")
+    say(f"advice: {found['advice']}")
+    if found["table"]:
+        say(f"report: {config.folder / files_of.REPORT}")
     return found
 
 
@@ -389,8 +224,15 @@ def _train_all(
         What was not begun for want of time, in words.
     """
     rate, spent, expected = 1.0, 0.0, 0.0
+    before = None
     for number, cell in enumerate(cells, 1):
-        if stop_at is not None and number > 1 and time.monotonic() + rate * seconds[cell] > stop_at:
+        if before not in (None, (cell.repeat, cell.fold, cell.per_class)):
+            # All models are there with one more number of images: the page so far.
+            undone = _trainings(sum(other not in done for other in work.cells))
+            described = work.images.described
+            write_outputs(work.config, described, work.cells, done, [f"{undone} to be done"], work.notes)
+        before = (cell.repeat, cell.fold, cell.per_class)
+        if stop_at is not None and number > 1 and time.monotonic() > stop_at:
             rest = len(cells) - number + 1
             say(f"--max-minutes is over: {_trainings(rest)} not begun; the same command continues")
             return (f"{_trainings(rest)} for want of time",)

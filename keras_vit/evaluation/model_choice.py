@@ -26,7 +26,9 @@ NEAR = 0.01
 ALL = "all"
 """The number of training images that is all of them."""
 
-Verdict = Literal["pays", "does not pay", "same", "uncertain", "nothing learned", "one kind"]
+Verdict = Literal[
+    "pays", "does not pay", "same", "uncertain", "nothing learned", "nothing trained", "one kind"
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,9 @@ def judge_models(
     ]
     verdict: Verdict = "one kind"
     difference = None
-    if all(choice.model is None for choice in choices.values()):
+    if not table:
+        verdict = "nothing trained"
+    elif all(choice.model is None for choice in choices.values()):
         verdict = "nothing learned"
     elif both:
         number = both[-1]
@@ -184,6 +188,8 @@ def _sentence(
     training_images: Mapping[Any, int],
     table: Mapping[Any, Sequence[Answers]],
 ) -> str:
+    if not table:
+        return "No training is whole yet, so there is no advice: the same command continues."
     if verdict == "nothing learned":
         last = list(table)[-1]
         best = max(table[last], key=lambda one: one.right.mean())

@@ -70,6 +70,11 @@ def render_comparison(*, config: Mapping[str, Any], found: Mapping[str, Any]) ->
         curves=svg(lambda figure: draw_curves(figure, rows, models), 7.6, 4.4),
         costs=svg(lambda figure: draw_costs(figure, rows, models, numbers), 7.6, 3.8),
         last=numbers[-1],
+        uncertain=[
+            _header(number, rows)
+            for number in numbers
+            if (choice := found["choices"][str(number)])["model"] and not choice["is_certain"]
+        ],
         last_rows=[at[numbers[-1], model] for model in models if (numbers[-1], model) in at],
         repeats=repeats,
         folds=folds,

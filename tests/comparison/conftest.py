@@ -17,6 +17,7 @@ def small_models(monkeypatch):
         candidates, "plain_cnn", lambda *given: convolutional.plain_cnn(*given, widths=(4, 8))
     )
     monkeypatch.setattr(trainer, "latencies", lambda *given: {"one": 0.002, "each_of_32": 0.001})
+    monkeypatch.setattr(trainer, "TIMED_STEPS", 1)
     if tiny.BACKEND == "tensorflow":  # compiling takes longer than these trainings
         monkeypatch.setattr(optimizer, "choose_xla", lambda *given: False)
 

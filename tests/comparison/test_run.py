@@ -50,7 +50,7 @@ def test_models_are_compared_and_the_same_command_continues(images, tmp_path, co
     code, _, error = compare(*words, "--out", tmp_path / "cut")
     assert code != FINE
     assert "The same command continues" in error
-    assert not (tmp_path / "cut" / "report.html").exists()
+    assert "Left out: 1 training to be done." in (tmp_path / "cut" / "report.html").read_text("utf-8")
     assert len(list((tmp_path / "cut" / "cells").iterdir())) == 1
     monkeypatch.setattr(Work, "train", train)
     code, printed, _ = compare(*words, "--out", tmp_path / "cut")
@@ -63,11 +63,16 @@ def test_models_are_compared_and_the_same_command_continues(images, tmp_path, co
     assert code == FINE
     assert "trainings" not in printed
     before = tiny.tree(tmp_path / "cut")
+    code, printed, _ = compare(*words, "--per-class", 3, "--json", "--out", tmp_path / "cut")
+    assert code == FINE
+    assert [row["per_class"] for row in json.loads(printed)["table"]] == [3]
+    assert compare(*words, "--out", tmp_path / "cut")[0] == FINE
+    assert tiny.tree(tmp_path / "cut") == before
 
     # Refused without a trace.
     for more, wanted in {
         ("--epochs", 2): "holds a comparison with other settings (epochs 1, not 2)",
-        ("--repeats", 2): "holds a comparison with other settings (repeats 1, not 2)",
+        ("--seed", 2): "holds a comparison with other settings (seed 0, not 2)",
         ("--no-resume",): "holds a comparison: omit --no-resume",
     }.items():
         code, _, error = compare(*words, *more, "--out", tmp_path / "cut")
@@ -110,6 +115,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(images, t
         (table, "--allow-outside"): "labels",
         (images, "--image-size", 29): "No model is chosen for images of 29x29 pixels",
         (images, "--models", "probe"): "--models probe begins with published weights",
+        (images, "--data", images): "--data names images to compare two or more run folders on",
         (images, images, "--epochs", 3): "--epochs is for a comparison of models on images",
         (images, "--folds", 20): "--folds 20 takes one of them for the test",
     }.items():

@@ -43,7 +43,7 @@ def test_options_without_a_command_exist():
     fields = {field.name for owner in owners for field in dataclasses.fields(owner)}
     fields |= {"recipe", "config", "help", "logdir", "extra_index_url", "flips_at_test", "clear"}
     fields |= {"debug", "leave_out_known", "csv", "json", "class", "block", "removal", "trust", "heatmap"}
-    fields |= {"corruptions", "window", "count", *comparison_options()}
+    fields |= {"corruptions", "window", "count", "no_resume", *comparison_options()}
     fields |= {"to", *CHANGEABLE}
     named = {name.replace("-", "_") for name in re.findall(r"`[^`]*?--([a-z][\w-]*)", TEXT)}
     assert len(named) >= 15
