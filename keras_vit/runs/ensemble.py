@@ -333,7 +333,7 @@ def one_run(run: Run | Ensemble | str | Path, fold: int | None = None) -> Run:
             if config["kind"] == "folds"
             else (f"give the folder of one, {path / 'seed-0'} to seed-{config['count'] - 1}")
         )
-        raise InputError(f"{path} holds {config['count']} runs, and one is exported: {which}.")
+        raise InputError(f"{path} holds {config['count']} runs, and this takes one: {which}.")
     if not 1 <= fold <= config["count"]:
         raise InputError(f"{path} has the folds 1 to {config['count']}. Received: --fold {fold}")
     return load_run(path / f"fold-{fold}")

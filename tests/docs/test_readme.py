@@ -33,7 +33,7 @@ def test_the_commands_are_valid(tmp_path, monkeypatch):
     commands = [parse(line.split()) for line in lines]
     names = ["Inspect", "Train", "Evaluate", "Predict", "Explain"]  # your own images
     names += ["Train", "Predict", "Train", "Evaluate"]  # what to hand to a person
-    names += ["Train", "Compare", "Search", "Train", "Export", "Request"]
+    names += ["Train", "Compare", "Search", "Train", "Export", "Request", "Serve"]
     assert [type(command).__name__ for command in commands] == names
 
 

@@ -148,7 +148,7 @@ def test_evaluate_takes_them_together(folds, images, capsys):
         (["inspect", "RUN"], "RUN holds runs (fold-1, ... or seed-0, ...), not images"),
         (
             ["export", "RUN", "--to", "OUT"],
-            "RUN holds 3 runs, and one is exported: give one with --fold 1 to 3",
+            "RUN holds 3 runs, and this takes one: give one with --fold 1 to 3",
         ),
         (["export", "RUN", "--to", "OUT", "--fold", "4"], "RUN has the folds 1 to 3. Received: --fold 4"),
         (["export", "RUN/fold-1", "--to", "OUT", "--fold", "1"], "is one run, not a folder of folds"),

@@ -129,6 +129,7 @@ def serve(path: str | Path, *, host: str = "127.0.0.1", **options: Any) -> None:
     Raises:
         InputError: as `Server`.
     """
+    say(f"making {path} ready", stream=sys.stderr)
     with Server(path, host=host, **options) as server:
         from keras_vit.serving.server.guard import is_loopback
 
