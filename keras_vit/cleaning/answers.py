@@ -1,4 +1,4 @@
-"""What a model that did not learn from an image says of its label, from weights, a run or a training of its own."""
+"""What models say of the label of an image that they did not learn from."""
 
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +27,10 @@ from keras_vit.training.config import NONE, TrainConfig
 from keras_vit.training.folds import train_several
 from keras_vit.training.recipe import RECIPES
 from keras_vit.training.start import begin, choose_weights
+
+DEPTHS = ("half", "three quarters", "head")
+"""Which of `ood_columns` the classifiers see. With the head's alone, the ranking of swaps between two like
+classes was a little worse: 96.7 instead of 97.2 % of them in the first 1.5 x their number, on X-SDD."""
 
 FROM_SCRATCH = "defect-conv/4"
 FOLDS = 5
@@ -136,16 +140,17 @@ def _of_features(
 ) -> Seen:
     features = reader([image_set.images[i] for i in positions])
     say(f"features: {how}, {reader.computed} images computed, {reader.found} from the cache")
-    probabilities = None
+    probabilities, columns = None, ood_columns(model)
     if not image_set.several:
+        depths = sorted({columns[name] for name in DEPTHS})
         probabilities = out_of_fold(
-            reader.of_head(features).astype(np.float64),
+            np.concatenate([features[:, start:stop] for start, stop in depths], axis=1).astype(np.float64),
             image_set.labels[positions],
             groups[positions],
             len(image_set.class_names),
         )
-    columns = pieces_of(GAUSSIANS[0], ood_columns(model))
-    return Seen(positions, probabilities, features, tuple(columns), f"out-of-fold classifiers of {how}")
+    pieces = pieces_of(GAUSSIANS[0], columns)
+    return Seen(positions, probabilities, features, tuple(pieces), f"out-of-fold classifiers of {how}")
 
 
 def _of_one_run(run: Run, image_set: ImageSet, groups: np.ndarray, positions: np.ndarray) -> Seen:
@@ -153,8 +158,8 @@ def _of_one_run(run: Run, image_set: ImageSet, groups: np.ndarray, positions: np
     is_frozen = recipe.get("tune") == "head" and isinstance(run.model, ViT)
     if not is_frozen:
         why = (
-            f"{run.path} was trained on these labels, wrong ones too: give the folder of train --folds {FOLDS}, or "
-            "--init"
+            f"{run.path} was trained on these labels, wrong ones too: give the folder of train --folds "
+            f"{FOLDS}, or --init"
         )
         return Seen(positions, skipped=why)
     assert isinstance(run.model, ViT)
@@ -165,13 +170,13 @@ def _of_one_run(run: Run, image_set: ImageSet, groups: np.ndarray, positions: np
 def _of_folds(runs: Ensemble, image_set: ImageSet, readable: Sequence[int]) -> Seen:
     """The answers of each fold to its test images, which are found by their content."""
     if runs.config["kind"] != "folds":
-        why = f"the runs in {runs.path} are seeds, which learned from the same images: give those of train --folds"
+        why = f"the runs in {runs.path} are seeds, which learned from the same images: give folds"
         return Seen(np.asarray(readable, np.int64), skipped=why)
     place_of = {name: i for i, name in enumerate(image_set.class_names)}
     order = [runs.class_names.index(name) for name in place_of]
     found: dict[int, np.ndarray] = {}
     for run in runs.runs:
-        rows, probabilities = read_answers(run.path / OUT_OF_FOLD, run.class_names, run.several)
+        rows, _, probabilities = read_answers(run.path / OUT_OF_FOLD, run.class_names, run.several)
         if run.images is None:
             continue
         now = run.images.find(image_set)

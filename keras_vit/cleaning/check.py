@@ -77,16 +77,13 @@ class Checked:
 
     def summary(self) -> list[str]:
         """Sentences on the whole set, for the top of the page."""
-        audit = self.audit
-        lines = [
-            f"{audit.images:,} images in {len(audit.classes)} classes, {len({i.position for i in self.issues}):,} with a finding."
-        ]
+        audit, found = self.audit, len({issue.position for issue in self.issues})
+        lines = [f"{audit.images:,} images in {len(audit.classes)} classes, {found:,} with a finding."]
         lines += [f"Largest class / smallest class: {audit.imbalance:.3g}."]
         for cue in self.shortcuts:
             if cue.telling:
-                lines.append(
-                    f"Shortcut: {cue.name} alone tells the class with AUC {_cue_in_words(cue).partition('  <')[0]}."
-                )
+                told = _cue_in_words(cue).partition("  <")[0]
+                lines.append(f"Shortcut: {cue.name} alone tells the class with an AUC of {told}.")
         if self.judged:
             lines.append(f"Labels were judged by {self.judged}.")
         return lines + [f"Not checked: {check}: {why}." for check, why in self.skipped.items()]
@@ -144,7 +141,7 @@ def check_images(
     """Looks for what is wrong with images and their labels.
 
     Args:
-        config: which images, and how they are read and split; with `init`, published weights judge the labels.
+        config: which images, and how they are read and split; with `init`, published weights judge labels.
         run: the folder of a run of these images, whose answers judge the labels instead.
         from_scratch: whether small models are trained now that judge them.
 

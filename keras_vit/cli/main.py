@@ -34,7 +34,6 @@ def parse(arguments: list[str]) -> Any:
     from keras_vit.cli.evaluate import Evaluate
     from keras_vit.cli.explain import Explain
     from keras_vit.cli.export import Export
-
     from keras_vit.cli.predict import Predict
     from keras_vit.cli.request import Request
     from keras_vit.cli.search import Search

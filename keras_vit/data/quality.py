@@ -1,7 +1,7 @@
 """Pictures that are blurry, dark, bright, empty or of an odd size, as cleanvision judges them.
 
-cleanvision reads files with Pillow by itself. Here its measures get the pixels that this package reads, so that
-archives, arrays, DICOM and 16 bits are judged too, as people see them.
+cleanvision reads files with Pillow by itself. Here its measures get the pixels that this package reads, so
+that archives, arrays, DICOM and 16 bits are judged too, as people see them.
 """
 
 import os
@@ -63,7 +63,7 @@ def find_flaws(images: Sequence[Image], decoding: "Decoding | None" = None) -> l
     from cleanvision.issue_managers.image_property_issue_manager import ImagePropertyIssueManager
 
     manager = ImagePropertyIssueManager()
-    properties = {issue: manager.image_properties[issue] for issue in KINDS}
+    properties: dict[str, Any] = {issue: manager.image_properties[issue] for issue in KINDS}
     raw = _measure(images, properties, decoding)
     readable = [i for i, row in enumerate(raw) if row is not None]
     if not readable:

@@ -6,24 +6,22 @@ may learn that instead of the defect, and fails where the next camera does it ot
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from keras_vit.data.foreign import FORMATS
 from keras_vit.data.image_set import Image
-from keras_vit.data.probe import ImageInfo
+from keras_vit.data.probe import ImageInfo, quiet_headers
 from keras_vit.data.reading import ReadImages
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-TELLING = 0.7
-"""AUC from which a shortcut is named; 0.5 is chance, 1 tells every class."""
+TELLING = {"size": 0.7, "brightness": 0.85, "border": 0.85, "file": 0.7, "time": 0.7}
+"""AUC of a class from which each shortcut is named; 0.5 is chance, 1 tells the class always. Light and smooth
+borders belong to what is shown, too: the mean brightness of a class reaches 0.80 on NEU and 0.79 on X-SDD."""
 
 FOLDS = 5
 FEWEST = 2 * FOLDS
@@ -33,7 +31,7 @@ COPIED = 3600.0
 """Seconds: where all files were written within an hour, their times are those of a copy or an archive."""
 
 TREES = 200
-BORDER = 2  # pixels of the thumbnail, 6 % of a side
+FLAT = 2.0  # gray levels of the thumbnail
 EXIF_IFD, TAKEN, CHANGED = 0x8769, 0x9003, 0x0132
 
 
@@ -72,7 +70,7 @@ def find_shortcuts(
     judged = readable[np.isin(labels[readable], np.flatnonzero(counts >= FEWEST))]
     if len(np.unique(labels[judged])) < 2:
         why = f"fewer than two classes have {FEWEST} images"
-        return [Shortcut(name, skipped=why) for name in ("size", "brightness", "border", "file", "time")]
+        return [Shortcut(name, skipped=why) for name in TELLING]
     infos = [info for i in judged if (info := read.infos[i]) is not None]
     images = [read.images[i] for i in judged]
     cues: dict[str, np.ndarray | str] = {"size": _sizes(infos), **_light(infos)}
@@ -105,7 +103,7 @@ def _judge(
         class_names[label]: float(roc_auc_score(rows == i, answers[:, i])) for i, label in enumerate(found)
     }
     auc = float(np.mean(list(each.values())))
-    return Shortcut(name, auc, each, max(each.values()) >= TELLING)
+    return Shortcut(name, auc, each, max(each.values()) >= TELLING[name])
 
 
 def _sizes(infos: Sequence[ImageInfo]) -> np.ndarray:
@@ -113,48 +111,48 @@ def _sizes(infos: Sequence[ImageInfo]) -> np.ndarray:
 
 
 def _light(infos: Sequence[ImageInfo]) -> dict[str, np.ndarray | str]:
-    """Brightness: mean, spread and extremes of gray. Border: the same of each side, less the middle's mean."""
+    """Brightness: the mean gray. Border: how wide the margins of one gray level are, and how bright.
+
+    More than the mean would see what the images show: the spread of gray alone tells the defects of NEU apart
+    with an AUC of 0.94, and so does how the border of a texture differs from its middle, 0.89.
+    """
     if any(info.thumbnail is None for info in infos):
         why = "not judged for so many images"
         return {"brightness": why, "border": why}
     gray = np.stack([np.asarray(info.thumbnail, np.float64) for info in infos])
-    flat = gray.reshape(len(gray), -1)
-    bright = np.column_stack([flat.mean(1), flat.std(1), np.percentile(flat, (1, 99), axis=1).T])
-    middle = gray[:, BORDER:-BORDER, BORDER:-BORDER].mean((1, 2))
-    sides = (gray[:, :BORDER], gray[:, -BORDER:], gray[:, :, :BORDER], gray[:, :, -BORDER:])
-    border = np.column_stack(
-        [column for side in sides for column in (side.mean((1, 2)) - middle, side.std((1, 2)))]
-    )
-    return {"brightness": bright, "border": border}
+    margins = [_margin(gray), _margin(gray[:, ::-1])]
+    turned = gray.transpose(0, 2, 1)
+    margins += [_margin(turned), _margin(turned[:, ::-1])]
+    return {"brightness": gray.mean((1, 2))[:, None], "border": np.concatenate(margins, axis=1)}
+
+
+def _margin(gray: np.ndarray) -> np.ndarray:
+    """How many of the first rows have one gray level, the same for all, and that level: (n, 2)."""
+    means = gray.mean(axis=2)
+    flat = (gray.std(axis=2) < FLAT) & (np.abs(means - means[:, :1]) < FLAT)
+    width = np.argmin(np.pad(flat, ((0, 0), (0, 1))), axis=1)  # the row behind the last is not flat
+    return np.column_stack([width, np.where(width > 0, means[:, 0], -1)])
 
 
 def _files(infos: Sequence[ImageInfo], images: Sequence[Image]) -> np.ndarray | str:
-    """Kind, channels and bits of each file, and its bytes per pixel."""
+    """Kind, channels and bits of each file, and how strongly a JPEG is compressed.
+
+    Not its size, which tells how much there is to see.
+    """
     if all(isinstance(image, np.ndarray) for image in images):
         return "the images are not in files"
     kinds = sorted({info.kind for info in infos})
-    sizes = [_bytes(image) for image in images]
-    return np.array(
-        [
-            [
-                *(float(info.kind == kind) for kind in kinds),
-                info.channels,
-                info.bits,
-                size / (info.height * info.width),
-            ]
-            for info, size in zip(infos, sizes, strict=True)
-        ],
-        np.float64,
-    )
+    rows = [
+        [*(float(info.kind == kind) for kind in kinds), info.channels, info.bits, _compression(image)]
+        for info, image in zip(infos, images, strict=True)
+    ]
+    return np.array(rows, np.float64)
 
 
-def _bytes(image: Image) -> int:
-    if isinstance(image, Path):
-        try:
-            return os.stat(image).st_size
-        except OSError:
-            return 0
-    return image.nbytes if isinstance(image, np.ndarray) else len(image)
+def _compression(image: Image) -> float:
+    """The mean of a JPEG's quantisation tables; 0 of others."""
+    tables = _of_header(image, lambda header: getattr(header, "quantization", None))
+    return float(np.mean([value for table in tables.values() for value in table])) if tables else 0.0
 
 
 def _times(images: Sequence[Image]) -> np.ndarray | str:
@@ -183,19 +181,31 @@ def _written(image: Image) -> float:
 
 def _taken(image: Image) -> float:
     """Seconds since 1970 by Exif; NaN where it does not say so."""
+
+    def read(header: Any) -> float | None:
+        if header.format == "PNG" and "exif" not in header.info:  # Pillow would decode it to look further
+            return None
+        exif = header.getexif()
+        for text in (exif.get_ifd(EXIF_IFD).get(TAKEN), exif.get(CHANGED)):
+            if isinstance(text, str) and text.strip("\0 "):
+                return datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S").timestamp()
+        return None
+
+    found = _of_header(image, read)
+    return float("nan") if found is None else found
+
+
+def _of_header(image: Image, read: Callable[[Any], Any]) -> Any:
+    """What is read from the header of a file by Pillow; `None` where that fails."""
     from PIL import Image as pil
 
     if isinstance(image, np.ndarray):
-        return float("nan")
+        return None
     try:
-        with pil.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as header:
-            if header.format == "PNG" and "exif" not in header.info:
-                return float("nan")
-            exif = header.getexif()
-            texts: Iterable[object] = (exif.get_ifd(EXIF_IFD).get(TAKEN), exif.get(CHANGED))
-            for text in texts:
-                if isinstance(text, str) and text.strip("\0 "):
-                    return datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S").timestamp()
+        with (
+            quiet_headers(),
+            pil.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as header,
+        ):
+            return read(header)
     except Exception:  # on damaged headers PIL raises a dozen kinds of exception
-        pass
-    return float("nan")
+        return None

@@ -5,8 +5,8 @@ import numpy as np
 from keras_vit.evaluation.ood_fit import Pieces, fit_gaussians, fold_distances
 
 FAR = 3.5
-"""Modified z-score from which an image is an outlier: B. Iglewicz and D. C. Hoaglin, "How to Detect and Handle
-Outliers", 1993."""
+"""Modified z-score from which an image is an outlier: B. Iglewicz and D. C. Hoaglin, "How to Detect and
+Handle Outliers", 1993."""
 
 FEWEST = 50
 """Images from which outliers are looked for: with fewer, their spread is not known."""

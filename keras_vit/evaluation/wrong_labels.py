@@ -1,7 +1,7 @@
 """Which labels are probably wrong: confident learning on answers to images that were not learned from.
 
-C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", Journal
-of Artificial Intelligence Research 70, 2021; their library is cleanlab.
+C. G. Northcutt, L. Jiang and I. L. Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
+Journal of Artificial Intelligence Research 70, 2021; their library is cleanlab.
 """
 
 import warnings
@@ -17,6 +17,9 @@ STRENGTH = 0.005
 FOLDS = 5
 REPEATS = 3
 ROUNDS = 2
+SURE, LIKELY = 4.0, 2.0
+"""How many times as probable as the own label another must be."""
+
 LEAST_WEIGHT = 0.02
 """Of an image whose label the others doubt."""
 
@@ -50,7 +53,12 @@ def require_cleanlab() -> None:
 
 
 def find_wrong(labels: np.ndarray, probabilities: np.ndarray) -> Suspects:
-    """The labels that confident learning calls wrong.
+    """The labels that are probably wrong: another one is much more probable.
+
+    Confident learning counts how many labels of each class are wrong, and names as many of the least
+    probable. That misses some where probabilities are sure, and names too many where two classes are alike.
+    So a label is named where another is `SURE` times as probable, or where confident learning names it and
+    another is `LIKELY` times as probable.
 
     Args:
         labels: int (n,), one of each class at least.
@@ -59,18 +67,20 @@ def find_wrong(labels: np.ndarray, probabilities: np.ndarray) -> Suspects:
     from cleanlab.filter import find_label_issues
 
     own = probabilities[np.arange(len(labels)), labels]
+    odds = probabilities.max(axis=1) / np.maximum(own, 1e-12)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        named = find_label_issues(labels, probabilities, n_jobs=1)
-    return Suspects(own, probabilities.argmax(axis=1), np.asarray(named, bool))
+        counted = np.asarray(find_label_issues(labels, probabilities, n_jobs=1), bool)
+    named = (odds > SURE) | (counted & (odds > LIKELY))
+    return Suspects(own, probabilities.argmax(axis=1), named)
 
 
 def out_of_fold(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int) -> np.ndarray:
     """The probability of each class of each image, by classifiers that did not learn from it: (n, classes).
 
-    A logistic regression of the standardised features is fitted `1 + ROUNDS` times. From the second time on, an
-    image counts as much as the answers before believed its label, so that wrong labels teach less and less. The
-    mean over several draws of the folds is taken.
+    A logistic regression of the standardised features is fitted `1 + ROUNDS` times. From the second time on,
+    an image counts as much as the answers before believed its label, so that wrong labels teach less and
+    less. The mean over several draws of the folds is taken.
 
     Args:
         features: (n, width).
