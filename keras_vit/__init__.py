@@ -37,6 +37,8 @@ _HOMES = {
     "Run": "runs.folder",
     "evaluate": "runs.evaluate",
     "predict": "runs.predict",
+    "predict_stream": "runs.stream",
+    "compare_runs": "runs.compare",
     "load_run": "runs.folder",
     "Ensemble": "runs.ensemble",
     "load_ensemble": "runs.ensemble",
@@ -72,10 +74,12 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run the table
     )
     from keras_vit.model.summary import summary
     from keras_vit.model.vit import ViT
+    from keras_vit.runs.compare import compare_runs
     from keras_vit.runs.ensemble import Ensemble, load_ensemble
     from keras_vit.runs.evaluate import evaluate
     from keras_vit.runs.folder import Run, load_run
     from keras_vit.runs.predict import predict
+    from keras_vit.runs.stream import predict_stream
     from keras_vit.serving.bundle import export
     from keras_vit.training.config import TrainConfig
     from keras_vit.training.recipe import RECIPES, Recipe

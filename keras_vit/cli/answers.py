@@ -1,6 +1,5 @@
 """How predictions are printed: a line each, as JSON, or counted."""
 
-import dataclasses
 import json
 import sys
 from collections import Counter
@@ -57,11 +56,11 @@ def print_json(found: "Iterable[Answered]", sorting: bool) -> int:
         found: the answers.
         sorting: whether each has the path that it is sorted to.
     """
-    errors = 0
-    print("[", end="")
-    for i, (item, sorted_to) in enumerate(found):
-        entry = dataclasses.asdict(item) | ({"sorted_to": sorted_to} if sorting else {})
-        print((", " if i else "") + json.dumps(entry), end="", flush=True)
+    errors, begin = 0, "["
+    for item, sorted_to in found:
+        entry = vars(item) | ({"sorted_to": sorted_to} if sorting else {})
+        say(begin + json.dumps(entry), flush=True)
+        begin = ", "
         errors += item.error is not None
     say("]")
     return errors

@@ -53,7 +53,17 @@ class Compare:
         if len(self.sources) > 1:
             self._runs()
         else:
+            self._check_alone()
             self._models()
+
+    def _check_alone(self) -> None:
+        """Raises InputError where one source is given that takes another one."""
+        from keras_vit.errors import InputError
+
+        if self.data is not None:
+            raise InputError("--data is for two or more run folders: give another one, or omit --data.")
+        if self.sources and (Path(self.sources[0]) / "metrics.json").is_file():
+            raise InputError(f"{self.sources[0]} is a run: give another one to compare it with.")
 
     def _runs(self) -> None:
         from keras_vit.errors import InputError

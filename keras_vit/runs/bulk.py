@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -390,8 +391,13 @@ def _mark(image: Source) -> tuple[int, int] | None:
     return len(data), crc32(data)
 
 
+@lru_cache(1024)
+def _real(folder: Path) -> str:
+    return os.path.realpath(folder)
+
+
 def _place_of(item: Listed) -> Any:
     """The same for one image under two paths, but not for two links or two names of one file."""
     if isinstance(item.image, Path):
-        return os.path.realpath(item.image.parent), item.image.name
+        return _real(item.image.parent), item.image.name
     return item.name

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -128,4 +127,4 @@ class Journal:
 
 
 def _line(entry: Entry) -> str:
-    return json.dumps({"answer": asdict(entry.answer), "mark": entry.mark, "target": entry.target}) + "\n"
+    return json.dumps({"answer": vars(entry.answer), "mark": entry.mark, "target": entry.target}) + "\n"

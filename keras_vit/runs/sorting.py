@@ -90,6 +90,7 @@ class Sorter:
     class_names: Sequence[str]
     min_confidence: float | None = None
     _taken: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _made: set[Path] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.folder_of = folder_names(self.class_names)
@@ -141,7 +142,9 @@ class Sorter:
             OSError: it cannot be read or written; nothing is half-written, and the image is not lost.
         """
         path = self.folder / target
-        path.parent.mkdir(exist_ok=True)
+        if path.parent not in self._made:
+            path.parent.mkdir(exist_ok=True)
+            self._made.add(path.parent)
         if not isinstance(image, Path):
             if not path.exists():
                 with whole_file(path, "wb") as file:

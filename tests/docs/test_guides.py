@@ -7,7 +7,9 @@ import shlex
 import pytest
 
 import keras_vit
+from keras_vit.cli.compare import Compare
 from keras_vit.cli.main import parse
+from keras_vit.cli.predict import Predict
 from keras_vit.comparison.config import options as comparison_options
 from keras_vit.model.config import CHANGEABLE
 from tests.helpers.paths import ROOT
@@ -24,6 +26,7 @@ PAGES = {
         "labels.md",
         "pretrained.md",
         "compare.md",
+        "predict.md",
         "trust.md",
         "explain.md",
     )
@@ -45,6 +48,7 @@ def test_options_without_a_command_exist():
     fields |= {"debug", "leave_out_known", "csv", "json", "class", "block", "removal", "trust", "heatmap"}
     fields |= {"corruptions", "window", "count", "no_resume", *comparison_options()}
     fields |= {"to", *CHANGEABLE}
+    fields |= {field.name for owner in (Predict, Compare) for field in dataclasses.fields(owner)}
     named = {name.replace("-", "_") for name in re.findall(r"`[^`]*?--([a-z][\w-]*)", TEXT)}
     assert len(named) >= 15
     assert not named - fields
