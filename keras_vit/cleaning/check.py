@@ -92,17 +92,15 @@ class Checked:
         return "\n".join([str(self.audit), *map(shown, self._lines())])
 
     def _lines(self) -> Iterator[str]:
-        for kind in KINDS.values():
+        for kind in KINDS:
             if kind in self.skipped:
                 continue
             found = self.of_kind(kind)
             if found:
                 yield f"  {kind}: {len(found):,}"
                 yield from self._some(found)
-        if all(kind not in self.skipped for kind in KINDS.values()) and not any(
-            map(self.of_kind, KINDS.values())
-        ):
-            yield f"  {', '.join(KINDS.values())}: none"
+        if all(kind not in self.skipped for kind in KINDS) and not any(map(self.of_kind, KINDS)):
+            yield f"  {', '.join(KINDS)}: none"
         if self.shortcuts:
             yield "  shortcuts, the AUC of a classifier that sees this alone (0.5: it tells nothing):"
             for cue in self.shortcuts:
@@ -170,7 +168,7 @@ def check_images(
         ]
     except ImportError:
         why = 'needs cleanvision: pip install "keras-vit-defects[audit]"'
-        skipped[", ".join(KINDS.values())] = why
+        skipped[", ".join(KINDS)] = why
     shortcuts: list[Shortcut] = []
     if image_set.several:
         skipped["shortcuts"] = "they are looked for where each image has one class"
@@ -198,10 +196,15 @@ def _of_audit(image_set: ImageSet, audited: Audited) -> Iterator[Issue]:
         for item in items:
             yield Issue(place[item.name], kind, 1.0, item.reason)
     for group in audited.duplicates.exact:
-        kind = kinds.COPY if same_labels(image_set.labels, group) else kinds.TWO_CLASSES
+        if same_labels(image_set.labels, group):  # the first stays, so that nobody drops all of them
+            for i in group[1:]:
+                yield Issue(i, kinds.COPY, 1.0, f"the same as {image_set.names[group[0]]}")
+            continue
         for i in group:
-            other = next(j for j in group if j != i)
-            yield Issue(i, kind, 1.0, f"the same as {image_set.names[other]}{_more(len(group) - 2)}")
+            other = next(j for j in group if not same_labels(image_set.labels, [i, j]))
+            yield Issue(
+                i, kinds.TWO_CLASSES, 1.0, f"the same as {image_set.names[other]}{_more(len(group) - 2)}"
+            )
     best: dict[int, tuple[float, int]] = {}
     number: dict[int, int] = defaultdict(int)
     for i, j, like in audited.duplicates.near:

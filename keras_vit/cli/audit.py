@@ -103,3 +103,13 @@ class Audit:
         if self.out is not None and not self.json:
             say(f"page: {self.out / PAGE}")
         return FAILED if checked.audit.unreadable else FINE
+
+
+@dataclass
+class Inspect(Audit):
+    """The older name of audit, which does the same.
+
+    Examples:
+      keras-vit inspect images
+      keras-vit inspect images.zip --json
+    """

@@ -16,9 +16,6 @@ DESCRIPTION = """Vision Transformers for your own images: train, evaluate, predi
 With --debug, anywhere, an error also prints its traceback. keras-vit --version prints the versions."""
 
 
-INSPECT = "The older name of audit: see keras-vit audit --help."
-
-
 def parse(arguments: list[str]) -> Any:
     """The subcommand of the arguments with its options, ready to be called.
 
@@ -28,7 +25,7 @@ def parse(arguments: list[str]) -> Any:
     """
     from tyro.conf import OmitArgPrefixes, subcommand
 
-    from keras_vit.cli.audit import Audit
+    from keras_vit.cli.audit import Audit, Inspect
     from keras_vit.cli.cache import Cache
     from keras_vit.cli.compare import Compare
     from keras_vit.cli.evaluate import Evaluate
@@ -52,7 +49,7 @@ def parse(arguments: list[str]) -> Any:
         | Annotated[Summary, subcommand("summary", description=getdoc(Summary))]
         | Annotated[Weights, subcommand("weights", description=getdoc(Weights))]
         | Annotated[Audit, subcommand("audit", description=getdoc(Audit))]
-        | Annotated[Audit, subcommand("inspect", description=INSPECT)]
+        | Annotated[Inspect, subcommand("inspect", description=getdoc(Inspect))]
         | Annotated[Compare, subcommand("compare", description=getdoc(Compare))]
         | Annotated[Suggest, subcommand("suggest", description=getdoc(Suggest))]
         | Annotated[Search, subcommand("search", description=getdoc(Search))]

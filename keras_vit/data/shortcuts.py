@@ -30,7 +30,7 @@ FEWEST = 2 * FOLDS
 COPIED = 3600.0
 """Seconds: where all files were written within an hour, their times are those of a copy or an archive."""
 
-TREES = 200
+TREES = 50
 FLAT = 2.0  # gray levels of the thumbnail
 EXIF_IFD, TAKEN, CHANGED = 0x8769, 0x9003, 0x0132
 
