@@ -38,8 +38,8 @@ BLURRY = "blurry"
 KINDS = (BLURRY, *ISSUES.values())
 
 BLURRED = 0.5
-"""Blur effect, 0 to 1, from which a picture is blurry. The largest of 225 images of NEU is 0.48, of 170 of X-SDD
-0.46; after a Gaussian blur of 4 pixels, the median is 0.77 and 0.66."""
+"""Blur effect, 0 to 1, from which a picture is blurry. The largest of 225 images of NEU is 0.48, of 170 of
+X-SDD 0.46; after a Gaussian blur of 4 pixels, the median is 0.77 and 0.66."""
 
 SIDE = 512  # pixels: of larger pictures, blur is judged in this size, which is larger than models see
 
