@@ -13,7 +13,8 @@
   // What a person decided: position of an image -> ["keep"], ["relabel", [names]] or ["drop"].
   let decisions = new Map();
   const steps = []; // what was there before each step, for undo
-  let list = []; // positions of the images that fit the filters
+  const everything = images.map((_, i) => i);
+  let list = everything; // positions of the images that fit the filters
   let current = 0; // a position in the list
   let columns = 1, cardWidth = 200, cardHeight = 300;
   const cards = new Map(); // position of an image -> its element, for those near the screen only
@@ -155,10 +156,8 @@
 
   // ---- filters
 
-  function fits(i) {
+  function fits(i, [kind, name, state, part]) {
     const image = images[i], decision = decisions.get(i);
-    const kind = by("kind").value, name = by("class").value, state = by("state").value;
-    const part = by("search").value.toLowerCase();
     if (kind && !image.findings.some(([k]) => k === Number(kind))) return false;
     if (name && ![...(image.label || []), ...(image.suggested || [])].includes(classes[name])) return false;
     if (state === "open" && decision) return false;
@@ -168,7 +167,9 @@
   }
 
   function filter(toTop = true) {
-    list = images.map((_, i) => i).filter(fits);
+    const wanted = ["kind", "class", "state", "search"].map(id => by(id).value);
+    wanted[3] = wanted[3].toLowerCase();
+    list = wanted.some(Boolean) ? everything.filter(i => fits(i, wanted)) : everything;
     if (toTop) {
       current = 0;
       scrollTo(0, Math.min(scrollY, by("grid").offsetTop));
@@ -348,7 +349,7 @@
       : [`${number.keep} kept`, `${number.relabel} relabelled`, `${number.drop} dropped`];
     by("counts").textContent = `${decisions.size} of ${images.length} decided: ${parts.join(", ")}`;
     by("undo").disabled = !steps.length;
-    const rows = newLabels ? number.relabel : fixes().length;
+    const rows = newLabels ? number.relabel : decisions.size + staying().length;
     by("download").textContent = `Download ${FILE} (${rows})`;
     by("download").disabled = rows === 0;
   }
@@ -461,9 +462,10 @@
   const keyOf = image => (image.cell ?? image.path) + "\n" + image.sha256;
   const before = new Map((data.before || []).map(row => [row[0] + "\n" + row[1], row]));
 
+  const here = new Map(images.map((image, i) => [keyOf(image), i]));
+
   /** What was decided before this page and is not decided again: it counts in the labels that are shown. */
   function staying() {
-    const here = new Map(images.map((image, i) => [keyOf(image), i]));
     return [...before].filter(([key, row]) => {
       const i = here.get(key);
       return i === undefined || (row[2] === "relabel" && !decisions.has(i));
