@@ -113,10 +113,10 @@ def test_the_page_takes_files_that_no_bundle_decodes(server):
 
 UNUSABLE = {
     "no bytes": (b"", "the file is empty"),
-    "text": (b"<script>alert(1)</script>", "the model cannot decode it as an image"),
-    "a PNG cut short": (encoded("PNG")[:-20], "the model cannot decode it as an image"),
+    "text": (b"<script>alert(1)</script>", "it cannot be used: "),
+    "a PNG cut short": (encoded("PNG")[:-20], "it cannot be used: "),
     "a TIFF cut short": (encoded("TIFF")[:60], "it cannot be used"),
-    "random bytes": (os.urandom(500), "the model cannot decode it as an image"),
+    "random bytes": (os.urandom(500), "it cannot be used: "),
 }
 
 

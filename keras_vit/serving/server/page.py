@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.data.preprocess import scale_pixels
-from keras_vit.data.probe import shown_pixels
+from keras_vit.data.probe import shown_pixels, why_unreadable
 from keras_vit.data.reading import read_images
 from keras_vit.data.targets import names_from_json
 from keras_vit.data.values import UnreadableImage, is_measured
@@ -87,14 +87,19 @@ class Page:
             outputs = self.served.call(DEFAULT, {FILES: np.array([sent], object)})
         row = {name: values[0] for name, values in outputs.items()}
         if not row["label"]:
-            too_large = isinstance(sent, bytes) and pixels_of(sent) > MAX_PIXELS
-            raise Refusal(
-                "INVALID_ARGUMENT",
-                f"it has more than the {MAX_PIXELS / 1e6:.0f} million pixels that are decoded"
-                if too_large
-                else "the model cannot decode it as an image",
-            )
+            raise Refusal("INVALID_ARGUMENT", self._why(file))
         return self._in_words(row) | self._pictures(file, row)
+
+    def _why(self, file: bytes) -> str:
+        """Why the model has not decoded a file."""
+        if pixels_of(file) > MAX_PIXELS:
+            return f"it has more than the {MAX_PIXELS / 1e6:.0f} million pixels that are decoded"
+        run = self.served.run
+        if run is None:
+            reason = why_unreadable(file)
+        else:
+            (reason,) = read_images([file], run.preprocessing, fingerprints=False).reasons
+        return f"it cannot be used: {reason or 'the model cannot decode it as an image'}"
 
     def _in_words(self, row: dict[str, Any]) -> dict[str, Any]:
         probabilities = np.asarray(row["probabilities"], np.float64)
