@@ -140,7 +140,7 @@ def test_answers_of_folds_are_found_by_content_and_in_the_order_of_the_classes(m
     record = SimpleNamespace(
         rows=rows, find=lambda now: SimpleNamespace(places={i: i for i in range(len(now))})
     )
-    parts = [range(0, 18), range(18, 35)]  # one image is in no fold
+    parts = [range(18), range(18, 35)]  # one image is in no fold
     answers = iter(
         [
             ([rows[i] for i in part], None, np.array([[i, 1000 + i, 2000 + i] for i in part], float))

@@ -31,7 +31,8 @@ def test_the_commands_are_valid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = re.findall(r"^\.venv/bin/keras-vit (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
     commands = [parse(line.split()) for line in lines]
-    names = ["Inspect", "Train", "Evaluate", "Predict", "Explain"]  # your own images
+    names = ["Audit", "Train", "Evaluate", "Predict", "Predict", "Compare", "Explain"]  # your own images
+    names += ["Train", "Suggest"]
     names += ["Train", "Predict", "Train", "Evaluate"]  # what to hand to a person
     names += ["Train", "Compare", "Search", "Train", "Export", "Request", "Serve"]
     assert [type(command).__name__ for command in commands] == names
