@@ -137,16 +137,10 @@ def test_answers_of_folds_are_found_by_content_and_in_the_order_of_the_classes(m
     image_set = load_image_set(images)
     order = tuple(reversed(image_set.class_names))
     rows = [{"path": f"old/{i}"} for i in range(len(image_set))]
-    record = SimpleNamespace(
-        rows=rows, find=lambda now: SimpleNamespace(places={i: i for i in range(len(now))})
-    )
-    parts = [range(18), range(18, 35)]  # one image is in no fold
-    answers = iter(
-        [
-            ([rows[i] for i in part], None, np.array([[i, 1000 + i, 2000 + i] for i in part], float))
-            for part in parts
-        ]
-    )
+    found = SimpleNamespace(places=dict(enumerate(range(36))))
+    record = SimpleNamespace(rows=rows, find=lambda now: found)
+    parts = [range(0, 18), range(18, 35)]  # one image is in no fold
+    answers = (([rows[i] for i in part], None, np.add.outer(part, [0.0, 1000, 2000])) for part in parts)
     monkeypatch.setattr(answers_module, "read_answers", lambda *_: next(answers))
     run = SimpleNamespace(path=images, images=record, class_names=order, several=False)
     runs = SimpleNamespace(config={"kind": "folds"}, runs=[run, run], class_names=order, path="runs/folds")

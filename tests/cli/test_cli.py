@@ -24,6 +24,7 @@ COMMANDS = (
     "explain",
     "summary",
     "weights",
+    "audit",
     "inspect",
     "search",
     "export",
@@ -104,13 +105,14 @@ def test_the_module_runs_as_a_command():
     [
         (
             [],
-            "Expected one of {train, evaluate, predict, explain, summary, weights, inspect, search, export, "
-            "request, cache}. See keras-vit --help.",
+            "Expected one of {train, evaluate, predict, explain, summary, weights, audit, inspect, compare, "
+            "suggest, search, export, request, serve, cache}. See keras-vit --help.",
         ),
         (
             ["nosuch"],
             "Unrecognized options: nosuch. The commands are: train, evaluate, predict, explain, summary, "
-            "weights, inspect, search, export, request, cache. See keras-vit --help.",
+            "weights, audit, inspect, compare, suggest, search, export, request, serve, cache. See keras-vit "
+            "--help.",
         ),
         (["train", "--nosuch", "1"], "Unrecognized options: --nosuch, 1. See keras-vit --help."),
         (
