@@ -19,6 +19,7 @@ from keras_vit.model.vit import ViT
 from keras_vit.runs.ensemble import Ensemble, load_ensemble, open_runs
 from keras_vit.runs.features import FeatureReader
 from keras_vit.runs.folder import Run
+from keras_vit.runs.images import images_in_words
 from keras_vit.runs.ood import GAUSSIANS, pieces_of
 from keras_vit.runs.ood_features import ood_columns
 from keras_vit.runs.out_of_fold import OUT_OF_FOLD, read_answers
@@ -190,7 +191,7 @@ def _of_folds(runs: Ensemble, image_set: ImageSet, readable: Sequence[int]) -> S
         known,
         np.stack([found[i] for i in known.tolist()]) if len(known) else None,
         how=f"the answers of {len(runs.runs)} folds in {runs.path}",
-        skipped=f"{missing:,} images that the run does not know" if missing else None,
+        skipped=f"the run does not know {images_in_words(missing)}" if missing else None,
     )
 
 

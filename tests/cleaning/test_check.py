@@ -139,7 +139,7 @@ def test_answers_of_folds_are_found_by_content_and_in_the_order_of_the_classes(m
     rows = [{"path": f"old/{i}"} for i in range(len(image_set))]
     found = SimpleNamespace(places=dict(enumerate(range(36))))
     record = SimpleNamespace(rows=rows, find=lambda now: found)
-    parts = [range(0, 18), range(18, 35)]  # one image is in no fold
+    parts = [range(18), range(18, 35)]  # one image is in no fold
     answers = (([rows[i] for i in part], None, np.add.outer(part, [0.0, 1000, 2000])) for part in parts)
     monkeypatch.setattr(answers_module, "read_answers", lambda *_: next(answers))
     run = SimpleNamespace(path=images, images=record, class_names=order, several=False)
@@ -147,4 +147,4 @@ def test_answers_of_folds_are_found_by_content_and_in_the_order_of_the_classes(m
     seen = answers_module._of_folds(runs, image_set, range(len(image_set)))
     assert seen.positions.tolist() == list(range(35))
     assert seen.probabilities[20].tolist() == [2020, 1020, 20]
-    assert seen.skipped == "1 images that the run does not know"
+    assert seen.skipped == "the run does not know 1 image"
