@@ -6,8 +6,10 @@ from PIL import Image
 
 import keras_vit
 from keras_vit.cli.main import main
+from keras_vit.data.sources import load_image_set
 from keras_vit.errors import InputError
 from keras_vit.files import read_table
+from keras_vit.runs.suggest import suggest
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.recipe import Recipe
 
@@ -75,3 +77,23 @@ def test_what_is_for_one_class_is_refused(run):
         with pytest.raises(InputError, match="for one class per image: omit it"):
             keras_vit.train(config, out=run.path.parent / "refused")
     assert not (run.path.parent / "refused").exists()
+
+
+def test_suggest_asks_for_several_labels(run, tmp_path):
+    rng = np.random.RandomState(9)
+    for i in range(8):
+        Image.fromarray(rng.randint(0, 200, (16, 16)).astype(np.uint8)).save(tmp_path / f"{i}.png")
+    found = suggest(run, tmp_path, count=3)
+    assert len(found.images) == 3
+    assert all(set(json.loads(item.label)) <= {"left", "right"} for item in found.images)
+    assert all(0 <= item.score <= 1 for item in found.images)
+    # The table that the page saves: the images of the run, and new ones that a person has labelled.
+    new = [{"path": str(item.path), "label": '["left", "right"]', "part": "train"} for item in found.images]
+    rows = [json.dumps(row) for row in (*found.labelled, *new)]
+    (tmp_path / "labels.jsonl").write_text("\n".join(rows))
+    together = load_image_set(tmp_path / "labels.jsonl")
+    assert together.several
+    assert together.class_names == ("left", "right")
+    assert len(together) == len(found.labelled) + 3
+    assert run.images is not None
+    assert len(found.labelled) == len(run.images.of_part("train", "validation", "test"))
