@@ -120,24 +120,27 @@ def make_trainers(
         "defect-conv": vit(f"defect-conv/{patch}"),
     }
     found: dict[str, Trainer | Probe] = {}
+    probe = None
+    if start is not None:
+        probe = Probe(_from_weights("probe", start, config, class_names), recipes["probe"], start, image_set)
     for name in config.names:
         if name in builders:
             found[name] = Trainer(builders[name], recipes[name])
-            continue
-        assert start is not None
-        settings = dataclasses.replace(
-            config.train, recipe=recipes[name], changes=dict(RECIPE_CHANGES.get(name, {}))
-        )
-        make = _from_weights(start, settings, class_names)
-        found[name] = (
-            Probe(make, recipes[name], start, image_set)
-            if name == "probe"
-            else Trainer(make, recipes[name], start, image_set)
-        )
+        elif name == "probe":
+            assert probe is not None
+            found[name] = probe
+        else:
+            assert start is not None
+            make = _from_weights(name, start, config, class_names)
+            found[name] = Trainer(make, recipes[name], probe)
     return found
 
 
-def _from_weights(start: Start, settings: TrainConfig, class_names: Sequence[str]) -> Callable[[], ViT]:
+def _from_weights(
+    name: str, start: Start, config: CompareConfig, class_names: Sequence[str]
+) -> Callable[[], ViT]:
+    changes = dict(RECIPE_CHANGES.get(name, {}))
+    settings = dataclasses.replace(config.train, recipe=recipes_of(config)[name], changes=changes)
     return lambda: start.build(settings, class_names)
 
 

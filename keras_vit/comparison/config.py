@@ -186,7 +186,9 @@ def to_dict(config: CompareConfig) -> dict[str, Any]:
 def command_of(config: CompareConfig) -> str:
     """The shell command that repeats the comparison, without options that have their defaults."""
     settings, defaults = _flat(config), _flat(configure(None, {}))
-    first = ["keras-vit", "compare", *([] if config.train.data is None else [config.train.data])]
+    first, data = ["keras-vit", "compare"], config.train.data
+    if data is not None:
+        first.append(f"./{data}" if data.startswith("-") else data)
     if config.train.fixed_batch:
         del defaults["batch_size"]
     return repeat_command(first, {**settings, "out": config.folder}, defaults)

@@ -18,7 +18,7 @@ from keras_vit.model.vit import ViT
 from keras_vit.runs.features import FeatureReader
 from keras_vit.training.head import Head
 from keras_vit.training.optimizer import compile_model
-from keras_vit.training.probe import begin_with_probe, feature_reader, fit_probe
+from keras_vit.training.probe import feature_reader, fit_probe, set_head
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.start import Start
 
@@ -56,20 +56,84 @@ class Trained:
 
 
 @dataclass
+class Probe:
+    """The head on frozen published weights, in the place of a `Trainer`.
+
+    Args:
+        make: builds the model with the published weights.
+        recipe: whose augmentation and class weights count.
+        start: of the published weights.
+        image_set: the images as they came.
+    """
+
+    make: Callable[[], ViT]
+    recipe: Recipe
+    start: Start
+    image_set: ImageSet
+
+    def __post_init__(self):
+        self.model: ViT | None = None
+        self._reader: FeatureReader | None = None
+        self._seconds_per_image = 0.0
+
+    def reader(self, data: ImageData) -> FeatureReader:
+        """Gives features of images; it is made once for each preprocessing."""
+        if self.model is None:
+            self.model = self.make()
+        if self._reader is None or self._reader.preprocessing != data.preprocessing:
+            self._reader = feature_reader(self.start, self.model, data)
+        return self._reader
+
+    def fit(self, data: ImageData) -> tuple[Head, np.ndarray]:
+        """The head for the training images, and its inputs, see `fit_probe`."""
+        return fit_probe(self.reader(data), data, self.image_set)
+
+    def train(self, stage: Stage, data: ImageData, steps: int, seed: int) -> Trained:
+        """Fits the head to the features of the training images. What it computes is kept in the cache."""
+        head, inputs = self.fit(data)
+        named = {kind: self._name(head, images, data) for kind, images in stage.tested.items()}
+        # As long as it takes for images that are not in the cache.
+        return Trained(named, 0, head.seconds + self._seconds_per_image * len(inputs))
+
+    def measure(self, data: ImageData, steps: int) -> dict[str, float]:
+        """As `Trainer.measure`."""
+        begin = time.perf_counter()
+        reader = self.reader(data)
+        assert self.model is not None
+        self.model.compile(jit_compile=keras.backend.backend() == "tensorflow")
+        found = latencies(self.model, data)
+        self._seconds_per_image = found["each_of_32"]
+        del reader
+        return {"begin": time.perf_counter() - begin, "image": found["each_of_32"], **found}
+
+    def cost(self, data: ImageData) -> dict[str, int]:
+        """Parameters, and mult-adds per image."""
+        return cost_of(self.model or self.make())
+
+    def expect(self, timing: Mapping[str, float]) -> None:
+        """Takes over what was measured before a comparison was cut off."""
+        self._seconds_per_image = timing["each_of_32"]
+
+    def _name(self, head: Head, images: Sequence[Image], data: ImageData) -> np.ndarray:
+        reader = self.reader(data)
+        if isinstance(images[0], np.ndarray) and images[0].dtype == np.uint8:
+            images = [image.astype("float32") for image in images]  # type: ignore[union-attr]
+        return head.logits(reader.of_head(reader(images))).argmax(axis=1)
+
+
+@dataclass
 class Trainer:
     """A model that is trained by optimizer steps.
 
     Args:
         make: builds the model with new first weights, which draw from the seeded streams.
         recipe: of its training; `epochs` are passes over all images.
-        start: of published weights, whose new head begins with that of a probe.
-        image_set: the images as they came, for that probe.
+        probe: of the same published weights, whose head a new head begins with; `None` from scratch.
     """
 
     make: Callable[[], keras.Model]
     recipe: Recipe
-    start: Start | None = None
-    image_set: ImageSet | None = None
+    probe: Probe | None = None
     model: Any = field(default=None, init=False)
 
     def __post_init__(self):
@@ -124,8 +188,9 @@ class Trainer:
         self._begin_with_probe(data)
 
     def _begin_with_probe(self, data: ImageData) -> None:
-        if self.start is not None and self.image_set is not None and self.start.has_new_head(self.model):
-            begin_with_probe(self.start, self.model, data, self.image_set)
+        # Not `begin_with_probe`, which would compile the features of each new model again.
+        if self.probe is not None and self.probe.start.has_new_head(self.model):
+            set_head(self.model, self.probe.fit(data)[0])
 
     def _fit(self, data: ImageData, steps: int) -> float:
         history = self.model.fit(
@@ -149,69 +214,6 @@ class Trainer:
             return logits[: len(images)].argmax(axis=1)
 
         return {kind: named(images) for kind, images in stage.tested.items()}
-
-
-@dataclass
-class Probe:
-    """The head on frozen published weights, in the place of a `Trainer`.
-
-    Args:
-        make: builds the model with the published weights.
-        recipe: whose augmentation and class weights count.
-        start: of the published weights.
-        image_set: the images as they came.
-    """
-
-    make: Callable[[], ViT]
-    recipe: Recipe
-    start: Start
-    image_set: ImageSet
-
-    def __post_init__(self):
-        self.model: ViT | None = None
-        self._reader: FeatureReader | None = None
-        self._seconds_per_image = 0.0
-
-    def reader(self, data: ImageData) -> FeatureReader:
-        """Gives features of images; it is made once for each preprocessing."""
-        if self.model is None:
-            self.model = self.make()
-        if self._reader is None or self._reader.preprocessing != data.preprocessing:
-            self._reader = feature_reader(self.start, self.model, data)
-        return self._reader
-
-    def train(self, stage: Stage, data: ImageData, steps: int, seed: int) -> Trained:
-        """Fits the head to the features of the training images. What it computes is kept in the cache."""
-        reader = self.reader(data)
-        head, inputs = fit_probe(reader, data, self.image_set)
-        named = {kind: self._name(head, images, data) for kind, images in stage.tested.items()}
-        # As long as it takes for images that are not in the cache.
-        return Trained(named, 0, head.seconds + self._seconds_per_image * len(inputs))
-
-    def measure(self, data: ImageData, steps: int) -> dict[str, float]:
-        """As `Trainer.measure`."""
-        begin = time.perf_counter()
-        reader = self.reader(data)
-        assert self.model is not None
-        self.model.compile(jit_compile=keras.backend.backend() == "tensorflow")
-        found = latencies(self.model, data)
-        self._seconds_per_image = found["each_of_32"]
-        del reader
-        return {"begin": time.perf_counter() - begin, "image": found["each_of_32"], **found}
-
-    def cost(self, data: ImageData) -> dict[str, int]:
-        """Parameters, and mult-adds per image."""
-        return cost_of(self.model or self.make())
-
-    def expect(self, timing: Mapping[str, float]) -> None:
-        """Takes over what was measured before a comparison was cut off."""
-        self._seconds_per_image = timing["each_of_32"]
-
-    def _name(self, head: Head, images: Sequence[Image], data: ImageData) -> np.ndarray:
-        reader = self.reader(data)
-        if isinstance(images[0], np.ndarray) and images[0].dtype == np.uint8:
-            images = [image.astype("float32") for image in images]  # type: ignore[union-attr]
-        return head.logits(reader.of_head(reader(images))).argmax(axis=1)
 
 
 def latencies(model: Any, data: ImageData) -> dict[str, float]:

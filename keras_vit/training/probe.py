@@ -53,7 +53,7 @@ def begin_with_probe(start: Start, model: ViT, data: ImageData, image_set: Image
     """
     reader = feature_reader(start, model, data)
     head, features = fit_probe(reader, data, image_set)
-    _set_head(model, head)
+    set_head(model, head)
     say(
         f"head: fitted to the features of {len(features)} training images ({reader.computed} computed, "
         f"{reader.found} from the cache), strength {head.strength:g}"
@@ -143,7 +143,7 @@ def probe_run(
     else:
         head, inputs = _fit_to_training(found["train"], reader, data)
     feature_seconds = time.perf_counter() - begin - head.seconds
-    _set_head(model, head)
+    set_head(model, head)
     logits = {part: head.logits(values) for part, values in found.items()}
     calibration = _calibration(head, labels["train"], logits["validation"], labels["validation"])
     metrics = judge_run(
@@ -301,5 +301,6 @@ def _mirrored(reader: FeatureReader, data: ImageData) -> list[np.ndarray]:
     return np.split(reader.of_head(reader(turned)), len(ways))
 
 
-def _set_head(model: ViT, head: Head) -> None:
+def set_head(model: ViT, head: Head) -> None:
+    """Gives the last layer of a model the values of a fitted head."""
     model.get_layer("head").set_weights([head.kernel, head.bias])

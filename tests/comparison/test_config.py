@@ -80,3 +80,8 @@ def test_models_are_those_that_can_be_made():
 def test_options_of_train_that_a_comparison_decides_are_not_taken():
     assert not options().keys() & {"model", "several_labels", "fold", "seeds", "accept_risk", "devices"}
     assert options().keys() >= {"crop_boxes", "group_by", "image_size", "channels", "flip", "epochs", "init"}
+
+
+def test_the_command_names_data_whose_name_looks_like_an_option():
+    command = parse(shlex.split(command_of(configure("-my images", {})))[1:])
+    assert command.sources == ("./-my images",)
