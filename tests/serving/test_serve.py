@@ -150,7 +150,7 @@ def test_a_full_queue(server, monkeypatch):
 
 def test_a_model_that_takes_too_long(hasty):
     release = threading.Event()
-    hasty.hasty.worker.submit_call(lambda: release.wait(20))
+    hasty.server.worker.submit_call(lambda: release.wait(20))
     response, content = ask(hasty.address, body_of(png(0)))
     release.set()
     assert response.status == 504
