@@ -33,7 +33,7 @@ def serving(path, **options):
         thread = threading.Thread(target=server.answer, args=(is_ready.set,), name="listener")
         thread.start()
         try:
-            assert is_ready.wait(60)
+            assert is_ready.wait(300)
             yield Started(server.address.removeprefix("http://").rstrip("/"), server)
         finally:
             server.stop()

@@ -53,6 +53,7 @@ def drop(page, name, content, kind="image/png"):
 def test_a_picture_is_dropped_and_its_answer_read(width, browser, bundle_server):
     tab = Tab(browser, width, offline=False)
     page, errors = tab.page, tab.errors
+    page.set_default_timeout(120_000)
     page.on("dialog", lambda dialog: errors.append(dialog.message) or dialog.dismiss())
     page.goto(f"http://{bundle_server.address}/")
     drop(page, "<b>gray</b>.png", png(128))

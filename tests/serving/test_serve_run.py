@@ -138,6 +138,7 @@ def test_a_file_and_the_camera_with_the_map_of_a_run(server, drawn_images):
     with chromium() as browser:
         tab = Tab(browser, offline=False)
         page, errors = tab.page, tab.errors
+        page.set_default_timeout(120_000)
         page.goto(f"http://{server.address}/")
         page.set_input_files("#file", sorted(drawn_images.rglob("*.png"))[0])
         page.wait_for_selector("#map:not([hidden])")
