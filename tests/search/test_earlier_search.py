@@ -32,7 +32,7 @@ def test_its_settings_and_its_space_are_read_and_written():
     config = from_dict(stored["asked"], SearchConfig(out=EARLIER))
     assert config == SearchConfig(out=EARLIER, max_epochs=3, freeze=FREEZE, split_duplicates="keep")
     added = {"background": [255], "pixel_range": "auto", "crop_boxes": False, "allow_outside": False}
-    added |= {"tiff_page": None, "show_channels": None}
+    added |= {"tiff_page": None, "show_channels": None, "fixes": None}
     added |= {"group_by": None, "split_duplicates": "keep"}
     assert to_dict(config) == {**stored["asked"], **added}
     described = json.loads(json.dumps(describe_search(config)))

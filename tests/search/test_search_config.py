@@ -21,6 +21,7 @@ FULL = SearchConfig(
     data="my images",
     crop_boxes=True,
     allow_outside=True,
+    fixes="my fixes.csv",
     out=Path("searches/a search"),
     max_epochs=9,
     factor=2,
