@@ -110,7 +110,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(images, t
     for words, wanted in {
         (tmp_path / "nothing",): "nothing",
         (one,): "holds only one class",
-        (trained[0],): "is a run, not images: give two or more runs",
+        (trained[0],): "is a run: give another one to compare it with",
         (images, "--out", taken): f"{taken} holds other things (notes.txt): choose another --out.",
         (table, "--allow-outside"): "labels",
         (images, "--image-size", 29): "No model is chosen for images of 29x29 pixels",

@@ -16,7 +16,7 @@ from keras_vit.errors import InputError
 from keras_vit.evaluation.prediction_sets import PredictionSets, log_odds
 from keras_vit.evaluation.selective import REFER_ALL
 from keras_vit.files import read_json, write_json
-from keras_vit.process.exit_codes import FAILED, FINE, WRONG_USAGE
+from keras_vit.process.exit_codes import FINE, INCOMPLETE, WRONG_USAGE
 from keras_vit.runs.answer import answer_images, answer_model
 from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import METRICS, load_run
@@ -176,7 +176,7 @@ def test_predict_writes_a_table(rejecting, files, tmp_path, capsys):
     (tmp_path / "text.png").write_text("no image")
     words = ["predict", str(rejecting), *map(str, files), str(tmp_path / "text.png")]
     table = tmp_path / "answers.csv"
-    assert main([*words, "--json", "--csv", str(table)]) == FAILED
+    assert main([*words, "--json", "--csv", str(table)]) == INCOMPLETE
     answers = json.loads(capsys.readouterr().out)
     with open(table, newline="") as file:
         rows = list(csv.DictReader(file))
@@ -188,7 +188,7 @@ def test_predict_writes_a_table(rejecting, files, tmp_path, capsys):
         assert (row["refer"], row["reject"]) == (str(int(answer["refer"])), str(int(answer["reject"])))
         assert (float(row["confidence"]) if row["confidence"] else None) == answer["confidence"]
     assert (answers[-1]["prediction_set"], answers[-1]["refer"], answers[-1]["reject"]) == ([], True, True)
-    assert main(words) == FAILED
+    assert main(words) == INCOMPLETE
     for line, answer in zip(capsys.readouterr().out.splitlines(), answers, strict=True):
         assert ("refer to a person" in line) == (answer["refer"] and answer["error"] is None)
         several = answer["error"] is None and answer["prediction_set"] != [answer["label"]]
