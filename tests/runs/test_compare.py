@@ -27,7 +27,7 @@ def other(trained, tmp_path_factory):
     shutil.copytree(trained[0], folder)
     model = keras_vit.load_run(folder).model
     weights = model.get_weights()
-    weights[-1] = weights[-1] + np.array([0.5, 0.0, -0.5], weights[-1].dtype)
+    weights[-1] = weights[-1] + np.array([3.0, 0.0, -3.0], weights[-1].dtype)
     model.set_weights(weights)
     model.save(folder / "model.keras")
     tiny.seal_again(folder)
