@@ -60,8 +60,6 @@ class Compare:
         """Raises InputError where one source is given that takes another one."""
         from keras_vit.errors import InputError
 
-        if self.data is not None:
-            raise InputError("--data is for two or more run folders: give another one, or omit --data.")
         if self.sources and (Path(self.sources[0]) / "metrics.json").is_file():
             raise InputError(f"{self.sources[0]} is a run: give another one to compare it with.")
 
@@ -109,7 +107,7 @@ class Compare:
         if self.sources and self.data is not None:
             raise InputError(
                 f"--data names images to compare two or more run folders on, and {self.sources[0]} is one "
-                "name: give more run folders, or the images alone."
+                "name: give another run folder, or the images alone."
             )
         config = configure(self.sources[0] if self.sources else self.data, self.comparison)
         keep_compilations()
