@@ -61,7 +61,7 @@ def _escape(found: re.Match) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def say(*lines: object, flush: bool = False, stream: TextIO | None = None) -> None:
+def say(*lines: object, flush: bool = False, stream: TextIO | None = None, end: str = "\n") -> None:
     """Prints each of these on a line of its own, with what is not printable escaped.
 
     The package prints with nothing else. A text is one line: a line break in it is escaped. An object whose
@@ -71,11 +71,12 @@ def say(*lines: object, flush: bool = False, stream: TextIO | None = None) -> No
         *lines: what is printed.
         flush: whether it is written at once.
         stream: such as `sys.stderr`; `None` means the standard output.
+        end: what follows each, where a line is printed in parts.
     """
     stream = sys.stdout if stream is None else stream
     for value in lines:
         for line in [value] if isinstance(value, str) else str(value).split("\n"):
-            print(encodable(shown(line), stream), flush=flush, file=stream)
+            print(encodable(shown(line), stream), flush=flush, file=stream, end=end)
 
 
 def encodable(text: str, stream: TextIO | None) -> str:

@@ -50,19 +50,19 @@ def print_lines(found: "Iterable[Answered]", names: Sequence[str]) -> int:
 
 
 def print_json(found: "Iterable[Answered]", sorting: bool) -> int:
-    """A JSON list, each image when it is known, and how many have an error.
+    """A JSON list on one line, each image when it is known; returns how many have an error.
 
     Args:
         found: the answers.
         sorting: whether each has the path that it is sorted to.
     """
-    errors, begin = 0, "["
+    errors, before = 0, "["
     for item, sorted_to in found:
         entry = vars(item) | ({"sorted_to": sorted_to} if sorting else {})
-        say(begin + json.dumps(entry), flush=True)
-        begin = ", "
+        say(before + json.dumps(entry), flush=True, end="")
+        before = ", "
         errors += item.error is not None
-    say("]")
+    say("[]" if before == "[" else "]")
     return errors
 
 

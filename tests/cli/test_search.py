@@ -84,7 +84,7 @@ def test_the_examples_in_the_help_are_valid(tmp_path):
 def searched(out):
     """An existing search."""
     images = SimpleNamespace(
-        image_set=SimpleNamespace(source="images", class_names=("a", "b")),
+        image_set=SimpleNamespace(source="images", class_names=("a", "b"), fixes=()),
         counts={"train": 70, "validation": 10, "test": 20},
         fingerprint="abc",
         backend="tensorflow",

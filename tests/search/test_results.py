@@ -34,7 +34,7 @@ class Search:
         self.folder = folder
         config = SearchConfig(out=folder, max_epochs=4, factor=2, **given)
         images = SimpleNamespace(
-            image_set=SimpleNamespace(source="images", class_names=CLASSES),
+            image_set=SimpleNamespace(source="images", class_names=CLASSES, fixes=()),
             counts={"train": 70, "validation": 10, "test": 20},
             fingerprint="abc",
             backend="tensorflow",

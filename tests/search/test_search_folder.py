@@ -32,7 +32,7 @@ from tests.search.test_search_config import FULL, SEARCH_FIELDS
 pytestmark = pytest.mark.same_on_every_backend
 
 IMAGES = SimpleNamespace(
-    image_set=SimpleNamespace(source="my images", class_names=("dots", "lines")),
+    image_set=SimpleNamespace(source="my images", class_names=("dots", "lines"), fixes=()),
     counts={"train": 70, "validation": 10, "test": 20},
     fingerprint="abc",
     backend="tensorflow",
