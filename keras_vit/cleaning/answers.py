@@ -14,7 +14,7 @@ from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.split import Split
 from keras_vit.errors import InputError
 from keras_vit.evaluation.ood_fit import Pieces
-from keras_vit.evaluation.wrong_labels import out_of_fold
+from keras_vit.evaluation.wrong_labels import FOLDS, out_of_fold
 from keras_vit.model.vit import ViT
 from keras_vit.runs.ensemble import Ensemble, load_ensemble, open_runs
 from keras_vit.runs.features import FeatureReader
@@ -34,7 +34,6 @@ DEPTHS = ("half", "three quarters", "head")
 classes was a little worse: 96.7 instead of 97.2 % of them in the first 1.5 x their number, on X-SDD."""
 
 FROM_SCRATCH = "defect-conv/4"
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,10 @@ def _of_features(
 ) -> Seen:
     features = reader([image_set.images[i] for i in positions])
     say(f"features: {how}, {reader.computed} images computed, {reader.found} from the cache")
-    probabilities, columns = None, ood_columns(model)
-    if not image_set.several:
+    probabilities, skipped, columns = None, None, ood_columns(model)
+    if not image_set.several and sum(classes_to_judge(image_set, groups, positions)) < 2:
+        skipped = f"fewer than two classes have {FOLDS} different images"
+    elif not image_set.several:
         depths = sorted({columns[name] for name in DEPTHS})
         probabilities = out_of_fold(
             np.concatenate([features[:, start:stop] for start, stop in depths], axis=1).astype(np.float64),
@@ -151,7 +152,14 @@ def _of_features(
             len(image_set.class_names),
         )
     pieces = pieces_of(GAUSSIANS[0], columns)
-    return Seen(positions, probabilities, features, tuple(pieces), f"out-of-fold classifiers of {how}")
+    how = f"out-of-fold classifiers of {how}"
+    return Seen(positions, probabilities, features, tuple(pieces), how, skipped)
+
+
+def classes_to_judge(image_set: ImageSet, groups: np.ndarray, positions: np.ndarray) -> list[bool]:
+    """Of each class, whether it has enough different images to be learned without those that are judged."""
+    labels, of_image = image_set.labels[positions], groups[positions]
+    return [len(np.unique(of_image[labels == k])) >= FOLDS for k in range(len(image_set.class_names))]
 
 
 def _of_one_run(run: Run, image_set: ImageSet, groups: np.ndarray, positions: np.ndarray) -> Seen:

@@ -106,8 +106,9 @@ class Checked:
             for cue in self.shortcuts:
                 yield f"    {cue.name:10} " + _cue_in_words(cue)
         for kind in (kinds.OUTLIER, kinds.WRONG_LABEL):
-            if kind not in self.skipped or self.of_kind(kind):
-                found = self.of_kind(kind)
+            found = self.of_kind(kind)
+            skipped = any(f"{kind}s" in checks for checks in self.skipped)
+            if found or (self.judged if kind == kinds.WRONG_LABEL else not skipped):
                 by = f" (by {self.judged})" if kind == kinds.WRONG_LABEL and self.judged else ""
                 yield f"  {kind}s: {len(found) or 'none'}{by}"
                 yield from self._some(found)
@@ -287,8 +288,10 @@ def _wrong_labels(
     skipped: dict[str, str],
 ) -> list[Issue]:
     """Of classes that have enough images to be learned without those that are judged."""
+    from keras_vit.cleaning.answers import classes_to_judge
+
     labels, names = image_set.labels[positions], image_set.class_names
-    enough = [len(np.unique(groups[positions][labels == k])) >= FOLDS for k in range(len(names))]
+    enough = classes_to_judge(image_set, groups, positions)
     few = [name for name, fits in zip(names, enough, strict=True) if not fits]
     if few:
         skipped["labels of " + ", ".join(few)] = f"fewer than {FOLDS} different images in a class"

@@ -66,10 +66,11 @@ def find_shortcuts(
         groups: int (n,), equal for images that show the same thing: they stay in one fold.
     """
     readable = np.array(read.readable, np.int64)
-    counts = np.bincount(labels[readable], minlength=len(class_names))
-    judged = readable[np.isin(labels[readable], np.flatnonzero(counts >= FEWEST))]
-    if len(np.unique(labels[judged])) < 2:
-        why = f"fewer than two classes have {FEWEST} images"
+    own = [readable[labels[readable] == k] for k in range(len(class_names))]
+    enough = [len(rows) >= FEWEST and len(np.unique(groups[rows])) >= FOLDS for rows in own]
+    judged = readable[np.isin(labels[readable], np.flatnonzero(enough))]
+    if sum(enough) < 2:
+        why = f"fewer than two classes have {FEWEST} images, of {FOLDS} things or more"
         return [Shortcut(name, skipped=why) for name in TELLING]
     infos = [info for i in judged if (info := read.infos[i]) is not None]
     images = [read.images[i] for i in judged]

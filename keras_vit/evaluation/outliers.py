@@ -32,4 +32,6 @@ def find_outliers(
         return np.zeros(len(features))
     logs = np.log(np.maximum(fold_distances(features, labels, columns, fitted, groups), 1e-9))
     spread = np.median(np.abs(logs - np.median(logs))) / 0.6745
-    return (logs - np.median(logs)) / max(spread, 1e-9)
+    if spread < 1e-6:  # most images are equally far: copies of each other
+        return np.zeros(len(features))
+    return (logs - np.median(logs)) / spread

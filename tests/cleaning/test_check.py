@@ -12,6 +12,7 @@ from keras_vit.cleaning import check, issues
 from keras_vit.cleaning.answers import Seen
 from keras_vit.cleaning.check import check_images
 from keras_vit.cleaning.write import write_audit
+from keras_vit.data.image_set import ImageSet
 from keras_vit.data.sources import load_image_set
 from keras_vit.errors import InputError
 from keras_vit.files import read_csv
@@ -148,3 +149,20 @@ def test_answers_of_folds_are_found_by_content_and_in_the_order_of_the_classes(m
     assert seen.positions.tolist() == list(range(35))
     assert seen.probabilities[20].tolist() == [2020, 1020, 20]
     assert seen.skipped == "the run does not know 1 image"
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "expected"),
+    [
+        ([0, 0, 0, 1, 1, 1], range(6), [False, False]),
+        ([0] * 5 + [1] * 4, range(9), [True, False]),
+        ([0] * 5 + [1] * 5, [0] * 5 + [1] * 5, [False, False]),
+        ([0] * 6 + [1] * 5, [0, 0, *range(9, 18)], [True, True]),
+    ],
+)
+def test_classes_of_few_things_are_not_judged(labels, groups, expected):
+    names = tuple(map(str, range(len(labels))))
+    images = [np.zeros((4, 4, 1), "uint8")] * len(labels)
+    image_set = ImageSet("test", ("a", "b"), images, names, np.array(labels))
+    positions = np.arange(len(labels))
+    assert answers_module.classes_to_judge(image_set, np.array(groups), positions) == expected

@@ -103,4 +103,11 @@ def test_few_images_are_not_judged(each):
     rng = np.random.default_rng(0)
     read = read_images([plain(rng)[..., None] for _ in labels])
     found = find_shortcuts(read, labels, CLASSES, np.arange(len(labels)))
-    assert all(cue.skipped == "fewer than two classes have 10 images" for cue in found)
+    assert all(cue.skipped == "fewer than two classes have 10 images, of 5 things or more" for cue in found)
+
+
+def test_images_of_one_thing_per_class_are_not_judged():
+    found = shortcuts(PLANTED["size"], groups=np.repeat([0, 1], EACH))
+    assert {cue.skipped for cue in found.values()} == {
+        "fewer than two classes have 10 images, of 5 things or more"
+    }
