@@ -26,7 +26,6 @@ from keras_vit.runs.out_of_fold import OUT_OF_FOLD, read_answers
 from keras_vit.text import say
 from keras_vit.training.config import NONE, TrainConfig
 from keras_vit.training.folds import train_several
-from keras_vit.training.recipe import RECIPES
 from keras_vit.training.start import begin, choose_weights
 
 DEPTHS = ("half", "three quarters", "head")
@@ -201,8 +200,3 @@ def _of_folds(runs: Ensemble, image_set: ImageSet, readable: Sequence[int]) -> S
         how=f"the answers of {len(runs.runs)} folds in {runs.path}",
         skipped=f"the run does not know {images_in_words(missing)}" if missing else None,
     )
-
-
-def from_scratch_config(**settings: Any) -> TrainConfig:
-    """The settings of the small models of `seen_from_scratch`."""
-    return TrainConfig(recipe=RECIPES["default"], **settings)

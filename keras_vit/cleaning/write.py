@@ -1,6 +1,5 @@
 """The folder that an audit leaves: `findings.csv`, `audit.json`, and a page where a person decides."""
 
-import dataclasses
 from collections import defaultdict
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def write_audit(checked: Checked, folder: Path) -> None:
         source=images.source,
         class_names=names,
         several=images.several,
-        decoding=dataclasses.replace(checked.audited.decoding),
+        decoding=checked.audited.decoding,
         lines=lines,
         fixes=images.fixes,
     )
