@@ -21,8 +21,8 @@ from keras_vit.explain.inside import Inside
 from keras_vit.explain.maps import maps_of
 from keras_vit.explain.removal import removal_map
 from keras_vit.explain.trust import curves, mean_pixel, rank_correlations
-from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import Run, load_run
+from keras_vit.runs.judged_images import own_images
 
 MAPS = ("heads", "rollout", "gradient_weighted", "removal")
 BATCH = 32

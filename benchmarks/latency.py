@@ -26,7 +26,7 @@ import tyro
 
 import keras_vit
 from benchmarks.serving import onnx_of, saved_model_of, taking_turns
-from keras_vit.runs.evaluate import images_to_judge
+from keras_vit.runs.judged_images import images_to_judge
 from keras_vit.serving.saved_model import encoded_image
 
 NAMES = ("keras_vit.predict", "served bundle", "onnxruntime and Pillow")

@@ -19,8 +19,8 @@ import numpy as np
 from keras_vit.errors import InputError
 from keras_vit.evaluation.trust import fitted_sets, referral_figures, with_risk
 from keras_vit.runs.answer import answer_images
-from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import Run, load_run
+from keras_vit.runs.judged_images import own_images
 
 RISKS = (0.005, 0.01, 0.02)
 LEVEL = 0.95

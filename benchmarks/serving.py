@@ -20,8 +20,8 @@ import numpy as np
 import tyro
 
 import keras_vit
-from keras_vit.runs.evaluate import images_to_judge
 from keras_vit.runs.folder import load_run
+from keras_vit.runs.judged_images import images_to_judge
 from keras_vit.serving.saved_model import encoded_image
 
 CALLS = 9  # per turn

@@ -16,9 +16,9 @@ from keras_vit.errors import InputError
 from keras_vit.evaluation.pairs import compare_answers
 from keras_vit.runs.answer import NOT_FINITE, answer_images
 from keras_vit.runs.ensemble import Ensemble, open_runs
-from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import Run
 from keras_vit.runs.images import ImageRecord, images_in_words
+from keras_vit.runs.judged_images import own_images
 from keras_vit.runs.out_of_fold import OUT_OF_FOLD, read_answers
 from keras_vit.runs.schema import UNLABELED
 from keras_vit.sealed import check_file

@@ -21,8 +21,8 @@ from keras_vit.evaluation.label_next import choose_next, uncertainty
 from keras_vit.files import write_csv
 from keras_vit.report.labelling import Finding, ImageToCheck, write_page
 from keras_vit.runs.answer import answer_images
-from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import Run
+from keras_vit.runs.judged_images import own_images
 
 TABLE = "suggest.csv"
 

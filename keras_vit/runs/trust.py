@@ -9,8 +9,8 @@ from keras_vit.data.image_set import evenly
 from keras_vit.data.pipeline import read_pixels
 from keras_vit.explain.removal import removal_map
 from keras_vit.explain.trust import mean_pixel, probabilities_of, trust
-from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import Run
+from keras_vit.runs.judged_images import own_images
 
 IMAGES = 30
 """Test images that are measured: eleven orders of each take half a minute for a Ti/16 on one core."""

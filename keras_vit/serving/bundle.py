@@ -20,8 +20,8 @@ from keras_vit.locks import locked
 from keras_vit.process.children import run_command
 from keras_vit.process.exit_codes import WRONG_USAGE
 from keras_vit.runs.ensemble import Ensemble, one_run
-from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import Run
+from keras_vit.runs.judged_images import images_to_judge, own_images
 from keras_vit.runs.wanted import Costs, MinRecall, words_of
 from keras_vit.serving import Format
 from keras_vit.serving.comparison import Comparison

@@ -22,8 +22,8 @@ from keras_vit.runs.answer import (
     answer_model,
     batch_size,
 )
-from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import load_run
+from keras_vit.runs.judged_images import own_images
 from keras_vit.runs.ood_distance import OODDistance, ood_distance
 from keras_vit.runs.ood_features import ood_features
 from tests.helpers.checks import randomize

@@ -12,9 +12,10 @@ from keras_vit.cli.main import main
 from keras_vit.data.sources import load_image_set
 from keras_vit.errors import InputError
 from keras_vit.process.exit_codes import FINE, WRONG_USAGE
-from keras_vit.runs.evaluate import evaluate, judged_images, own_images
+from keras_vit.runs.evaluate import evaluate
 from keras_vit.runs.folder import load_run
 from keras_vit.runs.images import IMAGES
+from keras_vit.runs.judged_images import judged_images, own_images
 from keras_vit.runs.predict import predict
 from keras_vit.runs.schema import read_table
 from tests.helpers import tiny

@@ -18,8 +18,8 @@ from keras_vit.evaluation.selective import REFER_ALL
 from keras_vit.files import read_json, write_json
 from keras_vit.process.exit_codes import FINE, INCOMPLETE, WRONG_USAGE
 from keras_vit.runs.answer import answer_images, answer_model
-from keras_vit.runs.evaluate import own_images
 from keras_vit.runs.folder import METRICS, load_run
+from keras_vit.runs.judged_images import own_images
 from keras_vit.training.accepted_risk import check_accepted_risk
 from keras_vit.training.config import TrainConfig
 from tests.helpers import tiny

@@ -12,8 +12,9 @@ from keras_vit.evaluation.metrics import wilson_interval
 from keras_vit.process.exit_codes import FINE
 from keras_vit.report.corruptions import BEGIN, END, with_section
 from keras_vit.runs.answer import answer_images
-from keras_vit.runs.evaluate import evaluate, images_to_judge
+from keras_vit.runs.evaluate import evaluate
 from keras_vit.runs.folder import load_run
+from keras_vit.runs.judged_images import images_to_judge
 from keras_vit.runs.robustness import CORRUPTIONS, SEED
 from tests.helpers import tiny
 

@@ -75,7 +75,7 @@ def test_of_images_that_show_the_same_thing_one_is_suggested(trained, new):
 
 
 def test_a_run_whose_images_are_gone(trained, new, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("keras_vit.runs.evaluate.find_root", lambda *_: str(tmp_path / "gone"))
+    monkeypatch.setattr("keras_vit.runs.judged_images.find_root", lambda *_: str(tmp_path / "gone"))
     out = tmp_path / "out"
     assert main(["suggest", str(trained[0]), str(new), "--count", "2", "--out", str(out)]) == FINE
     said = capsys.readouterr().out

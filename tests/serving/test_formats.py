@@ -16,8 +16,8 @@ from keras_vit.data.preprocess import Preprocessing, prepare_pixels, scale_pixel
 from keras_vit.errors import InputError
 from keras_vit.evaluation.ood_fit import fit_ood_detector
 from keras_vit.evaluation.prediction_sets import PredictionSets, log_odds
-from keras_vit.runs.evaluate import images_to_judge, own_images
 from keras_vit.runs.folder import load_run
+from keras_vit.runs.judged_images import images_to_judge, own_images
 from keras_vit.runs.ood_features import ood_columns, ood_features
 from keras_vit.runs.predict import predict
 from keras_vit.serving.bundle import export

@@ -12,8 +12,9 @@ from keras_vit.data.sources import load_image_set
 from keras_vit.errors import InputError
 from keras_vit.files import write_csv
 from keras_vit.process.exit_codes import FINE, WRONG_USAGE
-from keras_vit.runs.evaluate import evaluate, own_images
+from keras_vit.runs.evaluate import evaluate
 from keras_vit.runs.folder import load_run
+from keras_vit.runs.judged_images import own_images
 from keras_vit.training import loop
 from keras_vit.training.config import TrainConfig
 from keras_vit.training.folds import _settings
