@@ -3,8 +3,13 @@
 import sys
 from typing import TYPE_CHECKING
 
+from keras_vit.allocator import keep_freed_memory
 from keras_vit.lazy import lazy_names
+from keras_vit.process.backend import backend
 from keras_vit.version import __version__
+
+# Here, because Keras on JAX imports pyarrow, which starts a thread that uses malloc.
+keep_freed_memory(backend())
 
 # Each public name and where it lives. They are imported when first used: `keras-vit --help` answers
 # without Keras, and TensorFlow stays out until images are read.

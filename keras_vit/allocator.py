@@ -21,7 +21,9 @@ def keep_freed_memory(backend: str) -> bool:
     itself. Freed memory, 1 GB at most per piece, stays with the process.
 
     JAX computes in threads of its own, and only glibc's main arena can hold large pieces. So there all
-    threads use that one; it must be set before JAX starts them.
+    threads use that one; it must be set before any thread has got another. Keras on JAX imports pyarrow where
+    it is installed, whose thread has one: if Keras was imported before keras_vit, threads take turns with
+    both arenas, and which steps gain is chance.
 
     Nothing is changed where the user has set malloc in the environment (`MALLOC_...`, or `GLIBC_TUNABLES`
     with `glibc.malloc`), on machines with an NVIDIA GPU, on other systems than Linux, or without glibc.

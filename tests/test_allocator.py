@@ -86,8 +86,8 @@ def test_other_systems_and_machines_with_a_gpu_are_left_alone(settings, monkeypa
 
 STEPS = """
 import json, resource
-import keras, numpy as np
 from keras_vit import ViT
+import keras, numpy as np
 
 model = ViT.from_variant("defect/4", image_shape=(28, 28, 1), num_classes=6, dropout_rate=0.0)
 model.compile(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))

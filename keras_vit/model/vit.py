@@ -30,7 +30,8 @@ from keras_vit.model.weights.read import read_weights
 from keras_vit.model.weights.weights import Weights
 from keras_vit.validation import helps, hints
 
-keep_freed_memory(keras.backend.backend())  # before JAX starts its threads
+# Again, for who chooses the backend after `import keras_vit`: before JAX starts its threads.
+keep_freed_memory(keras.backend.backend())
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
