@@ -5,6 +5,7 @@ import math
 import keras
 from keras import layers
 
+from keras_vit.data.preprocess import Preprocessing, scale_pixels
 from keras_vit.model.random_stream import keeps_python_random
 
 Shape = tuple[int, int, int]
@@ -77,6 +78,22 @@ def resnet(image_shape: Shape, num_classes: int, width: int, dtype: str = "float
             y = _conv(_conv(x, filters, dtype, strides), filters, dtype, relu=False)
             x = layers.ReLU(dtype=dtype)(layers.Add(dtype=dtype)([y, shortcut]))
     return keras.Model(inputs, _head(x, num_classes, dtype), name="resnet")
+
+
+def from_pixels(network: keras.Model, preprocessing: Preprocessing) -> keras.Model:
+    """The network as others use it: the scaling of the pixels before it, and a softmax behind it.
+
+    Args:
+        network: from scaled pixels to logits.
+        preprocessing: of its training images.
+
+    Returns:
+        A model of Keras's own layers on the same weights, from float32 (batch, height, width, channels) in
+        0..255 to the probabilities of the classes, float32 (batch, classes).
+    """
+    images = keras.Input(network.input.shape[1:], name="images")
+    logits = network(scale_pixels(images, preprocessing))
+    return keras.Model(images, layers.Softmax(dtype="float32")(logits), name=f"{network.name}_of_pixels")
 
 
 def resnet_width(image_shape: Shape, mult_adds: int) -> int:

@@ -1,10 +1,11 @@
 """The folder of a comparison: its settings, what each training gave, and how long things take here."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -12,13 +13,16 @@ from pydantic import Field
 from keras_vit import locks
 from keras_vit.comparison.config import EXTENDED, CompareConfig, to_dict
 from keras_vit.errors import InputError
-from keras_vit.files import read_json, write_json
+from keras_vit.files import read_json, work_folder, write_json
 from keras_vit.sealed import check_seal, seal
 from keras_vit.text import shown
 from keras_vit.validation import Record, check_plain
 
+if TYPE_CHECKING:
+    import keras
+
 CONFIG, RESULTS, SUMMARY, REPORT = "config.json", "results.csv", "comparison.json", "report.html"
-CELLS, MEASURED, LOCK = "cells", "measured.json", "lock"
+CELLS, MEASURED, LOCK, MODELS = "cells", "measured.json", "lock", "models"
 FIX = "remove it to train this again"
 
 
@@ -82,6 +86,7 @@ def locked(folder: Path) -> Iterator[None]:
         if (folder / CONFIG).is_file():
             lock.clear(folder)
             lock.clear(folder / CELLS)
+            lock.clear(folder / MODELS)
         yield
 
 
@@ -172,6 +177,20 @@ def write_cell(folder: Path, cell: Cell, content: Mapping[str, Any]) -> None:
     """Writes the result of a cell, whole."""
     (folder / CELLS).mkdir(exist_ok=True)
     write_json(folder / CELLS / cell.file, content)
+
+
+def model_file(name: str) -> str:
+    """Where the folder of a comparison holds a convolutional network, see `write_model`."""
+    return f"{MODELS}/{name}.keras"
+
+
+def write_model(folder: Path, name: str, model: "keras.Model") -> None:
+    """Writes a convolutional network, whole: the advice may be to take it, and `train` makes ViTs only."""
+    path = folder / model_file(name)
+    path.parent.mkdir(exist_ok=True)
+    with work_folder(path.parent, name) as work:
+        model.save(work / path.name)
+        os.replace(work / path.name, path)
 
 
 def read_measured(folder: Path) -> dict[str, dict[str, float]]:

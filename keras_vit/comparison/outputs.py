@@ -37,7 +37,9 @@ def write_outputs(
         files.write_csv(folder / files_of.RESULTS, rows)
     measured = files_of.read_measured(folder)
     found = summarise(described, cells, done, measured)
-    found |= {"left_out": list(left_out), "notes": list(notes)}
+    kept = {name: files_of.model_file(name) for name in found["models"]}
+    kept = {name: file for name, file in kept.items() if (folder / file).is_file()}
+    found |= {"left_out": list(left_out), "notes": list(notes), "kept": kept}
     files.write_json(folder / files_of.SUMMARY, seal(found, folder, (files_of.RESULTS,)))
     if found["table"]:
         files.write_text(folder / files_of.REPORT, render_comparison(config=described, found=found))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_vit.comparison import folder as files_of
-from keras_vit.comparison.candidates import make_trainers
+from keras_vit.comparison.candidates import VITS, make_trainers
 from keras_vit.comparison.config import ALL, CompareConfig
+from keras_vit.comparison.convolutional import from_pixels
 from keras_vit.comparison.folder import Cell
 from keras_vit.comparison.images import MOST, Stage
 from keras_vit.comparison.outputs import write_outputs
@@ -167,8 +168,16 @@ class Work:
             "diverged": trained.diverged,
             "predicted": files_of.plain(trained.predicted),
         }
+        if cell in self.to_keep() and not trained.diverged:
+            network = from_pixels(self.trainers[cell.model].model, data.preprocessing)
+            files_of.write_model(self.config.folder, cell.model, network)
         files_of.write_cell(self.config.folder, cell, result)
         return result
+
+    def to_keep(self) -> list[Cell]:
+        """Whose networks are kept: the first convolutional ones that are trained on all images."""
+        whole = [cell for cell in self.cells if cell.per_class == ALL and cell.model not in VITS]
+        return [cell for cell in whole if cell.repeat == 0 and cell.fold <= 1]
 
 
 def seed_of(seed: int, cell: Cell) -> int:
@@ -206,6 +215,8 @@ def _compare(config: CompareConfig, images: Images, began: float) -> dict[str, A
         left_out += _train_all(work, plan_cells, done, seconds, stop_at)
     found = write_outputs(images.config, images.described, work.cells, done, left_out, work.notes)
     say(f"advice: {found['advice']}")
+    for name, file in found["kept"].items():
+        say(f"{images.described['titles'][name]}, trained on all images: {config.folder / file}")
     if found["table"]:
         say(f"report: {config.folder / files_of.REPORT}")
     return found

@@ -98,4 +98,5 @@ def page(**options):
     config = described()
     cells, done = cells_and_results(config, **options)
     found = {**summarise(config, cells, done, measured()), "left_out": [], "notes": [shown(CLASSES[2])]}
+    found["kept"] = {"cnn": "models/cnn.keras"}
     return config, found, render_comparison(config=config, found=found)

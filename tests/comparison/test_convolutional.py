@@ -6,12 +6,14 @@ import pytest
 
 from keras_vit.comparison.convolutional import (
     count_mult_adds_of,
+    from_pixels,
     halvings,
     plain_cnn,
     resnet,
     resnet_mult_adds,
     resnet_width,
 )
+from keras_vit.data.preprocess import Preprocessing
 
 
 def test_the_plain_cnn_has_the_size_that_was_measured_before():
@@ -74,3 +76,17 @@ def test_making_a_network_leaves_the_random_stream_of_python():
     random.seed(3)
     plain_cnn((8, 8, 1), 2, widths=(4,))
     assert random.random() == wanted
+
+
+@pytest.mark.parametrize("scaling", [{}, {"mean": (0.3,) * 3, "std": (0.2,) * 3}, {"mean": (0.3, 0.4, 0.5)}])
+def test_the_file_takes_pixels_and_gives_probabilities(scaling, tmp_path):
+    network = plain_cnn((20, 20, 3), 4, widths=(4, 8))
+    preprocessing = Preprocessing((20, 20, 3), **scaling)
+    from_pixels(network, preprocessing).save(tmp_path / "cnn.keras")
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 20, 20, 3)).astype("float32")
+    mean, std = (np.array(scaling.get(name, (0.5,) * 3)) for name in ("mean", "std"))
+    logits = network.predict(((pixels / 255 - mean) / std).astype("float32"), verbose=0)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loaded = keras.saving.load_model(tmp_path / "cnn.keras")
+    np.testing.assert_allclose(loaded.predict(pixels, verbose=0), expected, atol=1e-5)
+    assert loaded.output.dtype == "float32"

@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
@@ -36,6 +37,13 @@ def test_models_are_compared_and_the_same_command_continues(images, tmp_path, co
     assert by_number[3]["training_images"] == 9
     assert by_number["all"]["training_images"] == 30  # 12 of each of 3 classes, 2 of them for the test
     assert all(row["test_images"] == 6 for row in found["table"])
+
+    # The network of all images is kept, for who is advised to take it.
+    assert found["kept"] == {"cnn": "models/cnn.keras"}
+    assert f"a plain CNN, trained on all images: {tmp_path / 'whole' / 'models' / 'cnn.keras'}" in printed
+    network = keras.saving.load_model(tmp_path / "whole" / "models" / "cnn.keras")
+    probabilities = network.predict(np.zeros((2, 28, 28, 1), "float32"), verbose=0)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
     # Cut off in the middle of the second training, then continued.
     train, began = Work.train, []
