@@ -4,12 +4,13 @@ import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
 
+from keras_vit.cli.decision import Decision
 from keras_vit.cli.figures import figures_in_words
 from keras_vit.evaluation.decision import DECISION, lines_of_decision, notices
 from keras_vit.evaluation.ordered import order_in_words
@@ -48,15 +49,7 @@ class Evaluate:
     """average over each image and its three mirror images, which takes four times as long"""
     corruptions: bool = False
     """also evaluate the images with noise, blur, other light, JPEG and rotation, at three strengths each"""
-    accept_risk: float | None = None
-    """at most this share of the images that are not referred to a person may be labelled wrongly; by default
-    as the run was trained"""
-    min_recall: tuple[str, ...] | None = None
-    """name a class so often that this share of its images is found, CLASS=RECALL, such as scratches=0.98; by
-    default as the run was trained"""
-    costs: str | None = None
-    """name the class with the least expected cost, by the costs in this file; by default as the run was
-    trained"""
+    decision: Decision = field(default_factory=Decision)
     json: bool = False
     """print all figures as JSON"""
 
@@ -72,11 +65,11 @@ class Evaluate:
                 self.flips_at_test,
                 self.leave_out_known,
                 self.corruptions,
-                self.accept_risk,
+                self.decision.accept_risk,
                 crop_boxes=self.crop_boxes,
                 allow_outside=self.allow_outside,
-                min_recall=self.min_recall,
-                costs=self.costs,
+                min_recall=self.decision.min_recall,
+                costs=self.decision.costs,
                 fixes=self.fixes,
             )
         if self.json:

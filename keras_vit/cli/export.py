@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tyro.conf import Positional
 
+from keras_vit.cli.decision import Decision
 from keras_vit.process.backend import import_quietly
 from keras_vit.process.children import stop_on_signals
 from keras_vit.serving import Format
@@ -44,15 +45,7 @@ class Export:
     """8 bits for the fully connected layers, with litert"""
     flips_at_test: bool = False
     """the model averages over each image and its three mirror images, and takes four times as long"""
-    accept_risk: float | None = None
-    """at most this share of the images that are not referred to a person may be labelled wrongly; by default
-    as the run was trained"""
-    min_recall: tuple[str, ...] | None = None
-    """name a class so often that this share of its images is found, CLASS=RECALL, such as scratches=0.98; by
-    default as the run was trained"""
-    costs: str | None = None
-    """name the class with the least expected cost, by the costs in this file; by default as the run was
-    trained"""
+    decision: Decision = field(default_factory=Decision)
     fold: int | None = None
     """which of the folds to export, where RUN is the folder of all"""
     data: str | None = None
@@ -76,10 +69,10 @@ class Export:
                 int8=self.int8,
                 flips=self.flips_at_test,
                 data=self.data,
-                accept_risk=self.accept_risk,
+                accept_risk=self.decision.accept_risk,
                 fold=self.fold,
-                min_recall=self.min_recall,
-                costs=self.costs,
+                min_recall=self.decision.min_recall,
+                costs=self.decision.costs,
             )
         found = exported.comparison
         if self.json:

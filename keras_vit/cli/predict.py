@@ -3,13 +3,14 @@
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tyro.conf import Positional
 
 from keras_vit.cli.answers import print_counts, print_json, print_lines, with_bar
+from keras_vit.cli.decision import Decision
 from keras_vit.errors import InputError
 from keras_vit.files import check_new_file, journal_of
 from keras_vit.process.backend import import_quietly
@@ -43,15 +44,7 @@ class Predict:
     .parquet, or the export of a tool)"""
     flips_at_test: bool = False
     """average over each image and its three mirror images, which takes four times as long"""
-    accept_risk: float | None = None
-    """at most this share of the images that are not referred to a person may be labelled wrongly; by default
-    as the run was trained"""
-    min_recall: tuple[str, ...] | None = None
-    """name a class so often that this share of its images is found, CLASS=RECALL, such as scratches=0.98; by
-    default as the run was trained"""
-    costs: str | None = None
-    """name the class with the least expected cost, by the costs in this file; by default as the run was
-    trained"""
+    decision: Decision = field(default_factory=Decision)
     crop_boxes: bool = False
     """make each box of a table an image, as train does"""
     allow_outside: bool = False
@@ -96,9 +89,9 @@ class Predict:
             load_run(self.run)  # one run draws them
         bulk = Bulk(
             Job(
-                run.deciding(self.min_recall, self.costs),
+                run.deciding(self.decision.min_recall, self.decision.costs),
                 self.images,
-                *(self.flips_at_test, self.accept_risk, self.crop_boxes, self.allow_outside),
+                *(self.flips_at_test, self.decision.accept_risk, self.crop_boxes, self.allow_outside),
                 csv=self.csv,
                 sorting=sorting,
                 rule=self._rule(),
@@ -147,8 +140,8 @@ class Predict:
         return cast("How", ways[0] if ways else "copy")
 
     def _rule(self) -> dict[str, Any]:
-        costs = None if self.costs is None else sha256_of(Path(self.costs))
-        return {"min_recall": self.min_recall, "costs": costs}
+        costs = None if self.decision.costs is None else sha256_of(Path(self.decision.costs))
+        return {"min_recall": self.decision.min_recall, "costs": costs}
 
     def _heatmaps(self, names: Sequence[str]) -> list[Path]:
         from keras_vit.data.sources import is_table

@@ -1,10 +1,11 @@
 """`keras-vit serve`"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tyro.conf import Positional
 
+from keras_vit.cli.decision import Decision
 from keras_vit.process.backend import import_quietly
 
 
@@ -37,15 +38,7 @@ class Serve:
     """which of the folds to serve, where MODEL is the folder of all"""
     flips_at_test: bool = False
     """average over each image and its three mirror images, which takes four times as long"""
-    accept_risk: float | None = None
-    """at most this share of the images that are not referred to a person may be labelled wrongly; by default
-    as the run was trained"""
-    min_recall: tuple[str, ...] | None = None
-    """name a class so often that this share of its images is found, CLASS=RECALL, such as scratches=0.98; by
-    default as the run was trained"""
-    costs: str | None = None
-    """name the class with the least expected cost, by the costs in this file; by default as the run was
-    trained"""
+    decision: Decision = field(default_factory=Decision)
 
     def __call__(self) -> None:
         import_quietly(find_devices=True)
@@ -60,7 +53,7 @@ class Serve:
             allow_hosts=self.allow_host,
             fold=self.fold,
             flips=self.flips_at_test,
-            accept_risk=self.accept_risk,
-            min_recall=self.min_recall,
-            costs=self.costs,
+            accept_risk=self.decision.accept_risk,
+            min_recall=self.decision.min_recall,
+            costs=self.decision.costs,
         )
