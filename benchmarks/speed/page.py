@@ -33,8 +33,8 @@ REASONS = {
     "loses 5 % by the optimizer of Keras, which torch runs operation by operation.",
     "KerasHub": "Its speed on torch jumps from one turn to the next, by half.",
     "batch 1": "A third of the step is the optimizer of Keras, and a tenth its search for weights, losses "
-    "and metrics in all layers at each step. On TensorFlow and JAX the step is more than twice as fast. On two "
-    "threads torch was as fast as vit-pytorch or faster (127 and 120 images/s, medians of three turns).",
+    "and metrics in all layers at each step. On TensorFlow and JAX the step is more than twice as fast. On "
+    "two threads torch was as fast as vit-pytorch or faster (127 and 120 images/s, medians of three turns).",
     "first command, seconds": "Measured from an empty cache; a second run finds its compiled programs there. "
     "Three seconds of it draw the maps of the report and fit the rejection per class; without them it was "
     "29.5 of 58.6 s.",
