@@ -92,7 +92,9 @@ def from_pixels(network: keras.Model, preprocessing: Preprocessing) -> keras.Mod
         0..255 to the probabilities of the classes, float32 (batch, classes).
     """
     images = keras.Input(network.input.shape[1:], name="images")
-    logits = network(scale_pixels(images, preprocessing))
+    # A new model of the same layers: the file of a compiled one would hold its optimizer and our metrics.
+    plain = keras.Model(network.input, network.output, name=network.name)
+    logits = plain(scale_pixels(images, preprocessing))
     return keras.Model(images, layers.Softmax(dtype="float32")(logits), name=f"{network.name}_of_pixels")
 
 

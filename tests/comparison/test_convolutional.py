@@ -14,6 +14,7 @@ from keras_vit.comparison.convolutional import (
     resnet_width,
 )
 from keras_vit.data.preprocess import Preprocessing
+from keras_vit.training.class_metrics import BalancedAccuracy
 
 
 def test_the_plain_cnn_has_the_size_that_was_measured_before():
@@ -81,6 +82,7 @@ def test_making_a_network_leaves_the_random_stream_of_python():
 @pytest.mark.parametrize("scaling", [{}, {"mean": (0.3,) * 3, "std": (0.2,) * 3}, {"mean": (0.3, 0.4, 0.5)}])
 def test_the_file_takes_pixels_and_gives_probabilities(scaling, tmp_path):
     network = plain_cnn((20, 20, 3), 4, widths=(4, 8))
+    network.compile("adam", "sparse_categorical_crossentropy", metrics=[BalancedAccuracy(4)])
     preprocessing = Preprocessing((20, 20, 3), **scaling)
     from_pixels(network, preprocessing).save(tmp_path / "cnn.keras")
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 20, 20, 3)).astype("float32")
@@ -90,3 +92,5 @@ def test_the_file_takes_pixels_and_gives_probabilities(scaling, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "cnn.keras")
     np.testing.assert_allclose(loaded.predict(pixels, verbose=0), expected, atol=1e-5)
     assert loaded.output.dtype == "float32"
+    assert "keras_vit" not in loaded.to_json()  # Keras alone can load it
+    assert not any(getattr(layer, "optimizer", None) for layer in (loaded, *loaded.layers))
