@@ -9,6 +9,12 @@ import numpy as np
 LEVEL = 0.01
 """How often chance may look like learning, or like a linear classifier that is better."""
 
+LEVEL_OF_CHOSEN = 0.005
+"""The same where validation images count too: they chose the epoch, which fits them by luck."""
+
+LEVEL_OF_FEW = 0.1
+"""The same where there are too few images of a class for even a perfect model to be below the others."""
+
 RESAMPLES = 1_999
 
 FEWEST_ERRORS = 7
@@ -52,17 +58,22 @@ class Named:
         counts = np.bincount(self.labels)
         return int(counts.argmax()), float(counts.max() / len(self))
 
-    def beats_chance(self) -> bool:
+    def beats_chance(self, level: float = LEVEL) -> bool:
         """Whether the balanced accuracy is higher than chance explains.
 
-        Where there are too few images for even a perfect model to show that, whether it is higher at all.
+        Args:
+            level: how often chance may look like that; `LEVEL_OF_FEW` where there are too few images for even
+                a perfect model to show it.
         """
         if len(np.unique(self.labels)) < 2:
             return True  # nothing can be said of one class
-        higher = self.balanced_accuracy > self.chance
-        if not higher:
+        if self.balanced_accuracy <= self.chance:
             return False
-        return _chance_of(self) <= LEVEL or _chance_of(Named(self.labels, self.labels)) > LEVEL
+        by_chance = _chance_of(self)
+        if by_chance <= level:
+            return True
+        perfect = _chance_of(Named(self.labels, self.labels))
+        return perfect > level and by_chance <= max(perfect, LEVEL_OF_FEW)
 
     def figures(self) -> dict[str, Any]:
         return {
@@ -101,7 +112,9 @@ def judge_learning(
             np.concatenate([test.labels, validation.labels]),
             np.concatenate([test.predicted, validation.predicted]),
         )
-    learned = test.beats_chance() or (test.balanced_accuracy > test.chance and held_out.beats_chance())
+    learned = test.beats_chance() or (
+        test.balanced_accuracy > test.chance and held_out.beats_chance(LEVEL_OF_CHOSEN)
+    )
     errors = int((test.labels != test.predicted).sum())
     if learned and errors < FEWEST_ERRORS:
         return None

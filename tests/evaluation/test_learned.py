@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from keras_vit.evaluation.learned import Named, judge_learning, linear_answers, no_better_than_one_class
+from keras_vit.evaluation.learned import (
+    LEVEL_OF_CHOSEN,
+    Named,
+    judge_learning,
+    linear_answers,
+    no_better_than_one_class,
+)
 
 pytestmark = pytest.mark.same_on_every_backend
 
@@ -45,6 +51,8 @@ def test_figures():
         (Named(EVEN, np.tile(np.arange(3), 20)), "not better than an answer without looking"),
         (Named(EVEN, (EVEN + 1) % 3), "not better than an answer without looking"),  # swapped folders
         (Named(np.repeat([0, 1], (99, 1)), np.zeros(100, int)), "it names a for all test images"),
+        # The one image of a class is right by luck: of 61 images 9 are given that name.
+        (Named(np.repeat([0, 1], (60, 1)), np.repeat([1, 0, 1], (8, 52, 1))), "not better than an answer"),
     ],
 )
 def test_models_that_learned_nothing(test, message):
@@ -79,6 +87,15 @@ def test_few_test_images_are_judged_with_those_of_validation():
     test, more = with_errors(EVEN[::7], 4), with_errors(EVEN, 10)
     assert warning_of(test) is not None
     assert warning_of(test, validation=more) is None
+
+
+def test_validation_images_that_chose_the_epoch_must_show_more():
+    """12 of 36 images of six classes are right: chance gives as many once in about a hundred draws."""
+    both = Named(np.repeat(np.arange(6), 6), np.tile(np.arange(6), 6))
+    right = [1, 2, 8, 15, 22, 29]
+    both.predicted[right] = both.labels[right]
+    assert both.beats_chance()
+    assert not both.beats_chance(LEVEL_OF_CHOSEN)
 
 
 def test_a_linear_classifier_that_is_better():
