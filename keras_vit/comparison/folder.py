@@ -1,7 +1,6 @@
 """The folder of a comparison: its settings, what each training gave, and how long things take here."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from pydantic import Field
 from keras_vit import locks
 from keras_vit.comparison.config import EXTENDED, CompareConfig, to_dict
 from keras_vit.errors import InputError
-from keras_vit.files import read_json, work_folder, write_json
+from keras_vit.files import read_json, write_json
+from keras_vit.model.keras_file import save_whole
 from keras_vit.sealed import check_seal, seal
 from keras_vit.text import shown
 from keras_vit.validation import Record, check_plain
@@ -86,7 +86,6 @@ def locked(folder: Path) -> Iterator[None]:
         if (folder / CONFIG).is_file():
             lock.clear(folder)
             lock.clear(folder / CELLS)
-            lock.clear(folder / MODELS)
         yield
 
 
@@ -188,9 +187,7 @@ def write_model(folder: Path, name: str, model: "keras.Model") -> None:
     """Writes a convolutional network, whole: the advice may be to take it, and `train` makes ViTs only."""
     path = folder / model_file(name)
     path.parent.mkdir(exist_ok=True)
-    with work_folder(path.parent, name) as work:
-        model.save(work / path.name)
-        os.replace(work / path.name, path)
+    save_whole(model, path)
 
 
 def read_measured(folder: Path) -> dict[str, dict[str, float]]:

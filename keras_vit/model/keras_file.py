@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -127,3 +128,10 @@ def name_as_registered(path: Any, cls: type) -> None:
         if config.get("class_name") == cls.__name__:
             config["class_name"] = keras.saving.get_registered_name(cls)
             file.attrs["model_config"] = json.dumps(config).encode()
+
+
+def save_whole(model: Any, path: Path) -> None:
+    """Saves a Keras model as a `.keras` file that is whole or not there."""
+    new = path.with_name(f"new-{path.name}")  # Keras wants the suffix; the next saving replaces what is left
+    model.save(new)
+    os.replace(new, path)

@@ -18,6 +18,7 @@ from keras_vit.data.probe import shown_pixels
 from keras_vit.evaluation.labels import probabilities_of
 from keras_vit.evaluation.trust import CalibrationImages
 from keras_vit.model.arguments import without_parts
+from keras_vit.model.keras_file import save_whole
 from keras_vit.model.summary import summary
 from keras_vit.model.vit import ViT
 from keras_vit.process.versions import installed_versions
@@ -178,7 +179,7 @@ def write_run(
             class_names=data.class_names,
             fold=fold,
         )
-    _save_model(plain, folder / run_folder.MODEL)
+    save_whole(plain, folder / run_folder.MODEL)
     if lora_layers(model):
         save_adapter(model, folder / run_folder.ADAPTER)
     if record is not None:
@@ -213,9 +214,3 @@ def write_run(
 def _plain(model: ViT) -> ViT:
     """The model on one device, with LoRA merged and without its optimizer, so that the file is smaller."""
     return merge_lora(model)
-
-
-def _save_model(plain: ViT, path: Path) -> None:
-    new = path.with_name(f"new-{path.name}")
-    plain.save(new)
-    os.replace(new, path)

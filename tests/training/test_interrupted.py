@@ -120,7 +120,7 @@ MOMENTS = {
     "replacing the checkpoint": lambda patch, out: patch.setattr(
         os, "replace", failing_replace(CHECKPOINT, files.partial_of(out))
     ),
-    "saving the model": lambda patch, out: patch.setattr(outputs, "_save_model", raising(CutOff)),
+    "saving the model": lambda patch, out: patch.setattr(outputs, "save_whole", raising(CutOff)),
     "renaming the finished run": lambda patch, out: patch.setattr(os, "replace", keep_out(out)),
 }
 
