@@ -17,8 +17,10 @@ import numpy as np
 from keras_vit.model.config import ViTConfig, variant_arguments
 from keras_vit.model.cost import count_mult_adds
 
+STUDY = "defect/4, head width 16"
 CASES = (
     ("defect/4", 64, False),
+    (STUDY, 64, False),
     ("B/16", 64, False),
     ("B/16", 256, False),
     ("L/16", 64, False),
@@ -49,9 +51,15 @@ def shape_of(variant: str) -> tuple[int, int, int]:
     return (28, 28, 1) if variant.startswith("defect") else (224, 224, 3)
 
 
+def arguments_of(variant: str) -> dict:
+    if variant == STUDY:
+        return {**variant_arguments("defect/4"), "head_dim": 16, "dropout_rate": 0.0}
+    return variant_arguments(variant)
+
+
 def flops(variant: str) -> float:
     """Of one image and training step: two per mult-add, forward and twice as many backward."""
-    config = ViTConfig(image_shape=shape_of(variant), num_classes=1000, **variant_arguments(variant))
+    config = ViTConfig(image_shape=shape_of(variant), num_classes=1000, **arguments_of(variant))
     return 6.0 * count_mult_adds(config)
 
 
@@ -62,9 +70,7 @@ def ours(variant: str, batch: int, remat: bool, compiled: bool) -> dict:
     from keras_vit.training.optimizer import compile_model
     from keras_vit.training.recipe import Recipe
 
-    model = ViT.from_variant(
-        variant, image_shape=shape_of(variant), num_classes=1000, dtype="mixed_bfloat16", remat=remat
-    )
+    model = ViT(shape_of(variant), 1000, dtype="mixed_bfloat16", remat=remat, **arguments_of(variant))
     compile_model(model, Recipe(precision="mixed_bfloat16", epochs=100, xla=compiled or None), 100)
     x = np.random.default_rng(0).normal(size=(batch, *shape_of(variant))).astype("float32")
     y = np.eye(1000, dtype="float32")[np.arange(batch) % 1000]
@@ -80,11 +86,16 @@ def theirs(variant: str, batch: int) -> dict:
     import timm
     import torch
 
-    name = {"B/16": "vit_base_patch16_224", "L/16": "vit_large_patch16_224"}[variant]
-    model = timm.create_model(name).cuda().train()
+    if variant == STUDY:
+        sizes = dict(img_size=28, patch_size=4, in_chans=1, num_classes=1000)
+        model = timm.models.VisionTransformer(**sizes, embed_dim=64, depth=6, num_heads=4, mlp_ratio=2)
+    else:
+        model = timm.create_model({"B/16": "vit_base_patch16_224", "L/16": "vit_large_patch16_224"}[variant])
+    model = model.cuda().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
     compiled = torch.compile(model)
-    x = torch.randn(batch, 3, 224, 224, device="cuda")
+    height, width, channels = shape_of(variant)
+    x = torch.randn(batch, channels, height, width, device="cuda")
     y = torch.arange(batch, device="cuda") % 1000
 
     def step():
@@ -118,13 +129,18 @@ def main() -> None:
     parser.add_argument("who", choices=("torch", "jax", "timm", "peak"))
     parser.add_argument("--compiled", action="store_true", help="the compiled training step of torch")
     parser.add_argument("--only", default="", help="part of the name of a model")
+    parser.add_argument("--batch", type=int, help="only with this batch")
     parser.add_argument("--peak", type=float, default=0.0, help="TFLOP/s, for the share")
     options = parser.parse_args()
     if options.who == "peak":
         print(json.dumps({"bf16_matmul_tflops": round(peak(), 1)}), flush=True)
         return
     for variant, batch, remat in CASES:
-        if options.only not in variant or (options.who == "timm" and (remat or "defect" in variant)):
+        if (
+            options.only not in variant
+            or (options.batch or batch) != batch
+            or (options.who == "timm" and (remat or variant == "defect/4"))
+        ):
             continue
         row = dict(who=options.who, model=variant, batch=batch, remat=remat, compiled=options.compiled)
         try:

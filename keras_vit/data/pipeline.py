@@ -23,6 +23,7 @@ from keras_vit.data.split import Split, split_image_set
 from keras_vit.data.targets import targets_of
 from keras_vit.data.tiff import TiffPage
 from keras_vit.data.values import UnreadableImage, is_measured
+from keras_vit.distribution.accelerators import keep_tensorflow_off_gpus
 from keras_vit.errors import InputError
 from keras_vit.text import say
 
@@ -335,6 +336,7 @@ def load_data(
         ...     shuffle=False,  # they are shuffled already
         ... )
     """
+    keep_tensorflow_off_gpus()
     if isinstance(data, ImageSet):
         if fixes is not None:
             raise InputError("An ImageSet has its labels already: give fixes to load_image_set.")

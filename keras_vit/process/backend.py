@@ -53,7 +53,10 @@ def import_quietly(*modules: str, find_devices: bool = False) -> None:
         if find_devices:
             import tensorflow as tf
 
+            from keras_vit.distribution.accelerators import keep_tensorflow_off_gpus
+
             tf.config.list_physical_devices()
+            keep_tensorflow_off_gpus()
 
 
 @contextlib.contextmanager

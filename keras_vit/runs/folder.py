@@ -487,8 +487,10 @@ def load_model(path: str | Path) -> "keras.Model":
     import keras
 
     import keras_vit.model.vit  # noqa: F401  (registers ViT and its layers)
+    from keras_vit.distribution.accelerators import keep_tensorflow_off_gpus
     from keras_vit.model.keras_file import check_keras_file
 
+    keep_tensorflow_off_gpus()
     check_keras_file(Path(path))
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
