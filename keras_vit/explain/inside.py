@@ -1,10 +1,13 @@
 """The forward pass of a ViT with the attention of each block, which a gradient can be taken of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import keras
+from keras import ops
 
+from keras_vit.explain.gradients import compiled_on_jax, gradient_of
 from keras_vit.model.head import head, pool, pooled_tokens
 
 if TYPE_CHECKING:
@@ -69,6 +72,26 @@ class Inside:
         if config.final_norm == "pooled":
             x = self.vit.get_layer("norm")(x)
         return head(x, config, self.vit.dtype_policy, self._own), attentions
+
+    @cached_property
+    def compiled(self) -> Callable[..., tuple[Any, list[Any]]]:
+        """The call as one program on JAX: for images whose shape comes again."""
+        return compiled_on_jax(self, self.vit.variables)
+
+    @cached_property
+    def with_slopes(self) -> Callable[..., tuple[list[Any], list[Any]]]:
+        """The call and the gradient of one logit of each image with respect to the attentions.
+
+        A function from `changes` and `[images, chosen]`, where chosen is one-hot (batch, classes), to the
+        gradients, one per item of `shapes`, and to `[logits, *attentions]`; all arrays.
+        """
+
+        def score(changes, others):
+            images, chosen = others
+            logits, attentions = self(images, changes)
+            return ops.sum(logits * ops.cast(chosen, logits.dtype)), [logits, *attentions]
+
+        return gradient_of(score, self.vit.variables)
 
     def _own(self, layer: Any) -> Any:
         """The layer of the model in place of a new one of the same name."""

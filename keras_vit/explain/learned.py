@@ -75,7 +75,7 @@ def attention_distance(inside: "Inside", images: np.ndarray) -> np.ndarray:
     first, distances = config.num_first_tokens, patch_distances(config.grid, config.patch_size)
     sums: Any = np.zeros((config.depth, config.num_heads))
     for image in images:
-        _, attentions = inside(np.asarray(image, np.float32)[None])
+        _, attentions = inside.compiled(np.asarray(image, np.float32)[None])
         for block, attention in enumerate(attentions[: config.depth]):
             found = np.asarray(ops.convert_to_numpy(attention))[0, :, first:, first:].astype(np.float64)
             shares = found / np.maximum(found.sum(axis=-1, keepdims=True), 1e-30)

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from keras import ops
 
 from keras_vit.errors import InputError
 from keras_vit.explain.flow import gradient_weighted, heads_of_block, rollout
-from keras_vit.explain.gradients import gradients
 from keras_vit.explain.inside import Inside
 
 BATCH_BYTES = 2**27
@@ -70,15 +68,9 @@ def check_block(inside: Inside, block: int | None) -> None:
 
 
 def _maps_of_batch(inside, images, classes, block):
-    classes = np.asarray(classes)
-
-    def score(changes):
-        logits, attentions = inside(images, changes)
-        chosen = ops.one_hot(classes, logits.shape[-1], dtype=logits.dtype)
-        return ops.sum(logits * chosen), [logits, *attentions]
-
+    chosen = np.eye(inside.config.num_classes, dtype=np.float32)[np.asarray(classes)]
     zeros = [np.zeros((len(images), *shape), np.float32) for shape in inside.shapes]
-    slopes, (logits, *attentions) = gradients(score, zeros)
+    slopes, (logits, *attentions) = inside.with_slopes(zeros, [images, chosen])
     config = inside.config
     return (
         heads_of_block(attentions, config, block),

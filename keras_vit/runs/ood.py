@@ -220,13 +220,18 @@ def features_by_part(
 ) -> dict[str, np.ndarray]:
     """The `ood_features` of images: float32 (n, features) for each of the parts.
 
-    All parts go through the model as one sequence of batches, because each batch size is compiled separately.
+    All parts go through the model as one sequence of batches of one size, because each size is compiled
+    separately: some of the first images fill the last batch.
     """
     dataset = pixel_dataset(next(iter(parts.values())), preprocessing)
     for images in itertools.islice(parts.values(), 1, None):
         dataset = dataset.concatenate(pixel_dataset(images, preprocessing))
-    batches = dataset.map(lambda image: scale_pixels(image, preprocessing)).batch(BATCH_SIZE)
-    found = ood_features(model).predict(batches, verbose=0)
+    count = sum(map(len, parts.values()))
+    number = -(-count // BATCH_SIZE)
+    size = -(-count // number)
+    dataset = dataset.concatenate(dataset.take(number * size - count))
+    batches = dataset.map(lambda image: scale_pixels(image, preprocessing)).batch(size)
+    found = ood_features(model).predict(batches, verbose=0)[:count]
     ends = np.cumsum([len(images) for images in parts.values()])
     return dict(zip(parts, np.split(found, ends[:-1]), strict=True))
 

@@ -1,11 +1,13 @@
 """The maps against numpy, finite differences, and what is known of their sums."""
 
+import keras
 import numpy as np
 import pytest
 
 from keras_vit import InputError
 from keras_vit.explain.flow import reading
 from keras_vit.explain.inside import Inside
+from keras_vit.explain.learned import attention_distance
 from keras_vit.explain.maps import maps_of
 from tests.explain.cases import KINDS, images, vit_of
 from tests.helpers.checks import to_numpy
@@ -140,3 +142,40 @@ def test_wrong_block(block):
     message = rf"block must be 0 to 1, as in the names block_0 to block_1.* Received: block={block}"
     with pytest.raises(InputError, match=message):
         maps_of(Inside(vit_of("class token")), images(), CLASSES, block)
+
+
+def test_new_weights_give_new_maps(vit):
+    """On JAX the pass is compiled; the weights must not be compiled into it."""
+    inside, other = Inside(vit), vit_of_the_same(vit)
+    before = maps_of(inside, images(), CLASSES)
+    vit.set_weights(other.get_weights())
+    after, expected = maps_of(inside, images(), CLASSES), maps_of(Inside(other), images(), CLASSES)
+    assert np.abs(after.logits - before.logits).max() > 1e-3
+    for name in ("heads", "rollout", "gradient_weighted", "logits"):
+        np.testing.assert_allclose(getattr(after, name), getattr(expected, name), atol=1e-5)
+
+
+def vit_of_the_same(vit):
+    """The same architecture, with other weights."""
+    other, rng = type(vit).from_config(vit.get_config()), np.random.default_rng(7)
+    other.set_weights([value + 0.1 * rng.normal(size=value.shape) for value in vit.get_weights()])
+    return other
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="the other backends compile no single operations"
+)
+def test_maps_are_one_program_on_jax(caplog):
+    import jax
+
+    inside, x = Inside(vit_of("class token")), images(3)  # as many as no other test has
+    with jax.log_compiles():
+        maps_of(inside, x, (0, 1, 2))
+        attention_distance(inside, x)
+    programs = [r for r in caplog.records if r.getMessage().startswith("Finished XLA compilation")]
+    assert 2 <= len(programs) < 10
+    caplog.clear()
+    with jax.log_compiles():
+        maps_of(inside, x, (0, 0, 0))
+        attention_distance(inside, x)
+    assert not [r for r in caplog.records if r.getMessage().startswith("Finished XLA compilation")]

@@ -99,3 +99,16 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(kind, drawn_images, tmp_pa
     assert str(folder) in last
     assert not out.exists()
     assert not out.with_name("run.partial").exists()
+
+
+@pytest.mark.parametrize(("counts", "at_once"), [((5, 4), 4), ((1,), 4), ((3, 0, 5), 4), ((3, 4), 256)])
+def test_the_batches_change_no_features(counts, at_once, run, monkeypatch):
+    """The last batch is filled up, so that one size is compiled; what fills it is dropped."""
+    rng = np.random.default_rng(1)
+    parts = {f"part {i}": list(rng.uniform(0, 255, (n, 28, 28, 1))) for i, n in enumerate(counts) if n}
+    monkeypatch.setattr(ood, "BATCH_SIZE", at_once)
+    found = ood.features_by_part(run.model, parts, run.preprocessing)
+    for name, images in parts.items():
+        expected = ood.features_by_part(run.model, {"alone": images}, run.preprocessing)["alone"]
+        assert len(found[name]) == len(images)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-4)
