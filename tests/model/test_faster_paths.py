@@ -9,6 +9,7 @@ from keras_vit import EncoderBlock, SelfAttention, ViT
 from keras_vit.errors import InputError
 from keras_vit.model import vit as vit_module
 from keras_vit.model.layers import activations, encoder_block, self_attention
+from keras_vit.model.layers.attend import flash_attention_for
 from tests.helpers.checks import random_input, randomize, to_numpy
 
 SMALL = dict(image_shape=(8, 8, 1), num_classes=3, patch_size=4, dim=8, depth=3, num_heads=2, mlp_dim=16)
@@ -132,3 +133,19 @@ def test_both_modes_of_differentiation():
     _, forward = jax.jvp(lambda x: block(x).sum(), (x,), (direction,))
     backward = (jax.grad(lambda x: block(x).sum())(x) * direction).sum()
     np.testing.assert_allclose(forward, backward, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "training", "refused"),
+    [
+        (197, 197, True, True),
+        (1, 198, True, True),
+        (198, 198, True, False),
+        (197, 197, False, False),
+        (197, 197, None, False),
+    ],
+)
+def test_fused_attention_that_jax_refuses_is_not_asked_for(queries, keys, training, refused):
+    query, key = (np.zeros((1, tokens, 1, 8), "float32") for tokens in (queries, keys))
+    expected = False if refused and keras.backend.backend() == "jax" else None
+    assert flash_attention_for(query, key, training) is expected

@@ -64,3 +64,20 @@ def fused_is_slower(query: Any) -> bool:
             half = keras.backend.standardize_dtype(query.dtype) in ("bfloat16", "float16")
             return half and query.device.type == "cpu" and query.shape[1] <= FEW_TOKENS
     return False
+
+
+def flash_attention_for(query: Any, key: Any, training: bool | None) -> bool | None:
+    """What `ops.dot_product_attention` takes as `flash_attention`: `None`, or `False` where it would fail.
+
+    On a GPU, JAX refuses to train through cuDNN's attention with an odd number of tokens (seen with JAX
+    0.11.2 and 197 tokens). Keras asks for it all the same, logs the failure with its traceback for each
+    block, and then takes the way that `False` takes at once.
+
+    Args:
+        query: (batch, tokens, heads, width).
+        key: (batch, tokens, heads, width), perhaps of more tokens.
+        training: whether a gradient is computed.
+    """
+    if not training or keras.backend.backend() != "jax":
+        return None
+    return False if query.shape[1] % 2 or key.shape[1] % 2 else None

@@ -4,7 +4,12 @@ import keras
 from keras import layers, ops
 
 from keras_vit.model.config import NORM_EPSILON, check_fields, check_heads
-from keras_vit.model.layers.attend import attended, attention_of, fused_is_slower
+from keras_vit.model.layers.attend import (
+    attended,
+    attention_of,
+    flash_attention_for,
+    fused_is_slower,
+)
 from keras_vit.model.layers.dropout import Dropout, part_seed
 from keras_vit.model.layers.kernels import Given, KernelLayer
 from keras_vit.model.layers.masks import attention_mask_of
@@ -149,7 +154,8 @@ class SelfAttention(KernelLayer):
                 attention = attention + ops.cast(attention_change, attention.dtype)
             out = attended(self.attention_dropout(attention, training=training), value)  # b n h k
         else:
-            out = ops.dot_product_attention(query, key, value, mask=mask)  # b n h k
+            flash = flash_attention_for(query, key, training)
+            out = ops.dot_product_attention(query, key, value, mask=mask, flash_attention=flash)  # b n h k
         tokens = tokens if first is None else first
         out = ops.reshape(out, (-1, tokens, self.num_heads * self.width))  # b n (h k)
         out = self.dropout(self.projection(out), training=training)  # b n d
