@@ -68,6 +68,9 @@ def keep_compilations() -> None:
             if name == "jax":
                 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(work)
                 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+                # Or JAX puts the path of the folder, which belongs to this command alone, into the hash by
+                # which it finds a program, and finds none.
+                os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
             else:
                 os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={work}"
 

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import subprocess
+import sys
 from hashlib import sha256
 
 import pytest
@@ -64,6 +66,31 @@ def test_a_later_command_finds_what_an_earlier_one_made(ended, monkeypatch, tmp_
     assert set(cached_files(tmp_path / "kept")) == set(kept(tmp_path))
     assert clear_cache() == (2, 14)
     assert not kept(tmp_path)
+
+
+COMPILE = {
+    "tensorflow": "import tensorflow as tf; f = tf.function(jit_compile=True)",
+    "jax": "import jax; f = jax.jit",
+}
+
+
+@pytest.mark.parametrize("name", COMPILE)
+def test_the_backend_finds_its_own_programs(name, tmp_path):
+    """In a later command, whose folder has another name."""
+    pytest.importorskip(name)
+    code = f"from keras_vit.process import compiled\ncompiled.keep_compilations()\n{COMPILE[name]}"
+    code += "\nprint(float(f(lambda x: 3 * x + 1)(2.0)))"
+    inherited = {k: v for k, v in os.environ.items() if k not in compiled.VARIABLES}
+    environment = {**inherited, "KERAS_BACKEND": name, FOLDER: str(tmp_path / "kept")}
+    found = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.stdout == "7.0\n", done.stderr
+        found.append(kept(tmp_path))
+    if name == "tensorflow" and any(map(os.path.exists, compiled.GPU_FILES)):
+        pytest.skip("TensorFlow's programs are not kept where there is a GPU")
+    assert found[0]
+    assert found[0] == found[1]
 
 
 def test_damaged_and_foreign_files_are_not_used(ended, monkeypatch, tmp_path):
