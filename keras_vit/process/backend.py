@@ -12,10 +12,11 @@ from pathlib import Path
 
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
-UNUSED = ("sklearn", "matplotlib", "jax")
+UNUSED = ("sklearn", "matplotlib", "jax", "pandas")
 """What Keras and TensorFlow import where it is installed, for parts of theirs that no command uses.
 
-Without it, `keras-vit predict` of one image takes 4.9 to 5.3 CPU seconds in place of 6.1 to 6.6.
+Without the first three, `keras-vit predict` of one image takes 4.9 to 5.3 CPU seconds in place of 6.1 to 6.6;
+without pandas too, 6.5 in place of 6.7, and on torch 7.5 in place of 9.0 (later, on a slower machine).
 """
 
 
