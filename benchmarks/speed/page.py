@@ -36,7 +36,8 @@ REASONS = {
     "and metrics in all layers at each step. On TensorFlow and JAX the step is more than twice as fast. On "
     "two threads torch was as fast as vit-pytorch or faster (127 and 120 images/s, medians of three turns).",
     "first command, seconds": "Measured from an empty cache; a second run finds its compiled programs there. "
-    "Three seconds of it draw the maps of the report and fit the rejection per class. By CPU seconds it is 0.51.",
+    "Three seconds of it draw the maps of the report and fit the rejection per class. By CPU seconds it is "
+    "0.51.",
     "fine-tuning, seconds": "Six epochs of 1,296 images and the features of the first head, in float32; "
     "torch with `--precision auto` takes 62 s per epoch in bfloat16, and 40 s to compile.",
     "one image": "`predict` checks the file, and calls TensorFlow three times (decode, resize, model).",
