@@ -23,7 +23,6 @@ from keras_vit.data.split import Split, split_image_set
 from keras_vit.data.targets import targets_of
 from keras_vit.data.tiff import TiffPage
 from keras_vit.data.values import UnreadableImage, is_measured
-from keras_vit.distribution.accelerators import keep_tensorflow_off_gpus
 from keras_vit.errors import InputError
 from keras_vit.text import say
 
@@ -336,6 +335,8 @@ def load_data(
         ...     shuffle=False,  # they are shuffled already
         ... )
     """
+    from keras_vit.distribution.accelerators import keep_tensorflow_off_gpus  # Keras, which not all need
+
     keep_tensorflow_off_gpus()
     if isinstance(data, ImageSet):
         if fixes is not None:

@@ -20,7 +20,6 @@ from keras_vit.data.pipeline import fits_in_memory
 from keras_vit.data.preprocess import Preprocessing
 from keras_vit.data.probe import ImageInfo, UnreadableImage, probe_image, quiet_headers, to_uint8
 from keras_vit.data.source import is_prepared, preparer
-from keras_vit.distribution.accelerators import keep_tensorflow_off_gpus
 
 if TYPE_CHECKING:
     from keras_vit.data.decode import Decoding
@@ -114,6 +113,8 @@ def read_images(
     Returns:
         A `ReadImages`. Images that cannot be read are in it, not raised.
     """
+    from keras_vit.distribution.accelerators import keep_tensorflow_off_gpus  # Keras, which not all need
+
     keep_tensorflow_off_gpus()
     prepared = None
     decoding = decoding or (None if preprocessing is None else preprocessing.decoding)
