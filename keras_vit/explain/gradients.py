@@ -12,7 +12,7 @@ from keras import ops
 def compiled_on_jax(function: Callable[..., Any], variables: Sequence[keras.Variable]) -> Callable[..., Any]:
     """A function of tensors as one program on JAX, which otherwise compiles each operation by itself.
 
-    The maps of a report were 500 such programs of 30 ms each on a CPU, and more on a GPU.
+    The maps of a report were 500 such programs of up to 30 ms each on a CPU.
     The other backends run the function as it is.
 
     Args:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_vit
 from keras_vit.data.image_set import ImageSet
-from keras_vit.distribution.accelerators import has_accelerator, keep_tensorflow_off_gpus
+from keras_vit.distribution.accelerators import keep_tensorflow_off_gpus
 
 BACKEND = keras.backend.backend()
 
@@ -51,7 +51,3 @@ def test_a_program_that_uses_tensorflow_already_goes_on(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["GPU:0"])
     monkeypatch.setattr(tf.config, "set_visible_devices", refuse)
     keep_tensorflow_off_gpus()
-
-
-def test_the_machine_is_asked():
-    assert isinstance(has_accelerator(), bool)
